@@ -1,0 +1,21 @@
+"""Every codec behind one interface. See base.py for the contract, registry.py for how to get one."""
+
+from . import media
+from .audio import classical as _audio_classical
+from .audio import learned as _audio_learned
+from .base import BitstreamError, Codec, Codes, CodeSpec, LatentCodec, Modality, Settings, Target, TargetError
+from .bitstream import decompress
+from .image import classical as _image_classical
+from .image import learned as _image_learned
+from .media import read, write
+from .registry import build, load, names, register, save, shipped
+from .text import bpe as _bpe
+from .text import utf8 as _utf8
+
+__all__ = [
+    "BitstreamError", "CodeSpec", "Codec", "Codes", "LatentCodec", "Modality", "Settings", "Target", "TargetError",
+    "build", "decompress", "load", "media", "names", "read", "register", "save", "shipped", "write",
+]  # fmt: skip
+
+BUILT_IN = (_audio_classical, _audio_learned, _image_classical, _image_learned, _bpe, _utf8)
+"""Modules whose import registers the codecs that come with the package."""

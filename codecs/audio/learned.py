@@ -1,0 +1,53 @@
+"""The learned audio codec: SEANet and a residual vector quantizer."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..base import CodeSpec, LatentCodec, Modality
+from ..quantizers import ResidualVQ
+from ..registry import register
+from . import seanet
+
+
+@register("audio/rvq")
+class AudioRVQ(LatentCodec):
+    """Causal SEANet with residual vector quantization and quantizer dropout (SoundStream, EnCodec).
+
+    sample_rate    Hz; channels  1 or 2
+    ratios         strides of the stages, the decoder's first; their product is the stride in samples
+    filters        channels of the finest stage, doubled at every stride; dim  of the latents
+    residual       residual units a stage; lstm  layers at the bottleneck (0: none, a finite window)
+    quantizers     of `codebook_size` entries each; decay  of their EMA
+    Setting: the number of quantizers used.
+    """
+
+    def __init__(
+        self, sample_rate: int = 24000, channels: int = 1, ratios: list[int] = (8, 5, 4, 2), filters: int = 32,
+        dim: int = 128, residual: int = 1, lstm: int = 0, codebook_size: int = 1024, quantizers: int = 8,
+        decay: float = 0.99,
+    ) -> None:  # fmt: skip
+        if channels not in (1, 2):
+            raise ValueError(f"audio/rvq takes 1 or 2 channels, not {channels}")
+        if not isinstance(sample_rate, int) or sample_rate < 1:
+            raise ValueError(f"sample_rate {sample_rate} is no rate in Hz")
+        ratios = list(ratios)
+        if not ratios or any(not isinstance(r, int) or r < 1 for r in ratios):
+            raise ValueError(f"ratios are whole numbers from 1 up, not {ratios}")
+        quantizer = ResidualVQ(codebook_size, dim, quantizers, decay=decay)
+        spec = CodeSpec(
+            Modality.AUDIO, quantizer.sizes, (seanet.stride(ratios),), channels, sample_rate, total=True,
+            ordered=quantizer.ordered, causal=True,
+        )  # fmt: skip
+        super().__init__(spec, quantizer)
+        self.encoder = seanet.encoder(channels, filters, ratios, dim, residual=residual, lstm=lstm)
+        self.decoder = seanet.decoder(channels, filters, ratios, dim, residual=residual, lstm=lstm)
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """(batch, channels, samples) in [-1, 1] → (batch, dim, frames); zeros complete the last frame."""
+        return self.encoder(F.pad(x, (0, -x.shape[-1] % self.spec.stride[0])))
+
+    def synthesise(self, latents: Tensor) -> Tensor:
+        """Quantised latents → (batch, channels, frames · stride), neither cropped nor clamped."""
+        return self.decoder(latents)

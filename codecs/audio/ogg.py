@@ -1,0 +1,73 @@
+"""Ogg pages (RFC 3533): making a file's bytes repeatable, and refusing damaged ones."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator
+
+HEADER = 27
+BOS, EOS = 2, 4
+_REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def crc32(data: bytes) -> int:
+    """Ogg's CRC-32: zlib's polynomial without its bit reversal, initial value and final inversion."""
+    mirrored = zlib.crc32(data.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
+    return int(f"{mirrored:032b}"[::-1], 2)
+
+
+def pages(data: bytes) -> Iterator[bytes]:
+    """The pages of a file one after the other; ValueError where they do not fill it."""
+    start = 0
+    while start < len(data):
+        table = start + HEADER
+        body = table + data[table - 1] if table <= len(data) else len(data) + 1
+        end = body + sum(data[table:body])
+        if data[start : start + 5] != b"OggS\0" or end > len(data):
+            raise ValueError(f"there is no whole Ogg page at byte {start}")
+        yield data[start:end]
+        start = end
+
+
+def verify(data: bytes) -> None:
+    """ValueError unless this is one whole logical stream with a good CRC on every page.
+
+    libsndfile skips damaged pages silently, and plays what is left.
+    """
+    flags = 0
+    for number, page in enumerate(pages(data)):
+        if crc32(page[:22] + bytes(4) + page[26:]) != int.from_bytes(page[22:26], "little"):
+            raise ValueError(f"the CRC of Ogg page {number} does not match")
+        if int.from_bytes(page[18:22], "little") != number or bool(page[5] & BOS) != (number == 0) or flags & EOS:
+            raise ValueError(f"Ogg page {number} is out of order")
+        flags = page[5]
+    if not flags & EOS:
+        raise ValueError("the last Ogg page is missing")
+
+
+def normalise(data: bytes) -> bytes:
+    """The same stream with serial number 0 and without the zeros that libsndfile puts behind Opus's comments.
+
+    Serial numbers are drawn at random by the encoder. The padding (some 800 bytes, room for comments
+    written later; RFC 7845, 5.2 lets readers discard it) would count as 1.2 kbit/s on 5 seconds.
+    """
+    out = bytearray()
+    for page in pages(data):
+        table, body = page[HEADER : HEADER + page[26]], page[HEADER + page[26] :]
+        if body.startswith(b"OpusTags"):
+            body = _trim_comments(body)
+            table = bytes([255] * (len(body) // 255) + [len(body) % 255])
+        head = page[:14] + bytes(4) + page[18:22] + bytes(4) + bytes([len(table)]) + table
+        sealed = crc32(head + body).to_bytes(4, "little")
+        out += head[:22] + sealed + head[26:] + body
+    return bytes(out)
+
+
+def _trim_comments(packet: bytes) -> bytes:
+    """An OpusTags packet up to its last comment."""
+    position = 8 + 4 + int.from_bytes(packet[8:12], "little")
+    comments = int.from_bytes(packet[position : position + 4], "little")
+    position += 4
+    for _ in range(comments):
+        position += 4 + int.from_bytes(packet[position : position + 4], "little")
+    return packet[:position]

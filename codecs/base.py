@@ -1,0 +1,327 @@
+"""The one interface: what a codec is, what its codes are, and what it promises."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import itertools
+import json
+import math
+from abc import ABC
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+MAX_PIXELS = 2**26
+"""Images of more pixels are refused: allocation stays bounded on any input."""
+MAX_SAMPLES = 2**28
+"""Waveforms of more samples per channel are refused, for the same reason."""
+
+
+class BitstreamError(ValueError):
+    """Bytes that are no container of ours, or damaged, or of a codec that is not at hand."""
+
+
+class Modality(StrEnum):
+    TEXT = "text"
+    IMAGE = "image"
+    AUDIO = "audio"
+
+
+@dataclass(frozen=True)
+class CodeSpec:
+    """All that rates, bitstreams, token streams and a transformer need to know of a codec."""
+
+    modality: Modality
+    codebook_sizes: tuple[int, ...]
+    """Entries of each quantizer's codebook."""
+    stride: tuple[int, ...]
+    """Signal samples per code along each axis; () where lengths vary."""
+    channels: int
+    """3 for images, 1 or 2 for audio, 0 for text."""
+    sample_rate: int | None
+    """Hz; None for what is not audio."""
+    total: bool
+    """Every index array within range decodes (not so for the bytes of a file)."""
+    ordered: bool
+    """A prefix (of quantizers, or of one-dimensional tokens) decodes."""
+    causal: bool
+    """Can be streamed exactly."""
+
+    def grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Codes along each axis for a signal of `size` samples: ceil(size / stride)."""
+        return tuple(-(-n // s) for n, s in zip(size, self.stride, strict=True))
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A batch of encoded signals.
+
+    indices  (batch, quantizers, *grid) int64; −1 where an item uses fewer quantizers than the
+             widest of its batch (only codecs with `spec.ordered`)
+    sizes    (batch, axes) int64: each signal's own size before padding: height and width,
+             samples, or bytes of UTF-8
+    lengths  (batch,) int64: valid positions, for codecs whose lengths vary; None otherwise
+    side     what else decoding needs, float32 with the batch first; priced in every rate
+    """
+
+    indices: Tensor
+    sizes: Tensor
+    lengths: Tensor | None = None
+    side: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.indices.shape[0]
+
+    def __getitem__(self, item: int | slice) -> Codes:
+        """One item (or a slice of them), still as a batch."""
+        rows = slice(item, item + 1 or None) if isinstance(item, int) else item
+        return Codes(
+            self.indices[rows],
+            self.sizes[rows],
+            None if self.lengths is None else self.lengths[rows],
+            {name: value[rows] for name, value in self.side.items()},
+        )
+
+    def to(self, device: torch.device | str) -> Codes:
+        return Codes(
+            self.indices.to(device),
+            self.sizes.to(device),
+            None if self.lengths is None else self.lengths.to(device),
+            {name: value.to(device) for name, value in self.side.items()},
+        )
+
+    def quantizers(self) -> Tensor:
+        """(batch,) int64: how many quantizers each item uses."""
+        return (self.indices.flatten(2)[..., :1] >= 0).sum(1).squeeze(1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The one dial of a codec: which values it takes, in the order of rising rate.
+
+    values  every value allowed, lowest rate first; () means: those of `sweep`
+    A codec without a dial has the one value None.
+    """
+
+    name: str = ""
+    unit: str = ""
+    default: Any = None
+    sweep: tuple[Any, ...] = (None,)
+    values: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            object.__setattr__(self, "values", tuple(self.sweep))
+        if not 1 <= len(self.sweep) <= 8:
+            raise ValueError(f"a sweep has 1 to 8 points, not {len(self.sweep)}")
+        if stray := [v for v in (*self.sweep, self.default) if v not in self.values]:
+            raise ValueError(f"{self.name}: {stray[0]} is none of its values {self.values}")
+
+    def __contains__(self, value: Any) -> bool:
+        return not isinstance(value, bool) and any(
+            value is v or (v is not None and isinstance(value, int | float | str) and value == v) for v in self.values
+        )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def describe(self) -> str:
+        """The allowed values as a person writes them."""
+        if self.values == (None,):
+            return "no setting at all"
+        v = self.values
+        steps = {round(b - a, 9) for a, b in itertools.pairwise(v)} if all(isinstance(x, int | float) for x in v) else ()
+        if len(v) > 8 and len(steps) == 1:
+            return f"{v[0]}, {v[1]}, …, {v[-1]}"
+        return "(" + ", ".join(map(str, v)) + ")"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A goal in place of a setting; each item gets the lowest rate that reaches it.
+
+    psnr            dB, of 8-bit rounded RGB: the lowest setting that reaches it
+    bits_per_pixel  bits of the whole container per pixel: the highest setting within it
+    kbps            kbit/s of the whole container: the highest setting within it
+    """
+
+    psnr: float | None = None
+    bits_per_pixel: float | None = None
+    kbps: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name, value in dataclasses.asdict(self).items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(f"a Target names exactly one of psnr, bits_per_pixel, kbps, not {given or 'none'}")
+        if not (isinstance(self.value, int | float) and math.isfinite(self.value) and self.value > 0):
+            raise ValueError(f"Target({self.name}={self.value}) is not a positive number")
+
+    @property
+    def name(self) -> str:
+        return next(f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None)
+
+    @property
+    def value(self) -> float:
+        return getattr(self, self.name)
+
+    def __str__(self) -> str:
+        return f"Target({self.name}={self.value:g})"
+
+
+class TargetError(ValueError):
+    """A target that no setting of the codec reaches on this item."""
+
+
+class Codec(nn.Module, ABC):
+    """Signal ↔ integers ↔ bytes.
+
+    A codec sets `spec` and `settings` (on the class or in its constructor) and implements
+    `_encode(x, setting)` and `_decode(codes)`, which see validated input only; validation,
+    targets and containers are inherited. `codecs.register` gives it its name.
+
+    Signals: images are float32 (batch, 3, height, width) in [0, 1]; audio is float32
+    (batch, channels, samples) in [-1, 1] at `spec.sample_rate`; text is a list of str.
+    """
+
+    name: ClassVar[str] = ""
+    spec: CodeSpec
+    settings: Settings = Settings()
+    config: dict[str, Any]
+    """The keyword arguments that built it; filled in by `codecs.build`."""
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+    """Arguments under which `codecs.decompress` looks for the codec of a container; () where weights are needed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = {}
+        self._fingerprint: tuple[Any, bytes] | None = None
+
+    # -- what a codec implements ------------------------------------------------------------
+
+    def _encode(self, x: Tensor | list[str], setting: Any) -> Codes:
+        raise NotImplementedError(f"{type(self).__name__} implements neither _encode nor encode")
+
+    def _decode(self, codes: Codes) -> Tensor | list[str]:
+        raise NotImplementedError(f"{type(self).__name__} implements neither _decode nor decode")
+
+    def side_shapes(self, size: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Shape of each side array of one signal of `size`: what a container needs to read it."""
+        return {}
+
+    # -- what everyone calls ----------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, x: Tensor | list[str], setting: Any = None) -> Codes:
+        """Signals → codes; deterministic, float32, whatever autocast says around it.
+
+        setting  a value of `settings`, a `Target`, or None for the default
+        Raises ValueError on a wrong rank, channels, dtype or range, on NaN, Inf, an empty batch
+        or a value outside `settings`; TargetError where no setting reaches the target.
+        """
+        from tokenloom.codecs import targets, validate
+
+        validate.signal(x, self)
+        if isinstance(setting, Target):
+            return targets.meet(self, x, setting)
+        return self._encode(x, validate.setting(setting, self))
+
+    @torch.no_grad()
+    def decode(self, codes: Codes) -> Tensor | list[str]:
+        """Codes → signals of their exact sizes, clamped to range.
+
+        Where the sizes in a batch differ, the result has the largest of each axis and is zero
+        beyond an item's own size. Raises ValueError on codes that are not this codec's.
+        """
+        from tokenloom.codecs import validate
+
+        validate.codes(codes, self)
+        return self._decode(codes)
+
+    def compress(self, x: Tensor | list[str], setting: Any = None) -> list[bytes]:
+        """Signals → one self-describing container of bytes per item (see bitstream.py)."""
+        from tokenloom.codecs import bitstream
+
+        return bitstream.write(self, self.encode(x, setting))
+
+    def decompress(self, data: list[bytes]) -> Tensor | list[str]:
+        """Containers → signals. Raises BitstreamError on anything else."""
+        from tokenloom.codecs import bitstream
+
+        return bitstream.decode(self, bitstream.read(self, data))
+
+    @property
+    def fingerprint(self) -> bytes:
+        """8 bytes that change with the name, the configuration and every weight."""
+        tensors = [(k, v) for k, v in self.state_dict().items() if isinstance(v, Tensor)]
+        key = tuple((v.data_ptr(), v._version) for _, v in tensors)
+        if self._fingerprint is None or self._fingerprint[0] != key:
+            digest = hashlib.sha256(json.dumps([self.name, self.config], sort_keys=True, default=str).encode())
+            for name, value in tensors:
+                digest.update(name.encode())
+                value = value.detach().cpu()
+                value = value.float() if value.is_floating_point() else value.long()
+                digest.update(value.contiguous().numpy().tobytes())
+            self._fingerprint = (key, digest.digest()[:8])
+        return self._fingerprint[1]
+
+
+class LatentCodec(Codec):
+    """A learned codec: `analyse`, a quantizer (see quantizers.py), `synthesise`.
+
+    analyse     signals (batch, channels, …) → latents (batch, dim, *grid), padded to whole strides
+    synthesise  quantised latents → signals, neither cropped nor clamped
+    counts      (quantizers, entries) int64, a buffer: how often the training split used each entry
+    """
+
+    variants = ()
+    quantizer: nn.Module
+    counts: Tensor
+
+    def __init__(self, spec: CodeSpec, quantizer: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.quantizer = quantizer
+        self.register_buffer("counts", torch.zeros(len(spec.codebook_sizes), max(spec.codebook_sizes)).long())
+        if spec.ordered:
+            count = len(spec.codebook_sizes)
+            points = sorted({round(1 + i * (count - 1) / min(count - 1, 7)) for i in range(min(count, 8))})
+            self.settings = Settings("quantizers", "", count, tuple(points), tuple(range(1, count + 1)))
+
+    def analyse(self, x: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def synthesise(self, latents: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def _encode(self, x: Tensor, setting: int | None) -> Codes:
+        with torch.autocast(x.device.type, enabled=False):
+            indices = self.quantizer.search(self.analyse(x), setting)
+        return Codes(indices, torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1))
+
+    def _decode(self, codes: Codes) -> Tensor:
+        low = -1.0 if self.spec.modality is Modality.AUDIO else 0.0
+        with torch.autocast(codes.indices.device.type, enabled=False):
+            signals = self.synthesise(self.embed(codes)).float().clamp(low, 1.0)
+        return crop(signals, codes.sizes)
+
+    def embed(self, codes: Codes) -> Tensor:
+        """Codes → quantised latents, float32 (batch, dim, *grid), for decoders plugged on."""
+        with torch.autocast(codes.indices.device.type, enabled=False):
+            return self.quantizer.lookup(codes.indices)
+
+
+def crop(signals: Tensor, sizes: Tensor) -> Tensor:
+    """Cut (batch, channels, …) to the largest size of the batch; zero beyond each item's own."""
+    largest = sizes.amax(0).tolist()
+    signals = signals[(..., *(slice(n) for n in largest))].contiguous()
+    if bool((sizes != sizes[:1]).any()):
+        for axis, n in enumerate(largest):
+            inside = torch.arange(n, device=sizes.device) < sizes[:, axis, None]
+            shape = [len(sizes)] + [1] * (signals.ndim - 1)
+            shape[2 + axis] = n
+            signals = signals * inside.reshape(shape).to(signals.device)
+    return signals

@@ -1,0 +1,60 @@
+"""Codecs whose tokens are the bytes of a file: one codebook of 256, lengths that vary.
+
+The tokens of `image/jpeg` are what a `.jpg` holds, as in JPEG-LM (Han et al., 2024).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .base import Codec, Codes
+
+
+def pack(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """Ragged integer rows → indices (batch, 1, longest) int64, 0 beyond each row's own length, and lengths (batch,)."""
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    indices = torch.zeros(len(rows), 1, int(lengths.max()), dtype=torch.int64)
+    for i, row in enumerate(rows):
+        indices[i, 0, : len(row)] = row
+    return indices, lengths
+
+
+def unpack(codes: Codes) -> list[Tensor]:
+    """The rows that `pack` was given, on the CPU."""
+    return [row[0, :length].cpu() for row, length in zip(codes.indices, codes.lengths.tolist(), strict=True)]
+
+
+def pad(signals: list[Tensor]) -> Tensor:
+    """(channels, *size) each → (batch, channels, *largest size), zero beyond each signal's own size."""
+    shape = [max(sides) for sides in zip(*(signal.shape for signal in signals), strict=True)]
+    batch = torch.zeros(len(signals), *shape)
+    for i, signal in enumerate(signals):
+        batch[(i, *(slice(n) for n in signal.shape))] = signal
+    return batch
+
+
+class NativeCodec(Codec):
+    """One signal ↔ the bytes of one file; batches, padding and tokens are done here."""
+
+    def to_bytes(self, signal: Tensor, setting: Any) -> bytes:
+        """One signal (channels, *size) → a file."""
+        raise NotImplementedError
+
+    def from_bytes(self, data: bytes, size: tuple[int, ...]) -> Tensor:
+        """A file → its signal (channels, *size); ValueError where the bytes are no such file."""
+        raise NotImplementedError
+
+    def _encode(self, x: Tensor, setting: Any) -> Codes:
+        files = [self.to_bytes(signal.detach().cpu(), setting) for signal in x]
+        indices, lengths = pack([torch.frombuffer(bytearray(data), dtype=torch.uint8) for data in files])
+        sizes = torch.tensor([tuple(x.shape[2:])] * len(files), dtype=torch.int64)
+        return Codes(indices, sizes, lengths).to(x.device)
+
+    def _decode(self, codes: Codes) -> Tensor:
+        files = [row.to(torch.uint8).numpy().tobytes() for row in unpack(codes)]
+        sizes = [tuple(size) for size in codes.sizes.tolist()]
+        signals = [self.from_bytes(data, size) for data, size in zip(files, sizes, strict=True)]
+        return pad(signals).to(codes.indices.device)

@@ -1,0 +1,91 @@
+"""What codes cost. The only place where a logarithm of a codebook size is taken.
+
+Three figures, never mixed up, all in bits per item (float64, shape (batch,)):
+nominal  positions × Σ log2(codebook size) + 32 bits per number of side information;
+         for codecs whose tokens are a file's bytes exactly 8 × the file's bytes
+entropy  cross-entropy of the codes under counts of the training split: order 0, per quantizer
+coded    8 × the bytes that `compress` wrote, container included
+`bits_per_pixel` and `kbps` turn them into rates of the unpadded signal.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .base import Codec, Codes, CodeSpec, Modality
+
+SIDE_BITS = 32
+
+
+def positions(spec: CodeSpec, codes: Codes) -> Tensor:
+    """(batch,) int64: positions of each item's own grid, padding of a batch left out."""
+    if codes.lengths is not None:
+        return codes.lengths
+    if not spec.stride:
+        return torch.full((len(codes),), codes.indices.shape[2])
+    strides = torch.tensor(spec.stride, device=codes.sizes.device)
+    return (-(-codes.sizes // strides)).prod(1)
+
+
+def tokens(spec: CodeSpec, codes: Codes) -> Tensor:
+    """(batch,) int64: tokens of each item, all quantizers counted."""
+    return positions(spec, codes) * codes.quantizers()
+
+
+def bits_per_token(spec: CodeSpec) -> tuple[float, ...]:
+    """Nominal bits of one token of each quantizer."""
+    return tuple(math.log2(n) for n in spec.codebook_sizes)
+
+
+def nominal(spec: CodeSpec, codes: Codes) -> Tensor:
+    """(batch,) float64 bits: what the codes cost if every entry were equally likely."""
+    cumulative = torch.tensor([0.0, *bits_per_token(spec)], dtype=torch.float64).cumsum(0)
+    bits = positions(spec, codes).cpu() * cumulative[codes.quantizers().cpu()]
+    return bits + SIDE_BITS * sum(value[0].numel() for value in codes.side.values())
+
+
+def coded(data: list[bytes]) -> Tensor:
+    """(batch,) float64 bits of finished containers."""
+    return torch.tensor([8 * len(d) for d in data], dtype=torch.float64)
+
+
+def smoothed(counts: Tensor) -> Tensor:
+    """Counts → probabilities with half an occurrence added to each (Krichevsky–Trofimov), float64."""
+    counts = counts.double() + 0.5
+    return counts / counts.sum(-1, keepdim=True)
+
+
+def entropy(codec: Codec, codes: Codes) -> Tensor | None:
+    """(batch,) float64 bits under the codec's training counts; None where it has none."""
+    counts = getattr(codec, "counts", None)
+    if counts is None or int(counts.sum()) == 0:
+        return None
+    bits = torch.full((len(codes),), float(SIDE_BITS * sum(v[0].numel() for v in codes.side.values())), dtype=torch.float64)
+    used = codes.quantizers().tolist()
+    for i in range(len(codes)):
+        grid = codec.spec.grid(tuple(codes.sizes[i].tolist()))
+        for q in range(used[i]):
+            cost = -smoothed(counts[q, : codec.spec.codebook_sizes[q]]).log2()
+            index = codes.indices[(i, q, *(slice(n) for n in grid))]
+            bits[i] += cost[index.cpu()].sum()
+    return bits
+
+
+def samples(codes: Codes) -> Tensor:
+    """(batch,) int64: pixels of each image, or samples per channel of each waveform."""
+    return codes.sizes.prod(1).cpu()
+
+
+def bits_per_pixel(bits: Tensor, codes: Codes) -> Tensor:
+    """Bits per item → bits per pixel of the unpadded image."""
+    return bits.cpu() / samples(codes)
+
+
+def kbps(bits: Tensor, codes: Codes, spec: CodeSpec) -> Tensor:
+    """Bits per item → kbit/s of the unpadded waveform."""
+    if spec.modality is not Modality.AUDIO or not spec.sample_rate:
+        raise ValueError(f"kbit/s is a rate of audio, not of {spec.modality}")
+    return bits.cpu() * spec.sample_rate / samples(codes) / 1000

@@ -1,0 +1,238 @@
+"""One registry: name → class, checkpoint → codec, container → codec."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import weakref
+from collections.abc import Callable
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .base import BitstreamError, Codec, LatentCodec, Modality
+
+ENTRY_POINTS = "tokenloom.codecs"
+MAX_CONFIG_BYTES = 2**24
+
+_classes: dict[str, type[Codec]] = {}
+_loaded: weakref.WeakValueDictionary[bytes, Codec] = weakref.WeakValueDictionary()
+_pending_entry_points = True
+
+
+def register(name: str) -> Callable[[type[Codec]], type[Codec]]:
+    """Class decorator: make a codec known as `name`, "modality/kind" (`image/fsq`)."""
+    if not re.fullmatch(r"(text|image|audio)/[a-z0-9][a-z0-9_-]*", name):
+        raise ValueError(f"{name!r} is no codec name; wanted modality/kind, such as 'image/fsq'")
+
+    def add(cls: type[Codec]) -> type[Codec]:
+        known = _classes.get(name)
+        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ValueError(f"codec {name!r} is already registered by {known.__module__}.{known.__qualname__}")
+        cls.name = name
+        _classes[name] = cls
+        return cls
+
+    return add
+
+
+def _registry() -> dict[str, type[Codec]]:
+    """All classes, those of installed third-party packages included."""
+    global _pending_entry_points
+    if _pending_entry_points:
+        _pending_entry_points = False
+        for point in entry_points(group=ENTRY_POINTS):
+            loaded = point.load()
+            if isinstance(loaded, type) and issubclass(loaded, Codec) and loaded not in _classes.values():
+                register(point.name)(loaded)
+    return _classes
+
+
+def names(modality: Modality | str | None = None) -> list[str]:
+    """Registered names, sorted; of one modality if given."""
+    prefix = "" if modality is None else f"{Modality(modality)}/"
+    return sorted(name for name in _registry() if name.startswith(prefix))
+
+
+def codec_class(name: str) -> type[Codec]:
+    """The class registered as `name`; ValueError with the known names otherwise."""
+    if name not in _registry():
+        raise ValueError(f"unknown codec {name!r}; registered are {', '.join(names())}")
+    return _classes[name]
+
+
+def build(name: str, **kwargs: Any) -> Codec:
+    """A fresh codec: untrained where it trains, ready to use where it does not."""
+    cls = codec_class(name)
+    allowed = arguments(cls)
+    if unknown := sorted(set(kwargs) - allowed):
+        raise ValueError(f"{name} takes no {unknown[0]!r}; it takes {', '.join(sorted(allowed)) or 'no arguments'}")
+    try:
+        codec = cls(**kwargs)
+    except TypeError as error:  # a value of the wrong type, or a required one missing
+        raise ValueError(f"{name} cannot be built from {kwargs}: {error}") from error
+    codec.config = json.loads(json.dumps(kwargs))  # plain values only: what a config file can hold
+    return codec.eval()
+
+
+def arguments(cls: type[Codec]) -> set[str]:
+    """Names a codec's constructor takes, those it hands on to its base class included."""
+    taken: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        taken |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return taken - {"quantizer"}
+
+
+def shipped() -> list[str]:
+    """Names of the trained codecs that come with the package."""
+    root = _shipped_root()
+    return sorted(p.parent.name for p in root.glob("*/config.yaml") if "codec" in _read_config(p.parent))
+
+
+def load(source: str | Path) -> Codec:
+    """A trained codec in eval mode from a folder, else a shipped name, else a hub id.
+
+    The checkpoint is `config.yaml` (a registry name and plain values) and `model.safetensors`;
+    nothing else is read and nothing in it is run. A registered name of a codec that needs no
+    training (`image/jpeg`) gives that codec. Raises ValueError or FileNotFoundError.
+    """
+    source = str(source)
+    if source in _registry():
+        if issubclass(_classes[source], LatentCodec):
+            raise ValueError(f"{source} has to be trained first; trained ones that ship: {', '.join(shipped())}")
+        return build(source)
+    return _load_folder(find_checkpoint(source))
+
+
+def find_checkpoint(source: str) -> Path:
+    """The folder of a checkpoint: a path, else a shipped name, else a download from the hub."""
+    path = Path(source)
+    if path.name == "model.safetensors":
+        path = path.parent
+    if (path / "config.yaml").is_file():
+        return path
+    if path.is_dir():
+        raise FileNotFoundError(f"{source} is a folder without a checkpoint: no config.yaml in it")
+    if re.fullmatch(r"[A-Za-z0-9_.-]+", source) and (_shipped_root() / source / "config.yaml").is_file():
+        return _shipped_root() / source
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.split("/")[0] in tuple(Modality):
+        return _download(source)
+    raise ValueError(
+        f"unknown codec {source!r}: no folder, no shipped name ({', '.join(shipped())}), "
+        f"no registered name ({', '.join(names())}) and no hub id"
+    )
+
+
+def save(codec: Codec, folder: str | Path, *, half: bool = False, **extra: Any) -> None:
+    """Write `model.safetensors` and `config.yaml`, atomically each; `half` stores float16."""
+    import yaml
+    from safetensors.torch import save_file
+
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in codec.state_dict().items()}
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    clone = build(codec.name, **codec.config)
+    fill(clone, state, folder)
+    temporary = folder / "model.safetensors.part"
+    save_file(state, temporary)
+    temporary.replace(folder / "model.safetensors")
+    config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex(), **extra}
+    temporary = folder / "config.yaml.part"
+    temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
+    temporary.replace(folder / "config.yaml")
+
+
+def _load_folder(folder: Path) -> Codec:
+    from safetensors.torch import load_file
+
+    config = _read_config(folder)
+    if not isinstance(config.get("codec"), dict) or not isinstance(config["codec"].get("name"), str):
+        raise ValueError(f"{folder / 'config.yaml'} describes no codec: it lacks codec.name")
+    arguments = dict(config["codec"])
+    codec = build(arguments.pop("name"), **arguments)
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{folder} holds no model.safetensors")
+    try:
+        state = load_file(weights)
+    except Exception as error:  # safetensors raises its own untyped error on damaged files
+        raise ValueError(f"{weights} is damaged: {error}") from error
+    fill(codec, state, folder)
+    _loaded[codec.fingerprint] = codec
+    return codec.eval()
+
+
+def fill(codec: Codec, state: dict[str, torch.Tensor], folder: Path) -> None:
+    """Strict loading whose complaint is one line."""
+    wanted = codec.state_dict()
+    problems = [f"lacks {k}" for k in wanted if k not in state]
+    problems += [f"has a stray {k}" for k in state if k not in wanted]
+    problems += [
+        f"{k} is {tuple(state[k].shape)}, wanted {tuple(v.shape)}"
+        for k, v in wanted.items()
+        if k in state and state[k].shape != v.shape
+    ]
+    if problems:
+        raise ValueError(f"{folder} holds another architecture than its config: {problems[0]} ({len(problems)} differences)")
+    codec.load_state_dict(state)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    import yaml
+
+    path = folder / "config.yaml"
+    if path.stat().st_size > MAX_CONFIG_BYTES:
+        raise ValueError(f"{path} has {path.stat().st_size} bytes; a config has at most {MAX_CONFIG_BYTES}")
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(config, dict):
+        raise ValueError(f"{path} holds no mapping")
+    return config
+
+
+def _shipped_root() -> Path:
+    return Path(import_module("tokenloom.checkpoints").__file__).parent
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=["config.yaml", "model.safetensors"]))
+    except Exception as error:  # offline, missing or gated: dozens of types, one meaning
+        raise FileNotFoundError(
+            f"{hub_id!r} is no folder and no shipped codec, and the hub gave nothing: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def find(fingerprint: bytes) -> Codec:
+    """The codec with this fingerprint, among those loaded, those without weights, those shipped."""
+    if (codec := _loaded.get(fingerprint)) is not None and codec.fingerprint == fingerprint:
+        return codec
+    for name in names():
+        for arguments in _classes[name].variants:
+            codec = build(name, **arguments)
+            if codec.fingerprint == fingerprint:
+                return codec
+    for name in shipped():
+        if _read_config(_shipped_root() / name).get("fingerprint") == fingerprint.hex():
+            codec = load(name)
+            if codec.fingerprint == fingerprint:
+                return codec
+    raise BitstreamError(
+        f"no codec here has the fingerprint {fingerprint.hex()}; load the one that wrote this first "
+        f"(codecs.load), shipped are {', '.join(shipped())}"
+    )

@@ -1,0 +1,26 @@
+"""UTF-8 bytes as tokens: the tokenizer that needs no training."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from ..base import Codec, Codes, CodeSpec, Modality, Settings
+from ..native import pack, unpack
+from ..registry import register
+
+
+@register("text/bytes")
+class Bytes(Codec):
+    """Text ↔ its UTF-8 bytes; byte sequences that are no UTF-8 decode with U+FFFD in the gaps."""
+
+    spec = CodeSpec(Modality.TEXT, (256,), (), 0, None, total=True, ordered=False, causal=True)
+    settings = Settings()
+
+    def _encode(self, x: list[str], setting: Any) -> Codes:
+        indices, lengths = pack([torch.tensor(list(text.encode("utf-8")), dtype=torch.int64) for text in x])
+        return Codes(indices, lengths[:, None].clone(), lengths)
+
+    def _decode(self, codes: Codes) -> list[str]:
+        return [bytes(row.tolist()).decode("utf-8", errors="replace") for row in unpack(codes)]
