@@ -1,0 +1,1 @@
+"""Training: one loop (loop.py), its tasks (codec.py), losses, state and logs."""

@@ -1,0 +1,52 @@
+"""The typed keys of a training run: what `conf/train.yaml` may hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass
+class OptimizerConfig:
+    lr: float = 9e-4
+    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
+    weight_decay: float = 0.01
+    warmup: int = 200
+    final: float = 0.02
+    clip: float = 1.0
+
+
+@dataclass
+class CropConfig:
+    size: int | None = None
+    scale: float = 1.0
+    flip: bool = True
+    pad: str = "reflect"
+    gain_db: list[float] = field(default_factory=lambda: [-12.0, 6.0])
+
+
+@dataclass
+class TrainConfig:
+    """See conf/train.yaml for what each key means."""
+
+    task: str = "codec"
+    codec: dict[str, Any] = field(default_factory=dict)
+    data: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, Any] | None = None
+    losses: dict[str, float | None] = field(default_factory=dict)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    crop: CropConfig = field(default_factory=CropConfig)
+    seed: int = 0
+    steps: int = 10000
+    stop_after: int | None = None
+    batch_size: int = 16
+    ema: float = 0.999
+    precision: str = "bf16-mixed"
+    accelerator: str = "auto"
+    workers: int = 0
+    out: str = "???"
+    resume: bool = False
+    log_every: int = 50
+    save_every: int = 500
+    validate_every: int = 1000
+    half: bool = False

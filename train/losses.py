@@ -1,0 +1,126 @@
+"""Reconstruction losses by name: `losses.l2=1 losses.msssim=0.01`.
+
+Each takes (reconstruction, original), float32 of one shape, images in [0, 1] or audio in [-1, 1],
+and gives a scalar. Losses run in float32 whatever the precision of the networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from tokenloom.codecs import Modality
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+STFT_SIZES = (1024, 512, 256, 128)
+FLOOR = 1e-5
+
+
+def l1(x: Tensor, y: Tensor) -> Tensor:
+    """Mean absolute error."""
+    return (x - y).abs().mean()
+
+
+def l2(x: Tensor, y: Tensor) -> Tensor:
+    """Mean squared error."""
+    return (x - y).square().mean()
+
+
+def msssim(x: Tensor, y: Tensor) -> Tensor:
+    """1 − MS-SSIM (Wang et al. 2003), five scales, with the largest window up to 11 that the crop has room for."""
+    from pytorch_msssim import ms_ssim
+
+    room = min(x.shape[-2:])
+    window = min(11, 2 * ((room - 1) // 32) + 1)  # 16 (window − 1) < room
+    if window < 3:
+        raise ValueError(f"the msssim loss needs crops of at least 33 pixels, not {room}")
+    return 1 - ms_ssim(x, y, data_range=1.0, win_size=window)
+
+
+def stft(x: Tensor, y: Tensor) -> Tensor:
+    """Multi-resolution STFT distance: spectral convergence + log magnitude (Yamamoto et al., arXiv 1910.11480)."""
+    total = x.new_zeros(())
+    for size in _fitting(x):
+        a, b = _magnitude(x, size), _magnitude(y, size)
+        convergence = (a - b).norm(dim=(-2, -1)) / b.norm(dim=(-2, -1)).clamp_min(FLOOR)
+        total = total + convergence.clamp_max(10).mean() + (a.clamp_min(FLOOR).log() - b.clamp_min(FLOOR).log()).abs().mean()
+    return total / len(_fitting(x))
+
+
+def mel(x: Tensor, y: Tensor) -> Tensor:
+    """Multi-resolution mel distance, L1 + L2 of log-mel (EnCodec, arXiv 2210.13438, eq. 1, on log magnitudes)."""
+    total = x.new_zeros(())
+    for size in _fitting(x):
+        filters = _mel_filters(size, min(80, size // 8)).to(x)
+        a, b = (torch.matmul(filters, _magnitude(s, size)).clamp_min(FLOOR).log() for s in (x, y))
+        total = total + (a - b).abs().mean() + (a - b).square().mean().sqrt()
+    return total / len(_fitting(x))
+
+
+LOSSES: dict[str, Loss] = {"l1": l1, "l2": l2, "msssim": msssim, "stft": stft, "mel": mel}
+ONLY = {"msssim": Modality.IMAGE, "stft": Modality.AUDIO, "mel": Modality.AUDIO}
+DEFAULTS = {
+    Modality.IMAGE: {"l2": 1.0, "msssim": 0.01, "quantizer": 0.01},
+    Modality.AUDIO: {"l1": 1.0, "stft": 1.0, "mel": 1.0, "quantizer": 1.0},
+}
+"""Weights where a config names none; `quantizer` is the quantizer's own loss."""
+
+
+def weights(given: Mapping[str, float | None], modality: Modality) -> dict[str, float]:
+    """The name → weight dict of a run, checked; the modality's defaults where nothing is given."""
+    chosen = {name: float(w) for name, w in given.items() if w is not None}
+    for name, weight in chosen.items():
+        if name not in LOSSES and name != "quantizer":
+            raise ValueError(f"unknown loss {name!r}; known are {', '.join([*LOSSES, 'quantizer'])}")
+        if weight < 0:
+            raise ValueError(f"losses.{name}={weight:g} is negative")
+        if weight and ONLY.get(name, modality) is not modality:
+            raise ValueError(f"the {name} loss is for {ONLY[name]} codecs, not for {modality}")
+    chosen = {name: w for name, w in chosen.items() if w}
+    if not chosen:
+        return dict(DEFAULTS[modality])
+    if not set(chosen) & set(LOSSES):
+        raise ValueError(f"no reconstruction loss has a weight; set one of {', '.join(LOSSES)}")
+    return chosen
+
+
+def _fitting(x: Tensor) -> list[int]:
+    sizes = [n for n in STFT_SIZES if n <= x.shape[-1]]
+    if not sizes:
+        raise ValueError(f"spectral losses need segments of at least {min(STFT_SIZES)} samples, not {x.shape[-1]}")
+    return sizes
+
+
+def _magnitude(x: Tensor, size: int) -> Tensor:
+    """(batch, channels, samples) → (batch · channels, bins, frames)."""
+    window = _window(size).to(x)
+    spectrum = torch.stft(x.flatten(0, 1), size, size // 4, window=window, return_complex=True)
+    return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+
+
+@cache
+def _window(size: int) -> Tensor:
+    return torch.hann_window(size)
+
+
+@cache
+def _mel_filters(size: int, bands: int) -> Tensor:
+    """Triangles equally spaced on the mel scale of 0 to Nyquist, each summing to 1; (bands, bins).
+
+    Bands are placed relative to Nyquist at 24 kHz's warping, so that the loss needs no sample rate.
+    """
+    nyquist = 12000.0
+    mels = torch.linspace(0, 2595 * torch.log10(torch.tensor(1 + nyquist / 700)).item(), bands + 2)
+    edges = 700 * (10 ** (mels / 2595) - 1) / nyquist * (size // 2)
+    bins = torch.arange(size // 2 + 1)
+    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
+    rise, fall = (bins - low) / (centre - low).clamp_min(1e-6), (high - bins) / (high - centre).clamp_min(1e-6)
+    filters = torch.minimum(rise, fall).clamp_min(0)
+    empty = filters.sum(1) == 0  # a band narrower than a bin takes the nearest one
+    filters[empty, edges[1:-1][empty].round().long()] = 1.0
+    return F.normalize(filters, p=1, dim=1)

@@ -1,0 +1,36 @@
+"""Training state on disk: written atomically, read without running anything in it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+NAME = "state.pt"
+
+
+def save(state: dict[str, Any], out: Path) -> None:
+    """Write `out/state.pt`: at every moment the file is the old state or the new one, whole."""
+    temporary = out / f"{NAME}.part"
+    try:
+        with temporary.open("wb") as file:
+            torch.save(state, file)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(out / NAME)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OSError(f"the training state could not be written to {out}: {error}; the previous one is whole") from error
+
+
+def load(out: Path) -> dict[str, Any]:
+    """The state in `out`; FileNotFoundError or ValueError in one line."""
+    path = out / NAME
+    if not path.is_file():
+        raise FileNotFoundError(f"resume=true, but {path} is not there; start with resume=false")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises a dozen types on damaged files
+        raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error
