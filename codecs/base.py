@@ -96,7 +96,7 @@ class Codes:
 
     def quantizers(self) -> Tensor:
         """(batch,) int64: how many quantizers each item uses."""
-        return (self.indices.flatten(2)[..., :1] >= 0).sum(1).squeeze(1)
+        return (self.indices.flatten(2) >= 0).all(2).sum(1)
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,9 @@ class Settings:
         if self.values == (None,):
             return "no setting at all"
         v = self.values
-        steps = {round(b - a, 9) for a, b in itertools.pairwise(v)} if all(isinstance(x, int | float) for x in v) else ()
+        steps = (
+            {round(b - a, 9) for a, b in itertools.pairwise(v)} if all(isinstance(x, int | float) for x in v) else ()
+        )
         if len(v) > 8 and len(steps) == 1:
             return f"{v[0]}, {v[1]}, …, {v[-1]}"
         return "(" + ", ".join(map(str, v)) + ")"

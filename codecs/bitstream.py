@@ -36,11 +36,17 @@ def write(codec: Codec, codes: Codes) -> list[bytes]:
 
 def read(codec: Codec, data: list[bytes]) -> Codes:
     """Containers of one codec → codes, collated. Raises BitstreamError."""
-    from . import targets
+    from . import targets, validate
 
     if not isinstance(data, list | tuple) or not data:
         raise BitstreamError("decompress takes a list of one or more bytes objects")
-    return targets.collate([_read_one(codec, item) for item in data])
+    parts = [_read_one(codec, item) for item in data]
+    largest = torch.cat([part.sizes for part in parts]).amax(0).tolist()
+    if math.prod(largest) > validate.limit(codec.spec.modality):
+        raise BitstreamError(
+            f"signals of up to {largest} samples do not fit into one batch; decompress them one by one"
+        )
+    return targets.collate(parts)
 
 
 def decode(codec: Codec, codes: Codes) -> Tensor | list[str]:
@@ -183,7 +189,7 @@ def unpack(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
     nominal_bytes = positions * sum(math.log2(n) for n in radices) / 8
     if abs(len(data) - nominal_bytes) > 5:
         raise BitstreamError(f"a payload of {len(data)} bytes; {positions} positions take about {nominal_bytes:.0f}")
-    digits, bases = _digits(positions, radices)
+    _, bases = _digits(positions, radices)
     widths = [(int(r) - 1).bit_length() for r in bases[-1][:, 0]]
     if len(data) != (sum(widths) + 7) // 8:
         raise BitstreamError(f"a payload of {len(data)} bytes; its {positions} positions take {(sum(widths) + 7) // 8}")

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from abc import ABC, abstractmethod
 from typing import NamedTuple
@@ -14,10 +15,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from .validate import whole
+
 MAX_CODEBOOK = 2**14
 """Larger codebooks are exposed as several quantizers: a language model could not learn them."""
 MAX_DISTANCES = 2**24
 """Entries of the distance matrix that one chunk of a nearest-neighbour search may hold (64 MiB)."""
+MAX_BITS = 1024
+"""Bits of one BSQ position; the papers use 9 to 36."""
+MAX_QUANTIZERS, MAX_DIM = 64, 4096
+"""Of one residual quantizer: what a config asks for stays within memory."""
+MAX_LEVELS = 512
+"""Levels of one FSQ channel: from 1001 on, the paper's 1e-3 beyond the outer levels would round to one more."""
 
 
 class Quantized(NamedTuple):
@@ -66,12 +75,10 @@ class FSQ(Quantizer):
 
     def __init__(self, levels: list[int], codebooks: int = 1) -> None:
         super().__init__()
-        if not levels or any(not isinstance(n, int) or n < 3 for n in levels):
-            raise ValueError(f"FSQ levels are whole numbers from 3 up, not {levels}")
-        if not 1 <= codebooks <= len(levels):
-            raise ValueError(f"{len(levels)} FSQ levels make 1 to {len(levels)} codebooks, not {codebooks}")
-        if max(levels) > MAX_CODEBOOK:
-            raise ValueError(f"an FSQ level of {max(levels)} exceeds {MAX_CODEBOOK}")
+        if not isinstance(levels, list | tuple) or not levels or any(not whole(n, 3, MAX_LEVELS) for n in levels):
+            raise ValueError(f"FSQ levels are a list of whole numbers from 3 to {MAX_LEVELS}, not {levels!r:.80}")
+        if not whole(codebooks, 1, len(levels)):
+            raise ValueError(f"{len(levels)} FSQ levels make 1 to {len(levels)} codebooks, not {codebooks!r:.80}")
         self.levels = tuple(levels)
         self.dim = len(levels)
         groups = _split(self.levels, codebooks)
@@ -99,9 +106,7 @@ class FSQ(Quantizer):
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         channel = (self.dim,) + (1,) * (latents.ndim - 2)
-        half, offset, shift, width = (
-            b.reshape(channel) for b in (self.bound, self.offset, self.shift, self.width)
-        )
+        half, offset, shift, width = (b.reshape(channel) for b in (self.bound, self.offset, self.shift, self.width))
         digits = (torch.round(torch.tanh(latents.float() + shift) * half - offset) + width).long()
         indices, at = [], 0
         for group in self.groups:
@@ -129,7 +134,7 @@ def _split(levels: tuple[int, ...], parts: int) -> tuple[tuple[int, ...], ...]:
     cuts = [0]
     for i in range(parts):
         cuts.append(cuts[-1] + size + (i < longer))
-    return tuple(levels[a:b] for a, b in zip(cuts, cuts[1:], strict=False))
+    return tuple(levels[a:b] for a, b in itertools.pairwise(cuts))
 
 
 class BSQ(Quantizer):
@@ -143,9 +148,12 @@ class BSQ(Quantizer):
 
     def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
         super().__init__()
-        codebooks = codebooks or next(n for n in range(1, bits + 1) if bits % n == 0 and bits // n <= 9)
-        if bits < 1 or bits % codebooks or bits // codebooks > 14:
-            raise ValueError(f"{bits} bits do not split into {codebooks} codebooks of at most 14 bits each")
+        if not whole(bits, 1, MAX_BITS):
+            raise ValueError(f"BSQ takes 1 to {MAX_BITS} bits, not {bits!r:.80}")
+        if codebooks is None:
+            codebooks = next(n for n in range(1, bits + 1) if bits % n == 0 and bits // n <= 9)
+        if not whole(codebooks, 1, bits) or bits % codebooks or 2 ** (bits // codebooks) > MAX_CODEBOOK:
+            raise ValueError(f"{bits} bits do not split into {codebooks!r:.80} codebooks of at most 14 bits each")
         self.dim = bits
         self.bits = bits // codebooks
         self.sizes = (2**self.bits,) * codebooks
@@ -186,7 +194,8 @@ class ResidualVQ(Quantizer):
 
     Zeghidour et al., SoundStream (arXiv 2107.03312), algorithm 1; EMA codebooks as in van den Oord
     et al. (arXiv 1711.00937), appendix A.1, k-means start and dead-code revival in training only.
-    `dropout` trains with a random number of quantizers a batch, so that every prefix decodes.
+    `dropout` trains with a random number of quantizers a batch, so that every prefix decodes;
+    `dead_below` is the EMA of uses a batch under which an entry is revived.
 
     State is held here, stacked over quantizers, and lent to vector-quantize-pytorch while it trains:
     inference needs neither that package nor its import time.
@@ -194,13 +203,18 @@ class ResidualVQ(Quantizer):
 
     def __init__(
         self, codebook_size: int, dim: int, quantizers: int = 1, *, dropout: bool = True,
-        decay: float = 0.99, dead_below: float = 1.0,
+        decay: float = 0.99, dead_below: float = 0.1,
     ) -> None:  # fmt: skip
         super().__init__()
-        if not 2 <= codebook_size <= MAX_CODEBOOK:
-            raise ValueError(f"a codebook of {codebook_size} entries; wanted 2 to {MAX_CODEBOOK}")
-        if quantizers < 1 or dim < 1:
-            raise ValueError(f"{quantizers} quantizers of {dim} channels; both are at least 1")
+        if not whole(codebook_size, 2, MAX_CODEBOOK):
+            raise ValueError(f"a codebook of {codebook_size!r:.80} entries; wanted 2 to {MAX_CODEBOOK}")
+        if not whole(quantizers, 1, MAX_QUANTIZERS) or not whole(dim, 1, MAX_DIM):
+            raise ValueError(
+                f"{quantizers!r:.80} quantizers of {dim!r:.80} channels; "
+                f"wanted 1 to {MAX_QUANTIZERS} quantizers of 1 to {MAX_DIM} channels"
+            )
+        if not isinstance(decay, int | float) or not 0 < decay < 1:
+            raise ValueError(f"decay {decay!r:.80} of a codebook's EMA is not between 0 and 1")
         self.sizes = (codebook_size,) * quantizers
         self.dim = dim
         self.ordered = quantizers > 1
@@ -224,7 +238,9 @@ class ResidualVQ(Quantizer):
         for q, vq in enumerate(layer.layers):
             lent = vq._codebook._buffers
             lent["embed"], lent["cluster_size"] = self.codebook[q : q + 1], self.cluster_size[q : q + 1]
-            lent["embed_avg"], lent["initted"] = self.codebook_sum[q : q + 1], self.started[q]
+            lent["embed_avg"] = self.codebook_sum[q : q + 1]
+            # the library would run its k-means start outside training, too
+            lent["initted"] = self.started[q] if self.training else torch.ones_like(self.started[q])
         with torch.autocast(latents.device.type, enabled=False):
             flat, _, losses = layer(_flatten(latents))
         return Quantized(_unflatten(flat, latents), losses.mean())
@@ -232,10 +248,11 @@ class ResidualVQ(Quantizer):
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         residual = _flatten(latents)
         indices = []
-        for book in self.codebook[:count]:
-            index = nearest(residual, book)
-            residual = residual - book[index]
-            indices.append(index)
+        with torch.autocast(latents.device.type, enabled=False):
+            for book in self.codebook[:count]:
+                index = nearest(residual, book)
+                residual = residual - book[index]
+                indices.append(index)
         return torch.stack(indices, 1).reshape(latents.shape[0], -1, *latents.shape[2:])
 
     def lookup(self, indices: Tensor) -> Tensor:

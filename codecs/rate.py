@@ -63,7 +63,9 @@ def entropy(codec: Codec, codes: Codes) -> Tensor | None:
     counts = getattr(codec, "counts", None)
     if counts is None or int(counts.sum()) == 0:
         return None
-    bits = torch.full((len(codes),), float(SIDE_BITS * sum(v[0].numel() for v in codes.side.values())), dtype=torch.float64)
+    bits = torch.full(
+        (len(codes),), float(SIDE_BITS * sum(v[0].numel() for v in codes.side.values())), dtype=torch.float64
+    )
     used = codes.quantizers().tolist()
     for i in range(len(codes)):
         grid = codec.spec.grid(tuple(codes.sizes[i].tolist()))

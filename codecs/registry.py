@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import re
+import warnings
 import weakref
 from collections.abc import Callable
 from importlib import import_module
@@ -46,7 +47,11 @@ def _registry() -> dict[str, type[Codec]]:
     if _pending_entry_points:
         _pending_entry_points = False
         for point in entry_points(group=ENTRY_POINTS):
-            loaded = point.load()
+            try:
+                loaded = point.load()
+            except Exception as error:  # somebody else's package: it must not take the other codecs away
+                warnings.warn(f"codec {point.name} of {point.value} is left out: {error!r}", stacklevel=2)
+                continue
             if isinstance(loaded, type) and issubclass(loaded, Codec) and loaded not in _classes.values():
                 register(point.name)(loaded)
     return _classes
@@ -73,9 +78,10 @@ def build(name: str, **kwargs: Any) -> Codec:
         raise ValueError(f"{name} takes no {unknown[0]!r}; it takes {', '.join(sorted(allowed)) or 'no arguments'}")
     try:
         codec = cls(**kwargs)
-    except TypeError as error:  # a value of the wrong type, or a required one missing
-        raise ValueError(f"{name} cannot be built from {kwargs}: {error}") from error
-    codec.config = json.loads(json.dumps(kwargs))  # plain values only: what a config file can hold
+        codec.config = json.loads(json.dumps(kwargs))  # plain values only: what a config file can hold
+    except (TypeError, RuntimeError, MemoryError, OverflowError) as error:  # wrong types, missing or absurd values
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{name} cannot be built from {kwargs!r:.200}: {reason}") from error
     return codec.eval()
 
 
@@ -124,7 +130,7 @@ def find_checkpoint(source: str) -> Path:
         raise FileNotFoundError(f"{source} is a folder without a checkpoint: no config.yaml in it")
     if re.fullmatch(r"[A-Za-z0-9_.-]+", source) and (_shipped_root() / source / "config.yaml").is_file():
         return _shipped_root() / source
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.split("/")[0] in tuple(Modality):
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
         return _download(source)
     raise ValueError(
         f"unknown codec {source!r}: no folder, no shipped name ({', '.join(shipped())}), "
@@ -141,7 +147,7 @@ def save(codec: Codec, folder: str | Path, *, half: bool = False, **extra: Any) 
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in codec.state_dict().items()}
     if half:
-        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+        state = {k: _halved(v) if v.is_floating_point() else v for k, v in state.items()}
     clone = build(codec.name, **codec.config)
     fill(clone, state, folder)
     temporary = folder / "model.safetensors.part"
@@ -149,8 +155,15 @@ def save(codec: Codec, folder: str | Path, *, half: bool = False, **extra: Any) 
     temporary.replace(folder / "model.safetensors")
     config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex(), **extra}
     temporary = folder / "config.yaml.part"
+    config = json.loads(json.dumps(config))  # plain, and nothing shared, which YAML would write as an alias
     temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
     temporary.replace(folder / "config.yaml")
+
+
+def _halved(value: torch.Tensor) -> torch.Tensor:
+    """As float16, unless that would turn a number into infinity."""
+    half = value.half()
+    return half if torch.isfinite(half).all() else value
 
 
 def _load_folder(folder: Path) -> Codec:
@@ -159,7 +172,7 @@ def _load_folder(folder: Path) -> Codec:
     config = _read_config(folder)
     if not isinstance(config.get("codec"), dict) or not isinstance(config["codec"].get("name"), str):
         raise ValueError(f"{folder / 'config.yaml'} describes no codec: it lacks codec.name")
-    arguments = dict(config["codec"])
+    arguments = {str(key): value for key, value in config["codec"].items()}
     codec = build(arguments.pop("name"), **arguments)
     weights = folder / "model.safetensors"
     if not weights.is_file():
@@ -167,7 +180,7 @@ def _load_folder(folder: Path) -> Codec:
     try:
         state = load_file(weights)
     except Exception as error:  # safetensors raises its own untyped error on damaged files
-        raise ValueError(f"{weights} is damaged: {error}") from error
+        raise ValueError(f"{weights} is damaged: {str(error).splitlines()[0]}") from error
     fill(codec, state, folder)
     _loaded[codec.fingerprint] = codec
     return codec.eval()
@@ -184,19 +197,29 @@ def fill(codec: Codec, state: dict[str, torch.Tensor], folder: Path) -> None:
         if k in state and state[k].shape != v.shape
     ]
     if problems:
-        raise ValueError(f"{folder} holds another architecture than its config: {problems[0]} ({len(problems)} differences)")
+        raise ValueError(
+            f"{folder} holds another architecture than its config: {problems[0]} ({len(problems)} differences)"
+        )
     codec.load_state_dict(state)
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
     import yaml
 
+    class Loader(yaml.SafeLoader):
+        """Without aliases: a few lines of them stand for gigabytes."""
+
+        def compose_node(self, parent: Any, index: Any) -> Any:
+            if self.check_event(yaml.AliasEvent):
+                raise yaml.YAMLError("aliases are not taken")
+            return super().compose_node(parent, index)
+
     path = folder / "config.yaml"
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; a config has at most {MAX_CONFIG_BYTES}")
     try:
-        config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        config = yaml.load(path.read_text(encoding="utf-8"), Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or no such date
         raise ValueError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds no mapping")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,28 +30,47 @@ def meet(codec: Codec, x: Tensor | list[str], target: Target) -> Codes:
 
 
 def _meet_one(codec: Codec, x: Tensor | list[str], target: Target, item: int) -> Codes:
-    """Bisect `settings.values`, which rise in rate: the first to reach a PSNR, the last to keep a rate."""
-    values = codec.settings.values
-    quality = target.name == "psnr"
+    """Bisect `settings.values`, which rise in rate: the first to reach a PSNR, the last to keep a rate.
+
+    Figures need not rise with the rate everywhere; where bisection ends with nothing, the points
+    of the sweep are tried one by one.
+    """
+    settings, quality = codec.settings, target.name == "psnr"
     tried: dict[int, tuple[Codes, float]] = {}
-    below, above = -1, len(values)  # `above` reaches the PSNR, or exceeds the rate; `below` does not
-    while above - below > 1:
-        middle = (below + above) // 2
-        codes = codec.encode(x, values[middle])
-        figure = _figure(codec, x, codes, target)
-        tried[middle] = (codes, figure)
-        if (figure >= target.value) if quality else (figure > target.value):
-            above = middle
-        else:
-            below = middle
+
+    def beyond(i: int) -> bool:
+        """Whether values[i] reaches the PSNR, or exceeds the rate."""
+        if i not in tried:
+            codes = codec.encode(x, settings.values[i])
+            tried[i] = (codes, _figure(codec, x, codes, target))
+        return tried[i][1] >= target.value if quality else tried[i][1] > target.value
+
+    def meets(i: int) -> bool:
+        return 0 <= i < len(settings) and beyond(i) == quality
+
+    below, above = _bisect(beyond, -1, len(settings))
+    if not meets(above if quality else below):
+        places = [settings.values.index(v) for v in settings.sweep]
+        if quality and (stop := next(filter(meets, places), None)) is not None:
+            below, above = _bisect(beyond, -1, stop)
+        elif not quality and (stop := next(filter(meets, reversed(places)), None)) is not None:
+            below, above = _bisect(beyond, stop, len(settings))
     best = above if quality else below
-    if best in tried:
+    if meets(best):
         return tried[best][0]
-    end = len(values) - 1 if quality else 0
+    end = len(settings) - 1 if quality else 0
     raise TargetError(
         f"{target} is out of reach of {codec.name} on item {item}: "
-        f"{codec.settings.name}={values[end]} gives {tried[end][1]:.4g}"
+        f"{settings.name}={settings.values[end]} gives {tried[end][1]:.4g}"
     )
+
+
+def _bisect(beyond: Callable[[int], bool], below: int, above: int) -> tuple[int, int]:
+    """Neighbours (i, i + 1) between `below`, where `beyond` is taken to be False, and `above`, where True."""
+    while above - below > 1:
+        middle = (below + above) // 2
+        below, above = (below, middle) if beyond(middle) else (middle, above)
+    return below, above
 
 
 def _figure(codec: Codec, x: Any, codes: Codes, target: Target) -> float:

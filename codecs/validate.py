@@ -35,18 +35,21 @@ def signal(x: Any, codec: Codec) -> None:
     if shape[0] == 0:
         raise ValueError(f"{name} was given an empty batch {shape}")
     if shape[1] != spec.channels:
-        raise ValueError(f"{name} wants {spec.channels} channels, not {shape[1]} in {shape}; {hint} with channels={spec.channels}")
+        raise ValueError(
+            f"{name} wants {spec.channels} channels, not {shape[1]} in {shape}; {hint} with channels={spec.channels}"
+        )
     if 0 in shape[2:]:
         raise ValueError(f"{name} was given a signal without samples, {shape}; at least 1 is needed along each axis")
-    count, limit = math.prod(shape[2:]), _limit(spec.modality)
-    if count > limit:
-        raise ValueError(f"{name} takes at most {limit} samples a signal, not {count} in {shape}; cut it into pieces")
+    if (count := math.prod(shape[2:])) > (most := limit(spec.modality)):
+        raise ValueError(f"{name} takes at most {most} samples a signal, not {count} in {shape}; cut it into pieces")
     low, high = x.aminmax()
     if not (torch.isfinite(low) and torch.isfinite(high)):
         raise ValueError(f"{name} was given NaN or Inf; clean the signal with torch.nan_to_num")
     floor, ceiling = _RANGES[spec.modality]
     if low < floor or high > ceiling:
-        raise ValueError(f"{name} wants values in [{floor:g}, {ceiling:g}], not [{low:.4g}, {high:.4g}]; scale or clamp the signal")
+        raise ValueError(
+            f"{name} wants values in [{floor:g}, {ceiling:g}], not [{low:.4g}, {high:.4g}]; scale or clamp the signal"
+        )
 
 
 def _text(x: Any, codec: Codec) -> None:
@@ -78,50 +81,76 @@ def setting(value: Any, codec: Codec) -> Any:
     return next(v for v in settings.values if v == value)
 
 
-def codes(given: Any, codec: Codec) -> None:  # noqa: PLR0912 - one check a line
+def codes(given: Any, codec: Codec) -> None:
     """Raise ValueError unless `given` are codes that `codec` can have made."""
     name, spec = codec.name, codec.spec
     if not isinstance(given, Codes):
         raise ValueError(f"{name} decodes Codes, not {type(given).__name__}; encode() gives them")
-    indices, sizes = given.indices, given.sizes
-    axes = {Modality.IMAGE: 2, Modality.AUDIO: 1, Modality.TEXT: 1}[spec.modality]
-    if indices.dtype != torch.int64 or sizes.dtype != torch.int64:
-        raise ValueError(f"{name} wants int64 indices and sizes, not {indices.dtype} and {sizes.dtype}")
-    if sizes.ndim != 2 or tuple(sizes.shape) != (indices.shape[0], axes):
-        raise ValueError(f"{name} wants sizes of shape ({indices.shape[0]}, {axes}), not {tuple(sizes.shape)}")
-    if indices.shape[0] == 0:
-        raise ValueError(f"{name} was given an empty batch of codes {tuple(indices.shape)}")
-    if spec.modality is not Modality.TEXT and int(sizes.min()) < 1:
-        raise ValueError(f"{name} was given a size of {int(sizes.min())}; sizes are at least 1")
-    if (count := int(sizes.double().prod(1).max())) > _limit(spec.modality):
-        raise ValueError(f"{name} decodes at most {_limit(spec.modality)} samples a signal, not {count}")
-    quantizers = len(spec.codebook_sizes)
-    rank = 2 + (len(spec.stride) or 1)
-    fits = indices.shape[1] == quantizers or (spec.ordered and 1 <= indices.shape[1] <= quantizers)
-    if indices.ndim != rank or not fits:
-        raise ValueError(f"{name} wants indices (batch, {quantizers}, *grid) of rank {rank}, not {tuple(indices.shape)}")
+    _layout(given, codec)
+    if spec.modality is not Modality.TEXT and int(given.sizes.min()) < 1:
+        raise ValueError(f"{name} was given a size of {int(given.sizes.min())}; sizes are at least 1")
+    largest = given.sizes.amax(0).tolist()
+    if int(given.sizes.min()) < 0 or math.prod(largest) > limit(spec.modality):
+        raise ValueError(
+            f"{name} decodes 0 to {limit(spec.modality)} samples a signal; sizes here go from "
+            f"{given.sizes.amin(0).tolist()} to {largest}"
+        )
     if spec.stride:
-        grid = spec.grid(tuple(sizes.amax(0).tolist()))
-        if tuple(indices.shape[2:]) != grid:
-            raise ValueError(f"{name} wants a grid of {grid} for sizes up to {sizes.amax(0).tolist()}, not {tuple(indices.shape[2:])}")
+        grid = tuple(given.indices.shape[2:])
+        if grid != spec.grid(tuple(largest)):
+            raise ValueError(
+                f"{name} wants a grid of {spec.grid(tuple(largest))} for sizes up to {largest}, not {grid}"
+            )
+        if given.lengths is not None:
+            raise ValueError(f"{name} takes no lengths: its sizes say how many codes a signal has")
     else:
         _lengths(given, codec)
-    for q, entries in enumerate(spec.codebook_sizes[: indices.shape[1]]):
-        floor = -1 if spec.ordered and q else 0
-        if indices[:, q].numel() and (int(indices[:, q].min()) < floor or int(indices[:, q].max()) >= entries):
-            raise ValueError(
-                f"{name}: indices of quantizer {q} span {int(indices[:, q].min())} to {int(indices[:, q].max())}; "
-                f"its codebook has {entries} entries"
-            )
+    _indices(given, codec)
     _side(given, codec)
+
+
+def _layout(given: Codes, codec: Codec) -> None:
+    """Types and ranks, before any arithmetic."""
+    name, spec = codec.name, codec.spec
+    for key, value in (("indices", given.indices), ("sizes", given.sizes)):
+        if not isinstance(value, Tensor) or value.dtype != torch.int64:
+            kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(f"{name} wants {key} as an int64 tensor, not {kind}")
+    shape, rank = tuple(given.indices.shape), 2 + (len(spec.stride) or 1)
+    axes = 2 if spec.modality is Modality.IMAGE else 1
+    quantizers = len(spec.codebook_sizes)
+    if len(shape) != rank or not (shape[1] == quantizers or (spec.ordered and 1 <= shape[1] <= quantizers)):
+        raise ValueError(f"{name} wants indices (batch, {quantizers}, *grid) of rank {rank}, not {shape}")
+    if shape[0] == 0:
+        raise ValueError(f"{name} was given an empty batch of codes {shape}")
+    if tuple(given.sizes.shape) != (shape[0], axes):
+        raise ValueError(f"{name} wants sizes of shape ({shape[0]}, {axes}), not {tuple(given.sizes.shape)}")
+
+
+def _indices(given: Codes, codec: Codec) -> None:
+    """Every index within its codebook; −1 only for whole quantizers, and none used behind one left out."""
+    name, spec, indices = codec.name, codec.spec, given.indices
+    for q, entries in enumerate(spec.codebook_sizes[: indices.shape[1]]):
+        if not indices[:, q].numel():
+            continue
+        low, high = (int(bound) for bound in indices[:, q].aminmax())
+        if low < (-1 if spec.ordered and q else 0) or high >= entries:
+            raise ValueError(
+                f"{name}: indices of quantizer {q} span {low} to {high}; its codebook has {entries} entries"
+            )
+    used = (indices >= 0).flatten(2)
+    if spec.ordered and not torch.equal(used, used[..., :1].long().cumprod(1).bool().expand_as(used)):
+        raise ValueError(f"{name}: −1 leaves out whole quantizers, the last ones of an item; here it leaves holes")
 
 
 def _lengths(given: Codes, codec: Codec) -> None:
     lengths, width = given.lengths, given.indices.shape[2]
-    if lengths is None or lengths.dtype != torch.int64 or tuple(lengths.shape) != (len(given),):
+    if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or tuple(lengths.shape) != (len(given),):
         raise ValueError(f"{codec.name} wants lengths (batch,) int64: its codes vary in length")
     if lengths.numel() and (int(lengths.min()) < 0 or int(lengths.max()) > width):
-        raise ValueError(f"{codec.name}: lengths span {int(lengths.min())} to {int(lengths.max())} of {width} positions")
+        raise ValueError(
+            f"{codec.name}: lengths span {int(lengths.min())} to {int(lengths.max())} of {width} positions"
+        )
 
 
 def _side(given: Codes, codec: Codec) -> None:
@@ -130,9 +159,21 @@ def _side(given: Codes, codec: Codec) -> None:
         raise ValueError(f"{codec.name} wants side information {sorted(wanted)}, not {sorted(given.side)}")
     for key, shape in wanted.items():
         if tuple(given.side[key].shape) != (len(given), *shape):
-            raise ValueError(f"{codec.name}: side {key!r} is {tuple(given.side[key].shape)}, wanted {(len(given), *shape)}")
+            raise ValueError(
+                f"{codec.name}: side {key!r} is {tuple(given.side[key].shape)}, wanted {(len(given), *shape)}"
+            )
 
 
-def _limit(modality: Modality) -> int:
+def whole(value: Any, low: int, high: int) -> bool:
+    """Whether it is an integer of low … high; True and False are none."""
+    return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def wholes(values: Any, low: int, high: int, longest: int = 16) -> bool:
+    """Whether it is a list of 1 … `longest` such integers."""
+    return isinstance(values, list | tuple) and 1 <= len(values) <= longest and all(whole(v, low, high) for v in values)
+
+
+def limit(modality: Modality) -> int:
+    """Pixels of an image, samples per channel of a sound, bytes of a text."""
     return MAX_PIXELS if modality is Modality.IMAGE else MAX_SAMPLES
-

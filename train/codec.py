@@ -40,7 +40,9 @@ class CodecTask(nn.Module):
         return total, {name: term.detach() for name, term in terms.items()}
 
 
-def validate(codec: LatentCodec, source: Source, device: torch.device) -> tuple[dict[str, float], list[tuple[Tensor, Tensor]]]:
+def validate(
+    codec: LatentCodec, source: Source, device: torch.device
+) -> tuple[dict[str, float], list[tuple[Tensor, Tensor]]]:
     """Figures over a small validation set at native sizes, and (original, decoded) of its first items."""
     figures: dict[str, list[float]] = {}
     shown = []

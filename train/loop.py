@@ -175,8 +175,9 @@ class Run:
     def _save_state(self) -> None:
         state.save(
             {
-                "step": self.step, "skipped": self.skipped, "world_size": self.fabric.world_size, "seed": self.cfg.seed,
-                "codec": self.codec.state_dict(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict(),
+                "step": self.step, "skipped": self.skipped, "world_size": self.fabric.world_size,
+                "seed": self.cfg.seed, "codec": self.codec.state_dict(), "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
             },
             self.out,
         )  # fmt: skip
@@ -270,6 +271,3 @@ def _seed(seed: int, step: int) -> None:
     torch.manual_seed(mixed)
     random.seed(mixed)
     np.random.seed(mixed)
-
-
-

@@ -48,7 +48,11 @@ def stft(x: Tensor, y: Tensor) -> Tensor:
     for size in _fitting(x):
         a, b = _magnitude(x, size), _magnitude(y, size)
         convergence = (a - b).norm(dim=(-2, -1)) / b.norm(dim=(-2, -1)).clamp_min(FLOOR)
-        total = total + convergence.clamp_max(10).mean() + (a.clamp_min(FLOOR).log() - b.clamp_min(FLOOR).log()).abs().mean()
+        total = (
+            total
+            + convergence.clamp_max(10).mean()
+            + (a.clamp_min(FLOOR).log() - b.clamp_min(FLOOR).log()).abs().mean()
+        )
     return total / len(_fitting(x))
 
 

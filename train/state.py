@@ -22,7 +22,9 @@ def save(state: dict[str, Any], out: Path) -> None:
         temporary.replace(out / NAME)
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise OSError(f"the training state could not be written to {out}: {error}; the previous one is whole") from error
+        raise OSError(
+            f"the training state could not be written to {out}: {error}; the previous one is whole"
+        ) from error
 
 
 def load(out: Path) -> dict[str, Any]:

@@ -6,8 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..base import CodeSpec, LatentCodec, Modality
-from ..quantizers import ResidualVQ
+from ..quantizers import MAX_DIM, ResidualVQ
 from ..registry import register
+from ..validate import whole, wholes
 from . import seanet
 
 
@@ -28,13 +29,18 @@ class AudioRVQ(LatentCodec):
         dim: int = 128, residual: int = 1, lstm: int = 0, codebook_size: int = 1024, quantizers: int = 8,
         decay: float = 0.99,
     ) -> None:  # fmt: skip
-        if channels not in (1, 2):
-            raise ValueError(f"audio/rvq takes 1 or 2 channels, not {channels}")
-        if not isinstance(sample_rate, int) or sample_rate < 1:
-            raise ValueError(f"sample_rate {sample_rate} is no rate in Hz")
+        for key, value, low, high in (
+            ("channels", channels, 1, 2), ("sample_rate", sample_rate, 1, 384_000), ("filters", filters, 2, 1024),
+            ("residual", residual, 0, 16), ("lstm", lstm, 0, 8),
+        ):  # fmt: skip
+            if not whole(value, low, high):
+                raise ValueError(f"{key} {value!r:.80} of audio/rvq is no whole number from {low} to {high}")
+        if not wholes(ratios, 1, 64, longest=8) or filters * 2 ** len(ratios) > MAX_DIM:
+            raise ValueError(
+                f"ratios are a list of whole numbers from 1 to 64, not {ratios!r:.80}; "
+                f"each doubles the {filters} filters, to at most {MAX_DIM}"
+            )
         ratios = list(ratios)
-        if not ratios or any(not isinstance(r, int) or r < 1 for r in ratios):
-            raise ValueError(f"ratios are whole numbers from 1 up, not {ratios}")
         quantizer = ResidualVQ(codebook_size, dim, quantizers, decay=decay)
         spec = CodeSpec(
             Modality.AUDIO, quantizer.sizes, (seanet.stride(ratios),), channels, sample_rate, total=True,

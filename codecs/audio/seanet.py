@@ -65,7 +65,9 @@ class LSTM(nn.Module):
         return x + self.lstm(x.permute(2, 0, 1))[0].permute(1, 2, 0)
 
 
-def encoder(channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0) -> nn.Sequential:
+def encoder(
+    channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0
+) -> nn.Sequential:
     """(batch, channels, samples) → (batch, dim, frames); `ratios` from the decoder's end, as in EnCodec."""
     width = filters
     layers: list[nn.Module] = [CausalConv1d(channels, width, 7)]
@@ -77,7 +79,9 @@ def encoder(channels: int, filters: int, ratios: list[int], dim: int, *, residua
     return nn.Sequential(*layers, nn.ELU(), CausalConv1d(width, dim, 7))
 
 
-def decoder(channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0) -> nn.Sequential:
+def decoder(
+    channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0
+) -> nn.Sequential:
     """(batch, dim, frames) → (batch, channels, samples), the mirror of `encoder`."""
     width = filters * 2 ** len(ratios)
     layers: list[nn.Module] = [CausalConv1d(dim, width, 7)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..base import CodeSpec, LatentCodec, Modality
 from ..quantizers import Quantizer
+from ..validate import whole, wholes
 
 
 class RMSNorm(nn.Module):
@@ -43,8 +44,14 @@ class Block(nn.Module):
 
 def _stages(stride: int, patch: int, widths: list[int], depths: list[int]) -> None:
     """Raise one line where the stages do not make the stride."""
-    if stride < 1 or stride & (stride - 1):
-        raise ValueError(f"stride {stride} is no power of two")
+    if not whole(stride, 1, 256) or stride & (stride - 1):
+        raise ValueError(f"stride {stride!r} is no power of two up to 256")
+    if not whole(patch, 1, 64):
+        raise ValueError(f"patch {patch!r} is no whole number of pixels from 1 to 64")
+    if not wholes(widths, 1, 4096):
+        raise ValueError(f"widths are a list of whole numbers from 1 to 4096, not {widths!r:.80}")
+    if not wholes(depths, 0, 64):
+        raise ValueError(f"depths are a list of whole numbers from 0 to 64, not {depths!r:.80}")
     if len(widths) != len(depths):
         raise ValueError(f"{len(widths)} widths and {len(depths)} depths; one of each per stage")
     if patch * 2 ** (len(widths) - 1) != stride:
@@ -92,7 +99,7 @@ class Autoencoder(LatentCodec):
         self, quantizer: Quantizer, *, stride: int, patch: int, widths: list[int], depths: list[int],
         decoder_depths: list[int] | None = None,
     ) -> None:  # fmt: skip
-        decoder_depths = list(depths if decoder_depths is None else decoder_depths)
+        decoder_depths = depths if decoder_depths is None else decoder_depths
         _stages(stride, patch, widths, depths)
         _stages(stride, patch, widths, decoder_depths)
         spec = CodeSpec(
