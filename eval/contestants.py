@@ -1,0 +1,121 @@
+"""Who takes part: codecs by name, folder or glob, fitted to the data where they can be."""
+
+from __future__ import annotations
+
+import glob
+import inspect
+import warnings
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from tokenloom import codecs
+from tokenloom.codecs.base import Codec, Modality
+from tokenloom.data import BrokenItem, Item, Source
+
+
+@dataclass
+class Contestant:
+    """A codec under the name it was called by.
+
+    A codec that needs no training and takes any sample rate (`audio/opus`) is built anew for
+    each rate and channel count of the data; all others are what they are. Its settings are those
+    for the first item: what they are can depend on the rate (of MP3, for one).
+    """
+
+    label: str
+    codec: Codec
+    adapts: bool = False
+    variants: dict[tuple[int, int], Codec] = field(default_factory=dict)
+
+    @property
+    def modality(self) -> Modality:
+        return self.codec.spec.modality
+
+    @property
+    def learned(self) -> bool:
+        return next(self.codec.parameters(), None) is not None
+
+    def meet(self, item: Item) -> None:
+        """Take `codec`, and with it the settings, from the first item; an unfit one is left to fail later."""
+        with suppress(ValueError):
+            self.codec = self.fitted(item)
+
+    def fitted(self, item: Item) -> Codec:
+        """The codec for this item."""
+        if not self.adapts:
+            return self.codec
+        key = (item.sample_rate, min(item.signal.shape[0], 2))
+        if key not in self.variants:
+            self.variants[key] = codecs.build(self.codec.name, sample_rate=key[0], channels=key[1])
+        return self.variants[key]
+
+
+def field_of(names: list[str]) -> list[Contestant]:
+    """Names, folders and globs of folders → contestants, in order.
+
+    Raises ValueError or FileNotFoundError where a name means nothing or comes twice.
+    """
+    if not names:
+        raise ValueError("codecs is empty; name at least one, such as image/jpeg")
+    labels = [label for name in names for label in _expand(str(name))]
+    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+        raise ValueError(f"codec {twice[0]!r} is listed twice")
+    contestants = []
+    for label in labels:
+        codec = codecs.load(label)
+        known = label in codecs.names()
+        takes = inspect.signature(type(codec).__init__).parameters
+        contestants.append(Contestant(label, codec, known and {"sample_rate", "channels"} <= set(takes)))
+    return contestants
+
+
+def _expand(name: str) -> list[str]:
+    if not glob.has_magic(name) or Path(name).exists():
+        return [name]
+    found = sorted(path for path in glob.glob(name) if (Path(path) / "config.yaml").is_file())
+    if not found:
+        raise FileNotFoundError(f"codecs: {name!r} matches no folder with a config.yaml")
+    return found
+
+
+class Draw:
+    """The items to evaluate: all of a source in order, or `count` of each modality drawn with `seed`.
+
+    Broken items are left out, counted in `skipped` and told of once; with `strict` the first is raised.
+    """
+
+    def __init__(self, source: Source, modalities: set[Modality], count: int | None, seed: int, strict: bool) -> None:
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise ValueError(f"items {count!r} is not an integer of at least 1")
+        self.source, self.count, self.strict, self.skipped = source, count, strict, 0
+        self.left = {modality: len(source) if count is None else count for modality in modalities}
+        self.order = range(len(source))
+        if count is not None and count < len(source):
+            self.order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist()
+
+    def __len__(self) -> int:
+        """How many items at most."""
+        return min(len(self.source), sum(self.left.values()))
+
+    def __iter__(self) -> Iterator[Item]:
+        problems = []
+        for i in self.order:
+            if not any(self.left.values()):
+                break
+            try:
+                item = self.source[i]
+            except BrokenItem as problem:
+                if self.strict:
+                    raise
+                problems.append(str(problem))
+                self.skipped += 1
+                continue
+            if self.left.get(item.modality, 0):
+                self.left[item.modality] -= 1
+                yield item
+        if problems:
+            warnings.warn(f"left out {len(problems)} broken items, first: {problems[0]}", stacklevel=2)

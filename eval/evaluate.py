@@ -1,0 +1,36 @@
+"""One codec on one set: its sweep, as a table and as results.json."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from tokenloom.data import Source
+
+from .compare import compare, open_data
+from .results import Results
+
+
+def evaluate(codec: str, source: Source, out: str | Path, **arguments: Any) -> Results:
+    """`compare` of a single codec: every setting, every rate and metric; arguments as there."""
+    return compare([codec], source, out, **arguments)
+
+
+def main(cfg: Any) -> Results:
+    """`tokenloom evaluate`: conf/compare.yaml with exactly one entry in `codecs`."""
+    from omegaconf import OmegaConf
+    from rich.console import Console
+
+    from . import tables
+
+    plain = OmegaConf.to_container(cfg, resolve=True)
+    if len(plain["codecs"]) != 1:
+        raise ValueError(f"evaluate takes one codec, not {len(plain['codecs'])}; compare takes several")
+    source, title, strict = open_data(plain["data"])
+    keys = ("items", "rate", "seed", "protocols")
+    arguments = {key: plain[key] for key in keys}
+    results = evaluate(plain["codecs"][0], source, plain["out"], title=title, strict=strict, **arguments)
+    console = Console()
+    tables.show(results, console)
+    console.print(f"{results.folder / 'results.json'}", highlight=False, markup=False, soft_wrap=True)
+    return results

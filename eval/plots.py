@@ -1,0 +1,78 @@
+"""Rate-distortion plots as files: one picture a modality and metric, PNG and SVG."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from .results import Results, shown
+from .tables import measured
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+COLORS = ("#2f6fde", "#d9622b", "#2a9d6f", "#9b59c6", "#c23b60", "#8a7a2e", "#3aa3b8", "#7b7f87", "#b0743a", "#5a5fc9")
+"""Distinguishable on white and on black; a codec has the same colour everywhere."""
+MARKERS = "osD^vPX*<>"
+
+
+def colors(results: Results) -> dict[str, str]:
+    """Codec → colour, by order of appearance."""
+    names = dict.fromkeys(r["codec"] for r in results.records)
+    return {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
+
+
+def write(results: Results) -> list[str]:
+    """Draw every curve to folder/plots; returns the stems, such as "image-psnr"."""
+    stems = []
+    for modality in ("image", "audio"):
+        for metric in measured(results, modality):
+            figure = draw(results, modality, metric)
+            folder = results.folder / "plots"
+            folder.mkdir(parents=True, exist_ok=True)
+            stems.append(f"{modality}-{metric}")
+            for suffix in ("png", "svg"):
+                figure.savefig(folder / f"{stems[-1]}.{suffix}", dpi=160)
+    return stems
+
+
+def draw(results: Results, modality: str, metric: str, kind: str = "coded") -> Figure:
+    """Quality over rate, one curve a codec, log rate axis, 95 % intervals over items as bars."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullFormatter
+
+    records = results.of(modality)
+    about = results.protocols[records[0]["protocol"]]["metrics"][metric]
+    figure = Figure(figsize=(7, 4.4), layout="constrained")
+    axes = figure.add_subplot()
+    palette = colors(results)
+    for i, codec in enumerate(dict.fromkeys(r["codec"] for r in records)):
+        points = sorted(_points(records, codec, metric, kind))
+        if points:
+            rates, values, errors = zip(*points, strict=True)
+            axes.errorbar(
+                rates, values, errors, color=palette[codec], marker=MARKERS[i % len(MARKERS)], ms=5, lw=1.6,
+                elinewidth=0.7, label=codec,
+            )  # fmt: skip
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(f"{records[0]['rate_unit']}, {kind}")
+    better = "more is better" if about["better"] == "higher" else "less is better"
+    axes.set_ylabel(f"{about['label']}{' / ' + about['unit'] if about['unit'] else ''} ({better})")
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def _points(records: list[dict[str, Any]], codec: str, metric: str, kind: str) -> list[tuple[float, float, float]]:
+    """(rate, mean, half width of the 95 % interval) of the settings that have finite figures."""
+    points = []
+    for record in records:
+        summary, rate = record["metrics"].get(metric), shown(record["rates"][kind])
+        value = shown(summary)
+        if record["codec"] == codec and rate and value is not None and math.isfinite(value):
+            points.append((rate, value, summary["ci95"] or 0.0))
+    return points
