@@ -99,7 +99,10 @@ def read(
         return _read_image(source)
     waveform, rate = _read_audio(source)
     if channels is not None:
-        waveform = _mix(waveform, channels, _label(source))
+        try:
+            waveform = mix(waveform, channels)
+        except ValueError as error:
+            raise ValueError(f"{_label(source)} has {error}") from error
     if sample_rate is not None and rate is not None:
         waveform = resample(waveform, rate, sample_rate)
     return waveform
@@ -139,6 +142,22 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     padded = torch.nn.functional.pad(waveform.reshape(-1, n), (0, 2 + source_rate // target_rate))
     out = soxr.resample(padded.T.contiguous().numpy(), source_rate, target_rate, quality="VHQ")
     return torch.from_numpy(out[:wanted].T.copy()).reshape(*leading, wanted).clamp(-1, 1)
+
+
+def mix(waveform: Tensor, channels: int) -> Tensor:
+    """(any, samples) → (channels, samples): the mean for one channel, one channel repeated; else ValueError."""
+    if channels == waveform.shape[0]:
+        return waveform
+    if channels == 1:
+        return waveform.mean(0, keepdim=True)
+    if waveform.shape[0] == 1:
+        return waveform.expand(channels, -1).contiguous()
+    raise ValueError(f"{waveform.shape[0]} channels, which make 1 channel but not {channels}")
+
+
+def convert(waveform: Tensor, source_rate: int, target_rate: int, channels: int) -> Tensor:
+    """`mix`, then `resample`: a waveform as a codec of that rate and those channels takes it."""
+    return resample(mix(waveform, channels), source_rate, target_rate)
 
 
 def to_uint8(image: Tensor) -> Tensor:
@@ -377,16 +396,6 @@ def _read_audio(source: Source) -> tuple[Tensor, int | None]:
         if not waveform.isfinite().all():
             raise ValueError("it holds NaN or infinity")
     return waveform.clamp(-1, 1), rate
-
-
-def _mix(waveform: Tensor, channels: int, label: str) -> Tensor:
-    if channels == waveform.shape[0]:
-        return waveform
-    if channels == 1:
-        return waveform.mean(0, keepdim=True)
-    if waveform.shape[0] == 1:
-        return waveform.expand(channels, -1).contiguous()
-    raise ValueError(f"{label} has {waveform.shape[0]} channels, which make 1 channel but not {channels}")
 
 
 def _sound_bytes(waveform: Tensor, path: Path, rate: int | None) -> bytes:

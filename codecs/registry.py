@@ -247,7 +247,10 @@ def find(fingerprint: bytes) -> Codec:
         return codec
     for name in names():
         for arguments in _classes[name].variants:
-            codec = build(name, **arguments)
+            try:
+                codec = build(name, **arguments)
+            except ValueError:  # it has no default, so it is none that could have been meant
+                continue
             if codec.fingerprint == fingerprint:
                 return codec
     for name in shipped():

@@ -231,14 +231,10 @@ class _AudioCrop:
         _expect(item, Modality.AUDIO)
         if item.signal.shape[-1] == 0:
             raise BrokenItem(f"{item.key}: holds no samples")
-        signal = item.signal
-        if self.channels == 1:
-            signal = signal.mean(0, keepdim=True)
-        elif signal.shape[0] == 1:
-            signal = signal.expand(self.channels, -1)
-        elif signal.shape[0] != self.channels:
-            raise BrokenItem(f"{item.key}: its {signal.shape[0]} channels make 1 channel but not {self.channels}")
-        return media.resample(signal, item.sample_rate, self.sample_rate).contiguous()
+        try:
+            return media.convert(item.signal, item.sample_rate, self.sample_rate, self.channels).contiguous()
+        except ValueError as error:
+            raise BrokenItem(f"{item.key}: {error}") from error
 
     def __call__(self, signal: Tensor, another: object, rng: np.random.Generator) -> Tensor:
         where, gain = rng.random(2)

@@ -96,8 +96,7 @@ def to_codec(item: Item, codec: Codec) -> Tensor | list[str]:
         return [item.signal]
     if item.modality is Modality.IMAGE:
         return item.signal[None]
-    x = _channels(item.signal, codec.spec.channels)
-    return media.resample(x, item.sample_rate, codec.spec.sample_rate)[None]
+    return media.convert(item.signal, item.sample_rate, codec.spec.sample_rate, codec.spec.channels)[None]
 
 
 def from_codec(decoded: Tensor | str, item: Item, codec: Codec) -> Tensor | str:
@@ -107,9 +106,4 @@ def from_codec(decoded: Tensor | str, item: Item, codec: Codec) -> Tensor | str:
     y = media.resample(decoded.cpu(), codec.spec.sample_rate, item.sample_rate)
     missing = item.signal.shape[-1] - y.shape[-1]  # at most a sample, from rounding lengths twice
     y = torch.nn.functional.pad(y, (0, max(missing, 0)))[:, : item.signal.shape[-1]]
-    return _channels(y, item.signal.shape[0])
-
-
-def _channels(x: Tensor, channels: int) -> Tensor:
-    """(any, samples) → (channels, samples): unchanged where they agree, else the mean, repeated."""
-    return x if x.shape[0] == channels else x.mean(0, keepdim=True).expand(channels, -1).contiguous()
+    return media.mix(y, item.signal.shape[0])

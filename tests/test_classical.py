@@ -12,6 +12,7 @@ import skimage.data
 import soundfile
 import torch
 from PIL import Image
+
 from tokenloom.codecs import media, registry
 from tokenloom.codecs.audio import ogg
 from tokenloom.codecs.base import MAX_PIXELS, Codes, Target

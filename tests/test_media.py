@@ -8,6 +8,7 @@ import skimage.data
 import soundfile
 import torch
 from PIL import Image
+
 from tokenloom.codecs import media
 from tokenloom.codecs.base import MAX_PIXELS, Modality
 

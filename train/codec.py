@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from tokenloom.codecs import LatentCodec, Modality, media
 from tokenloom.codecs.targets import psnr
 from tokenloom.data import Source
+from tokenloom.data.subset import Subset
 
 from .losses import LOSSES
 
@@ -66,8 +67,8 @@ def fit(item, codec: LatentCodec) -> Tensor:
     """An item's signal at the codec's rate and channels; long audio cut to 10 s."""
     if codec.spec.modality is Modality.IMAGE:
         return item.signal
-    signal = media.convert(item.signal, item.sample_rate, codec.spec.sample_rate, codec.spec.channels)
-    return signal[:, : 10 * codec.spec.sample_rate]
+    signal = item.signal[:, : 10 * item.sample_rate]
+    return media.convert(signal, item.sample_rate, codec.spec.sample_rate, codec.spec.channels)
 
 
 def _si_sdr(x: Tensor, y: Tensor) -> float:
@@ -82,8 +83,8 @@ def count_codes(codec: LatentCodec, source: Source, device: torch.device) -> int
     codec.counts.zero_()
     step = max(1, len(source) // COUNTED)
     counted = 0
-    for i in range(0, len(source), step):
-        codes = codec.encode(fit(source[i], codec)[None].to(device))
+    for item in Subset(source, range(0, len(source), step)).items():
+        codes = codec.encode(fit(item, codec)[None].to(device))
         for q, entries in enumerate(codec.spec.codebook_sizes):
             codec.counts[q, :entries] += torch.bincount(codes.indices[:, q].flatten(), minlength=entries)
         counted += 1

@@ -63,6 +63,28 @@ class Logs:
         self._file.close()
 
 
+class NoLogs(Logs):
+    """What the processes of a run other than the first log: nothing."""
+
+    def __init__(self) -> None:
+        pass
+
+    def advance(self, step: int, items: int) -> None:
+        pass
+
+    def scalars(self, step: int, values: dict[str, float], bar: bool = False) -> None:
+        pass
+
+    def rate(self) -> float:
+        return 0.0
+
+    def say(self, line: str) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
 def _drop_after(path: Path, step: int) -> None:
     """A resumed run writes the steps after its checkpoint again: forget what an interruption left."""
     if not path.exists():

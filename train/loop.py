@@ -15,14 +15,14 @@ import torch
 from torch import Tensor
 
 from tokenloom import codecs, data
-from tokenloom.codecs import Modality, registry
+from tokenloom.codecs import Modality, registry, validate
 from tokenloom.data.loader import Augment, crops
 from tokenloom.data.subset import Subset
 
 from . import codec as task_codec
 from . import state
 from .config import TrainConfig
-from .logs import Logs
+from .logs import Logs, NoLogs
 from .losses import weights
 
 SKIPS_ALLOWED = 20
@@ -80,8 +80,10 @@ class Run:
         self.skipped = 0
         if cfg.resume:
             self._resume()
-        self.logs = Logs(self.out, self.step, cfg.steps)
+        self.first = self.fabric.is_global_zero  # of several processes, the one that writes
+        self.logs = Logs(self.out, self.step, cfg.steps) if self.first else NoLogs()
         self.interrupted = False
+        self.process = os.getpid()
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -105,18 +107,25 @@ class Run:
                     self._validate()
                 if self.step % cfg.save_every == 0:
                     self._save_state()
-                if self.interrupted:
+                if self._stops():
                     break
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
         self._save_state()
+        if self.first:
+            self._finish()
+        self.fabric.barrier()
+
+    def _finish(self) -> None:
+        """The model first: a second interruption may end the validation."""
+        cfg = self.cfg
+        self.ema.eval()
         if self.step >= cfg.steps:
             task_codec.count_codes(self.ema, self.train_set, self.fabric.device)
+        trained = {"steps": self.step, "of": cfg.steps, "losses": self.weights}
+        registry.save(self.ema, self.out, half=cfg.half, trained=trained)
         figures = self._validate()
-        registry.save(
-            self.ema, self.out, half=cfg.half, trained={"steps": self.step, "of": cfg.steps, "losses": self.weights}
-        )
         self.logs.say(f"{self.out}: {self.step} steps, " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
 
     def _batches(self, last: int) -> Any:
@@ -132,21 +141,34 @@ class Run:
         )  # fmt: skip
 
     def _update(self, step: int, batch: Tensor) -> dict[str, Tensor] | None:
-        """One optimizer step; None where the loss was not finite and the step was left out."""
+        """One optimizer step; None where the gradient was not finite and the step was left out.
+
+        The gradient, not the loss, decides: it is the same in all processes.
+        """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.cfg)
         self.task.train()
         total, terms = self.task(batch)
-        if not torch.isfinite(total):
-            self.skipped += 1
-            self.optimizer.zero_grad()
-            return None
         self.fabric.backward(total)
-        norm = self.fabric.clip_gradients(self.task, self.optimizer, max_norm=self.cfg.optimizer.clip)
+        norm = self.fabric.clip_gradients(
+            self.task, self.optimizer, max_norm=self.cfg.optimizer.clip, error_if_nonfinite=False
+        )
+        if not torch.isfinite(norm):
+            return self._skip()
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._average(step)
         return {"loss": total.detach(), **terms, "gradient_norm": norm}
+
+    @torch.no_grad()
+    def _skip(self) -> None:
+        """Leave a step out; codebooks, which its forward pass has moved, go back to the step before."""
+        self.skipped += 1
+        if self.cfg.precision == "16-mixed":
+            self.optimizer.step()  # leaves the step out itself, and lowers its loss scale
+        self.optimizer.zero_grad()
+        for mine, before in zip(self.codec.buffers(), self.ema.buffers(), strict=True):
+            mine.copy_(before)
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
@@ -166,6 +188,8 @@ class Run:
         self.logs.scalars(self.step, {"lr": learning_rate(self.step - 1, self.cfg), "skipped": self.skipped})
 
     def _validate(self) -> dict[str, float]:
+        if not self.first:
+            return {}
         self.ema.eval()
         figures, shown = task_codec.validate(self.ema, self.validation_set, self.fabric.device)
         self.logs.scalars(self.step, {f"validation/{k}": v for k, v in figures.items()})
@@ -173,6 +197,8 @@ class Run:
         return figures
 
     def _save_state(self) -> None:
+        if not self.first:
+            return
         state.save(
             {
                 "step": self.step, "skipped": self.skipped, "world_size": self.fabric.world_size,
@@ -192,10 +218,18 @@ class Run:
         self.optimizer.load_state_dict(saved["optimizer"])
         self.step, self.skipped = saved["step"], saved["skipped"]
 
+    def _stops(self) -> bool:
+        """Whether any process was interrupted: all stop at the same step."""
+        if self.fabric.world_size == 1:
+            return self.interrupted
+        return bool(self.fabric.all_reduce(torch.tensor(float(self.interrupted)), reduce_op="sum"))
+
     def _interrupt(self, number: int, _frame: Any) -> None:
         if self.interrupted:
             raise KeyboardInterrupt
         self.interrupted = True
+        if os.getpid() != self.process:  # a data worker, which lives on until the step is done
+            return
         self.logs.say(f"{signal.Signals(number).name}: finishing this step, then saving (again to quit at once)")
 
 
@@ -205,17 +239,40 @@ def _check(cfg: TrainConfig, out: Path) -> None:
         raise ValueError(f"task {cfg.task!r} is none of ('codec',)")
     if not cfg.codec.get("name"):
         raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(_trainable()))
-    for key in ("steps", "batch_size", "log_every", "save_every", "validate_every"):
-        if getattr(cfg, key) < 1:
-            raise ValueError(f"{key}={getattr(cfg, key)} is not at least 1")
-    allowed = ("32-true", "bf16-mixed", "bf16-true", "16-mixed")
-    if cfg.precision not in allowed:
-        raise ValueError(f"precision {cfg.precision!r} is none of {allowed}")
-    if cfg.precision == "16-mixed" and not torch.cuda.is_available():
+    _check_numbers(cfg)
+    for key, allowed in (
+        ("precision", ("32-true", "bf16-mixed", "16-mixed")), ("accelerator", ("auto", "cpu", "cuda")),
+    ):  # fmt: skip
+        if getattr(cfg, key) not in allowed:
+            raise ValueError(f"{key} {getattr(cfg, key)!r} is none of {allowed}")
+    if cfg.precision == "16-mixed" and (cfg.accelerator == "cpu" or not torch.cuda.is_available()):
         raise ValueError("precision 16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true")
+    if cfg.accelerator == "cuda" and not torch.cuda.is_available():
+        raise ValueError("accelerator cuda is not there; auto takes what there is")
     if not cfg.resume and (out / state.NAME).exists():
         raise ValueError(f"{out} already holds a run; continue it with resume=true or choose another out=")
     out.mkdir(parents=True, exist_ok=True)
+
+
+def _check_numbers(cfg: TrainConfig) -> None:
+    """Ranges of whole numbers and of numbers, by key."""
+    o = cfg.optimizer
+    whole = {
+        key: (getattr(cfg, key), 1) for key in ("steps", "batch_size", "log_every", "save_every", "validate_every")
+    }
+    whole |= {"workers": (cfg.workers, 0), "seed": (cfg.seed, 0), "optimizer.warmup": (o.warmup, 0)}
+    whole |= {"stop_after": (cfg.stop_after, 1), "crop.size": (cfg.crop.size, 1)}
+    for key, (value, least) in whole.items():
+        if value is not None and not validate.whole(value, least, 2**62):
+            raise ValueError(f"{key}={value!r} is no whole number from {least} on")
+    if len(o.betas) != 2:
+        raise ValueError(f"optimizer.betas={o.betas} are not two numbers")
+    numbers = {"ema": (cfg.ema, 0, 1), "optimizer.lr": (o.lr, 0, 1), "optimizer.clip": (o.clip, 1e-9, 1e9)}
+    numbers |= {"optimizer.weight_decay": (o.weight_decay, 0, 1), "optimizer.final": (o.final, 0, 1)}
+    numbers |= {f"optimizer.betas[{i}]": (beta, 0, 0.99999) for i, beta in enumerate(o.betas)}
+    for key, (value, low, high) in numbers.items():
+        if not isinstance(value, int | float) or not low <= value <= high:
+            raise ValueError(f"{key}={value!r} is not between {low:g} and {high:g}")
 
 
 def _trainable() -> list[str]:

@@ -6,6 +6,7 @@ and gives a scalar. Losses run in float32 whatever the precision of the networks
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from functools import cache
 
@@ -18,7 +19,8 @@ from tokenloom.codecs import Modality
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 STFT_SIZES = (1024, 512, 256, 128)
-FLOOR = 1e-5
+FLOOR = 1e-4
+"""Magnitudes below −80 dB of a full-scale sine count as silence: nobody hears them, no bit should go there."""
 
 
 def l1(x: Tensor, y: Tensor) -> Tensor:
@@ -62,7 +64,7 @@ def mel(x: Tensor, y: Tensor) -> Tensor:
     for size in _fitting(x):
         filters = _mel_filters(size, min(80, size // 8)).to(x)
         a, b = (torch.matmul(filters, _magnitude(s, size)).clamp_min(FLOOR).log() for s in (x, y))
-        total = total + (a - b).abs().mean() + (a - b).square().mean().sqrt()
+        total = total + (a - b).abs().mean() + (a - b).square().mean().clamp_min(1e-12).sqrt()
     return total / len(_fitting(x))
 
 
@@ -77,15 +79,17 @@ DEFAULTS = {
 
 def weights(given: Mapping[str, float | None], modality: Modality) -> dict[str, float]:
     """The name → weight dict of a run, checked; the modality's defaults where nothing is given."""
-    chosen = {name: float(w) for name, w in given.items() if w is not None}
+    chosen = {name: w for name, w in given.items() if w is not None}
     for name, weight in chosen.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise ValueError(f"losses.{name}={weight!r} is no number")
         if name not in LOSSES and name != "quantizer":
             raise ValueError(f"unknown loss {name!r}; known are {', '.join([*LOSSES, 'quantizer'])}")
         if weight < 0:
             raise ValueError(f"losses.{name}={weight:g} is negative")
         if weight and ONLY.get(name, modality) is not modality:
             raise ValueError(f"the {name} loss is for {ONLY[name]} codecs, not for {modality}")
-    chosen = {name: w for name, w in chosen.items() if w}
+    chosen = {name: float(w) for name, w in chosen.items() if w}
     if not chosen:
         return dict(DEFAULTS[modality])
     if not set(chosen) & set(LOSSES):
@@ -101,10 +105,10 @@ def _fitting(x: Tensor) -> list[int]:
 
 
 def _magnitude(x: Tensor, size: int) -> Tensor:
-    """(batch, channels, samples) → (batch · channels, bins, frames)."""
+    """(batch, channels, samples) → (batch · channels, bins, frames), 1 for a sine of full scale."""
     window = _window(size).to(x)
     spectrum = torch.stft(x.flatten(0, 1), size, size // 4, window=window, return_complex=True)
-    return (spectrum.real.square() + spectrum.imag.square() + 1e-9).sqrt()
+    return (spectrum.real.square() + spectrum.imag.square() + FLOOR**2).sqrt() / (window.sum() / 2)
 
 
 @cache

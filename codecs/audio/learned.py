@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..base import CodeSpec, LatentCodec, Modality
 from ..quantizers import MAX_DIM, ResidualVQ
@@ -49,6 +49,9 @@ class AudioRVQ(LatentCodec):
         super().__init__(spec, quantizer)
         self.encoder = seanet.encoder(channels, filters, ratios, dim, residual=residual, lstm=lstm)
         self.decoder = seanet.decoder(channels, filters, ratios, dim, residual=residual, lstm=lstm)
+        seanet.initialise(self.encoder)
+        seanet.initialise(self.decoder)
+        nn.init.normal_(self.decoder[-1].conv.weight, std=1e-3)  # begin at silence, not at full scale
 
     def analyse(self, x: Tensor) -> Tensor:
         """(batch, channels, samples) in [-1, 1] → (batch, dim, frames); zeros complete the last frame."""

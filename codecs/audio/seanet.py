@@ -93,5 +93,24 @@ def decoder(
     return nn.Sequential(*layers, nn.ELU(), CausalConv1d(width, channels, 7))
 
 
+def initialise(network: nn.Module) -> None:
+    """Weights that keep the variance of a signal from layer to layer, and no biases.
+
+    He et al. (arXiv 1502.01852), eq. 10, ELU's gain taken as 1; PyTorch's own start lets a quiet waveform
+    die out, and then the latents of a residual quantizer are the biases: every code the same.
+    """
+    for module in network.modules():
+        if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):
+            fan = (
+                module.in_channels * module.kernel_size[0] / module.stride[0] ** isinstance(module, nn.ConvTranspose1d)
+            )
+            nn.init.normal_(module.weight, std=fan**-0.5)
+            nn.init.zeros_(module.bias)
+    for module in network.modules():
+        if isinstance(module, ResidualUnit):  # two branches of equal variance are added
+            for conv in (module.shortcut.conv, module.block[-1].conv):
+                nn.init.normal_(conv.weight, std=(2 * conv.in_channels) ** -0.5)
+
+
 def stride(ratios: list[int]) -> int:
     return math.prod(ratios)

@@ -1,0 +1,41 @@
+# Needs python3 of version 3.11 or later, git and make, and nothing else.
+#   make demo     compare codecs on bundled photographs and generated music
+#   make test     run the tests; `make test ARGS="tests/test_cli.py -x"` runs some
+VENV ?= .venv
+PYTHON ?= python3
+OUT ?= demo
+ARGS ?= -n 2
+
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+CODECS := image/jpeg,image/webp,image/avif,image/jpeg2000,image/png,natural-fsq,audio/opus,audio/vorbis,audio/mp3,audio/flac,digits-rvq
+
+.PHONY: install demo test lint format clean
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, not " + sys.version)'
+	@echo "setting up $(VENV): about two minutes and 5 GB"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test]'
+	@touch $@
+
+demo: install
+	$(BIN)/tokenloom compare data=demo 'codecs=[$(CODECS)]' out=$(OUT)
+
+# One thread a process: two workers already fill two cores.
+test: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

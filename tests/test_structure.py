@@ -1,0 +1,196 @@
+"""What holds the tree together: imports, configs, the wheel."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+from conftest import trains
+from hydra import compose, initialize_config_module
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+
+from tokenloom import codecs, data
+from tokenloom.train.config import TrainConfig
+from tokenloom.train.losses import LOSSES
+
+ROOT = Path(__file__).parents[1]
+FOLDERS = ("tokenloom", "codecs", "models", "data", "train", "eval", "conf", "checkpoints")
+MAY_IMPORT = {
+    "codecs": {"codecs", "checkpoints"},
+    "models": {"codecs", "models", "checkpoints"},
+    "data": {"codecs", "data"},
+    "train": {"codecs", "models", "data", "train"},
+    "eval": {"codecs", "models", "data", "eval"},
+    "conf": set(),
+    "checkpoints": set(),
+}
+"""Folder → folders of ours that it may import; `tokenloom.__version__` is for all."""
+
+
+def modules(folder: str) -> list[Path]:
+    return sorted(p for p in (ROOT / folder).rglob("*.py") if "__pycache__" not in p.parts)
+
+
+def imported(path: Path) -> set[str]:
+    """Folders of ours that a module imports, inside functions too; "tokenloom" stands for the root's modules."""
+    package = ["tokenloom", *path.relative_to(ROOT).parts[:-1]]
+    if package[1] == "tokenloom":
+        package.pop(1)
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            start = ".".join([*base, *([node.module] if node.module else [])])
+            names = [f"{start}.{alias.name}" for alias in node.names]
+        ours = [name.split(".")[1] for name in names if name.startswith("tokenloom.")]
+        found |= {part if part in FOLDERS else "tokenloom" for part in ours if part != "__version__"}
+    return found
+
+
+@pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
+def test_imports_point_one_way(folder):
+    for path in modules(folder):
+        stray = imported(path) - MAY_IMPORT[folder]
+        assert not stray, f"{path.relative_to(ROOT)} imports {sorted(stray)}"
+
+
+def test_the_import_check_sees_something():
+    assert "codecs" in imported(ROOT / "train" / "codec.py") and "data" in imported(ROOT / "train" / "loop.py")
+    assert imported(ROOT / "codecs" / "image" / "learned.py") == {"codecs"}
+    assert {"tokenloom", "eval"} <= set().union(*map(imported, modules("tokenloom")))
+
+
+@pytest.mark.parametrize("module", ["tokenloom", "tokenloom.codecs", "tokenloom.cli", "tokenloom.data"])
+def test_nothing_heavy_is_imported(module):
+    heavy = (
+        "torchmetrics", "lightning_fabric", "lightning", "lpips", "matplotlib", "vector_quantize_pytorch", "hydra",
+        "torchvision", "torchaudio", "tensorboard", "skimage", "scipy", "tokenizers", "soundfile", "soxr",
+        "constriction", "pytorch_msssim", "jinja2", "huggingface_hub",
+    )  # fmt: skip
+    heavy += ("torch", "numpy", "PIL") if module in ("tokenloom", "tokenloom.cli") else ()
+    program = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_module_imports():
+    """As a wheel's user would: by name, each on its own in one process."""
+    names = []
+    for folder in FOLDERS:
+        for path in modules(folder):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            parts = parts if folder == "tokenloom" else ("tokenloom", *parts)
+            names.append(".".join(p for p in parts if p not in ("__init__", "__main__")))
+    program = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *names], capture_output=True, text=True, check=False, timeout=200
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_no_drawer_for_everything():
+    assert not [
+        p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.stem in ("utils", "util", "helpers", "misc")
+    ]
+
+
+# -- configs ------------------------------------------------------------------------------------
+
+
+def choices(group: str) -> list[str]:
+    folder = ROOT / "conf" / group
+    return sorted(str(p.relative_to(folder).with_suffix("")) for p in folder.rglob("*.yaml"))
+
+
+def composed(config: str, *overrides: str) -> dict:
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    with initialize_config_module("tokenloom.conf", version_base="1.3"):
+        cfg = compose(config, overrides=list(overrides))
+    return OmegaConf.to_container(cfg, resolve=False)
+
+
+def test_codecs_and_their_configs_are_the_same_set():
+    assert choices("codec") == [name for name in codecs.names() if trains(name)]
+    for name in choices("codec"):
+        assert yaml.safe_load((ROOT / "conf" / "codec" / f"{name}.yaml").read_text())["name"] == name
+
+
+@pytest.mark.parametrize("name", choices("codec"))
+def test_codec_configs_build(name):
+    small = {"image": ["codec.widths=[8,16]", "codec.depths=[1,1]", "codec.decoder_depths=[1,1]", "codec.stride=8"],
+             "audio": ["codec.filters=4"]}[name.split("/")[0]]  # fmt: skip
+    cfg = composed("train", f"codec={name}", *small)["codec"]
+    codec = codecs.build(cfg.pop("name"), **cfg)
+    assert codec.name == name and set(cfg) <= codecs.registry.arguments(type(codec))
+    plain = composed("train", f"codec={name}")["codec"]
+    assert set(plain) - {"name"} == codecs.registry.arguments(type(codec)), "every argument has its line in the YAML"
+
+
+@pytest.mark.parametrize("name", choices("data"))
+def test_data_configs_compose(name):
+    for config in ("train", "compare"):
+        cfg = composed(config, f"data={name}")["data"]
+        assert cfg["name"] in data.names()
+        if "???" not in cfg.values() and cfg["name"] not in ("hub",):
+            source = data.open_source(**{k: v for k, v in cfg.items() if k != "strict"})
+            assert len(source) > 0
+
+
+@pytest.mark.parametrize("name", choices("experiment"))
+def test_experiments_compose(name):
+    cfg = composed("train", f"experiment={name}", "data=tar", "data.path=x.tar")
+    assert codecs.build(cfg["codec"].pop("name"), **cfg["codec"])
+    assert set(cfg["losses"]) == {*LOSSES, "quantizer"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*.yaml")), ids=lambda p: p.stem)
+def test_top_configs_compose(path):
+    assert composed(path.stem)
+
+
+def test_no_config_is_left_out():
+    """A folder is a group to Hydra even when empty, and hides a key of its name."""
+    groups = {p.name for p in (ROOT / "conf").iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert groups == {"codec", "data", "experiment"}
+
+
+def test_train_yaml_and_its_types_agree():
+    cfg = composed("train")
+    assert set(cfg) == set(TrainConfig.__dataclass_fields__)
+    assert set(cfg["losses"]) == {*LOSSES, "quantizer"}
+
+
+# -- the wheel ----------------------------------------------------------------------------------
+
+
+def test_the_wheel_holds_the_tree(tmp_path):
+    ignored = shutil.ignore_patterns(
+        ".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "tests", "docs", "benchmarks", "multirun"
+    )
+    shutil.copytree(ROOT, tmp_path / "tree", ignore=ignored)
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-index", "--no-deps"]
+    subprocess.run(
+        [*pip, "--no-build-isolation", "-w", str(tmp_path), str(tmp_path / "tree")],
+        check=True,
+        timeout=200,
+        cwd=tmp_path,
+    )
+    (wheel,) = tmp_path.glob("*.whl")
+    held = {name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("tokenloom/")}
+    wanted = set()
+    for folder in FOLDERS:
+        for path in (ROOT / folder).rglob("*"):
+            parts = path.relative_to(ROOT).parts
+            if path.is_file() and "__pycache__" not in parts and not any(p.startswith(".") for p in parts):
+                wanted.add("/".join(parts if folder == "tokenloom" else ("tokenloom", *parts)))
+    assert held == wanted

@@ -1,0 +1,8 @@
+"""`python -m tokenloom`, also under torchrun: `torchrun --nproc-per-node 2 -m tokenloom train …`."""
+
+import sys
+
+from tokenloom.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,291 @@
+"""The front door: `tokenloom codecs | compare | train | encode | decode | evaluate`.
+
+Nothing heavy is imported before a command needs it. What a person can get wrong is one line on
+stderr and status 2 (`--debug` adds the traceback); a bug keeps its traceback and gives status 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import traceback
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from tokenloom import __version__
+
+INTERRUPTED = 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command; the exit status."""
+    given = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in given
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return _run([a for a in given if a != "--debug"])
+    except KeyboardInterrupt:
+        return _fail("interrupted", debug, INTERRUPTED)
+    except BrokenPipeError:  # the reader of a pipe (`| head`) has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except (ValueError, OSError) as error:
+        return _fail(one_line(error), debug, 2)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, on one line."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def _run(argv: list[str]) -> int:
+    parser = _parser()
+    args, rest = parser.parse_known_args(argv)
+    if args.command is None:
+        raise ValueError("no command given; one of codecs, compare, train, encode, decode, evaluate (tokenloom --help)")
+    takes_overrides = args.command in ("train", "compare", "evaluate")
+    for argument in rest:
+        if argument.startswith("-") or not takes_overrides:
+            what = "option" if argument.startswith("-") else "argument"
+            raise ValueError(f"unknown {what} {argument}; see tokenloom {args.command} --help")
+    if not sys.stdout.isatty():
+        os.environ.setdefault("COLUMNS", "140")  # a pipe has no width of its own; 80 columns would break every table
+    return globals()[f"_{args.command}"](args, rest)
+
+
+def _fail(line: str, debug: bool, status: int) -> int:
+    if debug:
+        traceback.print_exc()
+    print(f"tokenloom: {line}", file=sys.stderr)
+    return status
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
+    if issubclass(category, UserWarning):  # deprecations inside libraries are no news to a person
+        print(f"tokenloom: warning: {' '.join(str(message).split())}", file=sys.stderr)
+
+
+# -- commands -----------------------------------------------------------------------------------
+
+
+def _codecs(args: argparse.Namespace, _: list[str]) -> int:
+    from tokenloom import listing
+
+    listing.show(as_json=args.json)
+    return 0
+
+
+def _encode(args: argparse.Namespace, _: list[str]) -> int:
+    from tokenloom import files
+
+    target = {"psnr": args.psnr, "bits_per_pixel": args.bpp, "kbps": args.kbps}
+    target = {name: value for name, value in target.items() if value is not None}
+    print(files.encode(args.input, args.codec, args.output, setting=args.setting, target=target))
+    return 0
+
+
+def _decode(args: argparse.Namespace, _: list[str]) -> int:
+    from tokenloom import files
+
+    print(files.decode(args.input, args.output, codec=args.codec))
+    return 0
+
+
+def _hydra(command: str, args: argparse.Namespace, overrides: list[str]) -> int:
+    from tokenloom import hydra_app
+
+    flags = []
+    if args.cfg:
+        flags += ["--cfg", args.cfg]
+    flags += ["--resolve"] if args.resolve else []
+    flags += ["--package", args.package] if args.package else []
+    flags += ["--info", args.info] if args.info else []
+    return hydra_app.run(command, overrides, multirun=args.multirun, flags=flags)
+
+
+def _train(args: argparse.Namespace, overrides: list[str]) -> int:
+    return _hydra("train", args, overrides)
+
+
+def _compare(args: argparse.Namespace, overrides: list[str]) -> int:
+    return _hydra("compare", args, overrides)
+
+
+def _evaluate(args: argparse.Namespace, overrides: list[str]) -> int:
+    return _hydra("evaluate", args, [f"codecs=[{args.codec}]", *overrides])
+
+
+# -- the parser ---------------------------------------------------------------------------------
+
+
+class _Parser(argparse.ArgumentParser):
+    """An ArgumentParser whose complaints are ours: one line, without the usage above it."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="tokenloom",
+        description="Discrete codecs for text, images and audio behind one interface, compared honestly.",
+        epilog=_MAIN_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"tokenloom {__version__}")
+    parser.add_argument(
+        "--debug", action="store_true", help="show the traceback of an error; works after a command too"
+    )
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND")
+
+    def command(name: str, summary: str, epilog: str, usage: str | None = None) -> argparse.ArgumentParser:
+        sub = commands.add_parser(
+            name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=epilog, usage=usage,
+            formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False,
+        )  # fmt: skip
+        sub.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        return sub
+
+    listing = command("codecs", "list the codecs there are", "examples:\n  tokenloom codecs\n  tokenloom codecs --json")
+    listing.add_argument("--json", action="store_true", help="every figure, for programs")
+
+    encode = command("encode", "turn a picture, a sound or a text into tokens in a file", _ENCODE_EXAMPLES)
+    encode.add_argument("input", type=Path, help="a picture, sound or text file")
+    encode.add_argument("-o", "--output", type=Path, help="the file to write; default: the input with .tlm")
+    encode.add_argument("-c", "--codec", help="a registered name, a shipped name, a folder or a hub id")
+    dial = encode.add_mutually_exclusive_group()
+    dial.add_argument("--setting", help="a value of the codec's dial (tokenloom codecs lists them)")
+    dial.add_argument("--psnr", type=float, metavar="DB", help="the lowest setting that reaches this PSNR")
+    dial.add_argument("--bpp", type=float, metavar="BITS", help="the highest setting within these bits per pixel")
+    dial.add_argument("--kbps", type=float, metavar="KBIT", help="the highest setting within these kbit/s")
+
+    decode = command("decode", "turn a file of tokens back into a picture, a sound or a text", _DECODE_EXAMPLES)
+    decode.add_argument("input", type=Path, help="what tokenloom encode wrote")
+    decode.add_argument(
+        "-o", "--output", type=Path, help="the file to write; default: the input with .png, .wav or .txt"
+    )
+    decode.add_argument(
+        "-c", "--codec", help="the codec that wrote it, where it is not a shipped one: a folder or hub id"
+    )
+
+    usage = "tokenloom {} [-m] [--cfg job] [key=value ...]"
+    train = command("train", "train a codec", _train_help(), usage.format("train"))
+    compare = command("compare", "find which codec buys how much fidelity for how many bits", _compare_help(),
+                      usage.format("compare"))  # fmt: skip
+    evaluate = command("evaluate", "measure one codec at each of its settings", _EVALUATE_EXAMPLES,
+                       usage.format("evaluate CODEC"))  # fmt: skip
+    evaluate.add_argument("codec", metavar="CODEC", help="a registered name, a shipped name, a folder or a hub id")
+    for sub in (train, compare, evaluate):
+        sub.add_argument("-m", "--multirun", action="store_true", help="sweep: one job for each of key=a,b,c")
+        sub.add_argument("-c", "--cfg", choices=["job", "hydra", "all"], help="print the configuration and stop")
+        sub.add_argument("-r", "--resolve", action="store_true", help="with --cfg: fill in ${references}")
+        sub.add_argument("-p", "--package", help="with --cfg: only this part, such as optimizer")
+        info = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+        sub.add_argument("--info", nargs="?", const="all", choices=info, help="how the configuration came about")
+    return parser
+
+
+def choices(group: str) -> list[str]:
+    """The choices of a configuration group: `image/fsq` of `codec`. Reads folder names only."""
+    from importlib import import_module
+
+    root = Path(import_module("tokenloom.conf").__file__).parent / group
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def _train_help() -> str:
+    return f"""\
+key=value pairs:
+  codec=NAME           {", ".join(choices("codec"))};
+                       its own keys with a dot: codec.stride=16
+  data=NAME            {", ".join(choices("data"))};
+                       its own keys with a dot: data.path=photos
+  experiment=NAME      {", ".join(choices("experiment"))}: how shipped weights were made
+  steps=10000          length of the run; fixes the learning-rate schedule
+  batch_size=16        crops a step
+  crop.size=128        pixels of a side, or samples of sound
+  losses.l1=1          weights of losses: l1, l2, msssim, stft, mel, quantizer
+  optimizer.lr=9e-4    also betas, weight_decay, warmup, final, clip
+  precision=32-true    or bf16-mixed, bf16-true, 16-mixed (GPU)
+  out=FOLDER           where weights, logs and samples go; default: runs/train/<date>
+  resume=true          go on with the run in `out`, exactly where it stopped
+  stop_after=5000      stop early without shortening the schedule
+  seed=0
+Every key and its default: tokenloom train --cfg job. Ctrl-C stops after a step and saves.
+
+examples:
+  tokenloom train codec=image/fsq data=folder data.path=photos out=runs/mine
+  tokenloom train codec=audio/rvq codec.sample_rate=16000 data=tar data.path=speech.tar
+  tokenloom train codec=image/fsq data=images steps=500 resume=true out=runs/mine
+  tokenloom train -m codec=image/fsq,image/bsq seed=0,1 data=scenes out=runs/sweep
+  torchrun --nproc-per-node 2 -m tokenloom train codec=image/fsq data=scenes out=runs/two
+"""
+
+
+def _compare_help() -> str:
+    return f"""\
+key=value pairs:
+  codecs=[A,B,…]       registered names, shipped names, folders of trained ones, globs such as 'runs/*'
+  data=NAME            {", ".join(choices("data"))};
+                       its own keys with a dot: data.path=photos
+  items=20             at most so many of each modality
+  anchor=image/jpeg    whom BD-rate is against
+  rate=0.2             bits per pixel (or {{bits_per_pixel: 0.2, kbps: 6}}) of the examples side by side
+  out=FOLDER           where results.json, results.csv, plots and report.html go
+Every key and its default: tokenloom compare --cfg job. Ctrl-C writes what was found so far.
+
+examples:
+  tokenloom compare 'codecs=[image/jpeg,image/avif,natural-fsq]' data=folder data.path=photos
+  tokenloom compare 'codecs=[audio/opus,audio/mp3]' data=phrases out=runs/music
+  tokenloom compare 'codecs=[image/jpeg,runs/mine]' data=tar data.path=photos.tar items=20
+"""
+
+
+_MAIN_EXAMPLES = """\
+examples:
+  tokenloom codecs
+  tokenloom encode photo.png --codec natural-fsq
+  tokenloom decode photo.tlm -o back.png
+  tokenloom compare 'codecs=[image/jpeg,image/avif,natural-fsq]' data=images
+  tokenloom train codec=image/fsq data=folder data.path=photos out=runs/mine
+tokenloom COMMAND --help says more.
+"""
+
+_ENCODE_EXAMPLES = """\
+An audio codec without weights (audio/opus) is built for the file's own sample rate and channels;
+a trained one has its own, to which the sound is brought.
+
+examples:
+  tokenloom encode photo.png --codec natural-fsq
+  tokenloom encode photo.png -o small.tlm --codec image/avif --bpp 0.2
+  tokenloom encode photo.png --codec image/jpeg --setting 30
+  tokenloom encode song.wav --codec audio/opus --kbps 24
+  tokenloom encode notes.txt --codec text/bytes
+"""
+
+_DECODE_EXAMPLES = """\
+The file names its codec by a fingerprint, found among those without weights and those shipped.
+Without -o an existing file is left alone: photo.png may be the original.
+
+examples:
+  tokenloom decode photo.tlm -o back.png
+  tokenloom decode song.tlm
+  tokenloom decode photo.tlm -o back.png --codec runs/mine
+"""
+
+_EVALUATE_EXAMPLES = """\
+The key=value pairs are those of tokenloom compare.
+
+examples:
+  tokenloom evaluate natural-fsq data=images
+  tokenloom evaluate runs/mine data=folder data.path=photos items=50 out=runs/mine/evaluation
+"""

@@ -1,0 +1,181 @@
+"""Hydra in one place: overrides in, typed configuration out, one job or a sweep."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any
+
+from tokenloom import hydra_errors
+from tokenloom.cli import one_line
+
+CONFIG = {"train": "train", "compare": "compare", "evaluate": "compare"}
+"""Command → file under conf/."""
+
+
+@dataclass
+class CompareTypes:
+    """The typed keys of conf/compare.yaml; what the others may be is checked where they are used."""
+
+    codecs: list[str]
+    protocols: list[str]
+    out: str
+    seed: int
+    items: int | None
+
+
+class _Stop(BaseException):
+    """Carries a job's exception past Hydra, which would report it in its own words on several lines."""
+
+
+def run(command: str, overrides: list[str], *, multirun: bool = False, flags: list[str] | tuple[str, ...] = ()) -> int:
+    """Compose conf/<command>.yaml with the overrides and run the command: the exit status.
+
+    In a sweep each job has its own folder under `out`; a job that fails with a user's error is told
+    of in one line and the others go on, with status 2 at the end. Otherwise raises ValueError or
+    OSError for what the user can change, with one line that says what and how.
+    """
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed by Hydra
+    import hydra
+    from hydra.core.config_store import ConfigStore
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import HydraException
+    from omegaconf.errors import OmegaConfBaseException
+
+    from tokenloom.train.config import TrainConfig
+
+    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
+    overrides = [quote(override) for override in overrides]
+    failures: list[int] = []
+
+    def job(cfg: Any) -> None:
+        try:
+            try:
+                _TASKS[command](cfg)
+            except OmegaConfBaseException as error:
+                raise ValueError(hydra_errors.explain(error, CONFIG[command], overrides)) from error
+        except (ValueError, OSError) as error:
+            if not multirun:
+                raise _Stop from error
+            number = HydraConfig.get().job.num
+            failures.append(number)
+            print(f"tokenloom: job {number}: {one_line(error)}", file=sys.stderr)
+        except Exception as error:
+            raise _Stop from error
+
+    arguments = [*flags, *(["--multirun"] if multirun else []), *_folders(command, overrides, multirun)]
+    previous, sys.argv = sys.argv, [f"tokenloom {command}", *arguments]
+    try:
+        hydra.main(version_base="1.3", config_path="pkg://tokenloom.conf", config_name=CONFIG[command])(job)()
+    except _Stop as stop:
+        raise stop.__cause__ from None
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ValueError(hydra_errors.explain(error, CONFIG[command], overrides)) from error
+    finally:
+        sys.argv = previous
+    return 2 if failures else 0
+
+
+def _train(cfg: Any) -> None:
+    from omegaconf import OmegaConf
+
+    _require(cfg)
+    config = OmegaConf.to_object(cfg)
+    from tokenloom.train.loop import train
+
+    print(train(config))
+
+
+def _compare(cfg: Any) -> None:
+    _check_types(cfg)
+    from tokenloom.eval import compare
+
+    compare.main(cfg)
+
+
+def _evaluate(cfg: Any) -> None:
+    _check_types(cfg)
+    from tokenloom.eval import evaluate
+
+    evaluate.main(cfg)
+
+
+_TASKS: dict[str, Callable[[Any], None]] = {"train": _train, "compare": _compare, "evaluate": _evaluate}
+
+
+def _require(cfg: Any) -> None:
+    """ValueError for the first key that must be given and was not."""
+    from omegaconf import OmegaConf
+
+    if missing := sorted(OmegaConf.missing_keys(cfg)):
+        key = missing[0]
+        group = key.split(".")[0]
+        chosen = cfg[group].get("name") if "." in key else None
+        raise ValueError(f"{f'{group}={chosen}' if chosen else 'this'} needs {key}=…")
+
+
+def _check_types(cfg: Any) -> None:
+    """Give the values of compare.yaml their types, or raise a ValidationError."""
+    from omegaconf import OmegaConf
+
+    _require(cfg)
+    given = {field.name: cfg[field.name] for field in fields(CompareTypes)}
+    if isinstance(given["codecs"], str):
+        given["codecs"] = [given["codecs"]]
+    typed = OmegaConf.merge(OmegaConf.structured(CompareTypes), given)
+    cfg.merge_with(OmegaConf.to_container(typed, resolve=True))
+
+
+# -- overrides ----------------------------------------------------------------------------------
+
+
+def quote(override: str) -> str:
+    """Quote a value that Hydra's grammar cannot read but that can only mean one thing.
+
+    `data.path=it(1).tar` and `codecs=[runs/a=b,image/jpeg]` become what their writer meant;
+    values with quotes, braces or nested lists are left for Hydra to judge.
+    """
+    key, equals, value = override.partition("=")
+    if not equals or not value or _parses(override) or re.search(r"[\"'{}]|\\$", value):
+        return override
+    if listed := re.fullmatch(r"\[([^\[\]]*)\]", value):
+        elements = [element.strip() for element in listed[1].split(",")]
+        if any(element.count("(") != element.count(")") for element in elements):
+            return override  # a comma within parentheses: whose is it?
+        return f"{key}=[{','.join(e if _parses(f'x={e}') else _quoted(e) for e in elements)}]"
+    if value.startswith("[") or "," in value:
+        return override
+    return f"{key}={_quoted(value)}"
+
+
+def _quoted(value: str) -> str:
+    return f'"{value}"'
+
+
+def _parses(override: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(override)
+    except HydraException:
+        return False
+    return True
+
+
+def _folders(command: str, overrides: list[str], multirun: bool) -> list[str]:
+    """Hydra's folders follow `out`: a job's records lie beside its results, and jobs of a sweep do not collide."""
+    rest = [o for o in overrides if not o.startswith("out=")]
+    given = [o.removeprefix("out=") for o in overrides if o.startswith("out=")]
+    quiet = ["hydra/job_logging=disabled"]  # else every job leaves an empty log file
+    if not multirun:
+        follow = bool(given) or command != "train"  # where nothing is said, conf/train.yaml has it the other way round
+        return [*quiet, *overrides, *(["hydra.run.dir=${out}"] if follow else [])]
+    if given and "," in given[-1]:  # a sweep over `out` itself
+        return [*quiet, *overrides]
+    folder = [f"hydra.sweep.dir={given[-1]}"] if given else []
+    own = [] if command == "train" else ["out=${hydra:runtime.output_dir}"]  # train's default already
+    return [*quiet, *rest, *folder, *own]
