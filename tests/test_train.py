@@ -199,12 +199,12 @@ def test_a_signal_leaves_a_whole_checkpoint(number, workers, tmp_path):
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
     try:
-        end = time.monotonic() + 90
+        end = time.monotonic() + 300
         while not (tmp_path / "run" / "log.csv").exists() or len((tmp_path / "run" / "log.csv").read_text()) < 300:
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.1)
         os.killpg(process.pid, number)  # as a terminal does: to the workers, too
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
     assert process.returncode == 0, errors[-2000:]
@@ -228,7 +228,7 @@ def test_several_processes_share_one_run(tmp_path):
         capture_output=True,
         text=True,
         check=False,
-        timeout=300,
+        timeout=600,
         env=environment,
     )
     assert done.returncode == 0, done.stderr[-3000:]
