@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from .validate import whole
@@ -264,7 +265,9 @@ class ResidualVQ(Quantizer):
         return total.movedim(-1, 1)
 
 
-def nearest(vectors: Tensor, codebook: Tensor) -> Tensor:
+def nearest(
+    vectors: Float[Tensor, "*leading dim"], codebook: Float[Tensor, "entries dim"]
+) -> Int64[Tensor, "*leading"]:
     """Index of the nearest codebook row in Euclidean distance; (…, dim), (entries, dim) → (…) int64.
 
     ‖v − c‖² up to ‖v‖², as one matrix product per chunk, so that memory stays bounded.

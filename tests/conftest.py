@@ -7,7 +7,11 @@ import math
 
 import pytest
 import torch
+from jaxtyping import install_import_hook
 from torch import Tensor
+
+# before anything of ours is imported: shapes written on inner functions are checked in every test
+install_import_hook(["tokenloom.codecs.audio.seanet", "tokenloom.train.losses"], "beartype.beartype")
 
 from tokenloom import codecs
 from tokenloom.codecs.base import Codec, LatentCodec, Modality

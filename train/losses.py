@@ -12,28 +12,31 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor
 
 from tokenloom.codecs import Modality
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+Signals = Float[Tensor, "batch channels *size"]
+Scalar = Float[Tensor, ""]
+Loss = Callable[[Signals, Signals], Scalar]
 
 STFT_SIZES = (1024, 512, 256, 128)
 FLOOR = 1e-4
 """Magnitudes below −80 dB of a full-scale sine count as silence: nobody hears them, no bit should go there."""
 
 
-def l1(x: Tensor, y: Tensor) -> Tensor:
+def l1(x: Signals, y: Signals) -> Scalar:
     """Mean absolute error."""
     return (x - y).abs().mean()
 
 
-def l2(x: Tensor, y: Tensor) -> Tensor:
+def l2(x: Signals, y: Signals) -> Scalar:
     """Mean squared error."""
     return (x - y).square().mean()
 
 
-def msssim(x: Tensor, y: Tensor) -> Tensor:
+def msssim(x: Signals, y: Signals) -> Scalar:
     """1 − MS-SSIM (Wang et al. 2003), five scales, with the largest window up to 11 that the crop has room for."""
     from pytorch_msssim import ms_ssim
 
@@ -44,7 +47,7 @@ def msssim(x: Tensor, y: Tensor) -> Tensor:
     return 1 - ms_ssim(x, y, data_range=1.0, win_size=window)
 
 
-def stft(x: Tensor, y: Tensor) -> Tensor:
+def stft(x: Signals, y: Signals) -> Scalar:
     """Multi-resolution STFT distance: spectral convergence + log magnitude (Yamamoto et al., arXiv 1910.11480)."""
     total = x.new_zeros(())
     for size in _fitting(x):
@@ -58,7 +61,7 @@ def stft(x: Tensor, y: Tensor) -> Tensor:
     return total / len(_fitting(x))
 
 
-def mel(x: Tensor, y: Tensor) -> Tensor:
+def mel(x: Signals, y: Signals) -> Scalar:
     """Multi-resolution mel distance, L1 + L2 of log-mel (EnCodec, arXiv 2210.13438, eq. 1, on log magnitudes)."""
     total = x.new_zeros(())
     for size in _fitting(x):
@@ -104,7 +107,7 @@ def _fitting(x: Tensor) -> list[int]:
     return sizes
 
 
-def _magnitude(x: Tensor, size: int) -> Tensor:
+def _magnitude(x: Float[Tensor, "batch channels samples"], size: int) -> Float[Tensor, "rows bins frames"]:
     """(batch, channels, samples) → (batch · channels, bins, frames), 1 for a sine of full scale."""
     window = _window(size).to(x)
     spectrum = torch.stft(x.flatten(0, 1), size, size // 4, window=window, return_complex=True)
@@ -118,17 +121,10 @@ def _window(size: int) -> Tensor:
 
 @cache
 def _mel_filters(size: int, bands: int) -> Tensor:
-    """Triangles equally spaced on the mel scale of 0 to Nyquist, each summing to 1; (bands, bins).
+    """Triangles equally spaced on the mel scale up to Nyquist, each summing to 1; (bands, bins).
 
-    Bands are placed relative to Nyquist at 24 kHz's warping, so that the loss needs no sample rate.
+    Placed as at 24 kHz, relative to Nyquist, so that the loss needs no sample rate.
     """
-    nyquist = 12000.0
-    mels = torch.linspace(0, 2595 * torch.log10(torch.tensor(1 + nyquist / 700)).item(), bands + 2)
-    edges = 700 * (10 ** (mels / 2595) - 1) / nyquist * (size // 2)
-    bins = torch.arange(size // 2 + 1)
-    low, centre, high = edges[:-2, None], edges[1:-1, None], edges[2:, None]
-    rise, fall = (bins - low) / (centre - low).clamp_min(1e-6), (high - bins) / (high - centre).clamp_min(1e-6)
-    filters = torch.minimum(rise, fall).clamp_min(0)
-    empty = filters.sum(1) == 0  # a band narrower than a bin takes the nearest one
-    filters[empty, edges[1:-1][empty].round().long()] = 1.0
-    return F.normalize(filters, p=1, dim=1)
+    from torchaudio.functional import melscale_fbanks
+
+    return F.normalize(melscale_fbanks(size // 2 + 1, 0.0, 12000.0, bands, 24000).T, p=1, dim=1)

@@ -10,7 +10,10 @@ from __future__ import annotations
 import math
 
 import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
+
+Waves = Float[Tensor, "batch _ _"]
 
 
 class CausalConv1d(nn.Module):
@@ -22,7 +25,7 @@ class CausalConv1d(nn.Module):
         self.span = (kernel - 1) * dilation + 1
         self.stride = stride
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Waves) -> Waves:
         return self.conv(F.pad(x, (self.span - self.stride, -x.shape[-1] % self.stride)))
 
 
@@ -33,7 +36,7 @@ class CausalConvTranspose1d(nn.Module):
         super().__init__()
         self.convtr = nn.ConvTranspose1d(inputs, outputs, kernel, stride)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Waves) -> Waves:
         return self.convtr(x)[..., : x.shape[-1] * self.convtr.stride[0]]
 
 
@@ -50,7 +53,7 @@ class ResidualUnit(nn.Module):
         )
         self.shortcut = CausalConv1d(channels, channels, 1)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Waves) -> Waves:
         return self.shortcut(x) + self.block(x)
 
 
@@ -61,7 +64,7 @@ class LSTM(nn.Module):
         super().__init__()
         self.lstm = nn.LSTM(channels, channels, layers)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Waves) -> Waves:
         return x + self.lstm(x.permute(2, 0, 1))[0].permute(1, 2, 0)
 
 
