@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from functools import cache
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -80,7 +81,7 @@ DEFAULTS = {
 """Weights where a config names none; `quantizer` is the quantizer's own loss."""
 
 
-def weights(given: Mapping[str, float | None], modality: Modality) -> dict[str, float]:
+def weights(given: Mapping[str, Any], modality: Modality) -> dict[str, float]:
     """The name → weight dict of a run, checked; the modality's defaults where nothing is given."""
     chosen = {name: w for name, w in given.items() if w is not None}
     for name, weight in chosen.items():
