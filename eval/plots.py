@@ -63,7 +63,8 @@ def draw(results: Results, modality: str, metric: str, kind: str = "coded") -> F
     axes.set_ylabel(f"{about['label']}{' / ' + about['unit'] if about['unit'] else ''} ({better})")
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=9)
+    if axes.containers:  # a lossless codec alone has no point to draw
+        axes.legend(frameon=False, fontsize=9)
     return figure
 
 
