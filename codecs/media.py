@@ -189,6 +189,11 @@ def write(signal: Tensor | str, path: str | os.PathLike, *, sample_rate: int | N
         data = _sound_bytes(signal, path, sample_rate)
     if not path.parent.is_dir():
         raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    write_bytes(data, path)
+
+
+def write_bytes(data: bytes, path: Path) -> None:
+    """A file, whole or not at all: what was there stays until the new one is complete."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         temporary.write_bytes(data)

@@ -40,12 +40,7 @@ def encode(
     codes = found.encode(batch, dial)
     (data,) = bitstream.write(found, codes)
     with _writing(output):
-        temporary = output.with_name(f".{output.name}.{os.getpid()}.part")
-        try:
-            temporary.write_bytes(data)
-            temporary.replace(output)
-        finally:
-            temporary.unlink(missing_ok=True)
+        media.write_bytes(data, output)
     return f"{output}: {_describe(found, batch, codes, data)} by {codec}"
 
 

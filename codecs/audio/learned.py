@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -43,7 +45,7 @@ class AudioRVQ(LatentCodec):
         ratios = list(ratios)
         quantizer = ResidualVQ(codebook_size, dim, quantizers, decay=decay)
         spec = CodeSpec(
-            Modality.AUDIO, quantizer.sizes, (seanet.stride(ratios),), channels, sample_rate, total=True,
+            Modality.AUDIO, quantizer.sizes, (math.prod(ratios),), channels, sample_rate, total=True,
             ordered=quantizer.ordered, causal=True,
         )  # fmt: skip
         super().__init__(spec, quantizer)

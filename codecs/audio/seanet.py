@@ -7,8 +7,6 @@ loaded; weight normalisation is left to training recipes, the LSTM is an option 
 
 from __future__ import annotations
 
-import math
-
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -113,7 +111,3 @@ def initialise(network: nn.Module) -> None:
         if isinstance(module, ResidualUnit):  # two branches of equal variance are added
             for conv in (module.shortcut.conv, module.block[-1].conv):
                 nn.init.normal_(conv.weight, std=(2 * conv.in_channels) ** -0.5)
-
-
-def stride(ratios: list[int]) -> int:
-    return math.prod(ratios)
