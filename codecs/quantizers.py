@@ -1,8 +1,8 @@
 """Quantizers behind one three-method protocol.
 
-`quantize` is for training and wraps vector-quantize-pytorch, which is imported on first use (2 s);
-`search` and `lookup` are the inference path, plain tensor arithmetic on the same state. Latents are
-(batch, dim, *grid), indices (batch, quantizers, *grid).
+`quantize` is for training; that of FSQ and BSQ wraps vector-quantize-pytorch, which is imported on first
+use (2 s). `search` and `lookup` are the inference path, plain tensor arithmetic on the same state.
+Latents are (batch, dim, *grid), indices (batch, quantizers, *grid).
 """
 
 from __future__ import annotations
@@ -13,19 +13,23 @@ from abc import ABC, abstractmethod
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Int64
-from torch import Tensor, nn
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
 
+from .codebooks import Batch, kmeans, nearest
 from .validate import whole
 
 MAX_CODEBOOK = 2**14
 """Larger codebooks are exposed as several quantizers: a language model could not learn them."""
-MAX_DISTANCES = 2**24
-"""Entries of the distance matrix that one chunk of a nearest-neighbour search may hold (64 MiB)."""
 MAX_BITS = 1024
 """Bits of one BSQ position; the papers use 9 to 36."""
 MAX_QUANTIZERS, MAX_DIM = 64, 4096
 """Of one residual quantizer: what a config asks for stays within memory."""
+UPDATES = ("ema", "gradient")
+BETA = 0.25
+"""Weight of the commitment beside the codebook loss: the value of arXiv 1711.00937, of taming VQGAN and of LlamaGen."""
+EPSILON = 1e-5
+DEAD_SHARE, MAX_DEAD_BELOW = 0.1, 1e6
 MAX_LEVELS = 512
 """Levels of one FSQ channel: from 1001 on, the paper's 1e-3 beyond the outer levels would round to one more."""
 
@@ -34,7 +38,8 @@ class Quantized(NamedTuple):
     latents: Tensor
     """(batch, dim, *grid), with gradients to the input"""
     loss: Tensor
-    """scalar: commitment loss, or the negated entropy term of a lookup-free quantizer"""
+    """scalar: commitment loss, with the codebook's where that learns by gradient; or the negated entropy term of a
+    lookup-free quantizer"""
 
 
 class Quantizer(nn.Module, ABC):
@@ -164,9 +169,10 @@ class BSQ(Quantizer):
 
     def quantize(self, latents: Tensor) -> Quantized:
         if self._layer is None:
-            from vector_quantize_pytorch import LFQ as Layer
+            from vector_quantize_pytorch import lookup_free_quantization as library
 
-            layer = Layer(
+            library.maybe_distributed_mean = _mean_over_processes  # its own (1.32) drops the sum that it has taken
+            layer = library.LFQ(
                 codebook_size=self.sizes[0],
                 dim=self.dim,
                 num_codebooks=len(self.sizes),
@@ -190,21 +196,35 @@ class BSQ(Quantizer):
         return signs.flatten(1, 2) * self.bits**-0.5
 
 
+def _mean_over_processes(values: Tensor) -> Tensor:
+    """With gradients; the values themselves where one process trains alone."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return values
+    from torch.distributed.nn import all_reduce
+
+    return all_reduce(values) / distributed.get_world_size()
+
+
 class ResidualVQ(Quantizer):
     """Residual vector quantization; with one quantizer, plain vector quantization.
 
-    Zeghidour et al., SoundStream (arXiv 2107.03312), algorithm 1; EMA codebooks as in van den Oord
-    et al. (arXiv 1711.00937), appendix A.1, k-means start and dead-code revival in training only.
-    `dropout` trains with a random number of quantizers a batch, so that every prefix decodes;
-    `dead_below` is the EMA of uses a batch under which an entry is revived.
+    Zeghidour et al., SoundStream (arXiv 2107.03312), algorithm 1, with its k-means start and its revival of
+    entries that went out of use; both in training only.
 
-    State is held here, stacked over quantizers, and lent to vector-quantize-pytorch while it trains:
-    inference needs neither that package nor its import time.
+    dropout     train with a random number of quantizers a batch, so that every prefix decodes
+    decay       of the moving averages: of each entry's uses a batch, and of codebooks that follow one
+    dead_below  the average of uses a batch under which an entry is put onto a latent of the batch, its averages
+                with it; 0: never. At most a tenth of the mean over entries, so that small batches, in
+                which every entry is rare, do not wear a codebook out
+    update      "ema": an entry follows the mean of its latents (van den Oord et al., arXiv 1711.00937,
+                appendix A.1); "gradient": it is a parameter with the codebook loss of the same paper's eq. 3
+    normalise   latents and entries are scaled to unit length, the nearest is the one of least angle
+                (ViT-VQGAN, arXiv 2110.04627, §3.2; LlamaGen, arXiv 2406.06525); one quantizer only
     """
 
     def __init__(
-        self, codebook_size: int, dim: int, quantizers: int = 1, *, dropout: bool = True,
-        decay: float = 0.99, dead_below: float = 0.1,
+        self, codebook_size: int, dim: int, quantizers: int = 1, *, dropout: bool = True, decay: float = 0.99,
+        dead_below: float = 0.1, update: str = "ema", normalise: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
         if not whole(codebook_size, 2, MAX_CODEBOOK):
@@ -214,43 +234,85 @@ class ResidualVQ(Quantizer):
                 f"{quantizers!r:.80} quantizers of {dim!r:.80} channels; "
                 f"wanted 1 to {MAX_QUANTIZERS} quantizers of 1 to {MAX_DIM} channels"
             )
-        if not isinstance(decay, int | float) or not 0 < decay < 1:
-            raise ValueError(f"decay {decay!r:.80} of a codebook's EMA is not between 0 and 1")
+        _check_learning(decay, dead_below, update, normalise, quantizers)
         self.sizes = (codebook_size,) * quantizers
         self.dim = dim
         self.ordered = quantizers > 1
-        self._options = {
-            "quantize_dropout": dropout and quantizers > 1, "decay": decay, "kmeans_init": True,
-            "threshold_ema_dead_code": dead_below, "rotation_trick": False,
-        }  # fmt: skip
-        self._layer: nn.Module | None = None
-        self.register_buffer("codebook", torch.randn(quantizers, codebook_size, dim) * dim**-0.5)
+        self.dropout = dropout and quantizers > 1
+        self.decay, self.dead_below, self.update, self.normalise = decay, dead_below, update, normalise
+        start = self._scaled(torch.randn(quantizers, codebook_size, dim) * dim**-0.5)
+        if update == "gradient":
+            self.codebook = nn.Parameter(start)
+        else:
+            self.register_buffer("codebook", start)
         self.register_buffer("cluster_size", torch.ones(quantizers, codebook_size))
-        self.register_buffer("codebook_sum", self.codebook.clone())
+        if update == "ema":
+            self.register_buffer("codebook_sum", start.clone())
         self.register_buffer("started", torch.zeros(quantizers, dtype=torch.bool))
 
     def quantize(self, latents: Tensor) -> Quantized:
-        if self._layer is None:
-            from vector_quantize_pytorch import ResidualVQ as Layer
-
-            layer = Layer(dim=self.dim, codebook_size=self.sizes[0], num_quantizers=len(self.sizes), **self._options)
-            object.__setattr__(self, "_layer", layer)
-        layer = self._layer.to(latents.device).train(self.training)
-        for q, vq in enumerate(layer.layers):
-            lent = vq._codebook._buffers
-            lent["embed"], lent["cluster_size"] = self.codebook[q : q + 1], self.cluster_size[q : q + 1]
-            lent["embed_avg"] = self.codebook_sum[q : q + 1]
-            # the library would run its k-means start outside training, too
-            lent["initted"] = self.started[q] if self.training else torch.ones_like(self.started[q])
         with torch.autocast(latents.device.type, enabled=False):
-            flat, _, losses = layer(_flatten(latents))
-        return Quantized(_unflatten(flat, latents), losses.mean())
+            vectors = self._scaled(_flatten(latents))
+            batch = Batch(vectors.detach()) if self.training else None
+            learning = batch is not None and batch.finite
+            used = 1 + batch.integer(len(self.sizes)) if batch is not None and self.dropout else len(self.sizes)
+            total, loss = torch.zeros_like(vectors), vectors.new_zeros(())
+            for q in range(used):
+                residual = vectors - total
+                if learning and not self.started[q]:
+                    self._start(q, residual.detach(), batch)
+                index = nearest(residual.detach(), self._book(q))
+                chosen = self._scaled(F.embedding(index, self.codebook[q]))
+                if self.update == "gradient":
+                    loss = loss + F.mse_loss(chosen, residual.detach()) + BETA * F.mse_loss(residual, chosen.detach())
+                else:
+                    loss = loss + F.mse_loss(residual, chosen)
+                total = total + chosen.detach()
+                if learning:
+                    self._learn(q, residual.detach(), index, batch)
+        # straight through the sum: through every quantizer its gradient would count as often as there are quantizers
+        return Quantized(_unflatten(vectors + (total - vectors).detach(), latents), loss / len(self.sizes))
+
+    @torch.no_grad()
+    def _start(self, q: int, vectors: Tensor, batch: Batch) -> None:
+        means, counts = kmeans(vectors, self.sizes[q], batch, spherical=self.normalise)
+        self.cluster_size[q] = counts
+        self.codebook[q] = means
+        if self.update == "ema":
+            self.codebook_sum[q] = means * counts[:, None]
+        self.started[q] = True
+
+    @torch.no_grad()
+    def _learn(self, q: int, vectors: Tensor, index: Tensor, batch: Batch) -> None:
+        """One step of the moving averages, then revival."""
+        counts, sums = batch.tally(vectors, index, self.sizes[q])
+        uses = self.cluster_size[q].lerp_(counts, 1 - self.decay)
+        if self.update == "ema":
+            mass = uses.sum()
+            smoothed = (uses + EPSILON) / (mass + EPSILON * len(uses)) * mass  # entries without uses stay finite
+            average = self.codebook_sum[q].lerp_(sums, 1 - self.decay) / smoothed[:, None]
+            self.codebook[q] = self._scaled(average)
+        floor = min(self.dead_below, DEAD_SHARE * len(batch) / self.sizes[q])
+        dead = (uses < floor).nonzero()[:, 0]
+        if len(dead):
+            dead = dead[batch.choose(min(len(dead), len(batch)), len(dead)).to(dead.device)]
+            fresh = batch.draw(vectors, len(dead))
+            self.codebook[q, dead], self.cluster_size[q, dead] = fresh, floor
+            if self.update == "ema":  # else the average would take the entry back to where it was
+                self.codebook_sum[q, dead] = fresh * floor
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.normalise else vectors
+
+    def _book(self, q: int) -> Tensor:
+        return self._scaled(self.codebook[q].detach())
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
-        residual = _flatten(latents)
         indices = []
         with torch.autocast(latents.device.type, enabled=False):
-            for book in self.codebook[:count]:
+            residual = self._scaled(_flatten(latents))
+            for q in range(len(self.sizes))[:count]:
+                book = self._book(q)
                 index = nearest(residual, book)
                 residual = residual - book[index]
                 indices.append(index)
@@ -258,22 +320,24 @@ class ResidualVQ(Quantizer):
 
     def lookup(self, indices: Tensor) -> Tensor:
         total = None
-        for q, book in enumerate(self.codebook[: indices.shape[1]]):
+        for q in range(indices.shape[1]):
             index = indices[:, q]
-            vectors = book[index.clamp_min(0)] * (index >= 0).unsqueeze(-1)
+            vectors = self._book(q)[index.clamp_min(0)] * (index >= 0).unsqueeze(-1)
             total = vectors if total is None else total + vectors
         return total.movedim(-1, 1)
 
 
-def nearest(
-    vectors: Float[Tensor, "*leading dim"], codebook: Float[Tensor, "entries dim"]
-) -> Int64[Tensor, "*leading"]:
-    """Index of the nearest codebook row in Euclidean distance; (…, dim), (entries, dim) → (…) int64.
-
-    ‖v − c‖² up to ‖v‖², as one matrix product per chunk, so that memory stays bounded.
-    """
-    flat = vectors.reshape(-1, vectors.shape[-1])
-    norms = codebook.square().sum(1)
-    rows = max(1, MAX_DISTANCES // codebook.shape[0])
-    chunks = [torch.addmm(norms, chunk, codebook.T, alpha=-2).argmin(1) for chunk in flat.split(rows)]
-    return torch.cat(chunks).reshape(vectors.shape[:-1])
+def _check_learning(decay: float, dead_below: float, update: str, normalise: bool, quantizers: int) -> None:
+    """One line for options of a codebook's training that make no sense."""
+    if not isinstance(decay, int | float) or not 0 < decay < 1:
+        raise ValueError(f"decay {decay!r:.80} of a codebook's EMA is not between 0 and 1")
+    if isinstance(dead_below, bool) or not isinstance(dead_below, int | float) or not 0 <= dead_below <= MAX_DEAD_BELOW:
+        raise ValueError(
+            f"dead_below {dead_below!r:.80} uses a batch is not between 0 (never revive) and {MAX_DEAD_BELOW}"
+        )
+    if update not in UPDATES:
+        raise ValueError(f"a codebook's update {update!r:.80} is none of {UPDATES}")
+    if not isinstance(normalise, bool) or (normalise and quantizers > 1):
+        raise ValueError(
+            f"normalise={normalise!r:.80} with {quantizers} quantizers: it takes one, as residuals have no length of 1"
+        )

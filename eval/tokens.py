@@ -2,49 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import torch
-from torch import Tensor
-
 from tokenloom.codecs.base import Codes
+from tokenloom.codecs.usage import CodeCounts, sequences
 
-
-def sequences(codes: Codes, row: int) -> list[Tensor]:
-    """The codes of one item, one 1-D int64 tensor per quantizer; padding and unused quantizers left out."""
-    flat = codes.indices[row].flatten(1)
-    if codes.lengths is not None:
-        flat = flat[:, : int(codes.lengths[row])]
-    return [q[q >= 0] for q in flat]
-
-
-class CodeCounts:
-    """How often every entry of every codebook was used, over as many items as it is shown."""
-
-    def __init__(self, codebook_sizes: tuple[int, ...]) -> None:
-        self.counts = [torch.zeros(size, dtype=torch.int64) for size in codebook_sizes]
-
-    def update(self, codes: Codes) -> None:
-        for row in range(len(codes)):
-            for quantizer, used in enumerate(sequences(codes, row)):
-                self.counts[quantizer] += torch.bincount(used, minlength=len(self.counts[quantizer]))
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Per quantizer: size, used, usage in [0, 1], perplexity in [1, size], tokens. None where nothing was coded."""
-        rows = []
-        for count in self.counts:
-            tokens, used = int(count.sum()), int((count > 0).sum())
-            p = count[count > 0].double() / max(tokens, 1)
-            rows.append(
-                {
-                    "size": len(count),
-                    "used": used,
-                    "usage": used / len(count) if tokens else None,
-                    "perplexity": float((-(p * p.log()).sum()).exp()) if tokens else None,
-                    "tokens": tokens,
-                }
-            )
-        return rows
+__all__ = ["CodeCounts", "same_share", "sequences"]
 
 
 def same_share(first: Codes, second: Codes) -> float:

@@ -7,8 +7,14 @@ import math
 
 import pytest
 import torch
+from conftest import tiny
 
-from tokenloom.codecs.quantizers import BSQ, FSQ, MAX_CODEBOOK, ResidualVQ, nearest
+from tokenloom import codecs, data
+from tokenloom.codecs import codebooks, quantizers
+from tokenloom.codecs.codebooks import nearest
+from tokenloom.codecs.quantizers import BETA, BSQ, FSQ, MAX_CODEBOOK, ResidualVQ
+from tokenloom.codecs.usage import CodeCounts
+from tokenloom.train.codec import count_codes, fit, validate
 
 GRIDS = [(1,), (37,), (1, 1), (5, 6)]
 
@@ -185,7 +191,7 @@ def test_more_quantizers_never_add_error():
     torch.testing.assert_close(rvq.lookup(indices)[0], rvq.lookup(rvq.search(z, 2))[0])
 
 
-@pytest.mark.parametrize(("rows", "entries"), [(1, 2), (300, 7), (5000, 5000)])
+@pytest.mark.parametrize(("rows", "entries"), [(1, 2), (300, 7), (3000, 2000)])
 def test_nearest_equals_cdist(rows, entries):
     generator = torch.Generator().manual_seed(rows)
     vectors, book = torch.randn(rows, 5, generator=generator), torch.randn(entries, 5, generator=generator)
@@ -210,11 +216,9 @@ def test_nearest_far_from_the_origin():
 
 
 def test_chunked_search_equals_whole(monkeypatch):
-    from tokenloom.codecs import quantizers
-
     rvq, z = trained_rvq(), latents(6, (40, 40))
     whole = rvq.search(z)
-    monkeypatch.setattr(quantizers, "MAX_DISTANCES", 16 * 100)
+    monkeypatch.setattr(codebooks, "MAX_DISTANCES", 16 * 100)
     assert torch.equal(rvq.search(z), whole)
 
 
@@ -354,6 +358,280 @@ def test_autocast_around_changes_nothing(quantizer):
     assert vectors.dtype == torch.float32
 
 
+# -- how codebooks learn ------------------------------------------------------------------------
+
+LEARNING = [{"update": "ema"}, {"update": "gradient"}, {"update": "ema", "normalise": True},
+            {"update": "gradient", "normalise": True}]  # fmt: skip
+
+
+@pytest.mark.parametrize(("quantizers", "normalise"), [(1, False), (3, False), (1, True)])
+def test_moving_averages_equal_the_library(quantizers, normalise):
+    """Step for step: vectors, loss, codebook and both averages."""
+    from vector_quantize_pytorch import ResidualVQ as Library
+
+    torch.manual_seed(0)
+    mine = ResidualVQ(16, 6, quantizers, dropout=False, decay=0.8, dead_below=0.0, normalise=normalise).train()
+    mine.started.fill_(True)
+    library = Library(dim=6, codebook_size=16, num_quantizers=quantizers, decay=0.8, rotation_trick=False,
+                      use_cosine_sim=normalise).train()  # fmt: skip
+    for q, layer in enumerate(library.layers):
+        layer._codebook.embed.copy_(mine.codebook[q : q + 1])
+        layer._codebook.embed_avg.copy_(mine.codebook_sum[q : q + 1])
+    for step in range(5):
+        z = latents(6) + 0.1 * step
+        out = mine.quantize(z)
+        flat, _, losses = library(z.flatten(2).transpose(1, 2))
+        torch.testing.assert_close(out.latents, flat.transpose(1, 2).reshape(z.shape), rtol=0, atol=1e-5)
+        torch.testing.assert_close(out.loss, losses.mean())
+        for q, layer in enumerate(library.layers):
+            theirs = layer._codebook
+            torch.testing.assert_close(mine.cluster_size[q], theirs.cluster_size[0])
+            torch.testing.assert_close(mine.codebook_sum[q], theirs.embed_avg[0], rtol=0, atol=1e-5)
+            torch.testing.assert_close(mine.codebook[q], theirs.embed[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("learning", LEARNING, ids=str)
+def test_the_gradient_passes_once(learning):
+    """Not once for every quantizer, as where each stage is straight through by itself."""
+    rvq = ResidualVQ(16, 6, 1 if "normalise" in learning else 4, dropout=False, **learning).eval()
+    z = latents(6).requires_grad_()
+    weights = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
+    (rvq.quantize(z).latents * weights).sum().backward()
+    if "normalise" in learning:  # through z / |z|
+        twin = z.detach().clone().requires_grad_()
+        (torch.nn.functional.normalize(twin, dim=1) * weights).sum().backward()
+        weights = twin.grad
+    torch.testing.assert_close(z.grad, weights)
+
+
+def test_gradient_codebooks_have_the_loss_of_vq_vae():
+    """|sg[z] − e|² + β |z − sg[e]|² (arXiv 1711.00937, eq. 3), and each half moves only its own side."""
+    torch.manual_seed(0)
+    vq = ResidualVQ(8, 3, update="gradient").train()
+    vq.started.fill_(True)
+    z = torch.randn(2, 3, 20, requires_grad=True)
+    book = vq.codebook[0].detach().clone()
+    chosen = book[vq.search(z.detach())[:, 0]].transpose(1, 2)
+    loss = vq.quantize(z).loss
+    torch.testing.assert_close(loss, (1 + BETA) * (chosen - z).square().mean())
+    loss.backward()
+    torch.testing.assert_close(z.grad, BETA * 2 * (z.detach() - chosen) / z.numel())
+    errors = (chosen - z.detach()).transpose(1, 2).flatten(0, 1)
+    sums = torch.zeros(8, 3).index_add_(0, vq.search(z.detach())[:, 0].flatten(), errors)
+    torch.testing.assert_close(vq.codebook.grad[0], 2 * sums / z.numel())
+
+
+@pytest.mark.parametrize("learning", [{"update": "gradient"}, {"update": "gradient", "normalise": True}], ids=str)
+def test_gradient_codebooks_learn(learning):
+    torch.manual_seed(0)
+    vq = ResidualVQ(16, 4, dead_below=0.0, **learning).train()
+    vq.started.fill_(True)  # from random entries, not from k-means
+    centres = torch.randn(16, 4)
+    optimizer = torch.optim.AdamW(vq.parameters(), 0.02)
+    errors = []
+    for _ in range(150):
+        z = (centres[torch.randint(16, (4, 50))] + 0.05 * torch.randn(4, 50, 4)).transpose(1, 2)
+        loss = vq.quantize(z).loss
+        errors.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
+    assert set(vq.state_dict()) == {"codebook", "cluster_size", "started"}
+
+
+@pytest.mark.parametrize("learning", LEARNING[2:], ids=str)
+def test_normalised_lookup_is_by_angle(learning):
+    """Length of latents and of entries means nothing; what is looked up has length 1."""
+    torch.manual_seed(0)
+    vq = ResidualVQ(64, 8, **learning).eval()
+    z = latents(8)
+    indices = vq.search(z)
+    cosine = torch.nn.functional.cosine_similarity(z.movedim(1, -1).unsqueeze(-2), vq.codebook[0], dim=-1)
+    assert torch.equal(indices[:, 0], cosine.argmax(-1))
+    assert torch.equal(vq.search(z * 7.5), indices)
+    torch.testing.assert_close(vq.lookup(indices).norm(dim=1), torch.ones(3, 5, 6))
+    torch.testing.assert_close(vq.quantize(z).latents, vq.lookup(indices), rtol=0, atol=1e-6)
+    vq.train().quantize(z)
+    vq.eval()
+    torch.testing.assert_close(vq.lookup(vq.search(z)).norm(dim=1), torch.ones(3, 5, 6))
+
+
+def usage(rvq: ResidualVQ, z: torch.Tensor) -> float:
+    """The least used codebook's share of entries in use."""
+    was = rvq.training
+    indices = rvq.eval().search(z)
+    rvq.train(was)
+    return min(len(indices[:, q].unique()) / n for q, n in enumerate(rvq.sizes))
+
+
+def collapsed(quantizers: int, dead_below: float, **learning) -> ResidualVQ:
+    """A codebook whose first entry catches everything: all others lie on the far side, unused for long."""
+    torch.manual_seed(0)
+    rvq = ResidualVQ(64, 4, quantizers, dead_below=dead_below, **learning).train()
+    with torch.no_grad():
+        rvq.codebook[:] = 0.0
+        rvq.codebook[:, 1:, 0] = -50.0
+        rvq.codebook[:, 0, 0] = 1.0
+        rvq.cluster_size[:, 1:] = 1e-3
+        if rvq.update == "ema":
+            rvq.codebook_sum[:] = rvq.codebook * rvq.cluster_size[..., None]
+        rvq.started.fill_(True)
+    return rvq
+
+
+@pytest.mark.parametrize("decay", [0.8, 0.99])
+@pytest.mark.parametrize("quantizers", [1, 4])
+@pytest.mark.parametrize("learning", LEARNING, ids=str)
+def test_a_collapsed_codebook_recovers_by_revival_alone(learning, quantizers, decay):
+    if quantizers > 1 and "normalise" in learning:
+        pytest.skip("a normalised codebook is a single one")
+    shares = {}
+    for dead_below in (0.1, 0.0):
+        rvq = collapsed(quantizers, dead_below, decay=decay, **learning)
+        data_of_training = torch.randn(40, 4, 4, 64) + torch.tensor([3.0, 0, 0, 0])[:, None]
+        assert usage(rvq, data_of_training[0]) <= 2 / 64
+        optimizer = torch.optim.SGD(rvq.parameters(), 0.1) if learning["update"] == "gradient" else None
+        for z in data_of_training:
+            loss = rvq.quantize(z).loss
+            if optimizer:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        shares[dead_below] = usage(rvq, data_of_training.movedim(0, -1).flatten(2))
+    assert shares[0.1] > 0.9, shares
+    assert shares[0.0] < 0.1, shares
+
+
+def test_revival_takes_the_averages_along():
+    """An entry put onto a latent whose averages stay behind is back at its old place after one step."""
+    vq = collapsed(1, 0.1, decay=0.9)
+    z = torch.randn(4, 4, 64)
+    vq.quantize(z)
+    revived = vq.codebook[0, 1:].clone()
+    assert (revived[:, None] == z.transpose(1, 2).reshape(-1, 4)).all(2).any(1).all()
+    torch.testing.assert_close(vq.codebook_sum[0, 1:], revived * vq.cluster_size[0, 1:, None])
+    torch.testing.assert_close(vq.cluster_size[0, 1:], torch.full((63,), 0.1))
+    vq.quantize(z)
+    assert vq.codebook.abs().max() < 10
+
+
+def share_lost(dead_below: float) -> float:
+    """Of 128 points that appear 16 a batch, how many a codebook of 256 has forgotten."""
+    torch.manual_seed(0)
+    vq = ResidualVQ(256, 2, decay=0.99, dead_below=dead_below).train()
+    centres = torch.randn(128, 2) * 5
+    for _ in range(300):
+        vq.quantize(centres[torch.randint(128, (4, 4))].transpose(1, 2))
+    points = centres.T[None]
+    return float(((vq.lookup(vq.search(points)) - points).norm(dim=1) > 0.01).float().mean())
+
+
+def test_small_batches_do_not_wear_a_codebook_out(monkeypatch):
+    """An entry that is used once in eight batches is rare only because the batches are small."""
+    assert share_lost(0.1) == 0 and share_lost(2.0) == 0
+    monkeypatch.setattr(quantizers, "DEAD_SHARE", 1e9)  # the threshold as it stands
+    assert share_lost(2.0) > 0.1
+
+
+@pytest.mark.parametrize("learning", LEARNING, ids=str)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nothing_is_learned_from_what_is_not_finite(learning, bad):
+    torch.manual_seed(0)
+    for rvq in (ResidualVQ(16, 4, **learning).train(), collapsed(1, 0.1, **learning)):
+        before = {k: v.clone() for k, v in rvq.state_dict().items()}
+        z = torch.randn(2, 4, 30)
+        z[1, 2, 3] = bad
+        rvq.quantize(z)
+        assert all(torch.equal(v, before[k]) for k, v in rvq.state_dict().items())
+
+
+def _one_of_two(rank: int, folder: str, learning: dict) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    rvq = ResidualVQ(32, 4, **learning).train()
+    states = []
+    for z in distributed_data():
+        rvq.quantize(z[rank::2])  # dealt as data/loader.py deals items
+        states.append({k: v.clone() for k, v in rvq.state_dict().items()})
+    torch.save(states, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def distributed_data() -> torch.Tensor:
+    """12 steps of 6 items; the cluster moves away half-way, so that entries fall out of use."""
+    z = torch.randn(12, 6, 4, 20, generator=torch.Generator().manual_seed(7))
+    z[6:] += 20
+    return z
+
+
+@pytest.mark.parametrize(
+    "learning", [{"quantizers": 3, "decay": 0.5}, {"update": "gradient", "normalise": True, "decay": 0.5}], ids=str
+)
+def test_two_processes_learn_what_one_would(learning, tmp_path):
+    """k-means start, averages, quantizer dropout and revival: identical on both, and as with the whole batch."""
+    context = torch.multiprocessing.get_context("fork")  # of a parent that has no process group: quick, and safe
+    children = [context.Process(target=_one_of_two, args=(rank, str(tmp_path), learning)) for rank in (0, 1)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    torch.manual_seed(0)
+    alone = ResidualVQ(32, 4, **learning).train()
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    revived = 0
+    for z, a, b in zip(distributed_data(), first, second, strict=True):
+        alone.quantize(z)
+        for key, value in alone.state_dict().items():
+            assert torch.equal(a[key], b[key]), key
+            torch.testing.assert_close(a[key], value, rtol=1e-4, atol=1e-4, msg=key)
+        revived += int((alone.cluster_size == 0.1).sum())
+    assert revived > 20
+
+
+# -- what the log says --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["image/rvq", "image/fsq", "audio/rvq"])
+def test_usage_and_perplexity_are_of_the_whole_validation_set(name):
+    codec = tiny(name)
+    if name.startswith("audio"):
+        source = data.open_source("phrases", count=3, seconds=1.0, sample_rate=8000)
+    else:
+        source = data.open_source("scenes", count=5, size=40)
+    figures, _ = validate(codec, source, torch.device("cpu"))
+    counts = [torch.zeros(n, dtype=torch.long) for n in codec.spec.codebook_sizes]
+    for item in source.items():
+        for q, index in enumerate(codec.encode(fit(item, codec)[None]).indices[0]):
+            for code in index.flatten().tolist():
+                counts[q][code] += 1
+    perplexities = [math.exp(-sum(p * math.log(p) for p in (n / n.sum()).tolist() if p)) for n in counts]
+    usages = [float((n > 0).double().mean()) for n in counts]
+    assert figures["perplexity"] == pytest.approx(sum(perplexities) / len(counts))
+    assert figures["usage"] == pytest.approx(sum(usages) / len(counts))
+    if len(counts) > 1:
+        assert [figures[f"perplexity/{q + 1}"] for q in range(len(counts))] == pytest.approx(perplexities)
+        assert [figures[f"usage/{q + 1}"] for q in range(len(counts))] == pytest.approx(usages)
+    else:
+        assert not [key for key in figures if "/" in key]
+    fresh = copy.deepcopy(codec)
+    assert count_codes(fresh, source, torch.device("cpu")) == len(source)
+    assert all(torch.equal(row[: len(n)], n) for row, n in zip(fresh.counts, counts, strict=True))
+
+
+def test_usage_leaves_out_what_is_not_there():
+    """Unused quantizers (−1) and padding behind an item's own length are no codes."""
+    indices = torch.tensor([[[0, 1, 1, 3], [2, 2, 2, 2]], [[1, 1, 1, 1], [-1, -1, -1, -1]]])
+    sizes = torch.full((2, 1), 4)
+    counts = CodeCounts((4, 4))
+    counts.update(codecs.Codes(indices, sizes))
+    first, second = counts.summary()
+    assert (first["used"], first["tokens"], second["used"], second["tokens"]) == (3, 8, 1, 4)
+    counts.update(codecs.Codes(indices, sizes, lengths=torch.tensor([2, 0])))
+    assert [row["tokens"] for row in counts.summary()] == [10, 6]
+
+
 # -- errors -------------------------------------------------------------------------------------
 
 
@@ -368,6 +646,10 @@ def test_autocast_around_changes_nothing(quantizer):
         lambda: ResidualVQ(1, 4), lambda: ResidualVQ(MAX_CODEBOOK + 1, 4), lambda: ResidualVQ(16, 0),
         lambda: ResidualVQ(16, 4, 0), lambda: ResidualVQ(16.5, 4), lambda: ResidualVQ(16, 4, 2.0),
         lambda: ResidualVQ(16, 4, decay=1.5), lambda: ResidualVQ("16", 4), lambda: ResidualVQ(16, 4, True),
+        lambda: ResidualVQ(16, 4, dead_below=-1), lambda: ResidualVQ(16, 4, dead_below="0.1"),
+        lambda: ResidualVQ(16, 4, dead_below=float("nan")), lambda: ResidualVQ(16, 4, update="sgd"),
+        lambda: ResidualVQ(16, 4, update=None), lambda: ResidualVQ(16, 4, 2, normalise=True),
+        lambda: ResidualVQ(16, 4, normalise="yes"),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_one_line(make):

@@ -3,54 +3,50 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import CodeSpec, LatentCodec, Modality
-from ..quantizers import MAX_DIM, ResidualVQ
+from ..quantizers import MAX_DIM, Quantizer, ResidualVQ
 from ..registry import register
 from ..validate import whole, wholes
 from . import seanet
 
 
-@register("audio/rvq")
-class AudioRVQ(LatentCodec):
-    """Causal SEANet with residual vector quantization and quantizer dropout (SoundStream, EnCodec).
+class WaveAutoencoder(LatentCodec):
+    """An audio codec: causal SEANet encoder, any quantizer, causal SEANet decoder.
 
-    sample_rate    Hz; channels  1 or 2
-    ratios         strides of the stages, the decoder's first; their product is the stride in samples
-    filters        channels of the finest stage, doubled at every stride; dim  of the latents
-    residual       residual units a stage; lstm  layers at the bottleneck (0: none, a finite window)
-    quantizers     of `codebook_size` entries each; decay  of their EMA
-    Setting: the number of quantizers used.
+    sample_rate  Hz; channels  1 or 2
+    ratios       strides of the stages, the decoder's first; their product is the stride in samples
+    filters      channels of the finest stage, doubled at every stride
+    residual     residual units a stage; lstm  layers at the bottleneck (0: none, a finite window)
     """
 
     def __init__(
-        self, sample_rate: int = 24000, channels: int = 1, ratios: list[int] = (8, 5, 4, 2), filters: int = 32,
-        dim: int = 128, residual: int = 1, lstm: int = 0, codebook_size: int = 1024, quantizers: int = 8,
-        decay: float = 0.99,
+        self, quantizer: Quantizer, *, sample_rate: int = 24000, channels: int = 1, ratios: list[int] = (8, 5, 4, 2),
+        filters: int = 32, residual: int = 1, lstm: int = 0,
     ) -> None:  # fmt: skip
         for key, value, low, high in (
             ("channels", channels, 1, 2), ("sample_rate", sample_rate, 1, 384_000), ("filters", filters, 2, 1024),
             ("residual", residual, 0, 16), ("lstm", lstm, 0, 8),
         ):  # fmt: skip
             if not whole(value, low, high):
-                raise ValueError(f"{key} {value!r:.80} of audio/rvq is no whole number from {low} to {high}")
+                raise ValueError(f"{key} {value!r:.80} of {self.name} is no whole number from {low} to {high}")
         if not wholes(ratios, 1, 64, longest=8) or filters * 2 ** len(ratios) > MAX_DIM:
             raise ValueError(
                 f"ratios are a list of whole numbers from 1 to 64, not {ratios!r:.80}; "
                 f"each doubles the {filters} filters, to at most {MAX_DIM}"
             )
         ratios = list(ratios)
-        quantizer = ResidualVQ(codebook_size, dim, quantizers, decay=decay)
         spec = CodeSpec(
             Modality.AUDIO, quantizer.sizes, (math.prod(ratios),), channels, sample_rate, total=True,
             ordered=quantizer.ordered, causal=True,
         )  # fmt: skip
         super().__init__(spec, quantizer)
-        self.encoder = seanet.encoder(channels, filters, ratios, dim, residual=residual, lstm=lstm)
-        self.decoder = seanet.decoder(channels, filters, ratios, dim, residual=residual, lstm=lstm)
+        self.encoder = seanet.encoder(channels, filters, ratios, quantizer.dim, residual=residual, lstm=lstm)
+        self.decoder = seanet.decoder(channels, filters, ratios, quantizer.dim, residual=residual, lstm=lstm)
         seanet.initialise(self.encoder)
         seanet.initialise(self.decoder)
         nn.init.normal_(self.decoder[-1].conv.weight, std=1e-3)  # begin at silence, not at full scale
@@ -62,3 +58,21 @@ class AudioRVQ(LatentCodec):
     def synthesise(self, latents: Tensor) -> Tensor:
         """Quantised latents → (batch, channels, frames · stride), neither cropped nor clamped."""
         return self.decoder(latents)
+
+
+@register("audio/rvq")
+class AudioRVQ(WaveAutoencoder):
+    """Causal SEANet with residual vector quantization and quantizer dropout (SoundStream, EnCodec).
+
+    codebook_size  entries of each quantizer; dim  channels of a codeword
+    decay, dead_below, update  how the codebooks learn, see `ResidualVQ`
+    network        see `WaveAutoencoder`
+    Setting: the number of quantizers used.
+    """
+
+    def __init__(
+        self, codebook_size: int = 1024, dim: int = 128, quantizers: int = 8, *, decay: float = 0.99,
+        dead_below: float = 0.1, update: str = "ema", **network: Any,
+    ) -> None:  # fmt: skip
+        learning = {"decay": decay, "dead_below": dead_below, "update": update}
+        super().__init__(ResidualVQ(codebook_size, dim, quantizers, **learning), **network)

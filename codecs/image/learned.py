@@ -16,12 +16,17 @@ NETWORK: dict[str, Any] = {"stride": 8, "patch": 4, "widths": [128, 256], "depth
 class VQGAN(Autoencoder):
     """Vector-quantised autoencoder (Esser et al., arXiv 2012.09841), local and without attention.
 
-    codebook_size  entries; dim  channels of a codeword; decay  of the EMA codebook;
+    codebook_size  entries; dim  channels of a codeword
+    decay, dead_below, update, normalise  how the codebook learns, see `ResidualVQ`
     network        see `Autoencoder`
     """
 
-    def __init__(self, codebook_size: int = 4096, dim: int = 16, decay: float = 0.99, **network: Any) -> None:
-        super().__init__(ResidualVQ(codebook_size, dim, decay=decay), **(NETWORK | network))
+    def __init__(
+        self, codebook_size: int = 4096, dim: int = 16, *, decay: float = 0.99, dead_below: float = 0.1,
+        update: str = "ema", normalise: bool = False, **network: Any,
+    ) -> None:  # fmt: skip
+        learning = {"decay": decay, "dead_below": dead_below, "update": update, "normalise": normalise}
+        super().__init__(ResidualVQ(codebook_size, dim, **learning), **(NETWORK | network))
 
 
 @register("image/fsq")
@@ -54,11 +59,15 @@ class ImageBSQ(Autoencoder):
 class ImageRVQ(Autoencoder):
     """Autoencoder with residual vector quantization and quantizer dropout (Lee et al., arXiv 2203.01941).
 
-    codebook_size  entries of each quantizer; dim  channels of a codeword; network  see `Autoencoder`
+    codebook_size  entries of each quantizer; dim  channels of a codeword
+    decay, dead_below, update  how the codebooks learn, see `ResidualVQ`
+    network        see `Autoencoder`
     Setting: the number of quantizers used.
     """
 
     def __init__(
-        self, codebook_size: int = 1024, dim: int = 16, quantizers: int = 4, decay: float = 0.99, **network: Any
-    ) -> None:
-        super().__init__(ResidualVQ(codebook_size, dim, quantizers, decay=decay), **(NETWORK | network))
+        self, codebook_size: int = 1024, dim: int = 16, quantizers: int = 4, *, decay: float = 0.99,
+        dead_below: float = 0.1, update: str = "ema", **network: Any,
+    ) -> None:  # fmt: skip
+        learning = {"decay": decay, "dead_below": dead_below, "update": update}
+        super().__init__(ResidualVQ(codebook_size, dim, quantizers, **learning), **(NETWORK | network))
