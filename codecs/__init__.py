@@ -6,7 +6,9 @@ from .audio import learned as _audio_learned
 from .base import BitstreamError, Codec, Codes, CodeSpec, LatentCodec, Modality, Settings, Target, TargetError
 from .bitstream import decompress
 from .image import classical as _image_classical
+from .image import flex as _flex
 from .image import learned as _image_learned
+from .image import ntc as _ntc
 from .media import read, write
 from .registry import build, load, names, register, save, shipped
 from .text import bpe as _bpe
@@ -17,5 +19,5 @@ __all__ = [
     "build", "decompress", "load", "media", "names", "read", "register", "save", "shipped", "write",
 ]  # fmt: skip
 
-BUILT_IN = (_audio_classical, _audio_learned, _image_classical, _image_learned, _bpe, _utf8)
+BUILT_IN = (_audio_classical, _audio_learned, _image_classical, _image_learned, _flex, _ntc, _bpe, _utf8)
 """Modules whose import registers the codecs that come with the package."""

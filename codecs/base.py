@@ -10,10 +10,14 @@ import math
 from abc import ABC
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from .context import ContextModel
+    from .targets import Curve
 
 MAX_PIXELS = 2**26
 """Images of more pixels are refused: allocation stays bounded on any input."""
@@ -144,21 +148,25 @@ class Settings:
 
 @dataclass(frozen=True)
 class Target:
-    """A goal in place of a setting; each item gets the lowest rate that reaches it.
+    """A goal in place of a setting; each item gets the setting that reaches it best.
 
     psnr            dB, of 8-bit rounded RGB: the lowest setting that reaches it
+    slope           dB per token: the setting of largest PSNR − slope · tokens, which is where one more
+                    token stops to gain that much. The same slope for all pictures of a set gives the
+                    set the highest mean PSNR for its tokens; tokens are bytes in codecs of files
     bits_per_pixel  bits of the whole container per pixel: the highest setting within it
     kbps            kbit/s of the whole container: the highest setting within it
     """
 
     psnr: float | None = None
+    slope: float | None = None
     bits_per_pixel: float | None = None
     kbps: float | None = None
 
     def __post_init__(self) -> None:
         given = [name for name, value in dataclasses.asdict(self).items() if value is not None]
         if len(given) != 1:
-            raise ValueError(f"a Target names exactly one of psnr, bits_per_pixel, kbps, not {given or 'none'}")
+            raise ValueError(f"a Target names exactly one of psnr, slope, bits_per_pixel, kbps, not {given or 'none'}")
         if not (isinstance(self.value, int | float) and math.isfinite(self.value) and self.value > 0):
             raise ValueError(f"Target({self.name}={self.value}) is not a positive number")
 
@@ -213,6 +221,20 @@ class Codec(nn.Module, ABC):
     def side_shapes(self, size: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         """Shape of each side array of one signal of `size`: what a container needs to read it."""
         return {}
+
+    def span(self, size: tuple[int, ...]) -> tuple[int, int] | None:
+        """Fewest and most positions of one signal of `size`, where lengths vary within known bounds."""
+        return None
+
+    def pieces(self, size: tuple[int, ...]) -> int:
+        """Parts of one signal of `size` that can have settings of their own."""
+        return 1
+
+    def curve(self, x: Tensor) -> Curve:
+        """One picture, as a batch of one → the ways to code it, tokens and PSNR of each: what targets choose from."""
+        from tokenloom.codecs import targets
+
+        return targets.curve(self, x)
 
     # -- what everyone calls ----------------------------------------------------------------
 
@@ -277,19 +299,23 @@ class LatentCodec(Codec):
     analyse     signals (batch, channels, …) → latents (batch, dim, *grid), padded to whole strides
     synthesise  quantised latents → signals, neither cropped nor clamped
     counts      (quantizers, entries) int64, a buffer: how often the training split used each entry
+    context     what predicts each code from those before it (see context.py), where a codec has it
     """
 
     variants = ()
+    starts_on: int = 0
+    """Training signals that `start` wants to see before the first step; 0: it starts from random weights."""
     quantizer: nn.Module
     counts: Tensor
+    context: ContextModel | None
 
     def __init__(self, spec: CodeSpec, quantizer: nn.Module) -> None:
         super().__init__()
         self.spec = spec
         self.quantizer = quantizer
+        self.context = None
         self.register_buffer("counts", torch.zeros(len(spec.codebook_sizes), max(spec.codebook_sizes)).long())
-        if spec.ordered:
-            count = len(spec.codebook_sizes)
+        if spec.ordered and (count := len(spec.codebook_sizes)) > 1:
             points = sorted({round(1 + i * (count - 1) / min(count - 1, 7)) for i in range(min(count, 8))})
             self.settings = Settings("quantizers", "", count, tuple(points), tuple(range(1, count + 1)))
 
@@ -298,6 +324,23 @@ class LatentCodec(Codec):
 
     def synthesise(self, latents: Tensor) -> Tensor:
         raise NotImplementedError
+
+    def start(self, x: Tensor) -> None:
+        """Before the first training step: weights that suit `starts_on` signals of the data."""
+        raise NotImplementedError
+
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Training, with gradients: signals → (reconstructions, not yet cropped or clamped; the codes' own loss)."""
+        quantized = self.quantizer.quantize(self.analyse(x))
+        return self.synthesise(quantized.latents), quantized.loss
+
+    def truncate(self, codes: Codes, setting: int) -> Codes:
+        """Codes at the highest setting → at a lower one, where the codec is ordered: no signal is needed."""
+        return Codes(codes.indices[:, :setting], codes.sizes, None, codes.side)
+
+    def condition(self, side: dict[str, Tensor]) -> float:
+        """What the context model is told beside the codes of one item; ValueError for side information that is none."""
+        return 0.0
 
     def _encode(self, x: Tensor, setting: int | None) -> Codes:
         with torch.autocast(x.device.type, enabled=False):

@@ -2,9 +2,10 @@
 
     magic "tlm" | version | fingerprint, 8 bytes | sizes | fields | payload | CRC-32
 
-All numbers are LEB128 varints. Fields: the quantizers in use where the codec is ordered, then one
-byte that says how the payload is written, packed or range coded, whichever is shorter. Codecs whose
-lengths vary and whose tokens are bytes store them as they are. The rest of the file is payload, so
+All numbers are LEB128 varints. Fields: the quantizers in use where the codec is ordered, or the number
+of tokens where that varies, then one byte that says how the payload is written: under a codec's context
+model if it has one, else packed or range coded, whichever is shorter. Text is packed without that byte,
+and tokens that are a file's bytes are stored as they are. The rest of the file is payload, so
 nothing needs its length. At most 32 bytes surround a payload (two sizes of five bytes included).
 """
 
@@ -26,7 +27,7 @@ HEAD = len(MAGIC) + 1 + 8
 BLOCKS = 24
 """A packed payload is cut into at most this many integers, each rounded up to whole bits."""
 BLOCK_TOKENS = 4096
-PACKED, RANGE_CODED = 0, 1
+PACKED, RANGE_CODED, CONTEXT_CODED = 0, 1, 2
 
 
 def write(codec: Codec, codes: Codes) -> list[bytes]:
@@ -93,8 +94,8 @@ def _write_one(codec: Codec, codes: Codes) -> bytes:
         length = int(codes.lengths[0])
         if spec.codebook_sizes != (256,):
             out += _varint(length)
-        symbols = codes.indices[0, :, :length].reshape(-1).cpu().numpy()
-        out += _pack_plain(symbols, spec.codebook_sizes[0])
+        symbols = codes.indices[0, :, :length].cpu().numpy()
+        out += _pack(symbols, codec, {}) if spec.ordered else _pack_plain(symbols[0], spec.codebook_sizes[0])
     else:
         used = int(codes.quantizers()[0])
         if spec.ordered:
@@ -102,8 +103,8 @@ def _write_one(codec: Codec, codes: Codes) -> bytes:
         grid = spec.grid(size)
         for key in sorted(codec.side_shapes(size)):
             out += codes.side[key][0].float().cpu().numpy().astype("<f4").tobytes()
-        symbols = codes.indices[(0, slice(used), *(slice(n) for n in grid))].reshape(used, -1).cpu().numpy()
-        out += _pack(symbols, codec)
+        symbols = codes.indices[(0, slice(used), *(slice(n) for n in grid))].cpu().numpy()
+        out += _pack(symbols, codec, codes.side)
     return bytes(out) + zlib.crc32(out).to_bytes(4, "little")
 
 
@@ -121,7 +122,12 @@ def _read_one(codec: Codec, data: bytes) -> Codes:
     sizes = torch.tensor([size])
     if not spec.stride:
         length = None if spec.codebook_sizes == (256,) else body.varint()
-        symbols = _unpack_plain(body.rest(), spec.codebook_sizes[0], length)
+        if (span := codec.span(size)) and not span[0] <= length <= span[1]:
+            raise BitstreamError(f"the container declares {length} tokens; {size} samples take {span[0]} to {span[1]}")
+        if spec.ordered:
+            symbols = _unpack(body.rest(), codec, 1, (length,), {})[0]
+        else:
+            symbols = _unpack_plain(body.rest(), spec.codebook_sizes[0], length)
         return Codes(torch.from_numpy(symbols)[None, None], sizes, torch.tensor([len(symbols)]))
     used = body.varint() if spec.ordered else len(spec.codebook_sizes)
     if not 1 <= used <= len(spec.codebook_sizes):
@@ -133,28 +139,34 @@ def _read_one(codec: Codec, data: bytes) -> Codes:
         if not torch.isfinite(side[key]).all():
             raise BitstreamError(f"side information {key!r} holds NaN or Inf")
     grid = spec.grid(size)
-    symbols = _unpack(body.rest(), codec, used, math.prod(grid))
+    symbols = _unpack(body.rest(), codec, used, grid, side)
     return Codes(torch.from_numpy(symbols).reshape(1, used, *grid), sizes, None, side)
 
 
 # -- payloads -----------------------------------------------------------------------------------
 
 
-def _pack(symbols: np.ndarray, codec: Codec) -> bytes:
-    """(quantizers, positions) → mode byte and the shorter of the two writings."""
+def _pack(symbols: np.ndarray, codec: Codec, side: dict[str, Tensor]) -> bytes:
+    """(quantizers, *grid) → mode byte and the shorter of two writings, one of which a plain packing always is."""
     radices = codec.spec.codebook_sizes[: len(symbols)]
-    packed = pack(symbols, radices)
-    counts = _frequencies(codec)
-    if counts is not None:
-        ranged = _range_encode(symbols, counts)
-        if len(ranged) < len(packed):
-            return bytes([RANGE_CODED]) + ranged
-    return bytes([PACKED]) + packed
+    rows = symbols.reshape(len(symbols), -1)
+    coded = b""
+    if getattr(codec, "context", None) is not None:
+        coded = bytes([CONTEXT_CODED]) + _context_encode(symbols, codec, side)
+    elif (counts := _frequencies(codec)) is not None:
+        coded = bytes([RANGE_CODED]) + _range_encode(rows, counts)
+    if coded and 8 * len(coded) <= rate.bits_per_position(radices) * rows.shape[1]:
+        return coded
+    packed = bytes([PACKED]) + pack(rows, radices)
+    return coded if coded and len(coded) < len(packed) else packed
 
 
-def _unpack(data: bytes, codec: Codec, used: int, positions: int) -> np.ndarray:
+def _unpack(data: bytes, codec: Codec, used: int, grid: tuple[int, ...], side: dict[str, Tensor]) -> np.ndarray:
     if not data:
         raise BitstreamError("the container has no payload")
+    positions = math.prod(grid)
+    if data[0] == CONTEXT_CODED and getattr(codec, "context", None) is not None:
+        return _context_decode(data[1:], codec, grid, side)
     radices = codec.spec.codebook_sizes[:used]
     if data[0] == PACKED:
         return unpack(data[1:], radices, positions)
@@ -186,7 +198,7 @@ def pack(symbols: np.ndarray, radices: tuple[int, ...]) -> bytes:
 
 def unpack(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
     """The inverse of `pack`: (quantizers, positions) int64; BitstreamError on any other bytes."""
-    nominal_bytes = positions * sum(math.log2(n) for n in radices) / 8
+    nominal_bytes = positions * rate.bits_per_position(radices) / 8
     if abs(len(data) - nominal_bytes) > 5:
         raise BitstreamError(f"a payload of {len(data)} bytes; {positions} positions take about {nominal_bytes:.0f}")
     _, bases = _digits(positions, radices)
@@ -270,6 +282,46 @@ def _range_decode(data: bytes, probabilities: list[np.ndarray], positions: int) 
         except AssertionError as error:  # constriction's word for data that no encoder wrote
             raise BitstreamError(f"the range-coded payload is damaged: {error}") from error
     return np.stack(rows)
+
+
+def _context_encode(symbols: np.ndarray, codec: Codec, side: dict[str, Tensor]) -> bytes:
+    """(channels, *grid) symbols, each under the probabilities that the codec's context model gives it."""
+    import constriction
+
+    encoder = constriction.stream.queue.RangeEncoder()
+    family = constriction.stream.model.Categorical(perfect=False)
+
+    def coder(probabilities: np.ndarray, channels: slice, mask: np.ndarray) -> np.ndarray:
+        row = symbols[channels][:, mask].reshape(-1)
+        encoder.encode(row.astype(np.int32), family, probabilities)
+        return row
+
+    codec.context.code(symbols.shape[1:], codec.condition(side), coder)
+    return encoder.get_compressed().astype("<u4").tobytes()
+
+
+def _context_decode(data: bytes, codec: Codec, grid: tuple[int, ...], side: dict[str, Tensor]) -> np.ndarray:
+    import constriction
+
+    if len(data) % 4:
+        raise BitstreamError(f"a range-coded payload of {len(data)} bytes is no whole number of 32-bit words")
+    if 8 * (len(data) + 8) < codec.context.least_bits * math.prod(grid):
+        raise BitstreamError(f"a payload of {len(data)} bytes cannot hold {math.prod(grid)} positions")
+    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
+    family = constriction.stream.model.Categorical(perfect=False)
+
+    def coder(probabilities: np.ndarray, channels: slice, mask: np.ndarray) -> np.ndarray:
+        try:
+            return decoder.decode(family, probabilities)
+        except AssertionError as error:  # constriction's word for data that no encoder wrote
+            raise BitstreamError(f"the range-coded payload is damaged: {error}") from error
+
+    try:
+        quality = codec.condition(side)
+    except ValueError as error:
+        raise BitstreamError(str(error)) from error
+    codes = codec.context.code(grid, quality, coder)
+    return codes + np.array(codec.context.bounds)[:, None, None]
 
 
 def _varint(n: int) -> bytes:

@@ -1,7 +1,8 @@
 """What codes cost. The only place where a logarithm of a codebook size is taken.
 
 Three figures, never mixed up, all in bits per item (float64, shape (batch,)):
-nominal  positions × Σ log2(codebook size) + 32 bits per number of side information;
+nominal  positions × Σ log2(codebook size) + 32 bits per number of side information, and the whole
+         bytes that say how many tokens an item has where that is a choice;
          for codecs whose tokens are a file's bytes exactly 8 × the file's bytes
 entropy  cross-entropy of the codes under counts of the training split: order 0, per quantizer
 coded    8 × the bytes that `compress` wrote, container included
@@ -40,11 +41,27 @@ def bits_per_token(spec: CodeSpec) -> tuple[float, ...]:
     return tuple(math.log2(n) for n in spec.codebook_sizes)
 
 
+def bits_per_position(codebook_sizes: tuple[int, ...]) -> float:
+    """Nominal bits of one position of these quantizers."""
+    return sum(math.log2(n) for n in codebook_sizes)
+
+
 def nominal(spec: CodeSpec, codes: Codes) -> Tensor:
     """(batch,) float64 bits: what the codes cost if every entry were equally likely."""
     cumulative = torch.tensor([0.0, *bits_per_token(spec)], dtype=torch.float64).cumsum(0)
     bits = positions(spec, codes).cpu() * cumulative[codes.quantizers().cpu()]
-    return bits + SIDE_BITS * sum(value[0].numel() for value in codes.side.values())
+    return bits + _besides(spec, codes)
+
+
+def _besides(spec: CodeSpec, codes: Codes) -> Tensor:
+    """(batch,) float64 bits that are no tokens: side information, and a length that the encoder chose.
+
+    A length takes a byte per seven bits, as in the container.
+    """
+    side = torch.full((len(codes),), SIDE_BITS * sum(v[0].numel() for v in codes.side.values()), dtype=torch.float64)
+    if not spec.ordered or codes.lengths is None:
+        return side
+    return side + torch.tensor([8.0 * -(-n.bit_length() // 7) for n in codes.lengths.tolist()], dtype=torch.float64)
 
 
 def coded(data: list[bytes]) -> Tensor:
@@ -63,12 +80,11 @@ def entropy(codec: Codec, codes: Codes) -> Tensor | None:
     counts = getattr(codec, "counts", None)
     if counts is None or int(counts.sum()) == 0:
         return None
-    bits = torch.full(
-        (len(codes),), float(SIDE_BITS * sum(v[0].numel() for v in codes.side.values())), dtype=torch.float64
-    )
+    bits = _besides(codec.spec, codes)
     used = codes.quantizers().tolist()
     for i in range(len(codes)):
-        grid = codec.spec.grid(tuple(codes.sizes[i].tolist()))
+        one = codes[i]
+        grid = codec.spec.grid(tuple(one.sizes[0].tolist())) if one.lengths is None else one.lengths.tolist()
         for q in range(used[i]):
             cost = -smoothed(counts[q, : codec.spec.codebook_sizes[q]]).log2()
             index = codes.indices[(i, q, *(slice(n) for n in grid))]

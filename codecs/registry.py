@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import os
 import re
 import warnings
 import weakref
@@ -15,6 +16,7 @@ from typing import Any
 
 import torch
 
+from . import storage
 from .base import BitstreamError, Codec, LatentCodec, Modality
 
 ENTRY_POINTS = "tokenloom.codecs"
@@ -138,32 +140,42 @@ def find_checkpoint(source: str) -> Path:
     )
 
 
-def save(codec: Codec, folder: str | Path, *, half: bool = False, **extra: Any) -> None:
-    """Write `model.safetensors` and `config.yaml`, atomically each; `half` stores float16."""
+def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
+    """Write `model.safetensors` and `config.yaml`; OSError where they cannot be written.
+
+    store  float32, float16 or int8 (see storage.py)
+
+    Both are complete on disk before the first takes its place, so that a full disk or a kill leaves what was there.
+    A kill between the two renames leaves new weights beside the old config, which describes them as well
+    unless the folder held another architecture.
+    """
     import yaml
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in codec.state_dict().items()}
-    if half:
-        state = {k: _halved(v) if v.is_floating_point() else v for k, v in state.items()}
+    state = storage.stored(state, store, dict(codec.named_parameters()))
     clone = build(codec.name, **codec.config)
-    fill(clone, state, folder)
-    temporary = folder / "model.safetensors.part"
-    save_file(state, temporary)
-    temporary.replace(folder / "model.safetensors")
+    fill(clone, storage.restored(state), folder)
     config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex(), **extra}
-    temporary = folder / "config.yaml.part"
     config = json.loads(json.dumps(config))  # plain, and nothing shared, which YAML would write as an alias
-    temporary.write_text(yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8")
-    temporary.replace(folder / "config.yaml")
-
-
-def _halved(value: torch.Tensor) -> torch.Tensor:
-    """As float16, unless that would turn a number into infinity."""
-    half = value.half()
-    return half if torch.isfinite(half).all() else value
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    parts = {"model.safetensors": to_bytes(state), "config.yaml": text.encode("utf-8")}
+    try:
+        for name, content in parts.items():
+            with (folder / f"{name}.part").open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+        for name in parts:
+            (folder / f"{name}.part").replace(folder / name)
+    except OSError as error:
+        for name in parts:
+            (folder / f"{name}.part").unlink(missing_ok=True)
+        raise OSError(
+            f"the codec could not be written to {folder}: {error.strerror}; what was there is whole"
+        ) from error
 
 
 def _load_folder(folder: Path) -> Codec:
@@ -178,7 +190,7 @@ def _load_folder(folder: Path) -> Codec:
     if not weights.is_file():
         raise FileNotFoundError(f"{folder} holds no model.safetensors")
     try:
-        state = load_file(weights)
+        state = storage.restored(load_file(weights))
     except Exception as error:  # safetensors raises its own untyped error on damaged files
         raise ValueError(f"{weights} is damaged: {str(error).splitlines()[0]}") from error
     fill(codec, state, folder)

@@ -151,6 +151,10 @@ def _lengths(given: Codes, codec: Codec) -> None:
         raise ValueError(
             f"{codec.name}: lengths span {int(lengths.min())} to {int(lengths.max())} of {width} positions"
         )
+    for size, length in zip(given.sizes.tolist(), lengths.tolist(), strict=True):
+        span = codec.span(tuple(size))
+        if span and not span[0] <= length <= span[1]:
+            raise ValueError(f"{codec.name} codes a signal of {size} in {span[0]} to {span[1]} tokens, not {length}")
 
 
 def _side(given: Codes, codec: Codec) -> None:

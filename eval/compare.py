@@ -11,7 +11,8 @@ from typing import Any
 from tokenloom.codecs.base import Modality
 from tokenloom.data import Item, Source
 
-from . import bd, exhibits, plots, report, takeaways
+from . import adaptive, bd, exhibits, plots, report, takeaways
+from .adaptive import Adaptive
 from .contestants import Contestant, Draw, field_of
 from .figures import Figures
 from .measurement import Protocol
@@ -31,6 +32,7 @@ def compare(
     rate: float | Mapping[str, float] | None = None,
     seed: int = 0,
     protocols: Sequence[str] = DEFAULT,
+    targets: Sequence[str] | None = None,
     title: str | None = None,
     strict: bool = False,
 ) -> Results:
@@ -42,6 +44,8 @@ def compare(
     rate         of the exhibits: a number, or {"bits_per_pixel": …, "kbps": …};
                  None: what the first learned codec needs at its default setting
     protocols    names of protocols.PROTOCOLS, at most one a modality
+    targets      of "psnr" and "slope": each is shown beside the fixed settings of the image codecs, at equal
+                 mean tokens; None: both for codecs whose number of tokens is free; (): none
     strict       refuse a broken item of the data instead of counting it
 
     Writes results.json, results.csv, plots/, exhibits/ and report.html to `out`. Ctrl-C ends the
@@ -51,6 +55,7 @@ def compare(
     contestants = field_of(list(codec_names))
     chosen = _protocols(protocols, contestants)
     anchors = _anchors(anchor, contestants)
+    targets = adaptive.check(targets)
     rates = exhibits.rates(rate, {c.modality for c in contestants})
     results = Results(Path(out), title or source.name or "data")
     results.protocols = {p.name: p.describe() for p in chosen.values()}
@@ -58,10 +63,13 @@ def compare(
     draw = Draw(source, {c.modality for c in contestants}, items, seed, strict)
     start = time.perf_counter()
     with _progress(len(draw)) as advance:
-        figures, kept = _gather(draw, contestants, chosen, results, advance)
+        curves = {c.label: Adaptive(c, names) for c in contestants if (names := adaptive.wanted(c, targets))}
+        figures, kept = _gather(draw, contestants, chosen, results, advance, curves)
         _refuse_nothing(results, contestants)
         results.skipped = draw.skipped
         results.records = [f.record(results.title) for f in figures]
+        for record in results.records:
+            record["targets"] = curves[record["codec"]].at(record["setting"]) if record["codec"] in curves else {}
         try:
             if not results.interrupted:
                 advance(0, "pictures and sound at equal rates")
@@ -75,6 +83,8 @@ def compare(
     given = {str(m): value for m, value in rates.items()}
     results.environment = environment(seed=seed, seconds=seconds, anchors=[*anchors.values()], rates=given)
     results.environment |= {"definitions": {"rates": RATES, "tokens": TOKENS, "BD-rate": bd.PROTOCOL}}
+    if curves:
+        results.environment["definitions"]["targets"] = adaptive.DEFINITION
     results.takeaways = takeaways.takeaways(results)
     results.write()
     plots.write(results)
@@ -91,7 +101,7 @@ def main(cfg: Any) -> Results:
 
     plain = OmegaConf.to_container(cfg, resolve=True)
     source, title, strict = open_data(plain["data"])
-    keys = ("anchor", "items", "rate", "seed", "protocols")
+    keys = ("anchor", "items", "rate", "seed", "protocols", "targets")
     results = compare(
         plain["codecs"], source, plain["out"], title=title, strict=strict, **{key: plain[key] for key in keys}
     )
@@ -119,7 +129,12 @@ def open_data(settings: dict[str, Any]) -> tuple[Source, str, bool]:
 
 
 def _gather(
-    draw: Draw, contestants: list[Contestant], chosen: dict[Modality, Protocol], results: Results, advance: Any
+    draw: Draw,
+    contestants: list[Contestant],
+    chosen: dict[Modality, Protocol],
+    results: Results,
+    advance: Any,
+    curves: dict[str, Adaptive],
 ) -> tuple[list[Figures], list[Item]]:
     """Every item through every codec and setting; keeps the first few items for the exhibits.
 
@@ -147,8 +162,11 @@ def _gather(
                 advance(0, f"{f.contestant.label}{'' if f.setting is None else f' at {f.setting}'}")
                 outcomes.append(f.attempt(item))
                 advance(1 / len(trials))
+            drawn = {c.label: curves[c.label].attempt(item) for c in mine if c.label in curves}
             for f, outcome in zip(trials, outcomes, strict=True):
                 f.add(outcome)
+            for label, curve in drawn.items():
+                curves[label].add(curve)
             if sum(other.modality is item.modality for other in kept) < exhibits.MOST[item.modality]:
                 kept.append(item)
             results.seen += 1

@@ -27,7 +27,7 @@ def main(cfg: Any) -> Results:
     if len(plain["codecs"]) != 1:
         raise ValueError(f"evaluate takes one codec, not {len(plain['codecs'])}; compare takes several")
     source, title, strict = open_data(plain["data"])
-    keys = ("items", "rate", "seed", "protocols")
+    keys = ("items", "rate", "seed", "protocols", "targets")
     arguments = {key: plain[key] for key in keys}
     results = evaluate(plain["codecs"][0], source, plain["out"], title=title, strict=strict, **arguments)
     console = Console()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
+from . import adaptive
 from .results import Results, shown
 from .tables import measured
 
@@ -33,7 +34,43 @@ def write(results: Results) -> list[str]:
             stems.append(f"{modality}-{metric}")
             for suffix in ("png", "svg"):
                 figure.savefig(folder / f"{stems[-1]}.{suffix}", dpi=160)
+    write_targets(results)
     return stems
+
+
+def write_targets(results: Results) -> None:
+    """A plot for every codec that was tried with targets: mean and 10th percentile over mean tokens."""
+    for codec, records in adaptive.tried(results).items():
+        figure = draw_targets([r["targets"] for r in records])
+        folder = results.folder / "plots"
+        folder.mkdir(parents=True, exist_ok=True)
+        for suffix in ("png", "svg"):
+            figure.savefig(folder / f"{adaptive.stem(codec)}.{suffix}", dpi=160)
+
+
+def draw_targets(found: list[dict[str, Any]]) -> Figure:
+    """Two panels, the mean PSNR and its 10th percentile; one curve a way to share tokens out."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 3.2), layout="constrained")
+    panels = figure.subplots(1, 2, sharex=True)
+    for axes, (key, title) in zip(panels, (("mean", "mean"), ("p10", "10th percentile")), strict=True):
+        for i, name in enumerate(found[0]):
+            points = [(f[name]["tokens"], f[name]["psnr"][key]) for f in found if f[name]["psnr"][key] is not None]
+            if points:
+                axes.plot(
+                    *zip(*points, strict=True), color=COLORS[i], marker=MARKERS[i], ms=4, lw=1.4,
+                    ls="--" if name == "fixed" else "-", label=adaptive.LABELS[name],
+                )  # fmt: skip
+        axes.set_xscale("log", base=2)
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.set_xlabel("mean tokens per picture")
+        axes.set_ylabel(f"PSNR / dB, {title}")
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    if panels[0].lines:
+        panels[0].legend(frameon=False, fontsize=8)
+    return figure
 
 
 def draw(results: Results, modality: str, metric: str, kind: str = "coded") -> Figure:

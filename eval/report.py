@@ -15,7 +15,7 @@ from PIL import Image
 from tokenloom.codecs import media
 from tokenloom.codecs.base import Modality
 
-from . import sounds
+from . import adaptive, sounds
 from .plots import colors
 from .results import KINDS, Results, columns, shown
 from .tables import DECIMALS, measured, number, problems
@@ -48,6 +48,7 @@ def write(results: Results) -> Path:
         bd=[_bd_table(results, m) for m in modalities if m != "text"],
         speeds=[s for m in modalities if (s := _speeds(results, m))],
         problems=problems(results),
+        targets=_targets(results),
         static=[_static_plot(results, m) for m in modalities if m != "text"],
     )
     temporary = results.report.with_suffix(".part")
@@ -92,15 +93,20 @@ def _finite(value: float | None) -> float | None:
 
 def _static_plot(results: Results, modality: str) -> str:
     """The first plot as inline SVG, for readers without scripts."""
-    import jinja2
-
     for metric in measured(results, modality):
         path = results.folder / "plots" / f"{modality}-{metric}.svg"
         if path.is_file():
-            svg = path.read_text(encoding="utf-8")
-            svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-            return jinja2.utils.markupsafe.Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg))
+            return _inline(path)
     return ""
+
+
+def _inline(path: Path) -> str:
+    """An SVG file as markup within the page."""
+    import jinja2
+
+    svg = path.read_text(encoding="utf-8")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return jinja2.utils.markupsafe.Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg))
 
 
 # -- exhibits ----------------------------------------------------------------------------------
@@ -241,6 +247,17 @@ def _plain(value: float | None, decimals: int) -> dict[str, Any]:
 
 def _percent(value: float | None) -> dict[str, Any]:
     return _cell("–" if value is None else f"{value * 100:.1f} %", value)
+
+
+def _targets(results: Results) -> list[dict[str, Any]]:
+    """One table and plot a codec that was tried with targets."""
+    tables = []
+    for codec, records in adaptive.tried(results).items():
+        plot = results.folder / "plots" / f"{adaptive.stem(codec)}.svg"
+        labels = [adaptive.LABELS[name] for name in records[0]["targets"]]
+        rows = [adaptive.row(record) for record in records]
+        tables.append({"codec": codec, "labels": labels, "rows": rows, "plot": _inline(plot) if plot.is_file() else ""})
+    return tables
 
 
 def _bd_table(results: Results, modality: str) -> dict[str, Any]:

@@ -110,6 +110,10 @@ def columns(record: dict[str, Any]) -> dict[str, Any]:
     row["usage"] = math.fsum(q["usage"] for q in used) / len(used) if used else None
     row["perplexity"] = math.fsum(q["perplexity"] for q in used) / len(used) if used else None
     row["idempotence"] = shown(record["idempotence"])
+    for name, found in record["targets"].items():
+        key = f"target_{name}"
+        row |= {f"{key}_value": found["value"], f"{key}_tokens": found["tokens"]}
+        row |= _spread(f"{key}_psnr", found["psnr"]) | {f"{key}_psnr_p10": found["psnr"]["p10"]}
     return row | {f"time_{key}": value for key, value in record["time"].items()}
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from . import adaptive
 from .results import Results, shown
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
 DECIMALS = {"psnr": 2, "si_sdr": 2, "ssim": 4, "ms_ssim": 4}
 
@@ -38,8 +40,28 @@ def show(results: Results, console: Console) -> None:
                 previous = record["codec"]
             table.add_row(*map(escape, _row(record, metrics)))
         console.print(table)
+    for records in adaptive.tried(results).values():
+        console.print(_targets(records))
     for reason in problems(results):
         console.print(reason, style="yellow", markup=False, highlight=False)
+
+
+def _targets(records: list[dict[str, Any]]) -> Table:
+    """PSNR, mean and 10th percentile, of every way to share out the tokens of a fixed setting."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    table = Table(title=escape(f"{records[0]['codec']}: PSNR dB at equal mean tokens, mean / 10th percentile"))
+    table.add_column("setting", justify="right")
+    for name in records[0]["targets"]:
+        table.add_column(adaptive.LABELS[name], justify="right")
+    for record in records:
+        cells = []
+        for found in record["targets"].values():
+            mean, tenth = (found["psnr"][key] for key in ("mean", "p10"))
+            cells.append("–" if None in (mean, tenth) else f"{mean:.2f} / {tenth:.2f}")
+        table.add_row(escape(f"{record['setting_name']} {record['setting']}"), *cells)
+    return table
 
 
 def measured(results: Results, modality: str) -> list[str]:

@@ -24,6 +24,10 @@ TINY = {
     "image/fsq": {"levels": [8, 5, 4], **NETWORK},
     "image/bsq": {"bits": 8, "codebooks": 2, **NETWORK},
     "image/rvq": {"codebook_size": 32, "dim": 8, "quantizers": 3, **NETWORK},
+    "image/ntc": {
+        "channels": 68, "widths": [8, 8, 8], "depths": [1, 0, 0], "decoder_depths": [1, 0, 0], "context": 8,
+    },
+    "image/flex": {"levels": [8, 5, 4], "tokens": 8, "tile": 48, "patch": 16, "width": 64, "depths": [1, 1]},
     "audio/rvq": {
         "sample_rate": 8000, "ratios": [4, 2], "filters": 4, "dim": 8, "codebook_size": 32, "quantizers": 3,
     },
@@ -74,6 +78,11 @@ def tiny(name: str) -> Codec:
 @torch.no_grad()
 def _liven(codec: LatentCodec) -> None:
     """Give each latent channel mean 0 and spread 1, and each residual codebook half the spread of the one before."""
+    if codec.starts_on:
+        codec.start(torch.cat([structured(codec, (48, 48), seed) for seed in range(40)]))
+        for silent in (p for p in codec.parameters() if p.ndim > 1 and not p.any()):
+            silent.normal_(std=0.02)
+        return
     x = structured(codec, (64, 64) if codec.spec.modality is Modality.IMAGE else (2048,))
     latents = codec.analyse(x).transpose(0, 1).flatten(1)
     last = [m for m in codec.encoder.modules() if isinstance(m, torch.nn.Conv1d | torch.nn.Conv2d)][-1]

@@ -116,6 +116,8 @@ def test_resealed_damage_decodes_or_is_refused(codec):
 
 
 def test_resealed_damage_of_range_coded_payloads(learned):
+    if learned.context is not None:
+        pytest.skip("its payloads are coded under a context model, which the test above damages")
     codec = counted(learned)
     (data,) = codec.compress(structured(codec, (64, 64) if codec.spec.modality is Modality.IMAGE else (640,)))
     mode = bitstream.HEAD + 2 + codec.spec.ordered  # two sizes of one byte, or one of two
@@ -263,6 +265,8 @@ def test_packed_payload_is_within_32_bits(learned):
 
 
 def test_range_coding_is_exact_and_shorter_where_codes_are_skewed(learned):
+    if learned.context is not None:
+        pytest.skip("its payloads are coded under a context model")
     codec = counted(learned)
     x = structured(codec, (64, 64) if codec.spec.modality is Modality.IMAGE else (4000,))
     codes = codec.encode(x)
@@ -273,7 +277,7 @@ def test_range_coding_is_exact_and_shorter_where_codes_are_skewed(learned):
     entropy = rate.entropy(codec, codes).item()
     assert entropy - 64 <= 8 * len(data) <= 1.01 * entropy + 32 * 8 + 64
     rare = Codes(torch.zeros_like(codes.indices) + (codec.counts[:, : codec.spec.codebook_sizes[0]].argmin(1))
-                 .reshape(1, -1, *[1] * (codes.indices.ndim - 2)), codes.sizes)  # fmt: skip
+                 .reshape(1, -1, *[1] * (codes.indices.ndim - 2)), codes.sizes, codes.lengths)  # fmt: skip
     (unlikely,) = bitstream.write(codec, rare)
     assert len(unlikely) <= len(packed) + 1  # codes that the counts do not expect are packed
     assert torch.equal(bitstream.read(codec, [unlikely]).indices, rare.indices)

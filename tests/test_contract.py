@@ -52,9 +52,9 @@ def test_spec_is_whole(codec):
     assert spec.codebook_sizes and all(2 <= n <= 2**14 or spec.modality is Modality.TEXT for n in spec.codebook_sizes)
     assert spec.channels == {Modality.TEXT: 0, Modality.IMAGE: 3}.get(spec.modality, spec.channels)
     assert (spec.sample_rate is not None) == (spec.modality is Modality.AUDIO)
-    assert len(spec.stride) == (
-        0 if not isinstance(codec, LatentCodec) else 2 if spec.modality is Modality.IMAGE else 1
-    )
+    axes = 2 if spec.modality is Modality.IMAGE else 1
+    one_dimensional = not isinstance(codec, LatentCodec) or codec.span((1,) * axes) is not None
+    assert len(spec.stride) == (0 if one_dimensional else axes)
     assert not codec.training
 
 
@@ -166,6 +166,8 @@ def test_nominal_is_positions_times_bits(learned):
     codes = learned.encode(structured(learned, MIDDLE[learned.spec.modality]))
     cells = math.prod(codes.indices.shape[2:])
     wanted = sum(cells * math.log2(n) for n in learned.spec.codebook_sizes)
+    wanted += sum(rate.SIDE_BITS * value[0].numel() for value in codes.side.values())
+    wanted += 0 if codes.lengths is None else 8  # below 128 tokens, their number takes a byte
     assert rate.nominal(learned.spec, codes).item() == pytest.approx(wanted)
     assert rate.tokens(learned.spec, codes).item() == cells * len(learned.spec.codebook_sizes)
     assert rate.entropy(learned, codes) is None
@@ -242,7 +244,7 @@ def test_targets_are_met_by_each_item(codec):
         for i in range(2):
             one = x[i : i + 1]
             got = own(codes, i)
-            if codec.spec.ordered:
+            if codec.spec.ordered and codec.spec.stride:
                 got = Codes(got.indices[:, : int(got.quantizers()[0])], got.sizes)
             used = next(k for k, s in enumerate(values) if equal_codes(codec.encode(one, s), got))
             reached = figure(codec, one, codec.encode(one, values[used]), kind)
@@ -287,11 +289,17 @@ def test_total_codecs_decode_anything_in_range(codec):
         if codec.spec.stride:
             size = [int(torch.randint(1, 20, (), generator=generator)) for _ in codec.spec.stride]
             grid, lengths = codec.spec.grid(tuple(size)), None
+        elif codec.spec.modality is Modality.IMAGE:
+            size = [int(torch.randint(1, 100, (), generator=generator)) for _ in range(2)]
+            low, high = codec.span(tuple(size))
+            grid = (int(torch.randint(low, high + 1, (), generator=generator)),)
+            lengths = torch.tensor(grid)
         else:
             count = trial % 30
             grid, size, lengths = (count,), [4 * count], torch.tensor([count])
         rows = [torch.randint(n, (1, 1, *grid), generator=generator) for n in codec.spec.codebook_sizes]
-        codes = Codes(torch.cat(rows, 1), torch.tensor([size]), lengths)
+        side = codec.encode(structured(codec, tuple(size))).side if codec.side_shapes(tuple(size)) else {}
+        codes = Codes(torch.cat(rows, 1), torch.tensor([size]), lengths, side)
         y = codec.decode(codes)
         assert isinstance(y[0], str) if isinstance(y, list) else (list(y.shape[2:]) == size and torch.isfinite(y).all())
         assert isinstance(codec.decompress(bitstream.write(codec, codes)), list | torch.Tensor)
@@ -299,8 +307,9 @@ def test_total_codecs_decode_anything_in_range(codec):
 
 def test_prefixes_decode(codec):
     if not codec.spec.ordered:
-        assert codec.spec.modality is not Modality.IMAGE or codec.settings.values == (None,) or not codec.spec.stride
         pytest.skip("its codes have no order")
+    if not codec.spec.stride:
+        pytest.skip("its tokens have an order, its one quantizer has none: see test_flex.py")
     x = signals(codec, MIDDLE[codec.spec.modality])
     full = codec.encode(x)
     for count in codec.settings.values:
@@ -334,6 +343,8 @@ def test_embed_is_what_decode_uses(learned):
 
 def test_learned_codes_are_local(learned):
     """Far from a change nothing changes: a finite receptive field, and for audio none into the past."""
+    if not learned.spec.stride:
+        pytest.skip("a one-dimensional token sees a whole tile")
     audio = learned.spec.modality is Modality.AUDIO
     x = structured(learned, (1600,) if audio else (160, 24))
     other = x.clone()
@@ -351,4 +362,5 @@ def test_learned_codes_are_local(learned):
 def test_codes_that_vary(learned):
     """The other tests mean something only where codes differ."""
     codes = learned.encode(structured(learned, LARGE[learned.spec.modality]))
-    assert all(len(row.unique()) > 4 for row in codes.indices[0])
+    rows = codes.indices[0] if learned.context is None else codes.indices[0, :1]  # high frequencies are mostly 0
+    assert all(len(row.unique()) > 4 for row in rows)

@@ -86,6 +86,18 @@ class Decoder(nn.Sequential):
         super().__init__(*layers)
 
 
+def receptive_field(encoder: nn.Module) -> int:
+    """Side in pixels of the window that one output of stacked convolutions depends on."""
+    pixels, jump = 1, 1
+    for layer in encoder.modules():
+        if isinstance(layer, nn.PixelUnshuffle):
+            pixels, jump = layer.downscale_factor, layer.downscale_factor
+        elif isinstance(layer, nn.Conv2d):
+            pixels += (layer.kernel_size[0] - 1) * jump
+            jump *= layer.stride[0]
+    return pixels
+
+
 class Autoencoder(LatentCodec):
     """An image codec: local encoder, any quantizer, local decoder.
 
@@ -115,14 +127,7 @@ class Autoencoder(LatentCodec):
     @property
     def receptive_field(self) -> int:
         """Side in pixels of the window that one code depends on."""
-        pixels, jump = 1, 1
-        for layer in self.encoder.modules():
-            if isinstance(layer, nn.PixelUnshuffle):
-                pixels, jump = layer.downscale_factor, layer.downscale_factor
-            elif isinstance(layer, nn.Conv2d):
-                pixels += (layer.kernel_size[0] - 1) * jump
-                jump *= layer.stride[0]
-        return pixels
+        return receptive_field(self.encoder)
 
     def analyse(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, dim, *grid); edges replicated up to the stride."""

@@ -1,0 +1,248 @@
+"""A context model: the probability of each code given those already coded, the same on every machine.
+
+Channels are coded in groups, coarse to fine, and the positions of a group in passes: the first group
+in the seven passes of Adam7 (W3C PNG specification, 8.2), the others in the two of a checkerboard (He
+et al., arXiv 2103.15306). One pass is one evaluation of a small network for all its codes, so coding
+takes a dozen evaluations whatever the size. A code is an integer around 0 whose probability is that of
+a discretised logistic distribution with predicted mean and scale.
+
+Range coding needs the same probabilities, to the last bit, where a file is written and where it is
+read, and floating-point sums differ between machines. Outside training the network therefore runs on
+integers (Ballé et al., "Integer networks for data compression", 2019), held in float64: every sum stays
+below 2^53, hence exact in any order.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from functools import cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+ADAM7 = ((0, 0, 8, 8, 8), (0, 4, 8, 8, 4), (4, 0, 8, 4, 4), (0, 2, 4, 4, 2), (2, 0, 4, 2, 2), (0, 1, 2, 2, 1),
+         (1, 0, 2, 1, 1))  # fmt: skip
+"""Of each pass: first row and column, distance of rows and columns, and how far away its known neighbours are."""
+FRACTION = 8
+"""Bits after the binary point of activations."""
+WEIGHT_FRACTION = 12
+"""The same of weights."""
+SCALES, SCALES_PER_OCTAVE, SMALLEST_SCALE = 44, 4, -4
+"""Scales of the distribution: 2^(−4 + i/4), i below 44."""
+MEANS = 8
+"""Means are multiples of 1/8."""
+LIMIT = 2.0**20
+"""Of activations as integers: 4,096 in real terms; with weights below 16 a sum of 2^17 terms stays exact."""
+PLANES = 4
+"""Inputs beside the codes: inside the picture, already known, quality, distance of the known neighbours."""
+MAX_BOUND = 160
+"""Largest magnitude of a code."""
+CHUNK = 2**17
+"""Codes whose probabilities are laid out at once."""
+
+Coder = Callable[[np.ndarray, slice, np.ndarray], np.ndarray]
+"""(probabilities (n, entries), channels, mask (height, width) of the positions) → n symbols from 0 on, channel by
+channel."""
+
+
+class Predictor(nn.Module):
+    """Known codes and planes → mean and log2 of the scale for `out` channels, at every position.
+
+    direct  whether the inputs also act on the outputs linearly: the mean of a block is mostly its neighbours'
+    """
+
+    def __init__(self, known: int, out: int, width: int, kernel: int, direct: bool) -> None:
+        super().__init__()
+        self.out = out
+        self.first = nn.Conv2d(known + PLANES, width, kernel, padding=kernel // 2)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        self.last = nn.Conv2d(width, 2 * out, 1)
+        self.direct = nn.Conv2d(known + PLANES, 2 * out, kernel, bias=False) if direct else None
+        for parameter in (self.last.weight, self.last.bias, *(self.direct.parameters() if direct else ())):
+            nn.init.zeros_(parameter)
+
+    def forward(
+        self, x: Float[Tensor, "batch known height width"], dilation: int
+    ) -> Float[Tensor, "batch params height width"]:
+        """In floating point, for training."""
+        hidden = F.relu(_conv(x, self.first.weight, self.first.bias, dilation))
+        out = self.last(F.relu(self.second(hidden)))
+        return out if self.direct is None else out + _conv(x, self.direct.weight, None, dilation)
+
+    def exact(self, x: Tensor, dilation: int) -> Tensor:
+        """The same on integers: inputs and outputs in units of 2^−FRACTION, float64."""
+        hidden = _rectified(_conv(x, *_integers(self.first), dilation))
+        hidden = _rectified(_conv(hidden, *_integers(self.second), 1))
+        total = _conv(hidden, *_integers(self.last), 1)
+        if self.direct is not None:
+            total = total + _conv(x, *_integers(self.direct), dilation)
+        return torch.floor(total * 2.0**-WEIGHT_FRACTION + 0.5)
+
+
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
+    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2 * dilation, dilation=dilation)
+
+
+def _integers(layer: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
+    """Weights and biases as integers in float64, bounded so that no sum leaves 2^53."""
+    weight = layer.weight.detach().cpu().double().clamp(-16, 16)
+    if layer.bias is None:
+        return torch.round(weight * 2**WEIGHT_FRACTION), None
+    bias = layer.bias.detach().cpu().double().clamp(-4096, 4096)
+    return torch.round(weight * 2**WEIGHT_FRACTION), torch.round(bias * 2 ** (WEIGHT_FRACTION + FRACTION))
+
+
+def _rectified(total: Tensor) -> Tensor:
+    return torch.floor(total * 2.0**-WEIGHT_FRACTION + 0.5).clamp(0, LIMIT)
+
+
+class ContextModel(nn.Module):
+    """bounds  the largest magnitude of the codes of each channel: 2 · bound + 1 entries
+    groups  channels of each group, coded one after the other; width  hidden channels
+    """
+
+    def __init__(self, bounds: tuple[int, ...], groups: list[int], width: int) -> None:
+        super().__init__()
+        self.bounds = tuple(bounds)
+        ends = np.cumsum(groups).tolist()
+        if ends[-1] != len(bounds) or any(len({*bounds[e - g : e]}) != 1 for g, e in zip(groups, ends, strict=True)):
+            raise ValueError(f"groups {groups} do not split the {len(bounds)} channels into ones of equal bounds")
+        self.slices = [slice(end - size, end) for size, end in zip(groups, ends, strict=True)]
+        self.predictors = nn.ModuleList(
+            Predictor(s.stop, s.stop - s.start, width, 3 if i else 5, direct=i == 0) for i, s in enumerate(self.slices)
+        )
+        self.register_buffer("gain", torch.tensor([2.0 ** -max(0, b.bit_length() - 3) for b in bounds])[:, None, None],
+                             persistent=False)  # fmt: skip
+
+    @property
+    def least_bits(self) -> float:
+        """Below this many bits a position no stream can be: every code at its most probable."""
+        return -len(self.bounds) * math.log2(_table().max())
+
+    # -- training -----------------------------------------------------------------------------
+
+    def bits(self, noisy: Tensor, codes: Tensor, quality: Tensor) -> Tensor:
+        """Bits of each item, differentiable; (batch,).
+
+        noisy    codes before rounding plus uniform noise, at which densities are taken
+                 (Ballé et al., arXiv 1611.01704, section 3)
+        codes    rounded, (batch, channels, height, width), with straight-through gradients
+        quality  (batch,), from about −2 to 2
+        """
+        total = noisy.new_zeros(len(noisy))
+        scaled = codes * self.gain
+        for group, channels in enumerate(self.slices):
+            for mask, before, distance in _passes(group, *codes.shape[-2:]):
+                known, mask = (torch.from_numpy(m).to(codes.device) for m in (before, mask))
+                inputs = self._inputs(scaled, channels, known.to(codes.dtype), quality[:, None, None, None], distance)
+                mean, scale = self.predictors[group](inputs, distance)[..., mask].float().chunk(2, 1)
+                total = total - _log2_probability(noisy[:, channels][..., mask], mean, scale).sum((1, 2))
+        return total
+
+    def _inputs(
+        self, scaled: Tensor, channels: slice, known: Tensor, quality: Tensor | float, distance: int, one: float = 1.0
+    ) -> Tensor:
+        """Codes of earlier groups, those of this group where they are known, and the planes."""
+        plane = torch.full_like(scaled[:, :1], one)
+        current = scaled[:, channels] * known
+        planes = [plane, plane * known, plane * quality, plane * math.log2(distance)]
+        return torch.cat([scaled[:, : channels.start], current, *planes], 1)
+
+    # -- coding -------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def code(self, grid: tuple[int, int], quality: float, coder: Coder) -> np.ndarray:
+        """Walk over all codes in order; `coder` is told the probabilities and gives the symbols.
+
+        quality  a multiple of 2^−FRACTION
+        Returns integers (channels, height, width) around 0.
+        """
+        codes = torch.zeros(1, len(self.bounds), *grid, dtype=torch.float64)
+        one = 2.0**FRACTION
+        gain = self.gain.double().cpu() * one
+        for group, channels in enumerate(self.slices):
+            bound = self.bounds[channels.start]
+            for mask, before, distance in _passes(group, *grid):
+                if not mask.any():
+                    continue
+                known = torch.from_numpy(before).double()
+                inputs = self._inputs(codes * gain, channels, known, quality, distance, one)
+                params = self.predictors[group].exact(inputs, distance)[0, :, torch.from_numpy(mask)].numpy()
+                where = torch.from_numpy(mask)
+                for p, first, last in _distributions(params, bound):
+                    part = slice(channels.start + first, channels.start + last)
+                    symbols = coder(p, part, mask).reshape(last - first, -1) - bound
+                    codes[0, part, where] = torch.from_numpy(symbols.astype(np.float64))
+        return codes[0].numpy().astype(np.int64)
+
+
+def _passes(group: int, height: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+    """Of each pass: the positions it codes, those of this group known before it, the distance of neighbours."""
+    known = np.zeros((height, width), dtype=bool)
+    if group == 0:
+        for row, column, rows, columns, distance in ADAM7:
+            mask = np.zeros_like(known)
+            mask[row::rows, column::columns] = True
+            yield mask, known.copy(), distance
+            known |= mask
+        return
+    parity = np.add.outer(np.arange(height), np.arange(width)) % 2 == 1
+    yield ~parity, known, 1
+    yield parity, ~parity, 1
+
+
+def _log2_probability(x: Tensor, mean: Tensor, log2_scale: Tensor) -> Tensor:
+    """Of the interval x ± ½ under a logistic distribution; never below 2^−30."""
+    scale = torch.exp2(-log2_scale.clamp(SMALLEST_SCALE, SMALLEST_SCALE + (SCALES - 1) / SCALES_PER_OCTAVE))
+    away = (x - mean).abs()
+    return torch.log2(torch.sigmoid((0.5 - away) * scale) - torch.sigmoid((-0.5 - away) * scale) + 2.0**-30)
+
+
+def _distributions(params: np.ndarray, bound: int) -> Iterator[tuple[np.ndarray, int, int]]:
+    """Integer means and log2 scales (2 · channels, n) → probabilities (m · n, entries) of m channels at a time.
+
+    With the first of the channels and the one after the last.
+    """
+    mean, log2_scale = np.split(params, 2)
+    channels, positions = mean.shape
+    mean = np.floor(mean * (MEANS / 2**FRACTION) + 0.5)
+    whole = np.floor(mean / MEANS + 0.5)
+    fraction = (mean - whole * MEANS).astype(np.int64) + MEANS // 2
+    whole = whole.clip(-bound, bound).astype(np.int64)
+    scale = np.floor((log2_scale / 2**FRACTION - SMALLEST_SCALE) * SCALES_PER_OCTAVE + 0.5)
+    scale = scale.clip(0, SCALES - 1).astype(np.int64)
+    table = _table()
+    symbols = np.arange(-bound, bound + 1) + table.shape[2] // 2
+    step = max(1, CHUNK // positions)
+    for first in range(0, channels, step):
+        part = slice(first, first + step)
+        offset = symbols - whole[part].reshape(-1, 1)
+        p = table[scale[part].reshape(-1, 1), fraction[part].reshape(-1, 1), offset]
+        yield p, first, min(first + step, channels)
+
+
+@cache
+def _table() -> np.ndarray:
+    """Probability of each offset from the whole part of the mean: (scales, fractions, offsets), float64.
+
+    Sums, products, quotients and square roots alone, which IEEE 754 rounds alike everywhere; `exp` is not among them.
+    """
+    inverse = [2.0**-SMALLEST_SCALE]
+    while len(inverse) < SCALES:
+        inverse.append(inverse[-1] / math.sqrt(math.sqrt(2.0)))
+    scale = np.array(inverse)[:, None, None]
+    fractions = (np.arange(MEANS + 1) - MEANS // 2) / MEANS
+    away = np.abs(np.arange(-2 * MAX_BOUND, 2 * MAX_BOUND + 1) - fractions[:, None])
+    return _logistic((0.5 - away) * scale) - _logistic((-0.5 - away) * scale) + 2.0**-30
+
+
+def _logistic(x: np.ndarray) -> np.ndarray:
+    """1 / (1 + exp(−x)), with exp(−|x|) as (1 + |x| / 2^20)^(−2^20)."""
+    power = 1.0 / (1.0 + np.minimum(np.abs(x), 60.0) / 2.0**20)
+    for _ in range(20):
+        power = power * power
+    return np.where(x < 0, power / (1.0 + power), 1.0 / (1.0 + power))

@@ -1,0 +1,182 @@
+"""A transformer that turns an image tile into a few ordered tokens, and back: the network of `image/flex`.
+
+Learned registers attend to the patches of the tile and become its tokens (TiTok, Yu et al., arXiv
+2406.07550); learned patch queries attend to the tokens and become the tile. Both add to a linear map
+of the whole tile, which `start` sets to the principal components of the data.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from ..quantizers import Quantizer
+from .autoencoder import Block
+
+HEAD = 64
+"""Channels of one attention head."""
+THIN = 24
+"""Channels of a patch in the linear map of the whole."""
+
+GAIN = 4.0
+"""Scale of the first latents: pictures share most of what they are, and quantisation must not round the rest away."""
+SPREAD = 0.8
+"""Of a principal component before FSQ bounds it by ±1 (tanh)."""
+
+Tokens = Float[Tensor, "batch tokens width"]
+
+
+class Norm(nn.Module):
+    """Root-mean-square norm of each token (arXiv 1910.07467), in the precision of its input."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.ones(width))
+
+    def forward(self, x: Tokens) -> Tokens:
+        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square()
+        scale = torch.rsqrt(squares / x.shape[-1] + 1e-6)
+        return x * scale.to(x.dtype) * self.gain.to(x.dtype)
+
+
+class Attend(nn.Module):
+    """Queries attend to themselves and to a context, then pass a squared-ReLU MLP; pre-norm, residual."""
+
+    def __init__(self, width: int, expansion: int) -> None:
+        super().__init__()
+        self.norm = Norm(width)
+        self.query = nn.Linear(width, width, bias=False)
+        self.pair = nn.Linear(width, 2 * width, bias=False)
+        self.out = nn.Linear(width, width)
+        self.second_norm = Norm(width)
+        self.up = nn.Linear(width, expansion * width)
+        self.down = nn.Linear(expansion * width, width)
+        for last in (self.out, self.down):
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+
+    def forward(self, x: Tokens, context: Float[Tensor, "batch context width"]) -> Tokens:
+        normed = self.norm(x)
+        key, value = self.pair(torch.cat([normed, context.to(normed.dtype)], 1)).chunk(2, -1)
+        heads = [t.unflatten(-1, (-1, HEAD)).transpose(1, 2) for t in (self.query(normed), key, value)]
+        scores = (heads[0] * HEAD**-0.5) @ heads[1].transpose(-1, -2)
+        mixed = scores.softmax(-1) @ heads[2]  # on a CPU a third of the time of the fused kernel, backward included
+        x = x + self.out(mixed.transpose(1, 2).flatten(2))
+        return x + self.down(F.relu(self.up(self.second_norm(x))))
+
+
+class Encoder(nn.Module):
+    """(batch, 3, tile, tile) in [−1, 1] → latents (batch, dim, tokens)."""
+
+    def __init__(self, side: int, patch: int, width: int, depth: int, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.tokens = tokens
+        self.stem = nn.Sequential(
+            nn.PixelUnshuffle(patch // 2),
+            nn.Conv2d(3 * (patch // 2) ** 2, width // 2, 3, padding=1),
+            Block(width // 2),
+            nn.Conv2d(width // 2, width, 2, stride=2),
+        )
+        self.place = nn.Parameter(torch.randn(side**2, width) * 0.02)
+        self.thin = nn.Conv2d(3, THIN, patch, stride=patch)
+        self.whole = nn.Linear(THIN * side**2, dim * tokens)
+        nn.init.normal_(self.whole.weight, std=GAIN * (THIN * side**2) ** -0.5)
+        self.widen = nn.Linear(dim, width)
+        self.registers = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        self.blocks = nn.ModuleList(Attend(width, 2) for _ in range(depth))
+        self.context_norm, self.norm = Norm(width), Norm(width)
+        self.head = nn.Linear(width, dim)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim tokens"]:
+        patches = self.stem(x.contiguous(memory_format=torch.channels_last)).flatten(2).transpose(1, 2)
+        patches = patches + self.place.to(patches.dtype)
+        linear = self.whole(self.thin(x).flatten(1)).unflatten(1, (self.tokens, -1))
+        registers = self.widen(linear) + self.registers.to(linear.dtype)
+        context = self.context_norm(patches)
+        for block in self.blocks:
+            registers = block(registers, context)
+        return (linear + self.head(self.norm(registers))).transpose(1, 2)
+
+
+class Decoder(nn.Module):
+    """Latents (batch, dim, tokens), of which `kept` are known → (batch, 3, tile, tile) in about [−1, 1]."""
+
+    def __init__(self, side: int, patch: int, width: int, depth: int, tokens: int, dim: int) -> None:
+        super().__init__()
+        self.side = side
+        self.whole = nn.Linear((dim + 1) * tokens, THIN * side**2)
+        self.thick = nn.ConvTranspose2d(THIN, 3, patch, stride=patch)
+        self.widen = nn.Linear(THIN, width)
+        self.place = nn.Parameter(torch.randn(side**2, width) * 0.02)
+        self.token = nn.Linear(dim + 1, width)
+        self.rank = nn.Parameter(torch.randn(tokens, width) * 0.02)
+        self.blocks = nn.ModuleList(Attend(width, 2) for _ in range(depth))
+        self.context_norm, self.norm = Norm(width), Norm(width)
+        self.grow = nn.Linear(width, 2 * width)
+        self.refine = nn.Sequential(
+            Block(width // 2),
+            nn.Conv2d(width // 2, 3 * (patch // 2) ** 2, 3, padding=1),
+            nn.PixelShuffle(patch // 2),
+        )
+        nn.init.zeros_(self.refine[1].weight)
+        nn.init.zeros_(self.refine[1].bias)
+
+    def forward(
+        self, latents: Float[Tensor, "batch dim tokens"], kept: Bool[Tensor, "batch tokens"]
+    ) -> Float[Tensor, "batch 3 height width"]:
+        flag = kept.unsqueeze(-1).to(latents.dtype)
+        known = torch.cat([latents.transpose(1, 2) * flag, flag], -1)
+        linear = self.whole(known.flatten(1)).unflatten(1, (THIN, self.side, self.side))
+        x = self.widen(linear.flatten(2).transpose(1, 2))
+        x = x + self.place.to(x.dtype)
+        context = self.context_norm(self.token(known) + self.rank.to(x.dtype))
+        for block in self.blocks:
+            x = block(x, context)
+        x = self.grow(self.norm(x)).transpose(1, 2).unflatten(2, (self.side, self.side))
+        fine = self.refine(F.pixel_shuffle(x, 2).contiguous(memory_format=torch.channels_last))
+        return self.thick(linear) + fine
+
+
+@torch.no_grad()
+def start(encoder: Encoder, decoder: Decoder, quantizer: Quantizer, x: Tensor) -> None:
+    """Set the linear maps to the principal components of tiles (batch, 3, tile, tile) in [−1, 1].
+
+    Components of patches, then of all patches together, as many as the batch has; each is scaled to
+    a spread of SPREAD, and decoded with the gain that fits its quantised values best.
+    """
+    patch = encoder.thin.stride[0]
+    axes, _ = _components(F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2).flatten(0, 1), THIN)
+    for layer in (encoder.thin, decoder.thick):
+        layer.weight[: len(axes)] = axes.unflatten(1, (3, patch, patch))
+        layer.bias.zero_()
+    thin = encoder.thin(x).flatten(1)
+    mean = thin.mean(0)
+    axes, spread = _components(thin - mean, encoder.whole.out_features)
+    count = len(axes)
+    encoder.whole.weight[:count] = axes * (SPREAD / spread)[:, None]
+    encoder.whole.bias[:count] = -encoder.whole.weight[:count] @ mean
+    latents = encoder.whole(thin).unflatten(1, (encoder.tokens, -1)).transpose(1, 2)
+    quantised = quantizer.lookup(quantizer.search(latents)).transpose(1, 2).flatten(1)[:, :count]
+    latents = (thin - mean) @ axes.T
+    gain = (latents * quantised).sum(0) / quantised.square().sum(0).clamp_min(1e-6)
+    decoder.whole.weight.zero_()
+    columns = decoder.whole.weight.unflatten(1, (encoder.tokens, -1))[:, :, :-1].flatten(1)
+    columns[:, :count] = axes.T * gain
+    decoder.whole.weight.unflatten(1, (encoder.tokens, -1))[:, :, :-1] = columns.unflatten(1, (encoder.tokens, -1))
+    decoder.whole.bias.copy_(mean)
+
+
+def _components(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """Rows of one kind → their principal axes (components, channels), and the spread along each."""
+    count, channels = rows.shape
+    few = channels <= count
+    values, vectors = torch.linalg.eigh(rows.T @ rows if few else rows @ rows.T)
+    values, vectors = values.flip(0)[:most], vectors.flip(1)[:, :most]
+    good = values > 1e-6 * values[0].clamp_min(1e-12)
+    values, vectors = values[good], vectors[:, good]
+    axes = vectors.T if few else (rows.T @ vectors / values.sqrt()).T
+    return axes, (values / count).sqrt()
