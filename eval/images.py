@@ -10,13 +10,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tokenloom.codecs import media
+from tokenloom.codecs import media, perceptual
 
 from .measurement import Unmeasurable, cached_weights
 
 LUMA = (0.299, 0.587, 0.114)
 """ITU-R BT.601 weights of R, G and B."""
-LPIPS_TRUNKS = {"alex": "alexnet-owt-7be5be79.pth", "vgg": "vgg16-397923af.pth"}
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 
 
@@ -76,14 +75,12 @@ def lpips_missing(backbone: str) -> str | None:
     for package in ("lpips", "torchvision"):
         if find_spec(package) is None:
             return f"the package {package} is not installed"
-    return cached_weights(LPIPS_TRUNKS[backbone])
+    return cached_weights(perceptual.FILES[backbone])
 
 
 @functools.cache
 def _lpips_network(backbone: str) -> torch.nn.Module:
-    import lpips
-
-    return lpips.LPIPS(net=backbone, version="0.1", verbose=False).eval()
+    return perceptual.load(backbone)
 
 
 class FrechetInception:

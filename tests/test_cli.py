@@ -361,7 +361,7 @@ def test_quoting() -> None:
         (["experiment=nosuch"], "unknown choice experiment=nosuch"),
         (["stepz=3"], "unknown key stepz (did you mean steps?)"),
         (["optimizer.lrr=3"], "unknown key optimizer.lrr (did you mean optimizer.lr?)"),
-        (["losses.lpips=1"], "unknown key losses.lpips; known under losses: l1, l2"),
+        (["losses.dists=1"], "unknown key losses.dists; known under losses: l1, l2"),
         (["codec=image/fsq", "codec.levls=[8]"], "did you mean codec.levels?"),
         (["data.path=x"], "choose one with data="),
         (["steps=abc"], "steps=abc is wrong: wanted a whole number"),

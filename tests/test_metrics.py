@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from tokenloom.codecs import perceptual
 from tokenloom.codecs.base import Codes
-from tokenloom.eval import bd, images, protocols, sounds, tokens
+from tokenloom.eval import bd, protocols, sounds, tokens
 from tokenloom.eval.measurement import Series, Unmeasurable
 
 
@@ -88,7 +89,7 @@ def test_lpips_and_rfid_without_weights_are_absent_with_the_reason(monkeypatch, 
         assert "alexnet" in metric("rgb8", "lpips").missing()
         assert metric("rgb8", "rfid").missing()
         (tmp_path / "hub" / "checkpoints").mkdir(parents=True)
-        (tmp_path / "hub" / "checkpoints" / images.LPIPS_TRUNKS["alex"]).touch()
+        (tmp_path / "hub" / "checkpoints" / perceptual.FILES["alex"]).touch()
         assert metric("rgb8", "lpips").missing() is None
     finally:
         torch.hub._hub_dir = None

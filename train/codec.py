@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -9,10 +10,12 @@ from torch import Tensor, nn
 
 from tokenloom.codecs import LatentCodec, Modality, media
 from tokenloom.codecs.targets import psnr
+from tokenloom.codecs.usage import CodeCounts
 from tokenloom.data import Source
 from tokenloom.data.subset import Subset
 
-from .losses import LOSSES
+from .adversary import Adversary
+from .losses import LOSSES, Loss
 
 SHOWN = 8
 """Validation items whose reconstructions are written as pictures or sound."""
@@ -21,46 +24,72 @@ COUNTED = 512
 
 
 class CodecTask(nn.Module):
-    """forward(batch) → (weighted sum, every term by name); what the loop differentiates."""
+    """forward(batch) → (weighted sum, every term by name); what the loop differentiates.
 
-    def __init__(self, codec: LatentCodec, weights: dict[str, float]) -> None:
+    losses     reconstruction losses beyond those of `LOSSES`, by name
+    adversary  says from which step on it takes part, and weighs the losses' gradients where it does
+    """
+
+    def __init__(
+        self, codec: LatentCodec, weights: dict[str, float], losses: Mapping[str, Loss] | None = None,
+        adversary: Adversary | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.codec = codec
         self.weights = weights
+        self.losses = dict(losses or {})  # no submodules: nothing of theirs is trained, averaged or saved
+        self.adversary = adversary
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        codec = self.codec
-        quantized = codec.quantizer.quantize(codec.analyse(x))
-        y = codec.synthesise(quantized.latents)
+        y, codes_loss = self.codec.reconstruct(x)
         with torch.autocast(x.device.type, enabled=False):
             y = y.float()[(..., *(slice(n) for n in x.shape[2:]))]
-            terms = {name: LOSSES[name](y, x) for name in self.weights if name != "quantizer"}
+            mixes = self.adversary is not None and self.adversary.mixes
+            at = y.detach().requires_grad_() if mixes else y
+            terms = {
+                name: (self.losses.get(name) or LOSSES[name])(at, x) for name in self.weights if name != "quantizer"
+            }
+            if mixes:
+                total, figures = self.adversary.mix(x, y, at, terms, self.weights)
+            else:
+                total, figures = sum(self.weights[name] * term for name, term in terms.items()), {}
             if "quantizer" in self.weights:
-                terms["quantizer"] = quantized.loss.float()
-            total = sum(self.weights[name] * term for name, term in terms.items())
-        return total, {name: term.detach() for name, term in terms.items()}
+                terms["quantizer"] = codes_loss.float()
+                total = total + self.weights["quantizer"] * terms["quantizer"]
+        return total, {name: term.detach() for name, term in terms.items()} | figures
 
 
 def validate(
     codec: LatentCodec, source: Source, device: torch.device
 ) -> tuple[dict[str, float], list[tuple[Tensor, Tensor]]]:
-    """Figures over a small validation set at native sizes, and (original, decoded) of its first items."""
+    """Figures over a small validation set at native sizes, and (original, decoded) of its first items.
+
+    Usage and perplexity are of one histogram of the codes of all items: the mean of the quantizers and, where there
+    are several, of each (`usage/1`, …).
+    """
     figures: dict[str, list[float]] = {}
     shown = []
-    used = [torch.zeros(n, dtype=torch.bool) for n in codec.spec.codebook_sizes]
+    counts = CodeCounts(codec.spec.codebook_sizes)
     for item in source.items():
         x = fit(item, codec)[None].to(device)
         codes = codec.encode(x)
         y = codec.decode(codes)
-        for q, seen in enumerate(used):
-            seen[codes.indices[:, q].flatten().cpu()] = True
+        counts.update(codes)
         name = "psnr" if codec.spec.modality is Modality.IMAGE else "si_sdr"
         figures.setdefault(name, []).append(psnr(x, y) if name == "psnr" else _si_sdr(x, y))
         if len(shown) < SHOWN:
             shown.append((x[0].cpu(), y[0].cpu()))
     result = {name: sum(values) / len(values) for name, values in figures.items()}
-    result["usage"] = sum(float(seen.float().mean()) for seen in used) / len(used)
-    return result, shown
+    return result | _usage(counts), shown
+
+
+def _usage(counts: CodeCounts) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for name in ("usage", "perplexity"):
+        each = {f"{name}/{q}": row[name] for q, row in enumerate(counts.summary(), 1) if row[name] is not None}
+        result[name] = sum(each.values()) / len(each)
+        result |= each if len(counts.counts) > 1 else {}
+    return result
 
 
 def fit(item, codec: LatentCodec) -> Tensor:
@@ -80,14 +109,14 @@ def _si_sdr(x: Tensor, y: Tensor) -> float:
 @torch.no_grad()
 def count_codes(codec: LatentCodec, source: Source, device: torch.device) -> int:
     """Fill `codec.counts` from the training split; the number of items counted."""
-    codec.counts.zero_()
     step = max(1, len(source) // COUNTED)
-    counted = 0
+    counts, counted = CodeCounts(codec.spec.codebook_sizes), 0
     for item in Subset(source, range(0, len(source), step)).items():
-        codes = codec.encode(fit(item, codec)[None].to(device))
-        for q, entries in enumerate(codec.spec.codebook_sizes):
-            codec.counts[q, :entries] += torch.bincount(codes.indices[:, q].flatten(), minlength=entries)
+        counts.update(codec.encode(fit(item, codec)[None].to(device)))
         counted += 1
+    codec.counts.zero_()
+    for row, count in zip(codec.counts, counts.counts, strict=True):
+        row[: len(count)] = count
     return counted
 
 

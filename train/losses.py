@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenloom.codecs import Modality
+from tokenloom.codecs import Modality, perceptual
 
 Signals = Float[Tensor, "batch channels *size"]
 Scalar = Float[Tensor, ""]
@@ -73,7 +73,10 @@ def mel(x: Signals, y: Signals) -> Scalar:
 
 
 LOSSES: dict[str, Loss] = {"l1": l1, "l2": l2, "msssim": msssim, "stft": stft, "mel": mel}
-ONLY = {"msssim": Modality.IMAGE, "stft": Modality.AUDIO, "mel": Modality.AUDIO}
+"""Those that are a formula."""
+NAMES = (*LOSSES, "lpips", "quantizer")
+"""All that a config may give a weight; lpips has a network of its own, quantizer is the codec's."""
+ONLY = {"msssim": Modality.IMAGE, "lpips": Modality.IMAGE, "stft": Modality.AUDIO, "mel": Modality.AUDIO}
 DEFAULTS = {
     Modality.IMAGE: {"l2": 1.0, "msssim": 0.01, "quantizer": 0.01},
     Modality.AUDIO: {"l1": 1.0, "stft": 1.0, "mel": 1.0, "quantizer": 1.0},
@@ -87,8 +90,8 @@ def weights(given: Mapping[str, Any], modality: Modality) -> dict[str, float]:
     for name, weight in chosen.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
             raise ValueError(f"losses.{name}={weight!r} is no number")
-        if name not in LOSSES and name != "quantizer":
-            raise ValueError(f"unknown loss {name!r}; known are {', '.join([*LOSSES, 'quantizer'])}")
+        if name not in NAMES:
+            raise ValueError(f"unknown loss {name!r}; known are {', '.join(NAMES)}")
         if weight < 0:
             raise ValueError(f"losses.{name}={weight:g} is negative")
         if weight and ONLY.get(name, modality) is not modality:
@@ -96,9 +99,19 @@ def weights(given: Mapping[str, Any], modality: Modality) -> dict[str, float]:
     chosen = {name: float(w) for name, w in chosen.items() if w}
     if not chosen:
         return dict(DEFAULTS[modality])
-    if not set(chosen) & set(LOSSES):
-        raise ValueError(f"no reconstruction loss has a weight; set one of {', '.join(LOSSES)}")
+    if set(chosen) <= {"quantizer"}:
+        raise ValueError(f"no reconstruction loss has a weight; set one of {', '.join(NAMES[:-1])}")
     return chosen
+
+
+def networks(weights: Mapping[str, float], lpips_weights: str | None) -> dict[str, Loss]:
+    """The losses among `weights` that have a network, loaded: LPIPS on VGG-16, as VQ-GAN trains with.
+
+    lpips_weights  file of the backbone's weights; where None, and what is raised: see `perceptual.load`
+    """
+    if "lpips" not in weights:
+        return {}
+    return {"lpips": partial(perceptual.distance, perceptual.load("vgg", lpips_weights, download=True))}
 
 
 def _fitting(x: Tensor) -> list[int]:
