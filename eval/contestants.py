@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import inspect
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
@@ -15,6 +16,8 @@ import torch
 from tokenloom import codecs
 from tokenloom.codecs.base import Codec, Modality
 from tokenloom.data import BrokenItem, Item, Source
+
+from . import sweeps
 
 
 @dataclass
@@ -61,25 +64,26 @@ def field_of(names: list[str]) -> list[Contestant]:
     """
     if not names:
         raise ValueError("codecs is empty; name at least one, such as image/jpeg")
-    labels = [label for name in names for label in _expand(str(name))]
-    if twice := sorted({label for label in labels if labels.count(label) > 1}):
+    paths = [path for name in names for path in _expand(str(name))]
+    if twice := sorted({path for path in paths if paths.count(path) > 1}):
         raise ValueError(f"codec {twice[0]!r} is listed twice")
     contestants = []
-    for label in labels:
-        codec = codecs.load(label)
-        known = label in codecs.names()
+    for path, label in zip(paths, sweeps.labels(paths), strict=True):
+        codec = codecs.load(path)
+        known = path in codecs.names()
         takes = inspect.signature(type(codec).__init__).parameters
         contestants.append(Contestant(label, codec, known and {"sample_rate", "channels"} <= set(takes)))
     return contestants
 
 
 def _expand(name: str) -> list[str]:
+    """A glob as the checkpoints among its hits, 2 before 10; any other name as itself."""
     if not glob.has_magic(name) or Path(name).exists():
         return [name]
-    found = sorted(path for path in glob.glob(name) if (Path(path) / "config.yaml").is_file())
+    found = [path for path in glob.glob(name) if (Path(path) / "config.yaml").is_file()]
     if not found:
         raise FileNotFoundError(f"codecs: {name!r} matches no folder with a config.yaml")
-    return found
+    return sorted(found, key=lambda path: [int(t) if t.isdecimal() else t for t in re.split(r"([0-9]+)", path)])
 
 
 class Draw:

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from conftest import TINY, one_line, structured, tiny
 
 from tokenloom import codecs, data
-from tokenloom.codecs import Codes, CodeSpec, LatentCodec, Modality, Settings, registry
+from tokenloom.codecs import Codes, CodeSpec, LatentCodec, Modality, Settings, registry, storage
 from tokenloom.codecs.quantizers import FSQ
 
 PLUGIN = Path(__file__).parent / "toy_plugin"
@@ -102,21 +102,22 @@ def test_a_name_is_taken_once():
 # -- checkpoints --------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("half", [False, True])
-def test_saved_codecs_come_back_exactly(codec, half, tmp_path):
-    codecs.save(codec, tmp_path / "mine", half=half, trained={"steps": 3})
+@pytest.mark.parametrize("store", storage.STORES)
+def test_saved_codecs_come_back_exactly(codec, store, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage, "SMALLEST", 100)  # the codecs here are small
+    codecs.save(codec, tmp_path / "mine", store=store, trained={"steps": 3})
     first, second = codecs.load(tmp_path / "mine"), codecs.load(str(tmp_path / "mine" / "model.safetensors"))
     x = structured(codec, {Modality.IMAGE: (20, 13), Modality.AUDIO: (500,), Modality.TEXT: (30,)}[codec.spec.modality])
     assert first.spec == codec.spec and first.settings == codec.settings and not first.training
     assert first.fingerprint == second.fingerprint and first.compress(x) == second.compress(x)
-    if not half or not isinstance(codec, LatentCodec):
+    if store == "float32" or not isinstance(codec, LatentCodec):
         assert first.fingerprint == codec.fingerprint and first.compress(x) == codec.compress(x)
         assert torch.equal(first.encode(x).indices, codec.encode(x).indices)
     again = tmp_path / "again"
-    codecs.save(first, again, half=half)
+    codecs.save(first, again, store=store)
     assert codecs.load(again).fingerprint == first.fingerprint
     assert sorted(p.name for p in again.iterdir()) == ["config.yaml", "model.safetensors"]
-    if half and isinstance(codec, LatentCodec):
+    if store != "float32" and isinstance(codec, LatentCodec):
         assert (again / "model.safetensors").stat().st_size < 0.8 * sum(
             v.numel() * v.element_size() for v in codec.state_dict().values()
         )
@@ -125,7 +126,7 @@ def test_saved_codecs_come_back_exactly(codec, half, tmp_path):
 def test_half_keeps_what_it_cannot_hold(tmp_path):
     codec = copy.deepcopy(tiny("image/rvq"))
     codec.quantizer.codebook_sum[0, 0, 0] = 1e6
-    codecs.save(codec, tmp_path, half=True)
+    codecs.save(codec, tmp_path, store="float16")
     assert codecs.load(tmp_path).quantizer.codebook_sum[0, 0, 0] == 1e6
 
 

@@ -64,8 +64,16 @@ def _run(argv: list[str]) -> int:
 def _fail(line: str, debug: bool, status: int) -> int:
     if debug:
         traceback.print_exc()
-    print(f"tokenloom: {line}", file=sys.stderr)
+    if status == INTERRUPTED or not _told_by_another():
+        print(f"tokenloom: {line}", file=sys.stderr)
     return status
+
+
+def _told_by_another() -> bool:
+    """Under torchrun the processes of one machine meet a mistake alike until they have joined: the first one tells."""
+    torch = sys.modules.get("torch")
+    joined = torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
+    return os.environ.get("LOCAL_RANK", "0") != "0" and not joined
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
@@ -209,13 +217,13 @@ key=value pairs:
                        its own keys with a dot: codec.stride=16
   data=NAME            {", ".join(choices("data"))};
                        its own keys with a dot: data.path=photos
-  experiment=NAME      {", ".join(choices("experiment"))}: how shipped weights were made
+  experiment=NAME      {", ".join(choices("experiment"))}: recipes of shipped weights and of published models
   steps=10000          length of the run; fixes the learning-rate schedule
-  batch_size=16        crops a step
+  batch_size=16        crops a step; accumulate=4 computes it in four parts
   crop.size=128        pixels of a side, or samples of sound
-  losses.l1=1          weights of losses: l1, l2, msssim, stft, mel, quantizer
+  losses.l1=1          weights of losses: l1, l2, msssim, stft, mel, lpips, quantizer
   optimizer.lr=9e-4    also betas, weight_decay, warmup, final, clip
-  precision=32-true    or bf16-mixed, bf16-true, 16-mixed (GPU)
+  precision=32-true    or bf16-mixed, 16-mixed (GPU)
   out=FOLDER           where weights, logs and samples go; default: runs/train/<date>
   resume=true          go on with the run in `out`, exactly where it stopped
   stop_after=5000      stop early without shortening the schedule
@@ -227,6 +235,7 @@ examples:
   tokenloom train codec=audio/rvq codec.sample_rate=16000 data=tar data.path=speech.tar
   tokenloom train codec=image/fsq data=images steps=500 resume=true out=runs/mine
   tokenloom train -m codec=image/fsq,image/bsq seed=0,1 data=scenes out=runs/sweep
+  tokenloom train -m hydra/launcher=joblib hydra.launcher.n_jobs=4 seed=0,1,2,3 codec=image/fsq data=scenes
   torchrun --nproc-per-node 2 -m tokenloom train codec=image/fsq data=scenes out=runs/two
 """
 

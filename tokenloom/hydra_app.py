@@ -5,8 +5,11 @@ from __future__ import annotations
 import os
 import re
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from tokenloom import hydra_errors
@@ -35,8 +38,8 @@ def run(command: str, overrides: list[str], *, multirun: bool = False, flags: li
     """Compose conf/<command>.yaml with the overrides and run the command: the exit status.
 
     In a sweep each job has its own folder under `out`; a job that fails with a user's error is told
-    of in one line and the others go on, with status 2 at the end. Otherwise raises ValueError or
-    OSError for what the user can change, with one line that says what and how.
+    of in one line and the others go on, with status 2 at the end; an interruption ends the sweep.
+    Otherwise raises ValueError or OSError for what the user can change, with one line that says what and how.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come to us instead of being printed by Hydra
     import hydra
@@ -49,9 +52,13 @@ def run(command: str, overrides: list[str], *, multirun: bool = False, flags: li
 
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     overrides = [quote(override) for override in overrides]
-    failures: list[int] = []
+    if multirun:
+        overrides = _deferred(overrides)
+    arguments = _folders(command, overrides, multirun)
+    began, here = time.time(), os.getpid()
 
-    def job(cfg: Any) -> None:
+    def job(cfg: Any) -> tuple[int, str] | None:
+        """In a sweep: (process, line) of a failure. Some launchers run this in another process."""
         try:
             try:
                 _TASKS[command](cfg)
@@ -60,15 +67,22 @@ def run(command: str, overrides: list[str], *, multirun: bool = False, flags: li
         except (ValueError, OSError) as error:
             if not multirun:
                 raise _Stop from error
-            number = HydraConfig.get().job.num
-            failures.append(number)
-            print(f"tokenloom: job {number}: {one_line(error)}", file=sys.stderr)
+            line = f"tokenloom: job {HydraConfig.get().job.num}: {one_line(error)}"
+            if os.getpid() == here:
+                print(line, file=sys.stderr)
+            return os.getpid(), line
         except Exception as error:
+            if multirun:  # Hydra raises it once the other jobs are done
+                raise
             raise _Stop from error
+        finally:
+            _remove_empty(began)
+        return None
 
-    arguments = [*flags, *(["--multirun"] if multirun else []), *_folders(command, overrides, multirun)]
-    previous, sys.argv = sys.argv, [f"tokenloom {command}", *arguments]
+    previous, sys.argv = sys.argv, [f"tokenloom {command}", *flags, *(["--multirun"] if multirun else []), *arguments]
     try:
+        if multirun and not flags:
+            return _sweep(command, job, arguments)
         hydra.main(version_base="1.3", config_path="pkg://tokenloom.conf", config_name=CONFIG[command])(job)()
     except _Stop as stop:
         raise stop.__cause__ from None
@@ -76,17 +90,63 @@ def run(command: str, overrides: list[str], *, multirun: bool = False, flags: li
         raise ValueError(hydra_errors.explain(error, CONFIG[command], overrides)) from error
     finally:
         sys.argv = previous
+    return 0
+
+
+def _sweep(command: str, job: Callable[[Any], Any], arguments: list[str]) -> int:
+    """Every job of a sweep through its launcher; status 2 where one failed."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    with hydra.initialize_config_module("tokenloom.conf", version_base="1.3", job_name=command):
+        batches = GlobalHydra.instance().hydra.multirun(CONFIG[command], job, [*arguments, "hydra.mode=MULTIRUN"])
+    failures = [done.return_value for batch in batches for done in batch if done.return_value]
+    for process, line in failures:
+        if process != os.getpid():  # not told of yet
+            print(line, file=sys.stderr)
     return 2 if failures else 0
 
 
 def _train(cfg: Any) -> None:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     _require(cfg)
     config = OmegaConf.to_object(cfg)
-    from tokenloom.train.loop import train
+    from tokenloom.train.loop import Run
 
-    print(train(config))
+    run = Run(config)
+    if run.first:
+        _record(cfg, run.out)
+    run.go()
+    if run.first:
+        print(run.out)
+    if run.interrupted and HydraConfig.get().mode is RunMode.MULTIRUN:
+        raise KeyboardInterrupt  # the jobs after this one, too
+
+
+def _record(cfg: Any, out: Path) -> None:
+    """Hydra's records of a run, written where Hydra would: but not over another run's, and only once all is well."""
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf
+
+    folder = out / ".hydra"
+    folder.mkdir(exist_ok=True)
+    hydra = HydraConfig.get()
+    for name, node in (("config", cfg), ("hydra", {"hydra": hydra}), ("overrides", hydra.overrides.task)):
+        OmegaConf.save(OmegaConf.create(node), folder / f"{name}.yaml")
+
+
+def _remove_empty(began: float) -> None:
+    """Take away the folder that Hydra makes before a job is known to be good, where nothing came into it."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folder, here = Path(HydraConfig.get().runtime.output_dir), Path.cwd()
+    if folder.is_dir() and folder.stat().st_mtime >= began:
+        with suppress(OSError):  # not empty
+            for empty in (folder, *(above for above in folder.parents if here in above.parents)):
+                empty.rmdir()
 
 
 def _compare(cfg: Any) -> None:
@@ -155,15 +215,27 @@ def _quoted(value: str) -> str:
     return f'"{value}"'
 
 
-def _parses(override: str) -> bool:
+def _parses(override: str, *, sweep: bool = False) -> bool:
+    """Whether Hydra can read it; as a sweep over several values, if asked."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
     try:
-        OverridesParser.create().parse_override(override)
+        parsed = OverridesParser.create().parse_override(override)
     except HydraException:
         return False
-    return True
+    return parsed.is_sweep_override() or not sweep
+
+
+def _deferred(overrides: list[str]) -> list[str]:
+    """In a sweep over codec=…, data=… or experiment=…, keys under it are given to each job with its own choice.
+
+    Hydra looks them up before that, where there is no codec yet; `++` leaves it to the codec to refuse one.
+    """
+    swept = {o.partition("=")[0] for o in overrides if _parses(o, sweep=True)}
+    groups = {"codec", "data"} & swept if "experiment" not in swept else {"codec", "data"}
+    return [f"++{o}" if o.partition("=")[0].partition(".")[0] in groups and "." in o.partition("=")[0] else o
+            for o in overrides]  # fmt: skip
 
 
 def _folders(command: str, overrides: list[str], multirun: bool) -> list[str]:
@@ -171,6 +243,7 @@ def _folders(command: str, overrides: list[str], multirun: bool) -> list[str]:
     rest = [o for o in overrides if not o.startswith("out=")]
     given = [o.removeprefix("out=") for o in overrides if o.startswith("out=")]
     quiet = ["hydra/job_logging=disabled"]  # else every job leaves an empty log file
+    quiet += ["hydra.output_subdir=null"] if command == "train" else []  # _record writes it
     if not multirun:
         follow = bool(given) or command != "train"  # where nothing is said, conf/train.yaml has it the other way round
         return [*quiet, *overrides, *(["hydra.run.dir=${out}"] if follow else [])]

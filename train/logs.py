@@ -9,6 +9,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from tokenloom.codecs import media
+
 
 class Logs:
     """Scalars to log.csv (long form: step, name, value) and TensorBoard; a bar with loss, items/s and ETA."""
@@ -55,7 +57,7 @@ class Logs:
         return rate
 
     def say(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False)
+        self._bar.console.print(line, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._bar.stop()
@@ -91,4 +93,4 @@ def _drop_after(path: Path, step: int) -> None:
         return
     lines = path.read_text().splitlines()
     kept = [line for line in lines[1:] if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step]
-    path.write_text("\n".join([lines[0] if lines else "step,name,value", *kept]) + "\n")
+    media.write_bytes("\n".join([lines[0] if lines else "step,name,value", *kept, ""]).encode(), path)

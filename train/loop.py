@@ -7,6 +7,8 @@ import math
 import os
 import random
 import signal
+import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +17,21 @@ import torch
 from torch import Tensor
 
 from tokenloom import codecs, data
-from tokenloom.codecs import Modality, registry, validate
+from tokenloom.codecs import Modality, registry
 from tokenloom.data.loader import Augment, crops
 from tokenloom.data.subset import Subset
 
+from . import adversary, check, state
 from . import codec as task_codec
-from . import state
 from .config import TrainConfig
 from .logs import Logs, NoLogs
-from .losses import weights
+from .losses import LOSSES, networks, weights
 
-SKIPS_ALLOWED = 20
-"""Consecutive steps whose loss may be NaN or Inf before a run gives up."""
 DEFAULT_CROP = {Modality.IMAGE: 128, Modality.AUDIO: 1}
 """Pixels, seconds."""
 HELD_OUT = 16
+AGAIN = 3
+"""Seconds after which a second signal quits at once; before, it is torchrun passing the first one on."""
 
 
 def train(cfg: TrainConfig) -> Path:
@@ -38,10 +40,7 @@ def train(cfg: TrainConfig) -> Path:
     Everything that a user can get wrong raises ValueError or FileNotFoundError before the first step.
     """
     run = Run(cfg)
-    try:
-        run.go()
-    finally:
-        run.logs.close()
+    run.go()
     return run.out
 
 
@@ -58,64 +57,93 @@ class Run:
     """One training: built from a config, resumed where asked, then `go()`."""
 
     def __init__(self, cfg: TrainConfig) -> None:
+        """Check everything, join the other processes, then make `out` and its logs."""
         self.cfg = cfg
-        self.out = Path(cfg.out)
-        _check(cfg, self.out)
-        self.fabric = _fabric(cfg)
+        check.config(cfg)
+        adversary.check(cfg.adversary)
         _seed(cfg.seed, 0)
         arguments = dict(cfg.codec)
-        codec = codecs.build(arguments.pop("name"), **arguments)
-        if not isinstance(codec, codecs.LatentCodec):
-            raise ValueError(f"{codec.name} has nothing to train; it is ready to use")
-        self.weights = weights(cfg.losses, codec.spec.modality)
+        self.codec = codecs.build(arguments.pop("name"), **arguments)
+        if not isinstance(self.codec, codecs.LatentCodec):
+            raise ValueError(f"{self.codec.name} has nothing to train; it is ready to use")
+        self.weights = weights(cfg.losses, self.codec.spec.modality)
+        self.losses = networks(self.weights, cfg.lpips_weights)
         self.train_set, self.validation_set = _split(cfg)
-        self.ema = copy.deepcopy(codec).requires_grad_(False).to(self.fabric.device)
-        task = task_codec.CodecTask(codec, self.weights)
+        self.step = self.skipped = 0
+        self._check_data()
+        self.recipe = check.recipe(
+            cfg,
+            world_size=math.prod(check.processes()),
+            losses=self.weights,
+            data={"name": cfg.data["name"], "items": len(self.train_set)},
+            **adversary.recipe(cfg),
+        )
+        saved = self._saved() if cfg.resume else None
+        if not saved and self.codec.starts_on:  # the same crops in all processes
+            self.codec.start(next(iter(self._crops(batch_size=self.codec.starts_on, steps=1)))[1])
+        self.fabric = _fabric(cfg)
+        self.first = self.fabric.is_global_zero  # of several processes, the one that writes
+        self.out = Path(self.fabric.broadcast(cfg.out))  # the default is the time of day, which may differ by a second
+        self.ema = copy.deepcopy(self.codec).requires_grad_(False).to(self.fabric.device)
+        self.adversary = adversary.build(cfg, self.codec, self.fabric, self.crop_size)
+        task = task_codec.CodecTask(self.codec, self.weights, self.losses, self.adversary)
         optimizer = torch.optim.AdamW(
             task.parameters(), cfg.optimizer.lr, tuple(cfg.optimizer.betas), weight_decay=cfg.optimizer.weight_decay
         )
-        self.codec = codec
         self.task, self.optimizer = self.fabric.setup(task, optimizer)
-        self.step = 0
-        self.skipped = 0
-        if cfg.resume:
-            self._resume()
-        self.first = self.fabric.is_global_zero  # of several processes, the one that writes
+        if saved:
+            self._resume(saved)
+        if self.first:
+            self.out.mkdir(parents=True, exist_ok=True)
         self.logs = Logs(self.out, self.step, cfg.steps) if self.first else NoLogs()
-        self.interrupted = False
+        self.interrupted = 0
+        """Number of the signal that ended the run early; 0: none did."""
         self.process = os.getpid()
 
     # -- the loop ---------------------------------------------------------------------------------
 
     def go(self) -> None:
+        """Train from where the run stands to its end; call it once."""
         cfg = self.cfg
         last = min(cfg.steps, cfg.stop_after or cfg.steps)
         previous = {s: signal.signal(s, self._interrupt) for s in (signal.SIGINT, signal.SIGTERM)}
-        consecutive = 0
         try:
-            for step, batch in self._batches(last):
-                _seed(cfg.seed, step + 1)  # dropout, k-means and revival depend on the step alone
-                terms = self._update(step, batch.to(self.fabric.device))
-                consecutive = 0 if terms else consecutive + 1
-                if consecutive > SKIPS_ALLOWED:
-                    raise ValueError(f"the loss was NaN or Inf on {consecutive} steps in a row, the last one {step}")
-                self.step = step + 1
-                self.logs.advance(self.step, len(batch))
-                if self.step % cfg.log_every == 0 and terms:
-                    self._log(terms)
-                if self.step % cfg.validate_every == 0 and self.step < cfg.steps:
-                    self._validate()
-                if self.step % cfg.save_every == 0:
-                    self._save_state()
-                if self._stops():
-                    break
+            self._train(last)
+            self._save_state()
+            if self.first:
+                self._finish()
+            self.fabric.barrier()
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
-        self._save_state()
-        if self.first:
-            self._finish()
-        self.fabric.barrier()
+            self.logs.close()
+
+    def _train(self, last: int) -> None:
+        cfg = self.cfg
+        consecutive = 0
+        batches = self._crops(
+            batch_size=cfg.batch_size, start_step=self.step, steps=last, workers=cfg.workers,
+            rank=self.fabric.global_rank, world_size=self.fabric.world_size,
+        )  # fmt: skip
+        for step, batch in batches:
+            _seed(cfg.seed, step + 1)  # dropout, k-means and revival depend on the step alone
+            terms = self._update(step, batch.to(self.fabric.device))
+            consecutive = 0 if terms else consecutive + 1
+            if consecutive > cfg.max_skips:
+                raise ValueError(
+                    f"the loss was NaN or Inf on {consecutive} steps in a row, the last one {step}; "
+                    f"a lower optimizer.lr may help ({self.skipped} steps left out in all, max_skips={cfg.max_skips})"
+                )
+            self.step = step + 1
+            self.logs.advance(self.step, len(batch) * self.fabric.world_size)
+            if self.step % cfg.log_every == 0 and terms:
+                self._log(terms)
+            if self.step % cfg.validate_every == 0 and self.step < cfg.steps:
+                self._validate()
+            if self.step % cfg.save_every == 0:
+                self._save_state()
+            if self._stops():
+                break
 
     def _finish(self) -> None:
         """The model first: a second interruption may end the validation."""
@@ -123,33 +151,61 @@ class Run:
         self.ema.eval()
         if self.step >= cfg.steps:
             task_codec.count_codes(self.ema, self.train_set, self.fabric.device)
-        trained = {"steps": self.step, "of": cfg.steps, "losses": self.weights}
-        registry.save(self.ema, self.out, half=cfg.half, trained=trained)
+        trained = {"steps": self.step, "of": cfg.steps, "losses": self.weights, **adversary.recipe(cfg)}
+        registry.save(self.ema, self.out, store=cfg.store, trained=trained)
         figures = self._validate()
-        self.logs.say(f"{self.out}: {self.step} steps, " + ", ".join(f"{k} {v:.4g}" for k, v in figures.items()))
+        left_out = f" ({self.skipped} left out for NaN or Inf)" if self.skipped else ""
+        said = ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if "/" not in k)
+        self.logs.say(f"{self.out}: {self.step} steps{left_out}, {said}")
 
-    def _batches(self, last: int) -> Any:
+    @property
+    def crop_size(self) -> int:
+        """Pixels of a side, or samples."""
+        return self.cfg.crop.size or DEFAULT_CROP[self.codec.spec.modality] * (self.codec.spec.sample_rate or 1)
+
+    def _crops(self, **which: Any) -> Any:
         cfg, spec = self.cfg, self.codec.spec
         audio = spec.modality is Modality.AUDIO
-        size = cfg.crop.size or DEFAULT_CROP[spec.modality] * (spec.sample_rate if audio else 1)
         return crops(
-            self.train_set, batch_size=cfg.batch_size, size=size, seed=cfg.seed, start_step=self.step, steps=last,
-            workers=cfg.workers, strict=bool(cfg.data.get("strict", False)),
+            self.train_set, size=self.crop_size,
+            seed=cfg.seed, strict=bool(cfg.data.get("strict", False)),
             sample_rate=spec.sample_rate, channels=spec.channels if audio else None,
-            augment=Augment(cfg.crop.flip, cfg.crop.scale, cfg.crop.pad, tuple(cfg.crop.gain_db)),
-            rank=self.fabric.global_rank, world_size=self.fabric.world_size,
+            augment=Augment(cfg.crop.flip, cfg.crop.scale, cfg.crop.pad, tuple(cfg.crop.gain_db)), **which,
         )  # fmt: skip
 
-    def _update(self, step: int, batch: Tensor) -> dict[str, Tensor] | None:
-        """One optimizer step; None where the gradient was not finite and the step was left out.
+    def _check_data(self) -> None:
+        """One crop of the data, through every loss: wrong modalities, sizes and options show before a run has begun."""
+        check.crop(self.crop_size, self.codec.spec.modality)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # broken items are told of when they are trained on
+            _, crop = next(iter(self._crops(batch_size=1, steps=1)))
+        for name in self.weights:
+            if loss := (LOSSES | self.losses).get(name):
+                loss(crop, crop)
+        modality, item = self.codec.spec.modality, next(self.validation_set.items())
+        if item.modality is not modality:
+            raise ValueError(f"validation: {item.key} is {item.modality}, the codec is for {modality}")
 
-        The gradient, not the loss, decides: it is the same in all processes.
+    def _update(self, step: int, batch: Tensor) -> dict[str, Tensor] | None:
+        """One optimizer step over `accumulate` parts of the batch; None where it was left out.
+
+        It is left out where the loss or its gradient is NaN or Inf. The gradient decides, since it is
+        the same in all processes; a loss that is not finite makes it so.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.cfg)
+        if self.adversary:
+            self.adversary.begin(step, learning_rate(step, self.cfg) / (self.cfg.optimizer.lr or 1))
         self.task.train()
-        total, terms = self.task(batch)
-        self.fabric.backward(total)
+        parts = batch.chunk(self.cfg.accumulate)
+        sums: dict[str, Tensor] = {}
+        for i, part in enumerate(parts, 1):
+            with self.fabric.no_backward_sync(self.task, enabled=i < len(parts)):
+                total, terms = self.task(part)
+                poison = total.detach() * 0 + 1  # 1, or NaN
+                self.fabric.backward(total * poison / len(parts))
+            for name, value in {"loss": total.detach(), **terms}.items():
+                sums[name] = sums.get(name, 0) + value / len(parts)
         norm = self.fabric.clip_gradients(
             self.task, self.optimizer, max_norm=self.cfg.optimizer.clip, error_if_nonfinite=False
         )
@@ -158,7 +214,9 @@ class Run:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self._average(step)
-        return {"loss": total.detach(), **terms, "gradient_norm": norm}
+        if self.adversary:
+            sums |= self.adversary.update()
+        return {**sums, "gradient_norm": norm}
 
     @torch.no_grad()
     def _skip(self) -> None:
@@ -182,7 +240,8 @@ class Run:
     # -- around it --------------------------------------------------------------------------------
 
     def _log(self, terms: dict[str, Tensor]) -> None:
-        values = {name: float(value) for name, value in terms.items()}
+        means = self.fabric.all_reduce(torch.stack(list(terms.values())), reduce_op="mean")
+        values = dict(zip(terms, means.tolist(), strict=True))
         values["items_per_second"] = self.logs.rate()
         self.logs.scalars(self.step, values, bar=True)
         self.logs.scalars(self.step, {"lr": learning_rate(self.step - 1, self.cfg), "skipped": self.skipped})
@@ -202,81 +261,50 @@ class Run:
         state.save(
             {
                 "step": self.step, "skipped": self.skipped, "world_size": self.fabric.world_size,
-                "seed": self.cfg.seed, "codec": self.codec.state_dict(), "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "recipe": self.recipe, "codec": self.codec.state_dict(), "ema": self.ema.state_dict(),
+                "optimizer": self.optimizer.state_dict(), "precision": self.fabric.strategy.precision.state_dict(),
+                **({"adversary": self.adversary.state_dict()} if self.adversary else {}),
             },
             self.out,
         )  # fmt: skip
 
-    def _resume(self) -> None:
-        saved = state.load(self.out)
-        for key, now in (("world_size", self.fabric.world_size), ("seed", self.cfg.seed)):
-            if saved[key] != now:
-                raise ValueError(f"{self.out} was trained with {key}={saved[key]}; it cannot go on with {now}")
-        registry.fill(self.codec, saved["codec"], self.out)
+    def _saved(self) -> dict[str, Any]:
+        """The state to go on from, known to be of this very run."""
+        out = Path(self.cfg.out)
+        saved = state.load(out)
+        if "recipe" not in saved:
+            raise ValueError(f"{out / state.NAME} was written by another version of tokenloom; choose another out=")
+        check.continuation(saved["recipe"], self.recipe, out)
+        registry.fill(self.codec, saved["codec"], out)
+        if saved["step"] > self.cfg.steps:
+            raise ValueError(f"{out} is at step {saved['step']} already; steps={self.cfg.steps} is behind it")
+        return saved
+
+    def _resume(self, saved: dict[str, Any]) -> None:
         registry.fill(self.ema, saved["ema"], self.out)
         self.optimizer.load_state_dict(saved["optimizer"])
+        self.fabric.strategy.precision.load_state_dict(saved["precision"])  # the scale of fp16 losses
         self.step, self.skipped = saved["step"], saved["skipped"]
+        if self.adversary:
+            self.adversary.load_state_dict(saved["adversary"], self.out)
 
     def _stops(self) -> bool:
         """Whether any process was interrupted: all stop at the same step."""
-        if self.fabric.world_size == 1:
-            return self.interrupted
-        return bool(self.fabric.all_reduce(torch.tensor(float(self.interrupted)), reduce_op="sum"))
+        if self.fabric.world_size > 1:
+            first = self.fabric.all_reduce(torch.tensor(self.interrupted, device=self.fabric.device), reduce_op="max")
+            if first and not self.interrupted:
+                self.interrupted, self.interrupted_at = int(first), time.monotonic()
+        return bool(self.interrupted)
 
     def _interrupt(self, number: int, _frame: Any) -> None:
         if self.interrupted:
-            raise KeyboardInterrupt
-        self.interrupted = True
+            if time.monotonic() > self.interrupted_at + AGAIN:
+                raise KeyboardInterrupt
+            return
+        self.interrupted, self.interrupted_at = number, time.monotonic()
         if os.getpid() != self.process:  # a data worker, which lives on until the step is done
             return
         self.logs.say(f"{signal.Signals(number).name}: finishing this step, then saving (again to quit at once)")
-
-
-def _check(cfg: TrainConfig, out: Path) -> None:
-    """Everything about the config that can be wrong without looking at the data."""
-    if cfg.task != "codec":
-        raise ValueError(f"task {cfg.task!r} is none of ('codec',)")
-    if not cfg.codec.get("name"):
-        raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(_trainable()))
-    _check_numbers(cfg)
-    for key, allowed in (
-        ("precision", ("32-true", "bf16-mixed", "16-mixed")), ("accelerator", ("auto", "cpu", "cuda")),
-    ):  # fmt: skip
-        if getattr(cfg, key) not in allowed:
-            raise ValueError(f"{key} {getattr(cfg, key)!r} is none of {allowed}")
-    if cfg.precision == "16-mixed" and (cfg.accelerator == "cpu" or not torch.cuda.is_available()):
-        raise ValueError("precision 16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true")
-    if cfg.accelerator == "cuda" and not torch.cuda.is_available():
-        raise ValueError("accelerator cuda is not there; auto takes what there is")
-    if not cfg.resume and (out / state.NAME).exists():
-        raise ValueError(f"{out} already holds a run; continue it with resume=true or choose another out=")
-    out.mkdir(parents=True, exist_ok=True)
-
-
-def _check_numbers(cfg: TrainConfig) -> None:
-    """Ranges of whole numbers and of numbers, by key."""
-    o = cfg.optimizer
-    whole = {
-        key: (getattr(cfg, key), 1) for key in ("steps", "batch_size", "log_every", "save_every", "validate_every")
-    }
-    whole |= {"workers": (cfg.workers, 0), "seed": (cfg.seed, 0), "optimizer.warmup": (o.warmup, 0)}
-    whole |= {"stop_after": (cfg.stop_after, 1), "crop.size": (cfg.crop.size, 1)}
-    for key, (value, least) in whole.items():
-        if value is not None and not validate.whole(value, least, 2**62):
-            raise ValueError(f"{key}={value!r} is no whole number from {least} on")
-    if len(o.betas) != 2:
-        raise ValueError(f"optimizer.betas={o.betas} are not two numbers")
-    numbers = {"ema": (cfg.ema, 0, 1), "optimizer.lr": (o.lr, 0, 1), "optimizer.clip": (o.clip, 1e-9, 1e9)}
-    numbers |= {"optimizer.weight_decay": (o.weight_decay, 0, 1), "optimizer.final": (o.final, 0, 1)}
-    numbers |= {f"optimizer.betas[{i}]": (beta, 0, 0.99999) for i, beta in enumerate(o.betas)}
-    for key, (value, low, high) in numbers.items():
-        if not isinstance(value, int | float) or not low <= value <= high:
-            raise ValueError(f"{key}={value!r} is not between {low:g} and {high:g}")
-
-
-def _trainable() -> list[str]:
-    return [name for name in codecs.names() if issubclass(registry.codec_class(name), codecs.LatentCodec)]
 
 
 def _split(cfg: TrainConfig) -> tuple[data.Source, data.Source]:
@@ -308,17 +336,16 @@ def _fabric(cfg: TrainConfig) -> Any:
         def convert_input(self, data: Any) -> Any:
             return data
 
-    gpu = cfg.accelerator != "cpu" and torch.cuda.is_available()
-    if gpu:
-        devices: int | str = "auto"
-    else:  # under torchrun Fabric must be told the number of processes, or each trains alone
-        devices = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
-    where = {"accelerator": cfg.accelerator if gpu else "cpu", "devices": devices}
+    gpu = check.on_gpu(cfg)
+    local, machines = check.processes()  # without these numbers each process of torchrun would train alone on a CPU
+    where = {"accelerator": "cuda" if gpu else "cpu", "devices": local, "num_nodes": machines}
     if cfg.precision.endswith("-mixed"):
         fabric = Fabric(**where, plugins=[Mixed(cfg.precision, "cuda" if gpu else "cpu")])
     else:
         fabric = Fabric(**where, precision=cfg.precision)
     fabric.launch()
+    if fabric.world_size != local * machines:
+        raise ValueError(f"{fabric.world_size} processes train together, {local * machines} were started")
     return fabric
 
 

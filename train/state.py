@@ -20,10 +20,14 @@ def save(state: dict[str, Any], out: Path) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(out / NAME)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # torch hides what the disk said behind a RuntimeError
         temporary.unlink(missing_ok=True)
+        disk = error if isinstance(error, OSError) else error.__context__
+        if not isinstance(disk, OSError):
+            raise
+        reason = disk.strerror or disk
         raise OSError(
-            f"the training state could not be written to {out}: {error}; the previous one is whole"
+            f"the training state could not be written to {out}: {reason}; the previous one is whole"
         ) from error
 
 
