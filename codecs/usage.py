@@ -26,7 +26,7 @@ class CodeCounts:
 
     def update(self, codes: Codes) -> None:
         for row in range(len(codes)):
-            for count, used in zip(self.counts, sequences(codes, row), strict=True):
+            for count, used in zip(self.counts, sequences(codes, row), strict=False):  # a prefix of the quantizers
                 count += torch.bincount(used.cpu(), minlength=len(count))
 
     def summary(self) -> list[dict[str, Any]]:

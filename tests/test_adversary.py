@@ -192,7 +192,7 @@ def test_the_last_layer_is_found(learned, precision):
     with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bf16-mixed"):
         y, _ = codec.reconstruct(torch.rand(size, generator=generator()))
     found = balance.last_layer(y.float(), codec.parameters())
-    layers = [m for m in codec.modules() if isinstance(m, nn.Conv1d | nn.Conv2d | nn.Linear)]
+    layers = [m for m in codec.modules() if isinstance(m, nn.modules.conv._ConvNd | nn.Linear)]
     used = [m for m in layers if m.weight is found]
     assert len(used) == 1
     if hasattr(codec, "decoder") and isinstance(codec.decoder, nn.Sequential):

@@ -89,7 +89,7 @@ def test_help_answers_at_once() -> None:
     ("command", "said"),
     [
         ("codecs", "--json"), ("encode", "--psnr"), ("decode", "back.png"), ("evaluate", "CODEC"),
-        ("train", "audio/rvq, image/bsq, image/fsq"), ("compare", "folder, hub, images"),
+        ("train", "audio/rvq, image/bsq, image/flex, image/fsq"), ("compare", "folder, hub, images"),
     ],
 )  # fmt: skip
 def test_help_shows_choices_and_examples(capsys: pytest.CaptureFixture[str], command: str, said: str) -> None:

@@ -268,3 +268,11 @@ def test_bd_rate_that_does_not_exist_says_why(test, reason):
     pytest.importorskip("bjontegaard", reason="bjontegaard is not installed")
     with pytest.raises(ValueError, match=reason):
         bd.bd_rate([(0.1, 20.0), (0.4, 32.0)], test)
+
+
+def test_counts_take_prefixes_of_the_quantizers():
+    """A setting of a residual codec uses fewer quantizers than it has: the others count nothing."""
+    counts = tokens.CodeCounts((4, 4, 4))
+    counts.update(Codes(torch.tensor([[[0, 0, 3]], [[0, 1, 3]]]), torch.tensor([[3], [3]])))
+    first, second, _ = counts.summary()
+    assert (first["tokens"], first["used"], second["tokens"], second["usage"]) == (6, 3, 0, None)
