@@ -8,7 +8,7 @@ ARGS ?= -n 2
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-CODECS := image/jpeg,image/webp,image/avif,image/jpeg2000,image/png,natural-fsq,audio/opus,audio/vorbis,audio/mp3,audio/flac,digits-rvq
+CODECS := image/jpeg,image/webp,image/avif,image/jpeg2000,image/png,natural-ntc,natural-fsq,audio/opus,audio/vorbis,audio/mp3,audio/flac,digits-rvq
 
 .PHONY: install demo test lint format clean
 

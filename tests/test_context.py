@@ -7,13 +7,15 @@ import copy
 import numpy as np
 import pytest
 import torch
-from conftest import one_line, structured, tiny
+from conftest import TINY, one_line, structured, tiny
 from scipy.stats import logistic
 
 from tokenloom import codecs
 from tokenloom.codecs import bitstream, context, rate
 from tokenloom.codecs.context import ContextModel, _table
 from tokenloom.codecs.image.ntc import dct_basis, step
+from tokenloom.train.config import TrainConfig
+from tokenloom.train.loop import train
 
 BOUNDS, GROUPS = (9, 9, 5, 5, 5), [2, 3]
 
@@ -192,3 +194,17 @@ def test_what_is_certain_costs_next_to_nothing():
     (data,) = bitstream.write(codec, codes)
     assert 8 * len(data) < 0.1 * zeros.numel()
     assert torch.equal(bitstream.read(codec, [data]).indices, codes.indices)
+
+
+def test_training_lowers_the_rate_and_logs_it(tmp_path):
+    cfg = TrainConfig(
+        codec={"name": "image/ntc", **TINY["image/ntc"]}, data={"name": "scenes", "count": 24}, out=str(tmp_path),
+        steps=30, batch_size=4, validate_every=10, save_every=1000, log_every=10, accelerator="cpu",
+        losses={"l2": 1.0, "quantizer": 1.0},
+    )  # fmt: skip
+    cfg.crop.size, cfg.optimizer.lr, cfg.optimizer.warmup = 64, 5e-3, 1
+    train(cfg)
+    rows = [line.split(",") for line in (tmp_path / "log.csv").read_text().splitlines()]
+    bits = [float(value) for _, name, value in rows[1:] if name == "validation/bits_per_pixel"]
+    assert len(bits) == 3 and bits[-1] < 0.9 * bits[0]
+    assert not [name for _, name, _ in rows if name.startswith("validation/usage/")]

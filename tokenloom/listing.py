@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from typing import Any
 
@@ -71,10 +72,9 @@ def _entry(name: str, codec: Codec, *, shipped: bool) -> dict[str, Any]:
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     if "needs" in entry:
         return (entry["name"], "", "", "", "", entry["needs"].removeprefix(entry["name"] + " "), "")
-    sizes = entry["codebook_sizes"]
-    uniform = len(set(sizes)) == 1
-    books = f"{len(sizes)} of {sizes[0]}" if uniform and len(sizes) > 1 else ", ".join(map(str, sizes))
-    bits = ", ".join(f"{b:.4g}" for b in (entry["bits_per_token"][:1] if uniform else entry["bits_per_token"]))
+    runs = [(size, len(list(equal))) for size, equal in itertools.groupby(entry["codebook_sizes"])]
+    books = ", ".join(f"{count} of {size}" if count > 1 else str(size) for size, count in runs)
+    bits = ", ".join(f"{b:.4g}" for b, _ in itertools.groupby(entry["bits_per_token"]))
     stride = " x ".join(map(str, entry["stride"])) or "varies"
     weights = "shipped" if entry["shipped"] else "to train" if entry["trains"] else "none needed"
     return (entry["name"], books, bits, stride, _signal(entry), _setting(entry["setting"]), weights)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from tokenloom.codecs import LatentCodec, Modality, media
+from tokenloom.codecs import LatentCodec, Modality, bitstream, media, rate
 from tokenloom.codecs.targets import psnr
 from tokenloom.codecs.usage import CodeCounts
 from tokenloom.data import Source
@@ -19,6 +19,8 @@ from .losses import LOSSES, Loss
 
 SHOWN = 8
 """Validation items whose reconstructions are written as pictures or sound."""
+LISTED = 64
+"""Quantizers whose usage is logged one by one."""
 COUNTED = 512
 """Training items over which the codes are counted for the entropy rate."""
 
@@ -65,7 +67,7 @@ def validate(
     """Figures over a small validation set at native sizes, and (original, decoded) of its first items.
 
     Usage and perplexity are of one histogram of the codes of all items: the mean of the quantizers and, where there
-    are several, of each (`usage/1`, …).
+    are several but no more than LISTED, of each (`usage/1`, …). The coded rate, where training moves it.
     """
     figures: dict[str, list[float]] = {}
     shown = []
@@ -77,6 +79,9 @@ def validate(
         counts.update(codes)
         name = "psnr" if codec.spec.modality is Modality.IMAGE else "si_sdr"
         figures.setdefault(name, []).append(psnr(x, y) if name == "psnr" else _si_sdr(x, y))
+        if codec.context is not None:
+            bits = rate.coded(bitstream.write(codec, codes))
+            figures.setdefault("bits_per_pixel", []).append(rate.bits_per_pixel(bits, codes).item())
         if len(shown) < SHOWN:
             shown.append((x[0].cpu(), y[0].cpu()))
     result = {name: sum(values) / len(values) for name, values in figures.items()}
@@ -88,7 +93,7 @@ def _usage(counts: CodeCounts) -> dict[str, float]:
     for name in ("usage", "perplexity"):
         each = {f"{name}/{q}": row[name] for q, row in enumerate(counts.summary(), 1) if row[name] is not None}
         result[name] = sum(each.values()) / len(each)
-        result |= each if len(counts.counts) > 1 else {}
+        result |= each if 1 < len(counts.counts) <= LISTED else {}
     return result
 
 
