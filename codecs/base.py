@@ -303,6 +303,8 @@ class LatentCodec(Codec):
     """
 
     variants = ()
+    codes_weight: ClassVar[float | None] = None
+    """Weight of the codes' own loss where a run names none; None: the trainer's default for the modality."""
     starts_on: int = 0
     """Training signals that `start` wants to see before the first step; 0: it starts from random weights."""
     quantizer: nn.Module

@@ -66,7 +66,7 @@ class Run:
         self.codec = codecs.build(arguments.pop("name"), **arguments)
         if not isinstance(self.codec, codecs.LatentCodec):
             raise ValueError(f"{self.codec.name} has nothing to train; it is ready to use")
-        self.weights = weights(cfg.losses, self.codec.spec.modality)
+        self.weights = weights(cfg.losses, self.codec.spec.modality, self.codec.codes_weight)
         self.losses = networks(self.weights, cfg.lpips_weights)
         self.train_set, self.validation_set = _split(cfg)
         self.step = self.skipped = 0

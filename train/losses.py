@@ -84,8 +84,11 @@ DEFAULTS = {
 """Weights where a config names none; `quantizer` is the quantizer's own loss."""
 
 
-def weights(given: Mapping[str, Any], modality: Modality) -> dict[str, float]:
-    """The name → weight dict of a run, checked; the modality's defaults where nothing is given."""
+def weights(given: Mapping[str, Any], modality: Modality, codes: float | None = None) -> dict[str, float]:
+    """The name → weight dict of a run, checked; the modality's defaults where nothing is given.
+
+    codes  weight of the codes' own loss where none is given, for a codec that cannot do without
+    """
     chosen = {name: w for name, w in given.items() if w is not None}
     for name, weight in chosen.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
@@ -96,9 +99,11 @@ def weights(given: Mapping[str, Any], modality: Modality) -> dict[str, float]:
             raise ValueError(f"losses.{name}={weight:g} is negative")
         if weight and ONLY.get(name, modality) is not modality:
             raise ValueError(f"the {name} loss is for {ONLY[name]} codecs, not for {modality}")
+    own = {} if codes is None or "quantizer" in chosen else {"quantizer": codes}
     chosen = {name: float(w) for name, w in chosen.items() if w}
     if not chosen:
-        return dict(DEFAULTS[modality])
+        return DEFAULTS[modality] | own
+    chosen |= own
     if set(chosen) <= {"quantizer"}:
         raise ValueError(f"no reconstruction loss has a weight; set one of {', '.join(NAMES[:-1])}")
     return chosen

@@ -113,6 +113,8 @@ class NTC(LatentCodec):
     context         hidden channels of the context model
     """
 
+    codes_weight = 1.0  # the loss of the codes is priced against the mean squared error already
+
     def __init__(
         self, channels: int = 192, widths: list[int] = (128, 160, 192), depths: list[int] = (1, 1, 1),
         decoder_depths: list[int] = (3, 2, 1), context: int = 128,
