@@ -1,5 +1,5 @@
 # Needs python3 of version 3.11 or later, git and make, and nothing else.
-#   make demo     compare codecs on bundled photographs and generated music
+#   make demo     compare codecs on bundled photographs and generated music, then draw and speak with omni-small
 #   make test     run the tests; `make test ARGS="tests/test_cli.py -x"` runs some
 VENV ?= .venv
 PYTHON ?= python3
@@ -23,6 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/tokenloom compare data=demo 'codecs=[$(CODECS)]' out=$(OUT)
+	$(BIN)/tokenloom evaluate omni-small 'rows=[samples]' out=$(OUT)
 
 # One thread a process: two workers already fill two cores.
 test: install

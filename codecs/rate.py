@@ -1,11 +1,12 @@
 """What codes cost. The only place where a logarithm of a codebook size is taken.
 
-Three figures, never mixed up, all in bits per item (float64, shape (batch,)):
+Four figures, never mixed up, all in bits per item (float64, shape (batch,)):
 nominal  positions × Σ log2(codebook size) + 32 bits per number of side information, and the whole
          bytes that say how many tokens an item has where that is a choice;
          for codecs whose tokens are a file's bytes exactly 8 × the file's bytes
 entropy  cross-entropy of the codes under counts of the training split: order 0, per quantizer
 coded    8 × the bytes that `compress` wrote, container included
+modelled nats under a transformer that learned from other items' codes, as bits, + 32 per number of side information
 `bits_per_pixel` and `kbps` turn them into rates of the unpadded signal.
 """
 
@@ -58,10 +59,20 @@ def _besides(spec: CodeSpec, codes: Codes) -> Tensor:
 
     A length takes a byte per seven bits, as in the container.
     """
-    side = torch.full((len(codes),), SIDE_BITS * sum(v[0].numel() for v in codes.side.values()), dtype=torch.float64)
+    side = _side(codes)
     if not spec.ordered or codes.lengths is None:
         return side
     return side + torch.tensor([8.0 * -(-n.bit_length() // 7) for n in codes.lengths.tolist()], dtype=torch.float64)
+
+
+def _side(codes: Codes) -> Tensor:
+    """(batch,) float64 bits of side information."""
+    return torch.full((len(codes),), SIDE_BITS * sum(v[0].numel() for v in codes.side.values()), dtype=torch.float64)
+
+
+def modelled(nats: Tensor, codes: Codes) -> Tensor:
+    """(batch,) float64 bits, from the nats of each item's codes under a model that knows of no side information."""
+    return nats.double().cpu() / math.log(2) + _side(codes)
 
 
 def coded(data: list[bytes]) -> Tensor:

@@ -102,8 +102,8 @@ def arguments(cls: type[Codec]) -> set[str]:
 
 def shipped() -> list[str]:
     """Names of the trained codecs that come with the package."""
-    root = _shipped_root()
-    return sorted(p.parent.name for p in root.glob("*/config.yaml") if "codec" in _read_config(p.parent))
+    root = shipped_root()
+    return sorted(p.parent.name for p in root.glob("*/config.yaml") if "codec" in read_config(p.parent))
 
 
 def load(source: str | Path) -> Codec:
@@ -130,8 +130,8 @@ def find_checkpoint(source: str) -> Path:
         return path
     if path.is_dir():
         raise FileNotFoundError(f"{source} is a folder without a checkpoint: no config.yaml in it")
-    if re.fullmatch(r"[A-Za-z0-9_.-]+", source) and (_shipped_root() / source / "config.yaml").is_file():
-        return _shipped_root() / source
+    if re.fullmatch(r"[A-Za-z0-9_.-]+", source) and (shipped_root() / source / "config.yaml").is_file():
+        return shipped_root() / source
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
         return _download(source)
     raise ValueError(
@@ -181,7 +181,7 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
 def _load_folder(folder: Path) -> Codec:
     from safetensors.torch import load_file
 
-    config = _read_config(folder)
+    config = read_config(folder)
     if not isinstance(config.get("codec"), dict) or not isinstance(config["codec"].get("name"), str):
         raise ValueError(f"{folder / 'config.yaml'} describes no codec: it lacks codec.name")
     arguments = {str(key): value for key, value in config["codec"].items()}
@@ -215,7 +215,7 @@ def fill(codec: Codec, state: dict[str, torch.Tensor], folder: Path) -> None:
     codec.load_state_dict(state)
 
 
-def _read_config(folder: Path) -> dict[str, Any]:
+def read_config(folder: Path) -> dict[str, Any]:
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -238,7 +238,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     return config
 
 
-def _shipped_root() -> Path:
+def shipped_root() -> Path:
     return Path(import_module("tokenloom.checkpoints").__file__).parent
 
 
@@ -266,7 +266,7 @@ def find(fingerprint: bytes) -> Codec:
             if codec.fingerprint == fingerprint:
                 return codec
     for name in shipped():
-        if _read_config(_shipped_root() / name).get("fingerprint") == fingerprint.hex():
+        if read_config(shipped_root() / name).get("fingerprint") == fingerprint.hex():
             codec = load(name)
             if codec.fingerprint == fingerprint:
                 return codec

@@ -13,6 +13,7 @@ from .mix import Mix
 from .phrases import Phrases
 from .scenes import Scenes
 from .source import BrokenItem, Item, Source
+from .words import Words
 
 __all__ = ["BrokenItem", "Item", "Source", "names", "open_source"]
 
@@ -21,6 +22,7 @@ _SOURCES: dict[str, Callable[..., Source]] = {
     "tar": tar,
     "images": Images,
     "scenes": Scenes,
+    "words": Words,
     "phrases": Phrases,
     "hub": Hub,
     "mix": Mix,

@@ -30,12 +30,15 @@ class Augment:
     scale    pictures are shrunk by a uniform factor from `scale` to 1 before cropping, as far as
              their size allows; 1: never
     pad      pictures smaller than the crop: "reflect" or "edge" (repeats the border's pixels)
+    margin   pictures get so many pixels more of that on each side than the crop needs, where they are
+             smaller: the crops of pictures of one size shift by up to that much
     gain_db  lowest and highest gain of audio, uniform in dB; a gain is lowered where it would clip
     """
 
     flip: bool = True
     scale: float = 1.0
     pad: str = "reflect"
+    margin: int = 0
     gain_db: tuple[float, float] = (-12.0, 6.0)
 
     def __post_init__(self) -> None:
@@ -43,6 +46,7 @@ class Augment:
             raise ValueError(f"scale {self.scale!r} is not within 0 (excluded) to 1")
         if self.pad not in ("reflect", "edge"):
             raise ValueError(f"pad {self.pad!r} is none of reflect, edge")
+        at_least("margin", self.margin, 0)
         if len(self.gain_db) != 2 or not self.gain_db[0] <= self.gain_db[1]:
             raise ValueError(f"gain_db {self.gain_db!r} is not a lowest and a highest gain")
 
@@ -212,7 +216,7 @@ class _ImageCrop:
         return crop.flip(2).contiguous() if self.augment.flip and mirror < 0.5 else crop.contiguous()
 
     def _padded(self, image: Tensor) -> Tensor:
-        missing = [max(self.size - n, 0) for n in image.shape[1:]]
+        missing = [max(self.size + 2 * self.augment.margin - n, 0) for n in image.shape[1:]]
         if not any(missing):
             return image
         pads = [(0, 0)] + [(n // 2, n - n // 2) for n in missing]

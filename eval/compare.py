@@ -16,6 +16,7 @@ from .adaptive import Adaptive
 from .contestants import Contestant, Draw, field_of
 from .figures import Figures
 from .measurement import Protocol
+from .modelled import Modelled, Study
 from .protocols import DEFAULT, RATES, TOKENS, protocol
 from .results import Results, environment
 
@@ -33,6 +34,7 @@ def compare(
     seed: int = 0,
     protocols: Sequence[str] = DEFAULT,
     targets: Sequence[str] | None = None,
+    modelled: Modelled | None = None,
     title: str | None = None,
     strict: bool = False,
 ) -> Results:
@@ -46,6 +48,8 @@ def compare(
     protocols    names of protocols.PROTOCOLS, at most one a modality
     targets      of "psnr" and "slope": each is shown beside the fixed settings of the image codecs, at equal
                  mean tokens; None: both for codecs whose number of tokens is free; (): none
+    modelled     measure the modelled rate too (see modelled.py); without training data of its own, and where `items`
+                 does not say how many, a fifth of the data is evaluated and the rest learned from
     strict       refuse a broken item of the data instead of counting it
 
     Writes results.json, results.csv, plots/, exhibits/ and report.html to `out`. Ctrl-C ends the
@@ -60,16 +64,16 @@ def compare(
     results = Results(Path(out), title or source.name or "data")
     results.protocols = {p.name: p.describe() for p in chosen.values()}
     results.absent = {m.name: reason for p in chosen.values() for m in p.metrics if (reason := m.missing())}
+    source, study = modelled.study(source, items, seed) if modelled else (source, None)
+    if study:
+        study.check(contestants)
     draw = Draw(source, {c.modality for c in contestants}, items, seed, strict)
     start = time.perf_counter()
-    with _progress(len(draw)) as advance:
+    with _progress(len(draw), "items") as advance:
         curves = {c.label: Adaptive(c, names) for c in contestants if (names := adaptive.wanted(c, targets))}
-        figures, kept = _gather(draw, contestants, chosen, results, advance, curves)
+        figures, kept = _gather(draw, contestants, chosen, results, advance, curves, study)
         _refuse_nothing(results, contestants)
         results.skipped = draw.skipped
-        results.records = [f.record(results.title) for f in figures]
-        for record in results.records:
-            record["targets"] = curves[record["codec"]].at(record["setting"]) if record["codec"] in curves else {}
         try:
             if not results.interrupted:
                 advance(0, "pictures and sound at equal rates")
@@ -78,11 +82,18 @@ def compare(
                 )
         except KeyboardInterrupt:
             results.interrupted = True
+    if study and not results.interrupted:
+        _learn(study, results)
+    results.records = [f.record(results.title) for f in figures]
+    for record in results.records:
+        record["targets"] = curves[record["codec"]].at(record["setting"]) if record["codec"] in curves else {}
     results.bd_rates = bd.table(results, {str(m): label for m, label in anchors.items()})
     seconds = round(time.perf_counter() - start, 1)
     given = {str(m): value for m, value in rates.items()}
     results.environment = environment(seed=seed, seconds=seconds, anchors=[*anchors.values()], rates=given)
     results.environment |= {"definitions": {"rates": RATES, "tokens": TOKENS, "BD-rate": bd.PROTOCOL}}
+    if study:
+        results.environment["definitions"]["modelled rate"] = study.definition()
     if curves:
         results.environment["definitions"]["targets"] = adaptive.DEFINITION
     results.takeaways = takeaways.takeaways(results)
@@ -102,9 +113,8 @@ def main(cfg: Any) -> Results:
     plain = OmegaConf.to_container(cfg, resolve=True)
     source, title, strict = open_data(plain["data"])
     keys = ("anchor", "items", "rate", "seed", "protocols", "targets")
-    results = compare(
-        plain["codecs"], source, plain["out"], title=title, strict=strict, **{key: plain[key] for key in keys}
-    )
+    arguments = {key: plain[key] for key in keys} | {"modelled": open_modelled(plain)}
+    results = compare(plain["codecs"], source, plain["out"], title=title, strict=strict, **arguments)
     console = Console()
     tables.show(results, console)
     for line in results.takeaways:
@@ -128,6 +138,22 @@ def open_data(settings: dict[str, Any]) -> tuple[Source, str, bool]:
     return source, title or settings["name"], bool(settings.get("strict", False))
 
 
+def open_modelled(plain: dict[str, Any]) -> Modelled | None:
+    """The keys `modelled`, `training` and `budget`."""
+    training = plain["training"]
+    if not plain["modelled"]:
+        if training is not None:
+            raise ValueError("training= is what the modelled rate learns from; add modelled=true")
+        return None
+    if training is None:
+        return Modelled(tokens=plain["budget"])
+    if not isinstance(training, Mapping) or "name" not in training:
+        raise ValueError(f"training={training!r} is no data source, such as {{name: folder, path: photos}}")
+    source, title, strict = open_data(dict(training))
+    source.name = title
+    return Modelled(source, plain["budget"], strict)
+
+
 def _gather(
     draw: Draw,
     contestants: list[Contestant],
@@ -135,6 +161,7 @@ def _gather(
     results: Results,
     advance: Any,
     curves: dict[str, Adaptive],
+    study: Study | None,
 ) -> tuple[list[Figures], list[Item]]:
     """Every item through every codec and setting; keeps the first few items for the exhibits.
 
@@ -165,6 +192,8 @@ def _gather(
             drawn = {c.label: curves[c.label].attempt(item) for c in mine if c.label in curves}
             for f, outcome in zip(trials, outcomes, strict=True):
                 f.add(outcome)
+            if study:
+                study.add(item, trials, outcomes)
             for label, curve in drawn.items():
                 curves[label].add(curve)
             if sum(other.modality is item.modality for other in kept) < exhibits.MOST[item.modality]:
@@ -185,16 +214,27 @@ def _refuse_nothing(results: Results, contestants: list[Contestant]) -> None:
         raise ValueError(f"{results.title} holds no {' or '.join(wanted)}, which {', '.join(labels)} would need")
 
 
+def _learn(study: Study, results: Results) -> None:
+    """The modelled rate of every codec and setting; Ctrl-C leaves those found so far."""
+    try:
+        with _progress(study.total, "tokens") as advance:
+            study.measure(advance)
+    except KeyboardInterrupt:
+        results.interrupted = True
+
+
 @contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """A progress bar over items with their rate and the time left; gives advance(share, text)."""
+def _progress(total: int, unit: str) -> Iterator[Any]:
+    """A progress bar over items or tokens with their rate and the time left; gives advance(share, text)."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
     from rich.text import Text
 
+    digits = 2 if unit == "items" else 0
+
     class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
-            return Text(f"{task.speed:.2f} items/s" if task.speed else "", style="progress.data.speed")
+            return Text(f"{task.speed:,.{digits}f} {unit}/s" if task.speed else "", style="progress.data.speed")
 
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:.0f}/{task.total:.0f}"))
     with Progress(*columns, Speed(), TimeRemainingColumn(), console=Console(stderr=True), transient=True) as progress:

@@ -7,7 +7,7 @@ from typing import Any
 
 from tokenloom.data import Source
 
-from .compare import compare, open_data
+from .compare import compare, open_data, open_modelled
 from .results import Results
 
 
@@ -28,7 +28,7 @@ def main(cfg: Any) -> Results:
         raise ValueError(f"evaluate takes one codec, not {len(plain['codecs'])}; compare takes several")
     source, title, strict = open_data(plain["data"])
     keys = ("items", "rate", "seed", "protocols", "targets")
-    arguments = {key: plain[key] for key in keys}
+    arguments = {key: plain[key] for key in keys} | {"modelled": open_modelled(plain)}
     results = evaluate(plain["codecs"][0], source, plain["out"], title=title, strict=strict, **arguments)
     console = Console()
     tables.show(results, console)

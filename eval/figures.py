@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,7 @@ class Figures:
         self.encode_seconds = self.decode_seconds = self.amount = 0.0
         self.items: list[dict[str, Any]] = []
         self.failures = Series()
+        self.modelled: dict[str, Any] | None = None
 
     def attempt(self, item: Item) -> Outcome:
         """Run the codec on one item and measure; a failing codec is an outcome, not an end."""
@@ -65,7 +67,7 @@ class Figures:
             self.items.append({"key": item.key, "failed": outcome.reason})
             return
         for kind in KINDS:
-            if done.rates[kind] is not None:
+            if done.rates.get(kind) is not None:
                 self.rates[kind].add(done.rates[kind])
                 self.per_token[kind].add(done.bits[kind] / done.tokens if done.tokens else math.nan)
         for name, value in outcome.values.items():
@@ -86,6 +88,15 @@ class Figures:
             | {"idempotence": outcome.idempotence}
             | {"encode_seconds": done.encode_seconds, "decode_seconds": done.decode_seconds}
         )
+
+    def model(self, facts: dict[str, Any], trials: Sequence[Trial], bits: Sequence[float]) -> None:
+        """The modelled bits of all that was added, in that order, and what they were found with."""
+        self.modelled = facts
+        entries = (entry for entry in self.items if "failed" not in entry)
+        for done, cost, entry in zip(trials, bits, entries, strict=bool(trials)):
+            entry["modelled"] = cost * done.rates["coded"] / done.bits["coded"]  # the unit of the modality
+            self.rates["modelled"].add(entry["modelled"])
+            self.per_token["modelled"].add(cost / done.tokens if done.tokens else math.nan)
 
     def record(self, set_name: str) -> dict[str, Any]:
         """The record as plain values."""
@@ -117,6 +128,7 @@ class Figures:
             "tokens_unit": trial.TOKEN_UNITS[modality],
             "bits_per_token": {kind: series.summary() for kind, series in self.per_token.items()},
             "metrics": {name: series.summary() for name, series in self.series.items()},
+            "modelled": self.modelled,
             "codebooks": self.counts.summary(),
             "idempotence": self.idempotence.summary(),
             "time": self._time(),

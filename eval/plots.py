@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -24,14 +25,16 @@ def colors(results: Results) -> dict[str, str]:
 
 
 def write(results: Results) -> list[str]:
-    """Draw every curve to folder/plots; returns the stems, such as "image-psnr"."""
+    """Draw every curve to folder/plots; returns the stems, such as "image-psnr" and "image-psnr-modelled"."""
     stems = []
     for modality in ("image", "audio"):
-        for metric in measured(results, modality):
-            figure = draw(results, modality, metric)
+        kinds = ["coded"]
+        kinds += ["modelled"] if any(shown(r["rates"]["modelled"]) for r in results.of(modality)) else []
+        for metric, kind in itertools.product(measured(results, modality), kinds):
+            figure = draw(results, modality, metric, kind)
             folder = results.folder / "plots"
             folder.mkdir(parents=True, exist_ok=True)
-            stems.append(f"{modality}-{metric}")
+            stems.append(f"{modality}-{metric}" if kind == "coded" else f"{modality}-{metric}-{kind}")
             for suffix in ("png", "svg"):
                 figure.savefig(folder / f"{stems[-1]}.{suffix}", dpi=160)
     write_targets(results)

@@ -7,7 +7,7 @@ import io
 import math
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -20,6 +20,9 @@ from .plots import colors
 from .results import KINDS, Results, columns, shown
 from .tables import DECIMALS, measured, number, problems
 
+if TYPE_CHECKING:
+    import jinja2
+
 PICTURE_BYTES, SOUND_BYTES = 5_500_000, 2_500_000
 CROP, SECONDS = 400, 5.0
 WORDS = {"image": "pictures", "audio": "sounds", "text": "texts"}
@@ -27,18 +30,15 @@ WORDS = {"image": "pictures", "audio": "sounds", "text": "texts"}
 
 def write(results: Results) -> Path:
     """Render the report next to results.json and return its path. It fetches nothing when opened."""
-    import jinja2
+    from . import omni_report
 
-    here = Path(__file__).parent
-    loader = jinja2.FileSystemLoader(here)
-    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.policies["json.dumps_kwargs"] = {"sort_keys": False}
     modalities = [m for m in dict.fromkeys(r["modality"] for r in results.records) if results.of(m)]
     counts = [f"{max(r['n'] for r in results.of(m))} {WORDS[m]}" for m in modalities]
-    html = env.get_template("report.html").render(
+    template = environment().get_template("report.html")
+    html = template.render(
         results=results,
-        style=(here / "report.css").read_text(encoding="utf-8"),
-        script=(here / "report.js").read_text(encoding="utf-8"),
+        style=text("report.css"),
+        script=text("report.js"),
         data=_chart_data(results, modalities),
         colors=colors(results),
         counts=counts,
@@ -50,11 +50,27 @@ def write(results: Results) -> Path:
         problems=problems(results),
         targets=_targets(results),
         static=[_static_plot(results, m) for m in modalities if m != "text"],
+        omni=omni_report.section(results.folder),
     )
     temporary = results.report.with_suffix(".part")
     temporary.write_text(html, encoding="utf-8")
     temporary.replace(results.report)
     return results.report
+
+
+def environment() -> jinja2.Environment:
+    """Where templates lie and how they are filled in."""
+    import jinja2
+
+    loader = jinja2.FileSystemLoader(Path(__file__).parent)
+    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    env.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    return env
+
+
+def text(name: str) -> str:
+    """A style or script that lies beside the templates."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 # -- curves ------------------------------------------------------------------------------------
@@ -112,7 +128,8 @@ def _inline(path: Path) -> str:
 # -- exhibits ----------------------------------------------------------------------------------
 
 
-def _uri(data: bytes, kind: str) -> str:
+def uri(data: bytes, kind: str) -> str:
+    """Bytes of a media type as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
@@ -163,7 +180,7 @@ def _inline_pictures(results: Results, exhibits: list[dict[str, Any]], side: int
             buffer = io.BytesIO()
             crop.save(buffer, "WEBP", lossless=True)
             total += buffer.tell()
-            tile["uri"] = _uri(buffer.getvalue(), "image/webp")
+            tile["uri"] = uri(buffer.getvalue(), "image/webp")
             exhibit["width"], exhibit["height"] = crop.size
     return total
 
@@ -181,12 +198,12 @@ def _clips(results: Results) -> list[dict[str, Any]]:
             waveform = media.read(path)[:, : int(SECONDS * rate)]
             data = media.encode_audio(waveform, rate, format="FLAC", subtype="PCM_16")
             total += len(data)
-            tile["uri"] = _uri(data, "audio/flac")
+            tile["uri"] = uri(data, "audio/flac")
             mel = sounds.log_mel(waveform, rate, 0.032, 64, 1e-6).mean(0)
             if high is None:  # every tile has the colours of the original
                 high = mel.max().item()
                 low = high - 9.2  # 80 dB
-            tile["spectrogram"] = _uri(_spectrogram(mel, low, high), "image/webp")
+            tile["spectrogram"] = uri(_spectrogram(mel, low, high), "image/webp")
         if total > SOUND_BYTES and number_:
             return exhibits[:number_]
     return exhibits
@@ -221,6 +238,7 @@ def _table(results: Results, modality: str) -> dict[str, Any]:
     header = [("codec", ""), ("setting", ""), *((k, first["rate_unit"]) for k in kinds)]
     header += [(protocol["metrics"][m]["label"], protocol["metrics"][m]["unit"]) for m in metrics]
     header += [("tokens", first["tokens_unit"]), ("coded bits", "per token")]
+    header += [("modelled bits", "per token")] if "modelled" in kinds else []
     header += [("usage", "of codebook"), ("perplexity", ""), ("idempotence", "")]
     header += [("encode", "s in all"), ("decode", "s in all")]
     rows = []
@@ -234,6 +252,7 @@ def _table(results: Results, modality: str) -> dict[str, Any]:
             cells.append(_cell(number(summary, DECIMALS.get(m, 3)), shown(summary)))
         flat = columns(r)
         cells += [_plain(flat["tokens"], 0), _plain(flat["bits_per_token_coded"], 2)]
+        cells += [_plain(flat["bits_per_token_modelled"], 2)] if "modelled" in kinds else []
         cells += [_percent(flat["usage"]), _plain(flat["perplexity"], 0), _percent(flat["idempotence"])]
         cells += [_plain(r["time"]["encode"], 2), _plain(r["time"]["decode"], 2)]
         why = "; ".join(f"{count} failed: {reason}" for reason, count in r["reasons"].items())

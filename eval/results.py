@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 
-KINDS = ("nominal", "entropy", "coded")
+KINDS = ("nominal", "entropy", "coded", "modelled")
 PACKAGES = (
     "tokenloom", "torch", "numpy", "pillow", "soundfile", "soxr", "tokenizers", "constriction", "torchaudio",
     "torchmetrics", "pytorch-msssim", "lpips", "pystoi", "pesq", "bjontegaard",

@@ -29,6 +29,10 @@ def show(results: Results, console: Console) -> None:
         table.add_column("setting", justify="right")
         table.add_column(f"coded {records[0]['rate_unit']}", justify="right")
         table.add_column("nominal", justify="right")
+        learned = [r["modelled"] for r in records if shown(r["rates"]["modelled"]) is not None]
+        if learned:
+            table.add_column("modelled", justify="right")
+            table.add_column("modelled bits per token", justify="right")
         for name in metrics:
             table.add_column(f"{about[name]['label']} {about[name]['unit']}".strip(), justify="right")
         table.add_column("encode s", justify="right")
@@ -38,8 +42,10 @@ def show(results: Results, console: Console) -> None:
             if record["codec"] != previous:
                 table.add_section()
                 previous = record["codec"]
-            table.add_row(*map(escape, _row(record, metrics)))
+            table.add_row(*map(escape, _row(record, metrics, bool(learned))))
         console.print(table)
+        if learned:
+            console.print(_budget(learned), highlight=False, markup=False)
     for records in adaptive.tried(results).values():
         console.print(_targets(records))
     for reason in problems(results):
@@ -83,6 +89,8 @@ def problems(results: Results) -> list[str]:
     for record in results.records:
         if not record["n"] and not record["failed"]:
             lines.append(f"{record['codec']} had nothing to do: the data hold no {record['modality']}")
+        if absent := (record["modelled"] or {}).get("absent"):
+            lines.append(f"the modelled rate of {record['codec']} is absent: {absent}")
         for reason, times in record["reasons"].items():
             count("Failed", reason, times, record["codec"])
         for name, summary in record["metrics"].items():
@@ -113,11 +121,27 @@ def number(summary: dict[str, Any] | None, decimals: int = 3) -> str:
     return text + (f" (+{summary['perfect']} ∞)" if summary["perfect"] else "")
 
 
-def _row(record: dict[str, Any], metrics: list[str]) -> list[str]:
+def _budget(learned: list[dict[str, Any]]) -> str:
+    """What the transformers behind the modelled rates were, and what they saw."""
+
+    def span(key: str) -> str:
+        low, high = (f(facts[key] for facts in learned) for f in (min, max))
+        return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+    lost = f", of which {span('parameters_of_embeddings')} are embeddings"
+    return (
+        f"modelled: a transformer of {span('parameters')} parameters{lost} (not charged) saw {span('tokens_seen')} "
+        f"tokens in {span('steps')} steps, from {span('items')} items that are not evaluated ({learned[0]['where']}); "
+        f"seed {learned[0]['seed']}"
+    )
+
+
+def _row(record: dict[str, Any], metrics: list[str], modelled: bool) -> list[str]:
     setting = "" if record["setting"] is None else f"{record['setting_name']} {record['setting']}"
     if not record["n"]:
-        return [record["codec"], setting, "–", "–", *("–" for _ in metrics), "–", "–"]
+        return [record["codec"], setting, *["–"] * (4 + 2 * modelled + len(metrics))]
     figures = [number(record["metrics"].get(name), DECIMALS.get(name, 3)) for name in metrics]
     rates = [f"{shown(record['rates'][kind]):.3f}" for kind in ("coded", "nominal")]
+    rates += [number(record[key]["modelled"]) for key in ("rates", "bits_per_token")] if modelled else []
     seconds = [f"{record['time'][way]:.2f}" for way in ("encode", "decode")]
     return [record["codec"], setting, *rates, *figures, *seconds]

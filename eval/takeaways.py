@@ -14,6 +14,7 @@ from .results import Results, shown
 def takeaways(results: Results) -> list[str]:
     """At most three sentences, the most telling first; honest also where the learned codec loses."""
     told = [
+        _learnable(results),
         _at_equal_rate(results, "image", "psnr"),
         _at_equal_rate(results, "image", "ms_ssim"),
         _below_the_anchor(results, "audio", "mel") or _at_equal_rate(results, "audio", "mel"),
@@ -136,6 +137,24 @@ def _saving(results: Results, modality: str, metric: str) -> str:
         f"{'fewer' if best['percent'] < 0 else 'more'} bits than {best['anchor']}, averaged over the "
         f"{best['overlap']:.0%} of the quality range that both reach (BD-rate)."
     )
+
+
+def _learnable(results: Results) -> str:
+    """Whose codes the transformer of the modelled rate saves most on, and whose least, at their default settings."""
+    share = {
+        r["codec"]: (r["rates"]["modelled"]["mean"] / r["rates"]["nominal"]["mean"], r)
+        for r in results.records
+        if r["n"] and r["default"] and r["rates"]["modelled"]["mean"] is not None and r["rates"]["nominal"]["mean"]
+    }
+    if not share:
+        return ""
+    best, *others = sorted(share, key=lambda name: share[name][0])
+    r = share[best][1]
+    text = (
+        f"A small transformer that saw {r['modelled']['tokens_seen']:,} tokens of other items codes {best} in "
+        f"{r['rates']['modelled']['mean']:.3g} {r['rate_unit']}, {share[best][0]:.0%} of its nominal rate"
+    )
+    return text + (f"; {others[-1]} in {share[others[-1]][0]:.0%} of its own." if others else ".")
 
 
 def _text(results: Results) -> str:

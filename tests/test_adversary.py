@@ -398,7 +398,7 @@ def go(out):
         batch = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))
         world, rank = run.fabric.world_size, run.fabric.global_rank
         figures = [run._update(step, batch.flip(step % 2 + 2).chunk(world)[rank]) for step in range(3)]
-        torch.save([run.adversary.state_dict(), run.codec.state_dict(), figures], f"{{out}}/{{balance}}-{{rank}}")
+        torch.save([run.adversary.state_dict(), run.model.state_dict(), figures], f"{{out}}/{{balance}}-{{rank}}")
         run.logs.close()
 if __name__ == "__main__":
     go(sys.argv[1])

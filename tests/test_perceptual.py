@@ -120,11 +120,11 @@ def test_training_with_lpips(hub):
     terms = run._update(0, torch.rand(2, 3, 32, 32, generator=generator()))
     assert terms["lpips"] > 0 and terms["loss"] == pytest.approx((terms["l1"] + 0.5 * terms["lpips"]).item())
     assert not any("vgg" in key or "slice" in key for key in run.task.state_dict())
-    assert len(run.optimizer.param_groups[0]["params"]) == len(list(run.codec.parameters()))
+    assert len(run.optimizer.param_groups[0]["params"]) == len(list(run.model.parameters()))
     run.logs.close()
-    network = run.losses["lpips"].args[0]
+    network = run.job.losses["lpips"].args[0]
     x = torch.rand(1, 3, 32, 32, generator=generator()).requires_grad_()
-    run.losses["lpips"](x, 1 - x.detach()).backward()
+    run.job.losses["lpips"](x, 1 - x.detach()).backward()
     assert x.grad.abs().sum() > 0 and all(p.grad is None for p in network.parameters())
 
 

@@ -85,7 +85,7 @@ update, draw, drawn = Run._update, Batch.draw, []
 
 def watched(self, step, batch):
     done = update(self, step, batch)
-    state = {**self.codec.state_dict(), **{f"ema.{k}": v for k, v in self.ema.state_dict().items()}}
+    state = {**self.model.state_dict(), **{f"ema.{k}": v for k, v in self.ema.state_dict().items()}}
     mine = torch.cat([v.double().flatten() for v in state.values()])
     of_all = [torch.empty_like(mine) for _ in range(2)]
     distributed.all_gather(of_all, mine)
@@ -119,9 +119,9 @@ def test_two_processes_are_one_with_the_same_batch(tmp_path):
     for key in SHARED:
         two, one = tmp_path / "two" / key, tmp_path / "one" / key
         run = Run(shared(key, one))
-        before = {name: value.clone() for name, value in run.codec.state_dict().items()}
+        before = {name: value.clone() for name, value in run.model.state_dict().items()}
         run.go()
-        together, alone = state.load(two)["codec"], state.load(one)["codec"]
+        together, alone = state.load(two)["model"], state.load(one)["model"]
         assert distance(together, alone) < 0.01 * distance(before, alone), key
         for a, b in zip(losses_of(two), losses_of(one), strict=True):
             assert a == pytest.approx(b, rel=1e-4), key
@@ -219,7 +219,7 @@ def test_a_batch_in_parts_gives_the_same_step(tmp_path):
         whole, parts = (run._update(step, batch) for run in runs)
         for name, value in whole.items():
             torch.testing.assert_close(parts[name], value, rtol=1e-4, atol=1e-6)
-    for a, b in zip(*(run.codec.parameters() for run in runs), strict=True):
+    for a, b in zip(*(run.model.parameters() for run in runs), strict=True):
         assert (a - b).abs().mean() < 1e-5
     for run in runs:
         run.logs.close()
@@ -231,10 +231,10 @@ def test_one_bad_part_leaves_the_whole_step_out(tmp_path):
     for step in range(3):
         batch = torch.rand(4, 3, 32, 32)
         if step == 2:
-            before = {name: value.clone() for name, value in run.codec.state_dict().items()}
+            before = {name: value.clone() for name, value in run.model.state_dict().items()}
             batch[3, 0, 5, 5] = float("inf")
         assert (run._update(step, batch) is None) == (step == 2)
-    assert run.skipped == 1 and same(run.codec.state_dict(), before)
+    assert run.skipped == 1 and same(run.model.state_dict(), before)
     run.logs.close()
 
 
@@ -255,9 +255,9 @@ def test_the_scale_of_fp16_losses_falls_with_a_skip_and_survives_resume(tmp_path
     assert scale() == 2**16
     done = [run._update(step, torch.rand(4, 3, 32, 32)) is not None for step in range(8)]
     assert any(done) and scale() == 2**16 * 0.5 ** done.count(False)
-    before, weights = scale(), [p.clone() for p in run.codec.parameters()]
+    before, weights = scale(), [p.clone() for p in run.model.parameters()]
     assert run._update(8, torch.full((4, 3, 32, 32), float("nan"))) is None
-    assert scale() == before / 2 and all(map(torch.equal, weights, run.codec.parameters()))
+    assert scale() == before / 2 and all(map(torch.equal, weights, run.model.parameters()))
     run._save_state()
     run.logs.close()
     again = Run(config(tmp_path, precision="16-mixed", accelerator="auto", resume=True))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import inspect
 import shutil
 import subprocess
 import sys
@@ -16,12 +17,16 @@ from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 
-from tokenloom import codecs, data
+from tokenloom import codecs, data, models
+from tokenloom.data.documents import Documents
+from tokenloom.train import losses, transformer
+from tokenloom.train.check import TASKS
 from tokenloom.train.config import TrainConfig
-from tokenloom.train.losses import NAMES
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("tokenloom", "codecs", "models", "data", "train", "eval", "conf", "checkpoints")
+NAMES = {*losses.NAMES, *transformer.NAMES}
+"""Losses of every task."""
 MAY_IMPORT = {
     "codecs": {"codecs", "checkpoints"},
     "models": {"codecs", "models", "checkpoints"},
@@ -65,12 +70,16 @@ def test_imports_point_one_way(folder):
 
 
 def test_the_import_check_sees_something():
-    assert "codecs" in imported(ROOT / "train" / "codec.py") and "data" in imported(ROOT / "train" / "loop.py")
+    assert {"codecs", "data", "train"} <= imported(ROOT / "train" / "codec.py")
+    assert {"codecs", "models", "data", "train"} == imported(ROOT / "train" / "transformer.py")
+    assert imported(ROOT / "models" / "checkpoint.py") == {"codecs", "models"}
     assert imported(ROOT / "codecs" / "image" / "learned.py") == {"codecs"}
     assert {"tokenloom", "eval"} <= set().union(*map(imported, modules("tokenloom")))
 
 
-@pytest.mark.parametrize("module", ["tokenloom", "tokenloom.codecs", "tokenloom.cli", "tokenloom.data"])
+@pytest.mark.parametrize(
+    "module", ["tokenloom", "tokenloom.codecs", "tokenloom.cli", "tokenloom.data", "tokenloom.models"]
+)
 def test_nothing_heavy_is_imported(module):
     heavy = (
         "torchmetrics", "lightning_fabric", "lightning", "lpips", "matplotlib", "vector_quantize_pytorch", "hydra",
@@ -135,7 +144,28 @@ def test_codec_configs_build(name):
     assert set(plain) - {"name"} == codecs.registry.arguments(type(codec)), "every argument has its line in the YAML"
 
 
-@pytest.mark.parametrize("name", choices("data"))
+@pytest.mark.parametrize("name", choices("omni"))
+def test_omni_configs_build(name):
+    cfg = composed("train", f"omni={name}")["omni"]
+    omni = models.build(cfg)
+    assert omni.transformer.config.items() >= cfg["transformer"].items()
+    assert list(omni.vocabulary.channels) == [channel["name"] for channel in cfg["channels"]]
+    assert {"text", "image", "audio"} == {channel.modality for channel in omni.vocabulary.channels.values()}
+
+
+def test_every_data_choice_is_a_source_or_the_documents():
+    names = {composed("train", f"data={name}")["data"]["name"] for name in choices("data")}
+    assert names == {*data.names(), Documents.name}
+
+
+def test_documents_are_no_source():
+    cfg = composed("train", "data=documents")["data"]
+    assert set(cfg) - {"name", "strict"} == set(inspect.signature(Documents).parameters)
+    with pytest.raises(ValueError, match="'documents' is none of folder, tar"):
+        data.open_source("documents")
+
+
+@pytest.mark.parametrize("name", [name for name in choices("data") if name != Documents.name])
 def test_data_configs_compose(name):
     for config in ("train", "compare"):
         cfg = composed(config, f"data={name}")["data"]
@@ -147,9 +177,14 @@ def test_data_configs_compose(name):
 
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_experiments_compose(name):
-    cfg = composed("train", f"experiment={name}", "data=tar", "data.path=x.tar")
-    assert codecs.build(cfg["codec"].pop("name"), **cfg["codec"])
-    assert set(cfg["losses"]) == set(NAMES)
+    cfg = composed("train", f"experiment={name}")
+    assert cfg["task"] in TASKS and set(cfg["losses"]) == set(NAMES)
+    if cfg["task"] == "transformer":
+        assert models.build(cfg["omni"]) and not cfg["codec"]
+        assert cfg["data"]["name"] == cfg["validation"]["name"] == Documents.name
+    else:
+        cfg = composed("train", f"experiment={name}", "data=tar", "data.path=x.tar")
+        assert codecs.build(cfg["codec"].pop("name"), **cfg["codec"]) and not cfg["omni"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "conf").glob("*.yaml")), ids=lambda p: p.stem)
@@ -160,13 +195,30 @@ def test_top_configs_compose(path):
 def test_no_config_is_left_out():
     """A folder is a group to Hydra even when empty, and hides a key of its name."""
     groups = {p.name for p in (ROOT / "conf").iterdir() if p.is_dir() and p.name != "__pycache__"}
-    assert groups == {"codec", "data", "experiment"}
+    assert groups == {"codec", "data", "experiment", "omni"}
 
 
 def test_train_yaml_and_its_types_agree():
     cfg = composed("train")
     assert set(cfg) == set(TrainConfig.__dataclass_fields__)
     assert set(cfg["losses"]) == set(NAMES)
+
+
+def test_no_loss_is_of_two_tasks():
+    assert not set(losses.NAMES) & set(transformer.NAMES)
+
+
+# -- checkpoints --------------------------------------------------------------------------------
+
+
+def test_every_checkpoint_is_a_codec_or_a_model_and_documented():
+    folders = {p.name for p in (ROOT / "checkpoints").iterdir() if p.is_dir() and p.name != "__pycache__"}
+    assert folders == {*codecs.shipped(), *models.names()} and not set(codecs.shipped()) & set(models.names())
+    for name in folders:
+        held = {p.name for p in (ROOT / "checkpoints" / name).iterdir()}
+        assert {"model.safetensors", "config.yaml", "README.md"} <= held, name
+        config = yaml.safe_load((ROOT / "checkpoints" / name / "config.yaml").read_text())
+        assert ("omni" in config) == (name in models.names()) != ("codec" in config), name
 
 
 # -- the wheel ----------------------------------------------------------------------------------

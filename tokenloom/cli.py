@@ -1,4 +1,4 @@
-"""The front door: `tokenloom codecs | compare | train | encode | decode | evaluate`.
+"""The front door: `tokenloom codecs | compare | train | generate | encode | decode | evaluate`.
 
 Nothing heavy is imported before a command needs it. What a person can get wrong is one line on
 stderr and status 2 (`--debug` adds the traceback); a bug keeps its traceback and gives status 1.
@@ -50,8 +50,10 @@ def _run(argv: list[str]) -> int:
     parser = _parser()
     args, rest = parser.parse_known_args(argv)
     if args.command is None:
-        raise ValueError("no command given; one of codecs, compare, train, encode, decode, evaluate (tokenloom --help)")
-    takes_overrides = args.command in ("train", "compare", "evaluate")
+        raise ValueError(
+            "no command given; one of codecs, compare, train, generate, encode, decode, evaluate (tokenloom --help)"
+        )
+    takes_overrides = args.command in ("train", "compare", "evaluate", "generate")
     for argument in rest:
         if argument.startswith("-") or not takes_overrides:
             what = "option" if argument.startswith("-") else "argument"
@@ -107,6 +109,14 @@ def _decode(args: argparse.Namespace, _: list[str]) -> int:
     return 0
 
 
+def _generate(args: argparse.Namespace, more: list[str]) -> int:
+    from tokenloom import generation
+
+    given = {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p", "seed", "decoder")}
+    generation.run([*args.segments, *more], args.to, args.output, model=args.model, n=args.count, **given)
+    return 0
+
+
 def _hydra(command: str, args: argparse.Namespace, overrides: list[str]) -> int:
     from tokenloom import hydra_app
 
@@ -128,7 +138,14 @@ def _compare(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _evaluate(args: argparse.Namespace, overrides: list[str]) -> int:
-    return _hydra("evaluate", args, [f"codecs=[{args.codec}]", *overrides])
+    from tokenloom.eval import omni
+
+    if omni.is_model(args.codec):
+        if args.modelled:
+            raise ValueError(f"--modelled is for codecs; {args.codec} is a model, and its own bits are in its table")
+        return _hydra("omni", args, [f"model={args.codec}", *overrides])
+    modelled = ["modelled=true"] if args.modelled else []
+    return _hydra("evaluate", args, [f"codecs=[{args.codec}]", *modelled, *overrides])
 
 
 # -- the parser ---------------------------------------------------------------------------------
@@ -185,6 +202,8 @@ def _parser() -> argparse.ArgumentParser:
         "-c", "--codec", help="the codec that wrote it, where it is not a shipped one: a folder or hub id"
     )
 
+    _generate_options(command("generate", "make pictures, sounds and texts out of one another", _GENERATE_EXAMPLES))
+
     usage = "tokenloom {} [-m] [--cfg job] [key=value ...]"
     train = command("train", "train a codec", _train_help(), usage.format("train"))
     compare = command("compare", "find which codec buys how much fidelity for how many bits", _compare_help(),
@@ -192,6 +211,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate = command("evaluate", "measure one codec at each of its settings", _EVALUATE_EXAMPLES,
                        usage.format("evaluate CODEC"))  # fmt: skip
     evaluate.add_argument("codec", metavar="CODEC", help="a registered name, a shipped name, a folder or a hub id")
+    evaluate.add_argument("--modelled", action="store_true",
+                          help="also the bits under a small transformer trained on its codes")  # fmt: skip
     for sub in (train, compare, evaluate):
         sub.add_argument("-m", "--multirun", action="store_true", help="sweep: one job for each of key=a,b,c")
         sub.add_argument("-c", "--cfg", choices=["job", "hydra", "all"], help="print the configuration and stop")
@@ -200,6 +221,37 @@ def _parser() -> argparse.ArgumentParser:
         info = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
         sub.add_argument("--info", nargs="?", const="all", choices=info, help="how the configuration came about")
     return parser
+
+
+def _generate_options(generate: argparse.ArgumentParser) -> None:
+    generate.add_argument("segments", nargs="*", metavar="SEGMENT", help="a text, or a picture, sound or text file")
+    generate.add_argument(
+        "--to",
+        metavar="WHAT",
+        default="any",
+        help="image, audio, text, a channel of the model, or any: it chooses (default)",
+    )
+    generate.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="the file to write; default: named after the prompt"
+    )
+    generate.add_argument(
+        "-n", "--count", type=int, metavar="N", default=1, help="how many; pictures make a grid (default: 1)"
+    )
+    generate.add_argument(
+        "--model", metavar="NAME", default="omni-small", help="a shipped name, a folder or a hub id (omni-small)"
+    )
+    generate.add_argument("--decoder", metavar="NAME", default="plain", help="what turns tokens into signals (plain)")
+    generate.add_argument(
+        "--seed", type=int, metavar="N", help="the same seed gives the same result; default: a new one, printed"
+    )
+    generate.add_argument(
+        "--guidance", type=float, metavar="SCALE", help="how much the prompt weighs: 1 as trained, more is stricter"
+    )
+    generate.add_argument(
+        "--temperature", type=float, metavar="T", help="0 takes the likeliest token, 1 samples as trained"
+    )
+    generate.add_argument("--top-k", type=int, metavar="K", help="sample among the K likeliest tokens")
+    generate.add_argument("--top-p", type=float, metavar="P", help="sample among the likeliest tokens that sum to P")
 
 
 def choices(group: str) -> list[str]:
@@ -249,6 +301,9 @@ key=value pairs:
   items=20             at most so many of each modality
   anchor=image/jpeg    whom BD-rate is against
   rate=0.2             bits per pixel (or {{bits_per_pixel: 0.2, kbps: 6}}) of the examples side by side
+  modelled=true        also bits under a small transformer trained on the codes of other items (slow):
+                       'training={{name: tar, path: train.tar}}', else of what is not evaluated;
+                       budget=1048576 tokens seen for each codec and setting
   out=FOLDER           where results.json, results.csv, plots and report.html go
 Every key and its default: tokenloom compare --cfg job. Ctrl-C writes what was found so far.
 
@@ -266,6 +321,7 @@ examples:
   tokenloom decode photo.tlm -o back.png
   tokenloom compare 'codecs=[image/jpeg,image/avif,natural-fsq]' data=images
   tokenloom train codec=image/fsq data=folder data.path=photos out=runs/mine
+  tokenloom generate "red heart" --to image -o heart.png
 tokenloom COMMAND --help says more.
 """
 
@@ -291,10 +347,27 @@ examples:
   tokenloom decode photo.tlm -o back.png --codec runs/mine
 """
 
+_GENERATE_EXAMPLES = """\
+Segments are read in order: a name that ends like a picture, sound or text file is one, all else is text.
+What is made goes to stdout (texts) or to files whose names do; tokens, bits and seconds go to stderr.
+Sampling that is not named is the model's own for what it makes.
+
+examples:
+  tokenloom generate "red heart" --to image -o heart.png
+  tokenloom generate seven --to audio -o seven.wav
+  tokenloom generate seven.wav --to text
+  tokenloom generate face.png "make it dark skin tone" --to image
+  tokenloom generate "waving hand" --to image -n 9 --guidance 3 --temperature 0.9 --seed 0
+  tokenloom generate "three plus four"
+"""
+
 _EVALUATE_EXAMPLES = """\
-The key=value pairs are those of tokenloom compare.
+The key=value pairs are those of tokenloom compare. A model for text, images and sound has its own:
+packs=FOLDER of its test data, items, rows, sampling, seed, out; tokenloom evaluate omni-small --cfg job lists them.
 
 examples:
   tokenloom evaluate natural-fsq data=images
+  tokenloom evaluate omni-small packs=data
   tokenloom evaluate runs/mine data=folder data.path=photos items=50 out=runs/mine/evaluation
+  tokenloom evaluate runs/mine --modelled data=tar data.path=test.tar 'training={name: tar, path: train.tar}'
 """

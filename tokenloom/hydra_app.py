@@ -15,7 +15,7 @@ from typing import Any
 from tokenloom import hydra_errors
 from tokenloom.cli import one_line
 
-CONFIG = {"train": "train", "compare": "compare", "evaluate": "compare"}
+CONFIG = {"train": "train", "compare": "compare", "evaluate": "compare", "omni": "abilities"}
 """Command → file under conf/."""
 
 
@@ -28,6 +28,8 @@ class CompareTypes:
     out: str
     seed: int
     items: int | None
+    modelled: bool
+    budget: int
 
 
 class _Stop(BaseException):
@@ -163,7 +165,15 @@ def _evaluate(cfg: Any) -> None:
     evaluate.main(cfg)
 
 
-_TASKS: dict[str, Callable[[Any], None]] = {"train": _train, "compare": _compare, "evaluate": _evaluate}
+def _omni(cfg: Any) -> None:
+    from tokenloom.eval import omni
+
+    omni.main(cfg)
+
+
+_TASKS: dict[str, Callable[[Any], None]] = {
+    "train": _train, "compare": _compare, "evaluate": _evaluate, "omni": _omni,
+}  # fmt: skip
 
 
 def _require(cfg: Any) -> None:

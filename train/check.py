@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from tokenloom import codecs
+from tokenloom import codecs, data
 from tokenloom.codecs import Modality, registry, validate
 from tokenloom.codecs.storage import STORES
 
@@ -19,16 +19,18 @@ from .config import TrainConfig
 
 MAX_CROP = {Modality.IMAGE: 2**12, Modality.AUDIO: 2**24}
 """Pixels of a side, samples."""
-FIXED = ("seed", "batch_size", "ema", "codec", "losses", "optimizer", "crop")
+TASKS = ("codec", "transformer")
+STRATEGIES = ("auto", "ddp", "fsdp")
+FIXED = ("seed", "batch_size", "ema", "codec", "losses", "optimizer", "crop", "omni")
 """Keys that a resumed run has to share with the one it continues; steps may grow, machines may change."""
 
 
 def config(cfg: TrainConfig) -> None:
     """Everything that can be wrong without looking at the codec or the data; ValueError in one line."""
-    if cfg.task != "codec":
-        raise ValueError(f"task {cfg.task!r} is none of ('codec',)")
-    if not cfg.codec.get("name"):
-        raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(_trainable()))
+    if cfg.task not in TASKS:
+        raise ValueError(f"task {cfg.task!r} is none of {TASKS}")
+    if not cfg.data.get("name"):
+        raise ValueError("no data chosen; data=folder data.path=… or another of " + ", ".join(data.names()))
     if cfg.validation is not None and not (isinstance(cfg.validation, Mapping) and cfg.validation.get("name")):
         raise ValueError(f"validation={cfg.validation!r} is no data source, such as {{name: folder, path: photos}}")
     _numbers(cfg)
@@ -40,7 +42,7 @@ def _machine(cfg: TrainConfig) -> None:
     """Precision, devices, and how the batch divides among processes."""
     for key, allowed in (
         ("precision", ("32-true", "bf16-mixed", "16-mixed")), ("accelerator", ("auto", "cpu", "cuda")),
-        ("store", STORES),
+        ("store", STORES), ("strategy", STRATEGIES),
     ):  # fmt: skip
         if getattr(cfg, key) not in allowed:
             raise ValueError(f"{key} {getattr(cfg, key)!r} is none of {allowed}")
@@ -49,6 +51,8 @@ def _machine(cfg: TrainConfig) -> None:
     if cfg.accelerator == "cuda" and not gpus():
         raise ValueError("accelerator cuda is not there; auto takes what there is")
     local, machines = processes()
+    if cfg.strategy == "fsdp":
+        _sharded(cfg, local * machines)
     if on_gpu(cfg) and local > gpus():
         raise ValueError(f"{local} processes on a machine with {gpus()} GPUs; each needs its own")
     world = local * machines
@@ -57,6 +61,22 @@ def _machine(cfg: TrainConfig) -> None:
         into = f" into accumulate={cfg.accumulate} parts" if cfg.accumulate > 1 else ""
         raise ValueError(
             f"batch_size={cfg.batch_size} does not divide{among}{into}; take a multiple of {world * cfg.accumulate}"
+        )
+
+
+def _sharded(cfg: TrainConfig, world: int) -> None:
+    """Whether a run can be spread over the processes in parts."""
+    if cfg.task != "transformer":
+        raise ValueError(
+            f"strategy fsdp is for task=transformer, not task={cfg.task}: codebooks and adversaries need the whole "
+            "model in each process; take strategy=ddp"
+        )
+    if cfg.precision == "16-mixed":
+        raise ValueError("strategy fsdp trains in bf16-mixed or 32-true, not in 16-mixed")
+    if world == 1:
+        raise ValueError(
+            "strategy fsdp spreads a model over several processes, and there is one; start them with "
+            "torchrun --nproc-per-node N -m tokenloom train …"
         )
 
 
@@ -139,12 +159,12 @@ def crop(size: int, modality: Modality) -> None:
 
 def continuation(saved: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
     """Whether the run that left `saved` in `out` is the one that goes on now; ValueError names the first difference."""
-    if saved.get("codec", {}).get("name") != now["codec"]["name"]:
-        raise ValueError(f"{out} holds another architecture: {saved.get('codec')}, not {now['codec']['name']}")
+    if saved.get("codec", {}).get("name") != now["codec"].get("name"):
+        raise ValueError(f"{out} holds another architecture: {saved.get('codec')}, not {now['codec'].get('name')}")
     before, after = _flat(saved), _flat(now)
     for key in after | before:
         if before.get(key) != after.get(key):
-            what = "holds another architecture, trained" if key.startswith("codec.") else "was trained"
+            what = "holds another architecture, trained" if key.startswith(("codec.", "omni.")) else "was trained"
             raise ValueError(f"{out} {what} with {key}={before.get(key)}; it cannot go on with {after.get(key)}")
 
 
@@ -162,5 +182,5 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def _trainable() -> list[str]:
+def trainable() -> list[str]:
     return [name for name in codecs.names() if issubclass(registry.codec_class(name), codecs.LatentCodec)]

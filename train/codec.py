@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tokenloom.codecs import LatentCodec, Modality, bitstream, media, rate
+from tokenloom import codecs, data
+from tokenloom.codecs import LatentCodec, Modality, bitstream, media, rate, registry
 from tokenloom.codecs.targets import psnr
 from tokenloom.codecs.usage import CodeCounts
 from tokenloom.data import Source
+from tokenloom.data.loader import Augment, crops
 from tokenloom.data.subset import Subset
 
+from . import adversary, check
 from .adversary import Adversary
-from .losses import LOSSES, Loss
+from .config import TrainConfig
+from .job import Job
+from .losses import LOSSES, Loss, networks, weights
+
+DEFAULT_CROP = {Modality.IMAGE: 128, Modality.AUDIO: 1}
+"""Pixels, seconds."""
+HELD_OUT = 16
 
 SHOWN = 8
 """Validation items whose reconstructions are written as pictures or sound."""
@@ -23,6 +34,105 @@ LISTED = 64
 """Quantizers whose usage is logged one by one."""
 COUNTED = 512
 """Training items over which the codes are counted for the entropy rate."""
+
+
+class CodecJob(Job):
+    """`task=codec`: a learned codec on random crops of signals."""
+
+    counted = ("counts",)
+
+    def __init__(self, cfg: TrainConfig) -> None:
+        super().__init__(cfg)
+        adversary.check(cfg.adversary)
+        if not cfg.codec.get("name"):
+            raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(check.trainable()))
+        arguments = dict(cfg.codec)
+        self.model = codecs.build(arguments.pop("name"), **arguments)
+        if not isinstance(self.model, LatentCodec):
+            raise ValueError(f"{self.model.name} has nothing to train; it is ready to use")
+        self.weights = weights(cfg.losses, self.model.spec.modality, self.model.codes_weight)
+        self.losses = networks(self.weights, cfg.lpips_weights)
+        self.train_set, self.validation_set = _split(cfg)
+        self._check_data()
+        self.trained = {"losses": self.weights, **adversary.recipe(cfg)}
+
+    def recipe(self) -> dict[str, Any]:
+        source = {"name": self.cfg.data["name"], "items": len(self.train_set)}
+        return {"losses": self.weights, "data": source, **adversary.recipe(self.cfg)}
+
+    def start(self) -> None:
+        if self.model.starts_on:
+            self.model.start(next(iter(self._crops(batch_size=self.model.starts_on, steps=1)))[1])
+
+    def adversary(self, fabric: Any) -> Adversary | None:
+        return adversary.build(self.cfg, self.model, fabric, self.crop_size)
+
+    def module(self, adversary: Adversary | None) -> nn.Module:
+        return CodecTask(self.model, self.weights, self.losses, adversary)
+
+    def batches(self, **which: int) -> Any:
+        return self._crops(batch_size=self.cfg.batch_size, workers=self.cfg.workers, **which)
+
+    def fill(self, model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
+        registry.fill(model, tensors, where)
+
+    def validate(self, model: nn.Module, device: torch.device, samples: Path, step: int) -> dict[str, float]:
+        figures, shown = validate(model, self.validation_set, device)
+        write_samples(shown, model, samples, step)
+        return figures
+
+    def complete(self, model: nn.Module, device: torch.device) -> None:
+        count_codes(model, self.train_set, device)
+
+    def save(self, model: nn.Module, out: Path, trained: dict[str, Any]) -> None:
+        registry.save(model, out, store=self.cfg.store, trained=trained)
+
+    @property
+    def crop_size(self) -> int:
+        """Pixels of a side, or samples."""
+        return self.cfg.crop.size or DEFAULT_CROP[self.model.spec.modality] * (self.model.spec.sample_rate or 1)
+
+    def _crops(self, **which: Any) -> Any:
+        cfg, spec = self.cfg, self.model.spec
+        audio = spec.modality is Modality.AUDIO
+        crop = cfg.crop
+        return crops(
+            self.train_set, size=self.crop_size,
+            seed=cfg.seed, strict=bool(cfg.data.get("strict", False)),
+            sample_rate=spec.sample_rate, channels=spec.channels if audio else None,
+            augment=Augment(crop.flip, crop.scale, crop.pad, crop.margin, tuple(crop.gain_db)), **which,
+        )  # fmt: skip
+
+    def _check_data(self) -> None:
+        """One crop of the data, through every loss: wrong modalities, sizes and options show before a run has begun."""
+        check.crop(self.crop_size, self.model.spec.modality)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # broken items are told of when they are trained on
+            _, crop = next(iter(self._crops(batch_size=1, steps=1)))
+        for name in self.weights:
+            if loss := (LOSSES | self.losses).get(name):
+                loss(crop, crop)
+        modality, item = self.model.spec.modality, next(self.validation_set.items())
+        if item.modality is not modality:
+            raise ValueError(f"validation: {item.key} is {item.modality}, the codec is for {modality}")
+
+
+def _split(cfg: TrainConfig) -> tuple[Source, Source]:
+    """The training set, and a validation set: the one named, or the last few items of the first."""
+    source = _open(cfg.data)
+    if len(source) < 2:
+        raise ValueError(f"{source.name} has {len(source)} items; training needs at least 2")
+    if cfg.validation:
+        return source, _open(cfg.validation)
+    held = max(1, min(HELD_OUT, len(source) // 20))
+    cut = len(source) - held
+    return Subset(source, range(cut)), Subset(source, range(cut, len(source)))
+
+
+def _open(node: dict[str, Any]) -> Source:
+    if node.get("name") == "documents":
+        raise ValueError("data=documents is for task=transformer; a codec trains on one of " + ", ".join(data.names()))
+    return data.open_source(**{k: v for k, v in node.items() if k != "strict"})
 
 
 class CodecTask(nn.Module):

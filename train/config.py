@@ -22,6 +22,7 @@ class CropConfig:
     scale: float = 1.0
     flip: bool = True
     pad: str = "reflect"
+    margin: int = 0
     gain_db: list[float] = field(default_factory=lambda: [-12.0, 6.0])
 
 
@@ -45,6 +46,8 @@ class TrainConfig:
 
     task: str = "codec"
     codec: dict[str, Any] = field(default_factory=dict)
+    omni: dict[str, Any] = field(default_factory=dict)
+    tokens: str = "~/.cache/tokenloom/tokens"
     data: dict[str, Any] = field(default_factory=dict)
     validation: Any = None  # a mapping; typed as one, OmegaConf could not fill it from the command line
     losses: dict[str, float | None] = field(default_factory=dict)
@@ -61,6 +64,7 @@ class TrainConfig:
     ema: float = 0.999
     precision: str = "bf16-mixed"
     accelerator: str = "auto"
+    strategy: str = "auto"
     workers: int = 0
     out: str = "???"
     resume: bool = False

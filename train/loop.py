@@ -8,28 +8,22 @@ import os
 import random
 import signal
 import time
-import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from tokenloom import codecs, data
-from tokenloom.codecs import Modality, registry
-from tokenloom.data.loader import Augment, crops
-from tokenloom.data.subset import Subset
-
-from . import adversary, check, state
-from . import codec as task_codec
+from . import check, state
+from .codec import CodecJob
 from .config import TrainConfig
+from .job import Job
 from .logs import Logs, NoLogs
-from .losses import LOSSES, networks, weights
+from .transformer import TransformerJob
 
-DEFAULT_CROP = {Modality.IMAGE: 128, Modality.AUDIO: 1}
-"""Pixels, seconds."""
-HELD_OUT = 16
+JOBS: dict[str, type[Job]] = {"codec": CodecJob, "transformer": TransformerJob}
+
 AGAIN = 3
 """Seconds after which a second signal quits at once; before, it is torchrun passing the first one on."""
 
@@ -60,37 +54,21 @@ class Run:
         """Check everything, join the other processes, then make `out` and its logs."""
         self.cfg = cfg
         check.config(cfg)
-        adversary.check(cfg.adversary)
         _seed(cfg.seed, 0)
-        arguments = dict(cfg.codec)
-        self.codec = codecs.build(arguments.pop("name"), **arguments)
-        if not isinstance(self.codec, codecs.LatentCodec):
-            raise ValueError(f"{self.codec.name} has nothing to train; it is ready to use")
-        self.weights = weights(cfg.losses, self.codec.spec.modality, self.codec.codes_weight)
-        self.losses = networks(self.weights, cfg.lpips_weights)
-        self.train_set, self.validation_set = _split(cfg)
+        self.job = JOBS[cfg.task](cfg)
+        self.model = self.job.model
         self.step = self.skipped = 0
-        self._check_data()
-        self.recipe = check.recipe(
-            cfg,
-            world_size=math.prod(check.processes()),
-            losses=self.weights,
-            data={"name": cfg.data["name"], "items": len(self.train_set)},
-            **adversary.recipe(cfg),
-        )
+        self.recipe = check.recipe(cfg, world_size=math.prod(check.processes()), **self.job.recipe())
         saved = self._saved() if cfg.resume else None
-        if not saved and self.codec.starts_on:  # the same crops in all processes
-            self.codec.start(next(iter(self._crops(batch_size=self.codec.starts_on, steps=1)))[1])
+        if not saved:
+            self.job.start()
         self.fabric = _fabric(cfg)
         self.first = self.fabric.is_global_zero  # of several processes, the one that writes
         self.out = Path(self.fabric.broadcast(cfg.out))  # the default is the time of day, which may differ by a second
-        self.ema = copy.deepcopy(self.codec).requires_grad_(False).to(self.fabric.device)
-        self.adversary = adversary.build(cfg, self.codec, self.fabric, self.crop_size)
-        task = task_codec.CodecTask(self.codec, self.weights, self.losses, self.adversary)
-        optimizer = torch.optim.AdamW(
-            task.parameters(), cfg.optimizer.lr, tuple(cfg.optimizer.betas), weight_decay=cfg.optimizer.weight_decay
-        )
-        self.task, self.optimizer = self.fabric.setup(task, optimizer)
+        self.ema = self._averaging(saved)
+        self.adversary = self.job.adversary(self.fabric)
+        self.task = self.fabric.setup_module(self.job.module(self.adversary))
+        self.optimizer = self.fabric.setup_optimizers(self._optimizer())
         if saved:
             self._resume(saved)
         if self.first:
@@ -99,6 +77,22 @@ class Run:
         self.interrupted = 0
         """Number of the signal that ended the run early; 0: none did."""
         self.process = os.getpid()
+
+    def _averaging(self, saved: dict[str, Any] | None) -> nn.Module:
+        """The average that runs along. Where it is sharded, the first process has `self.one` to fill with it."""
+        ema = copy.deepcopy(self.model).requires_grad_(False)
+        if saved:
+            self.job.fill(ema, saved["ema"], self.out)
+        sharded = self.cfg.strategy == "fsdp"
+        self.one = copy.deepcopy(ema) if sharded and self.first else None
+        if not sharded:
+            return ema.to(self.fabric.device)
+        return state.shard(ema, self.fabric.strategy.device_mesh["data_parallel"])
+
+    def _optimizer(self) -> torch.optim.Optimizer:
+        """Of the parameters as the strategy has left them."""
+        o = self.cfg.optimizer
+        return torch.optim.AdamW(self.task.parameters(), o.lr, tuple(o.betas), weight_decay=o.weight_decay)
 
     # -- the loop ---------------------------------------------------------------------------------
 
@@ -110,8 +104,7 @@ class Run:
         try:
             self._train(last)
             self._save_state()
-            if self.first:
-                self._finish()
+            self._finish()
             self.fabric.barrier()
         finally:
             for number, handler in previous.items():
@@ -121,10 +114,9 @@ class Run:
     def _train(self, last: int) -> None:
         cfg = self.cfg
         consecutive = 0
-        batches = self._crops(
-            batch_size=cfg.batch_size, start_step=self.step, steps=last, workers=cfg.workers,
-            rank=self.fabric.global_rank, world_size=self.fabric.world_size,
-        )  # fmt: skip
+        batches = self.job.batches(
+            start_step=self.step, steps=last, rank=self.fabric.global_rank, world_size=self.fabric.world_size
+        )
         for step, batch in batches:
             _seed(cfg.seed, step + 1)  # dropout, k-means and revival depend on the step alone
             terms = self._update(step, batch.to(self.fabric.device))
@@ -148,43 +140,16 @@ class Run:
     def _finish(self) -> None:
         """The model first: a second interruption may end the validation."""
         cfg = self.cfg
-        self.ema.eval()
+        model = self._averaged()
+        if not self.first:
+            return
         if self.step >= cfg.steps:
-            task_codec.count_codes(self.ema, self.train_set, self.fabric.device)
-        trained = {"steps": self.step, "of": cfg.steps, "losses": self.weights, **adversary.recipe(cfg)}
-        registry.save(self.ema, self.out, store=cfg.store, trained=trained)
-        figures = self._validate()
+            self.job.complete(model, self.fabric.device)
+        self.job.save(model, self.out, {"steps": self.step, "of": cfg.steps, **self.job.trained})
+        figures = self._figures(model)
         left_out = f" ({self.skipped} left out for NaN or Inf)" if self.skipped else ""
         said = ", ".join(f"{k} {v:.4g}" for k, v in figures.items() if "/" not in k)
         self.logs.say(f"{self.out}: {self.step} steps{left_out}, {said}")
-
-    @property
-    def crop_size(self) -> int:
-        """Pixels of a side, or samples."""
-        return self.cfg.crop.size or DEFAULT_CROP[self.codec.spec.modality] * (self.codec.spec.sample_rate or 1)
-
-    def _crops(self, **which: Any) -> Any:
-        cfg, spec = self.cfg, self.codec.spec
-        audio = spec.modality is Modality.AUDIO
-        return crops(
-            self.train_set, size=self.crop_size,
-            seed=cfg.seed, strict=bool(cfg.data.get("strict", False)),
-            sample_rate=spec.sample_rate, channels=spec.channels if audio else None,
-            augment=Augment(cfg.crop.flip, cfg.crop.scale, cfg.crop.pad, tuple(cfg.crop.gain_db)), **which,
-        )  # fmt: skip
-
-    def _check_data(self) -> None:
-        """One crop of the data, through every loss: wrong modalities, sizes and options show before a run has begun."""
-        check.crop(self.crop_size, self.codec.spec.modality)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken items are told of when they are trained on
-            _, crop = next(iter(self._crops(batch_size=1, steps=1)))
-        for name in self.weights:
-            if loss := (LOSSES | self.losses).get(name):
-                loss(crop, crop)
-        modality, item = self.codec.spec.modality, next(self.validation_set.items())
-        if item.modality is not modality:
-            raise ValueError(f"validation: {item.key} is {item.modality}, the codec is for {modality}")
 
     def _update(self, step: int, batch: Tensor) -> dict[str, Tensor] | None:
         """One optimizer step over `accumulate` parts of the batch; None where it was left out.
@@ -209,6 +174,7 @@ class Run:
         norm = self.fabric.clip_gradients(
             self.task, self.optimizer, max_norm=self.cfg.optimizer.clip, error_if_nonfinite=False
         )
+        norm = state.whole(norm)
         if not torch.isfinite(norm):
             return self._skip()
         self.optimizer.step()
@@ -225,16 +191,16 @@ class Run:
         if self.cfg.precision == "16-mixed":
             self.optimizer.step()  # leaves the step out itself, and lowers its loss scale
         self.optimizer.zero_grad()
-        for mine, before in zip(self.codec.buffers(), self.ema.buffers(), strict=True):
+        for mine, before in zip(self.model.buffers(), self.ema.buffers(), strict=True):
             mine.copy_(before)
 
     @torch.no_grad()
     def _average(self, step: int) -> None:
         """EMA of the weights, with a warm-up; buffers (codebooks) are taken as they are."""
         decay = min(self.cfg.ema, (1 + step) / (10 + step))
-        torch._foreach_lerp_(list(self.ema.parameters()), [p.detach() for p in self.codec.parameters()], 1 - decay)
-        for mine, theirs in zip(self.ema.buffers(), self.codec.buffers(), strict=True):
-            if mine is not self.ema.counts:
+        torch._foreach_lerp_(state.local(self.ema.parameters()), state.local(self.model.parameters()), 1 - decay)
+        for (name, mine), theirs in zip(self.ema.named_buffers(), self.model.buffers(), strict=True):
+            if name not in self.job.counted:
                 mine.copy_(theirs)
 
     # -- around it --------------------------------------------------------------------------------
@@ -246,24 +212,40 @@ class Run:
         self.logs.scalars(self.step, values, bar=True)
         self.logs.scalars(self.step, {"lr": learning_rate(self.step - 1, self.cfg), "skipped": self.skipped})
 
-    def _validate(self) -> dict[str, float]:
-        if not self.first:
-            return {}
-        self.ema.eval()
-        figures, shown = task_codec.validate(self.ema, self.validation_set, self.fabric.device)
+    def _validate(self) -> None:
+        model = self._averaged()
+        if self.first:
+            self._figures(model)
+        if self.one is not None:
+            self.one.cpu()  # until it is needed again
+
+    def _figures(self, model: nn.Module) -> dict[str, float]:
+        figures = self.job.validate(model, self.fabric.device, self.logs.samples, self.step)
         self.logs.scalars(self.step, {f"validation/{k}": v for k, v in figures.items()})
-        task_codec.write_samples(shown, self.ema, self.logs.samples, self.step)
         return figures
 
+    def _averaged(self) -> nn.Module | None:
+        """The average in one piece, in eval mode, on the process that writes; all take part."""
+        if self.cfg.strategy != "fsdp":
+            return self.ema.eval() if self.first else None
+        tensors = state.whole(self.ema.state_dict(), keep=self.first)
+        if not self.first:
+            return None
+        self.one.load_state_dict(tensors)
+        return self.one.to(self.fabric.device).eval()
+
     def _save_state(self) -> None:
+        tensors = {
+            "model": self.model.state_dict(), "ema": self.ema.state_dict(), "optimizer": self.optimizer.state_dict(),
+            **({"adversary": self.adversary.state_dict()} if self.adversary else {}),
+        }  # fmt: skip
+        tensors = state.whole(tensors, keep=self.first)
         if not self.first:
             return
         state.save(
             {
                 "step": self.step, "skipped": self.skipped, "world_size": self.fabric.world_size,
-                "recipe": self.recipe, "codec": self.codec.state_dict(), "ema": self.ema.state_dict(),
-                "optimizer": self.optimizer.state_dict(), "precision": self.fabric.strategy.precision.state_dict(),
-                **({"adversary": self.adversary.state_dict()} if self.adversary else {}),
+                "recipe": self.recipe, "precision": self.fabric.strategy.precision.state_dict(), **tensors,
             },
             self.out,
         )  # fmt: skip
@@ -272,17 +254,16 @@ class Run:
         """The state to go on from, known to be of this very run."""
         out = Path(self.cfg.out)
         saved = state.load(out)
-        if "recipe" not in saved:
+        if "recipe" not in saved or "model" not in saved:
             raise ValueError(f"{out / state.NAME} was written by another version of tokenloom; choose another out=")
         check.continuation(saved["recipe"], self.recipe, out)
-        registry.fill(self.codec, saved["codec"], out)
+        self.job.fill(self.model, saved["model"], out)
         if saved["step"] > self.cfg.steps:
             raise ValueError(f"{out} is at step {saved['step']} already; steps={self.cfg.steps} is behind it")
         return saved
 
     def _resume(self, saved: dict[str, Any]) -> None:
-        registry.fill(self.ema, saved["ema"], self.out)
-        self.optimizer.load_state_dict(saved["optimizer"])
+        state.fill_optimizer(self.optimizer, saved["optimizer"])
         self.fabric.strategy.precision.load_state_dict(saved["precision"])  # the scale of fp16 losses
         self.step, self.skipped = saved["step"], saved["skipped"]
         if self.adversary:
@@ -307,28 +288,11 @@ class Run:
         self.logs.say(f"{signal.Signals(number).name}: finishing this step, then saving (again to quit at once)")
 
 
-def _split(cfg: TrainConfig) -> tuple[data.Source, data.Source]:
-    """The training set, and a validation set: the one named, or the last few items of the first."""
-    if not cfg.data.get("name"):
-        raise ValueError("no data chosen; data=folder data.path=… or another of " + ", ".join(data.names()))
-    source = _open(cfg.data)
-    if len(source) < 2:
-        raise ValueError(f"{source.name} has {len(source)} items; training needs at least 2")
-    if cfg.validation:
-        return source, _open(cfg.validation)
-    held = max(1, min(HELD_OUT, len(source) // 20))
-    cut = len(source) - held
-    return Subset(source, range(cut)), Subset(source, range(cut, len(source)))
-
-
-def _open(node: dict[str, Any]) -> data.Source:
-    return data.open_source(**{k: v for k, v in node.items() if k != "strict"})
-
-
 def _fabric(cfg: TrainConfig) -> Any:
     """Devices, processes and precision through Lightning Fabric, launched."""
     from lightning_fabric import Fabric  # 3 s: not before the config is known to be good
     from lightning_fabric.plugins import MixedPrecision
+    from lightning_fabric.strategies import ModelParallelStrategy
 
     class Mixed(MixedPrecision):
         """Fabric would round the batch to bfloat16, the targets of the losses included."""
@@ -338,7 +302,12 @@ def _fabric(cfg: TrainConfig) -> Any:
 
     gpu = check.on_gpu(cfg)
     local, machines = check.processes()  # without these numbers each process of torchrun would train alone on a CPU
-    where = {"accelerator": "cuda" if gpu else "cpu", "devices": local, "num_nodes": machines}
+    strategy = cfg.strategy
+    if strategy == "fsdp":  # Fabric's strategy of this name is PyTorch's first generation of it
+        strategy = ModelParallelStrategy(
+            lambda task, mesh: state.shard(task, mesh["data_parallel"]), local * machines, tensor_parallel_size=1
+        )
+    where = {"accelerator": "cuda" if gpu else "cpu", "devices": local, "num_nodes": machines, "strategy": strategy}
     if cfg.precision.endswith("-mixed"):
         fabric = Fabric(**where, plugins=[Mixed(cfg.precision, "cuda" if gpu else "cpu")])
     else:

@@ -1,0 +1,266 @@
+"""`models.save` and `models.load`: an omni model as a folder of plain values and safetensors.
+
+config.yaml         omni: {transformer: {…}, channels: [{name, setting, pattern, size}], longest, defaults: {…}}
+                    fingerprints: {channel: hex}, and what the trainer adds
+model.safetensors   the transformer's weights
+CHANNEL/            the codec of a channel that is neither shipped nor registered as it stands
+Nothing in a file is ever called or imported: names are looked up in the registry of codecs.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from tokenloom import codecs
+from tokenloom.codecs import Codec, Target, media, registry, storage
+from tokenloom.codecs.validate import whole, wholes
+
+from .omni import Omni, one_thread
+from .transformer import Transformer
+from .vocabulary import Channel, Vocabulary
+
+MAX_LAYERS = 256
+MAX_CHANNELS = 64
+MAX_SIZE = 2**16
+"""Of any width or length in a config: beyond these it is refused before anything is built."""
+CHANNEL_KEYS = ("name", "setting", "pattern", "size")
+
+
+def names() -> list[str]:
+    """The models that come with the package."""
+    root = registry.shipped_root()
+    return sorted(p.parent.name for p in root.glob("*/config.yaml") if "omni" in registry.read_config(p.parent))
+
+
+def save(omni: Omni, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
+    """Write the model; OSError where it cannot be written.
+
+    store  float32, float16 or int8 (see codecs/storage.py), of the transformer
+    extra  plain values for config.yaml, such as `trained={…}`
+    Codecs that neither ship nor are registered as they stand are written beside it.
+    """
+    import yaml
+    from safetensors.torch import save as to_bytes
+
+    folder = Path(folder)
+    channels = omni.vocabulary.channels
+    for name, channel in channels.items():  # first: a model is never without its codecs
+        if not _at_hand(name, channel.codec):
+            codecs.save(channel.codec, folder / _beside(name))
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in omni.transformer.state_dict().items()}
+    state = storage.stored(state, store, dict(omni.transformer.named_parameters()))
+    config = {
+        "omni": {
+            "transformer": omni.transformer.config,
+            "channels": [
+                {"name": n, "setting": _plain(c.setting), "pattern": c.pattern, "size": omni.sizes.get(n)}
+                for n, c in channels.items()
+            ],
+            "longest": omni.vocabulary.longest,
+            "defaults": omni.defaults,
+        },
+        "fingerprints": omni.vocabulary.fingerprints,
+        **extra,
+    }
+    config = json.loads(json.dumps(config))  # plain, and nothing shared, which YAML would write as an alias
+    folder.mkdir(parents=True, exist_ok=True)
+    media.write_bytes(to_bytes(state), folder / "model.safetensors")
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    media.write_bytes(text.encode("utf-8"), folder / "config.yaml")
+
+
+def load(source: str | Path) -> Omni:
+    """A trained model in eval mode from a folder, else a shipped name, else a hub id.
+
+    Raises FileNotFoundError, or ValueError on a damaged file, on weights of another architecture than the config's,
+    and where a codec is not the one that the model was trained with: the line names both fingerprints.
+    """
+    with one_thread():  # many small tensors: see ROWS in omni.py
+        return _load(_find(str(source)))
+
+
+def _load(folder: Path) -> Omni:
+    config = registry.read_config(folder)
+    if not isinstance(config.get("omni"), dict) or not isinstance(config.get("fingerprints"), dict):
+        raise ValueError(f"{folder / 'config.yaml'} describes no omni model: it lacks omni or fingerprints")
+    try:
+        vocabulary = _vocabulary(config["omni"], lambda name: _codec(folder, name))
+        for name, here in vocabulary.fingerprints.items():
+            if (there := config["fingerprints"].get(name)) != here:
+                raise ValueError(
+                    f"it was trained with the codec {name} of fingerprint {there}, the one here has {here}"
+                )
+        state = _state(folder)
+        omni = _assembled(config["omni"], vocabulary, sum(math.prod(value.shape) for value in state.values()))
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    registry.fill(omni.transformer, state, folder)
+    return omni.eval()
+
+
+def build(config: Mapping[str, Any]) -> Omni:
+    """A model with fresh weights from what `omni:` of a config says; ValueError for what it cannot mean.
+
+    transformer  arguments of Transformer; vocabulary and places follow from the channels
+    channels     in order, each {name, codec, setting, pattern, size}: `codec` is what `codecs.load` takes, and the
+                 name where absent; `setting` a value of its dial, or a mapping such as {slope: 0.1}, a Target
+    longest      most ids of a segment; default: the transformer's context
+    defaults     as in Omni
+    """
+    named = {entry["name"]: entry.get("codec", entry["name"]) for entry in _entries(config, ("codec",))}
+    return _assembled(config, _vocabulary(config, lambda name: codecs.load(named[name]), ("codec",)))
+
+
+def _find(source: str) -> Path:
+    """The folder: a path, else a shipped name, else a download from the hub."""
+    path = Path(source)
+    if path.name == "model.safetensors":
+        path = path.parent
+    if (path / "config.yaml").is_file():
+        return path
+    if path.is_dir():
+        raise FileNotFoundError(f"{source} is a folder without a model: no config.yaml in it")
+    if _ships(source):
+        return registry.shipped_root() / source
+    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith("."):
+        return _download(source)
+    raise ValueError(f"unknown model {source!r}: no folder, no shipped name ({', '.join(names())}) and no hub id")
+
+
+def _ships(name: str) -> bool:
+    """Whether a folder of this name comes with the package, without reading any."""
+    return bool(re.fullmatch(r"[A-Za-z0-9_-]+", name)) and (registry.shipped_root() / name / "config.yaml").is_file()
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    files = ["config.yaml", "model.safetensors"]
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=[*files, *(f"*/{file}" for file in files)]))
+    except Exception as error:  # offline, missing or gated: dozens of types, one meaning
+        raise FileNotFoundError(
+            f"{hub_id!r} is no folder and no shipped model, and the hub gave nothing: {str(error).splitlines()[0]}"
+        ) from error
+
+
+def _plain(setting: Any) -> Any:
+    return {setting.name: setting.value} if isinstance(setting, Target) else setting
+
+
+# -- the codecs of a model ----------------------------------------------------------------------
+
+
+def _beside(name: str) -> str:
+    """The folder of a channel's codec inside the model's."""
+    folder = name.replace("/", "-")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", folder):
+        raise ValueError(f"{name!r} is no name for a channel; wanted letters, digits, '_', '.', '-' and one '/'")
+    return folder
+
+
+def _at_hand(name: str, codec: Codec) -> bool:
+    """Whether `name` alone gives this very codec, wherever the package is installed."""
+    if not (_ships(name) or name in codecs.names()):
+        return False
+    try:
+        return codecs.load(name).fingerprint == codec.fingerprint
+    except ValueError:  # a registered name that needs training or arguments, or the name of a model
+        return False
+
+
+def _codec(folder: Path, name: str) -> Codec:
+    """From the model's own folder, else by a shipped or registered name: a config names no paths and no downloads."""
+    beside = folder / _beside(name)
+    if (beside / "config.yaml").is_file():
+        return codecs.load(beside)
+    if not (_ships(name) or name in codecs.names()):
+        known = ", ".join((*codecs.shipped(), *codecs.names()))
+        raise ValueError(f"it needs the codec {name}, which is neither in {beside} nor one of {known}")
+    return codecs.load(name)
+
+
+# -- what a config says, before it is believed ----------------------------------------------------
+
+
+def _entries(config: Mapping[str, Any], more: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """The channels of a config."""
+    if unknown := sorted(map(str, set(config) - {"transformer", "channels", "longest", "defaults"})):
+        raise ValueError(f"omni takes no {unknown[0]!r}; it takes transformer, channels, longest, defaults")
+    entries, allowed = config.get("channels"), (*CHANNEL_KEYS, *more)
+    if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_CHANNELS:
+        raise ValueError(f"omni.channels is no list of 1 to {MAX_CHANNELS} channels")
+    for entry in entries:
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise ValueError(f"{entry!r:.80} in omni.channels has no name")
+        if unknown := sorted(map(str, set(entry) - set(allowed))):
+            raise ValueError(f"channel {entry['name']} takes no {unknown[0]!r}; it takes {', '.join(allowed)}")
+    return entries
+
+
+def _vocabulary(config: Mapping[str, Any], codec: Callable[[str], Codec], more: Sequence[str] = ()) -> Vocabulary:
+    """The vocabulary that a config describes; `codec` gives the codec of a channel."""
+    channels = []
+    for entry in _entries(config, more):
+        setting = entry.get("setting")
+        try:
+            setting = Target(**setting) if isinstance(setting, Mapping) else setting
+        except TypeError as error:
+            raise ValueError(f"setting {setting!r:.80} of {entry['name']} is no target: {error}") from error
+        channels.append(Channel(entry["name"], codec(entry["name"]), setting, entry.get("pattern") or "raster"))
+    longest = config.get("longest") or _transformer(config).get("context", 1024)
+    if not whole(longest, 1, MAX_SIZE):
+        raise ValueError(f"omni.longest {longest!r:.80} is no whole number from 1 to {MAX_SIZE}")
+    return Vocabulary(channels, longest)
+
+
+def _transformer(config: Mapping[str, Any]) -> dict[str, Any]:
+    given = config.get("transformer")
+    if not isinstance(given, Mapping):
+        raise ValueError("omni.transformer is no mapping")
+    for key, value in given.items():
+        most = MAX_LAYERS if key == "layers" else 2**24 if key == "vocabulary" else MAX_SIZE
+        if key != "dropout" and value is not None and not whole(value, 1, most):
+            raise ValueError(f"omni.transformer.{key} {value!r:.80} is no whole number from 1 to {most}")
+    return dict(given)
+
+
+def _assembled(config: Mapping[str, Any], vocabulary: Vocabulary, held: int | None = None) -> Omni:
+    """The model; with `held`, the numbers that a file has, only if they suffice: a config takes no more memory."""
+    arguments = {"vocabulary": vocabulary.size, "places": vocabulary.places} | _transformer(config)
+    if held is not None and (wanted := _fewest(arguments)) > held:
+        raise ValueError(f"another architecture than its config: {held} numbers in the file, at least {wanted} wanted")
+    try:
+        transformer = Transformer(**arguments)
+    except TypeError as error:
+        raise ValueError(f"no transformer can be built from {arguments!r:.200}: {error}") from error
+    sizes = {entry["name"]: entry["size"] for entry in config["channels"] if entry.get("size") is not None}
+    if wrong := [name for name, size in sizes.items() if not wholes(size, 1, 2**28)]:
+        raise ValueError(f"size {sizes[wrong[0]]!r:.80} of {wrong[0]} is no list of samples along each axis")
+    return Omni(vocabulary, transformer, sizes=sizes, defaults=config.get("defaults"))
+
+
+def _fewest(transformer: dict[str, Any]) -> int:
+    """Weights that it has at least: embeddings, attention and feed-forward layers, norms left out."""
+    width, layers = transformer.get("width") or 1, transformer.get("layers") or 1
+    hidden = transformer.get("hidden") or 2 * width
+    return width * (transformer["vocabulary"] + transformer["places"] + layers * (2 * width + 3 * hidden))
+
+
+def _state(folder: Path) -> dict[str, torch.Tensor]:
+    from safetensors.torch import load_file
+
+    weights = folder / "model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(f"{folder} holds no model.safetensors")
+    try:
+        return storage.restored(load_file(weights))
+    except Exception as error:  # safetensors raises its own untyped error on damaged files
+        raise ValueError(f"{weights} is damaged: {str(error).splitlines()[0]}") from error
