@@ -14,7 +14,7 @@ from tokenloom.codecs import media
 from tokenloom.codecs.base import Modality
 from tokenloom.data import Item
 from tokenloom.data.source import at_least
-from tokenloom.models import generate
+from tokenloom.models.omni import PLAIN, SAMPLING, check
 
 from . import recogniser
 from .packs import Packs, draw
@@ -22,7 +22,6 @@ from .retrieval import Gallery
 
 ROWS = 32
 """Prompts asked at once."""
-SAMPLING = ("guidance", "temperature", "top_k", "top_p")
 EXACT = {"temperature": 0}
 """How text is sampled: an answer that is compared letter by letter is the likeliest one."""
 
@@ -51,7 +50,7 @@ class Bench:
         self.sampling = {key: value for key, value in (sampling or {}).items() if value is not None}
         if unknown := sorted(set(self.sampling) - set(SAMPLING)):
             raise ValueError(f"sampling takes no {unknown[0]!r}; it takes {', '.join(SAMPLING)}")
-        generate.check(**{"guidance": 1, "temperature": 1, **self.sampling})
+        check(PLAIN | self.sampling)
         at_least("seed", seed, 0)
         self.exhibits: list[dict[str, Any]] = []
         self._progress: Any = None

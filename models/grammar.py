@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bisect
 import math
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenloom.codecs import validate
-from tokenloom.codecs.base import Codec, Codes, Modality, Target
+from tokenloom.codecs import targets, validate
+from tokenloom.codecs.base import Codec, Codes, Modality, Target, TargetError
 
 from . import streams
 
@@ -49,8 +50,18 @@ class Channel:
         return self.codec.spec.modality
 
     def encode(self, x: Tensor | list[str]) -> Codes:
-        """Signals → codes at the channel's setting."""
-        return self.codec.encode(x, self.setting)
+        """Signals → codes at the channel's setting.
+
+        A signal that a target is out of reach of gets the highest setting, with a warning: a sequence needs
+        codes for every signal.
+        """
+        try:
+            return self.codec.encode(x, self.setting)
+        except TargetError:
+            if len(x) > 1:
+                return targets.collate([self.encode(x[i : i + 1]) for i in range(len(x))])
+        warnings.warn(f"{self.name}: signals out of reach of {self.setting} have all their tokens", stacklevel=2)
+        return self.codec.encode(x, self.codec.settings.values[-1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,12 +24,14 @@ from .transformer import Transformer
 from .vocabulary import DOCUMENT, Channel, Vocabulary
 
 DECODERS = ("plain",)
-PLAIN = {"guidance": 1.0, "temperature": 1.0, "top_k": None, "top_p": None}
+PLAIN = {"guidance": 1.0, "temperature": 1.0, "top_k": None, "top_p": None, "best_of": 1}
 """What sampling is told, and as what where neither a call nor the model says anything."""
 SAMPLING = tuple(PLAIN)
 ROWS = 32
 """Results that are sampled at once, in one thread: a token's products of matrices are too small to share, and where
 other work holds a core, each waits for the thread that has none (65 tokens took 23 s in place of 1.8 s)."""
+MOST_TRIES = 64
+"""Samples that one result is the best of."""
 MOST = 10_000
 """Results of one call."""
 START = torch.tensor([DOCUMENT])
@@ -41,7 +43,8 @@ class Statistics:
 
     seed           what was given, or drawn
     prompt_tokens  ids that the transformer was given, those of the forced beginning of a segment included
-    tokens         ids that it sampled
+    tokens         ids that it sampled, those of the result that was kept where there were several tries
+    tries          samples that each result is the best of
     nominal        bits of the results' codes if every entry were equally likely (rate.nominal)
     modelled       bits of the sampled ids under the model: at temperature 1, without guidance, over the ids that
                    the grammar allows; computed when first asked for
@@ -53,6 +56,7 @@ class Statistics:
     tokens: list[int]
     nominal: list[float]
     seconds: dict[str, float]
+    tries: int
     price: Callable[[], list[float]] = field(repr=False)
 
     @cached_property
@@ -68,7 +72,7 @@ class Omni(nn.Module):
     transformer  over exactly that vocabulary's ids and places
     sizes        channel → size that every signal of it has, (height, width) or (samples,): pictures are
                  brought to it, and it is not sampled
-    defaults     sampling where a call names none: guidance, temperature, top_k, top_p; under the name of a
+    defaults     sampling where a call names none: guidance, temperature, top_k, top_p, best_of; under the name of a
                  modality or a channel a mapping of those, for what it makes
     """
 
@@ -135,8 +139,9 @@ class Omni(nn.Module):
         to        a modality or the name of a channel: one segment of it; None: the model chooses modalities and
                   when to stop
         seed      the same seed gives the same results; None draws one, and `statistics.seed` has it
-        sampling  guidance (1: none; arXiv 2207.12598), temperature (0: the likeliest), top_k, top_p; None and
-                  what is not named are the model's defaults
+        sampling  guidance (1: none; arXiv 2207.12598), temperature (0: the likeliest), top_k, top_p, and best_of:
+                  of so many samples the one that the model itself finds to fit the prompt best (see `_fit`); None
+                  and what is not named are the model's defaults
         progress  called with the tokens done, and how many there will be where that is known
 
         Gives pictures (3, height, width), sounds (channels, samples), str; with to=None a list of these for each.
@@ -174,15 +179,20 @@ class Omni(nn.Module):
         seed = secrets.randbelow(2**31) if seed is None else seed
         channel = None if to is None else self.vocabulary.channel(to)
         sampling = self._sampling(sampling, channel)
+        tries = 1 if channel is None else sampling["best_of"]
         seconds = {"encode": 0.0, "transformer": 0.0, "decode": 0.0}
         with _timed(seconds, "encode"):
             prompts_ids = self._encode(prompts)
         head = self._head(channel)
         ids = [torch.cat([row, head]) for row in prompts_ids]
         total = self._room(ids, channel)
-        report = None if progress is None else _counting(progress, None if total is None else total * len(rows))
+        report = None if progress is None else _counting(progress, None if total is None else total * len(rows) * tries)
+        sampling = {key: value for key, value in sampling.items() if key != "best_of"}
         with _timed(seconds, "transformer"):
-            sampled = self._sample(ids, rows, head, channel, seed=seed, progress=report, **sampling)
+            tried = [row for row in rows for _ in range(tries)]
+            sampled = self._sample(ids, tried, head, channel, seed=seed, progress=report, **sampling)
+            if tries > 1:
+                sampled = self._best(prompts_ids, tried, head, sampled, tries)
         pairs = [(ids[row], new) for row, new in zip(rows, sampled, strict=True)]
         with _timed(seconds, "decode"):
             given = [len(self.vocabulary.parse(row)) for row in prompts_ids]
@@ -191,7 +201,7 @@ class Omni(nn.Module):
             results = self._decode(parts)
         self.statistics = Statistics(
             seed, [len(prompt) for prompt, _ in pairs], [len(new) for _, new in pairs],
-            [self._nominal(some) for some in parts], seconds, lambda: self._price(pairs),
+            [self._nominal(some) for some in parts], seconds, tries, lambda: self._price(pairs),
         )  # fmt: skip
         if channel is None:
             return results
@@ -276,6 +286,28 @@ class Omni(nn.Module):
                 )  # fmt: skip
         return out
 
+    def _best(
+        self, prompts: list[Tensor], rows: Sequence[int], head: Tensor, sampled: list[Tensor], tries: int
+    ) -> list[Tensor]:
+        """Of every `tries` samples in a row the one that fits its prompt best."""
+        fits = [self._fit(prompts[row], torch.cat([head, new])) for row, new in zip(rows, sampled, strict=True)]
+        places = range(0, len(sampled), tries)
+        return [sampled[max(range(at, at + tries), key=lambda i: (fits[i], -i))] for at in places]
+
+    def _fit(self, prompt: Tensor, segment: Tensor) -> float:
+        """How well a segment fits a prompt, in bits, by the model itself; −∞ where the context cut it off.
+
+        After a prompt of texts alone: the log-probability of these texts after the segment, as a caption of it.
+        Else the pointwise mutual information of the two: what the prompt takes off the segment's bits.
+        """
+        if not self.vocabulary.read(torch.cat([START, segment])).between:
+            return -math.inf
+        given = [self.vocabulary.channels[name].modality for name, _ in self.vocabulary.parse(prompt)]
+        if given and set(given) == {Modality.TEXT}:
+            return -self._price([(torch.cat([START, segment]), prompt[1:])])[0]
+        after, alone = self._price([(prompt, segment), (START, segment)])
+        return alone - after
+
     def _decode(self, results: list[list[tuple[str, Codes]]]) -> list[list[Tensor | str]]:
         """Segments of every result → their signals, each channel in as few batches as can be."""
         out: list[list[Any]] = [[None] * len(result) for result in results]
@@ -319,6 +351,7 @@ class Omni(nn.Module):
             levels += [self.defaults.get(key, {}) for key in (str(channel.modality), channel.name)]
         for level in (*levels, given):
             chosen |= {key: value for key, value in level.items() if key in SAMPLING and value is not None}
+        check(chosen)
         return chosen
 
 
@@ -352,6 +385,13 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     seconds[stage] = time.perf_counter() - start
 
 
+def check(sampling: Mapping[str, Any]) -> None:
+    """ValueError where a number of the sampling is out of range."""
+    if not whole(sampling["best_of"], 1, MOST_TRIES):
+        raise ValueError(f"best_of {sampling['best_of']!r} is no whole number from 1 to {MOST_TRIES}")
+    generate.check(**{key: value for key, value in sampling.items() if key != "best_of"})
+
+
 def _checked(defaults: Any, vocabulary: Vocabulary) -> dict[str, Any]:
     """The defaults, copied; ValueError for a key that nothing reads or a value out of range."""
     if not isinstance(defaults, Mapping):
@@ -364,5 +404,5 @@ def _checked(defaults: Any, vocabulary: Vocabulary) -> dict[str, Any]:
     for values in (general, *own.values()):
         if unknown := [key for key in values if key not in SAMPLING]:
             raise ValueError(f"defaults.{unknown[0]} is none of {', '.join((*SAMPLING, *sorted(makes)))}")
-        generate.check(**(PLAIN | dict(values)))
+        check(PLAIN | dict(values))
     return general | {key: dict(value) for key, value in own.items()}

@@ -254,7 +254,7 @@ def test_wrong_sampling_is_one_line():
         ({"top_p": 0.0}, "top_p 0.0"),
         ({"top_k": 0}, "top_k 0"),
         ({"guidance": math.nan}, "guidance nan"),
-        ({"heat": 1}, "no 'heat'; sampling is guidance, temperature, top_k, top_p"),
+        ({"heat": 1}, "no 'heat'; sampling is guidance, temperature, top_k, top_p, best_of"),
     ):
         with pytest.raises(ValueError, match=r".") as error:
             omni().generate(["red"], "image", **options)

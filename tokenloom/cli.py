@@ -112,7 +112,10 @@ def _decode(args: argparse.Namespace, _: list[str]) -> int:
 def _generate(args: argparse.Namespace, more: list[str]) -> int:
     from tokenloom import generation
 
-    given = {name: getattr(args, name) for name in ("guidance", "temperature", "top_k", "top_p", "seed", "decoder")}
+    given = {
+        name: getattr(args, name)
+        for name in ("guidance", "temperature", "top_k", "top_p", "best_of", "seed", "decoder")
+    }
     generation.run([*args.segments, *more], args.to, args.output, model=args.model, n=args.count, **given)
     return 0
 
@@ -252,6 +255,9 @@ def _generate_options(generate: argparse.ArgumentParser) -> None:
     )
     generate.add_argument("--top-k", type=int, metavar="K", help="sample among the K likeliest tokens")
     generate.add_argument("--top-p", type=float, metavar="P", help="sample among the likeliest tokens that sum to P")
+    generate.add_argument(
+        "--best-of", type=int, metavar="N", help="of N samples, keep the one that the model finds to fit best"
+    )
 
 
 def choices(group: str) -> list[str]:

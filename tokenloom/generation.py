@@ -184,7 +184,8 @@ def _report(statistics: Statistics) -> list[str]:
     each = f" in {count} results" if count > 1 else ""
     bits = f"{sum(statistics.nominal):.1f} bits nominal, {sum(statistics.modelled):.1f} bits under the model"
     seconds = ", ".join(f"{stage} {taken:.2f} s" for stage, taken in statistics.seconds.items())
+    tries = f", the best of {statistics.tries} samples" if statistics.tries > 1 else ""
     return [
-        f"{statistics.prompt_tokens[0]} tokens of prompt; {tokens} tokens{each}: {bits}",
+        f"{statistics.prompt_tokens[0]} tokens of prompt; {tokens} tokens{each}{tries}: {bits}",
         f"{seconds}; seed {statistics.seed}",
     ]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenloom.codecs import Modality, TargetError, media
+from tokenloom.codecs import Modality, media
 from tokenloom.codecs.base import Codes
 from tokenloom.data import Source, variants
 from tokenloom.models.vocabulary import Channel
@@ -73,38 +73,18 @@ def _encode(source: Source, channel: Channel, copies: int) -> dict[str, Tensor]:
     signals = _signals(source, channel, copies)
     chunks = -(-len(source) * copies // CHUNK)
     says = f"{source.name} → {channel.name}"
-    beyond = 0
     for _ in track(range(chunks), says, console=Console(stderr=True), total=chunks):
-        coded, out_of_reach = _codes(channel, list(islice(signals, CHUNK)))
-        beyond += out_of_reach
-        for one in coded:
+        chunk = list(islice(signals, CHUNK))
+        alike = len({x.shape for x in chunk}) == 1
+        coded = [channel.encode(torch.stack(chunk))] if alike else [channel.encode(x[None]) for x in chunk]
+        for one in (codes[i] for codes in coded for i in range(len(codes))):
             length = -1 if one.lengths is None else int(one.lengths)
             indices = one.indices[0] if length < 0 else one.indices[0, :, :length]
             rows["indices"].append(indices.flatten().to(torch.int32))
             rows["grids"].append(torch.tensor(indices.shape)[None])
             rows["sizes"].append(one.sizes)
             rows["lengths"].append(torch.tensor([length]))
-    if beyond:
-        total = len(source) * copies
-        warnings.warn(
-            f"{says}: {beyond} of {total} signals cannot reach {channel.setting}: all their tokens", stacklevel=3
-        )
     return {name: torch.cat(values) for name, values in rows.items()}
-
-
-def _codes(channel: Channel, chunk: list[Tensor]) -> tuple[list[Codes], int]:
-    """The codes of each signal, and how many of them a target was out of reach of: these have all their tokens."""
-    if len({x.shape for x in chunk}) > 1:
-        parts = [_codes(channel, [x]) for x in chunk]
-        return [codes for some, _ in parts for codes in some], sum(beyond for _, beyond in parts)
-    try:
-        codes, beyond = channel.encode(torch.stack(chunk)), 0
-    except TargetError:
-        if len(chunk) > 1:
-            parts = [_codes(channel, [x]) for x in chunk]
-            return [codes for some, _ in parts for codes in some], sum(beyond for _, beyond in parts)
-        codes, beyond = channel.codec.encode(chunk[0][None], channel.codec.settings.values[-1]), 1
-    return [codes[i] for i in range(len(codes))], beyond
 
 
 def _signals(source: Source, channel: Channel, copies: int) -> Iterator[Tensor]:
