@@ -1,6 +1,6 @@
 """`models.save` and `models.load`: an omni model as a folder of plain values and safetensors.
 
-config.yaml         omni: {transformer: {…}, channels: [{name, setting, pattern, size}], longest, defaults: {…}}
+config.yaml         omni: {transformer: {…}, channels: [{name, setting, pattern, size}], longest, sampling: {…}}
                     fingerprints: {channel: hex}, and what the trainer adds
 model.safetensors   the transformer's weights
 CHANNEL/            the codec of a channel that is neither shipped nor registered as it stands
@@ -64,7 +64,7 @@ def save(omni: Omni, folder: str | Path, *, store: str = "float32", **extra: Any
                 for n, c in channels.items()
             ],
             "longest": omni.vocabulary.longest,
-            "defaults": omni.defaults,
+            "sampling": omni.defaults,
         },
         "fingerprints": omni.vocabulary.fingerprints,
         **extra,
@@ -112,7 +112,7 @@ def build(config: Mapping[str, Any]) -> Omni:
     channels     in order, each {name, codec, setting, pattern, size}: `codec` is what `codecs.load` takes, and the
                  name where absent; `setting` a value of its dial, or a mapping such as {slope: 0.1}, a Target
     longest      most ids of a segment; default: the transformer's context
-    defaults     as in Omni
+    sampling     the `defaults` of Omni (to Hydra, a key `defaults` means something else)
     """
     named = {entry["name"]: entry.get("codec", entry["name"]) for entry in _entries(config, ("codec",))}
     return _assembled(config, _vocabulary(config, lambda name: codecs.load(named[name]), ("codec",)))
@@ -192,8 +192,8 @@ def _codec(folder: Path, name: str) -> Codec:
 
 def _entries(config: Mapping[str, Any], more: Sequence[str] = ()) -> list[dict[str, Any]]:
     """The channels of a config."""
-    if unknown := sorted(map(str, set(config) - {"transformer", "channels", "longest", "defaults"})):
-        raise ValueError(f"omni takes no {unknown[0]!r}; it takes transformer, channels, longest, defaults")
+    if unknown := sorted(map(str, set(config) - {"transformer", "channels", "longest", "sampling"})):
+        raise ValueError(f"omni takes no {unknown[0]!r}; it takes transformer, channels, longest, sampling")
     entries, allowed = config.get("channels"), (*CHANNEL_KEYS, *more)
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_CHANNELS:
         raise ValueError(f"omni.channels is no list of 1 to {MAX_CHANNELS} channels")
@@ -244,7 +244,7 @@ def _assembled(config: Mapping[str, Any], vocabulary: Vocabulary, held: int | No
     sizes = {entry["name"]: entry["size"] for entry in config["channels"] if entry.get("size") is not None}
     if wrong := [name for name, size in sizes.items() if not wholes(size, 1, 2**28)]:
         raise ValueError(f"size {sizes[wrong[0]]!r:.80} of {wrong[0]} is no list of samples along each axis")
-    return Omni(vocabulary, transformer, sizes=sizes, defaults=config.get("defaults"))
+    return Omni(vocabulary, transformer, sizes=sizes, defaults=config.get("sampling"))
 
 
 def _fewest(transformer: dict[str, Any]) -> int:

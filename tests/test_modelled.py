@@ -302,7 +302,8 @@ def test_keys_that_mean_nothing(keys, said):
     assert one_line(error)
 
 
-def test_on_the_command_line(tmp_path, capsys):
+def test_on_the_command_line(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "140")
     (tmp_path / "data").mkdir()
     for i, item in enumerate(pictures(5)):
         codecs.write(item.signal, tmp_path / "data" / f"{i}.png")

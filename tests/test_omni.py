@@ -397,7 +397,7 @@ def test_saved_and_loaded_it_is_the_same_model(saved):
     model = models.load(saved)
     assert not model.training and model.options == {
         "sizes": {"pictures": (32, 24)},
-        "defaults": {"image": {"top_k": 50}},
+        "sampling": {"image": {"top_k": 50}},
     }
     assert model.vocabulary.fingerprints == omni().vocabulary.fingerprints
     for to in ("image", "audio", "text"):
@@ -457,8 +457,8 @@ WRONG = {
     "a pattern": (lambda c: c["omni"]["channels"][3].update(pattern="spiral"), "spiral"),
     "a size": (lambda c: c["omni"]["channels"][1].update(size=[10**12, 1]), "size"),
     "sizes of one axis": (lambda c: c["omni"]["channels"][1].update(size=[32]), "2 sizes"),
-    "a default": (lambda c: c["omni"].update(defaults={"image": {"heat": 1}}), "defaults.heat"),
-    "defaults": (lambda c: c["omni"].update(defaults=3), "defaults"),
+    "a default": (lambda c: c["omni"].update(sampling={"image": {"heat": 1}}), "defaults.heat"),
+    "defaults": (lambda c: c["omni"].update(sampling=3), "defaults"),
     "layers": (lambda c: c["omni"]["transformer"].update(layers=10**9), "transformer.layers 1000000000"),
     "width": (lambda c: c["omni"]["transformer"].update(width=2**16, hidden=2**16), "another architecture"),
     "more layers": (lambda c: c["omni"]["transformer"].update(layers=200), "another architecture"),

@@ -371,6 +371,7 @@ def test_a_model_is_told_from_a_codec(model):
 def test_from_the_command_line(model, tmp_path, capsys, monkeypatch):
     from tokenloom.cli import main
 
+    monkeypatch.setenv("COLUMNS", "140")
     monkeypatch.chdir(tmp_path)
     assert main(["evaluate", model, "rows=[rendered_words]", "items=2", "out=here"]) == 0
     shown = capsys.readouterr()

@@ -29,6 +29,8 @@ def config(cfg: TrainConfig) -> None:
     """Everything that can be wrong without looking at the codec or the data; ValueError in one line."""
     if cfg.task not in TASKS:
         raise ValueError(f"task {cfg.task!r} is none of {TASKS}")
+    if cfg.task == "codec" and not cfg.codec.get("name"):
+        raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(_trainable()))
     if not cfg.data.get("name"):
         raise ValueError("no data chosen; data=folder data.path=… or another of " + ", ".join(data.names()))
     if cfg.validation is not None and not (isinstance(cfg.validation, Mapping) and cfg.validation.get("name")):
@@ -182,5 +184,5 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return found
 
 
-def trainable() -> list[str]:
+def _trainable() -> list[str]:
     return [name for name in codecs.names() if issubclass(registry.codec_class(name), codecs.LatentCodec)]

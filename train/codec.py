@@ -44,8 +44,6 @@ class CodecJob(Job):
     def __init__(self, cfg: TrainConfig) -> None:
         super().__init__(cfg)
         adversary.check(cfg.adversary)
-        if not cfg.codec.get("name"):
-            raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(check.trainable()))
         arguments = dict(cfg.codec)
         self.model = codecs.build(arguments.pop("name"), **arguments)
         if not isinstance(self.model, LatentCodec):
