@@ -270,7 +270,7 @@ def trained_to_caption(bench: Bench) -> Figure:
 PICTURES = ("red heart", "waving hand dark skin tone", "woman astronaut medium skin tone", "sunflower", "keycap 4",
             "the word LOOM in blue")  # fmt: skip
 SPOKEN = ("seven", "zero", "four")
-EDITED = ("thumbs up", "light", "dark")
+EDITED = ("waving hand", "light", "dark")
 
 
 def samples(bench: Bench) -> None:
