@@ -397,7 +397,7 @@ def test_saved_and_loaded_it_is_the_same_model(saved):
     model = models.load(saved)
     assert not model.training and model.options == {
         "sizes": {"pictures": (32, 24)},
-        "sampling": {"image": {"top_k": 50}},
+        "defaults": {"image": {"top_k": 50}},
     }
     assert model.vocabulary.fingerprints == omni().vocabulary.fingerprints
     for to in ("image", "audio", "text"):
@@ -519,3 +519,33 @@ def test_codes_batch_pads_with_zeros():
     joined = segments.batch(items)
     assert joined.indices[:, 0].tolist() == [[5, 5, 0], [0, 0, 0], [5, 5, 5]] and joined.lengths.tolist() == [2, 0, 3]
     assert np.prod(joined.sizes.shape) == 3
+
+
+def test_the_best_of_several_is_the_one_that_the_model_would_caption_so(monkeypatch):
+    model = omni()
+    tries = model.generate(["red heart"], "image", n=4, seed=3)
+    fits = [10.0 * float(x.mean()) for x in tries]
+    monkeypatch.setattr(model, "_fit", lambda prompt, segment, told=iter(fits): next(told))
+    (best,) = model.generate(["red heart"], "image", seed=3, best_of=4)
+    assert torch.equal(best, tries[max(range(4), key=fits.__getitem__)])
+    assert model.statistics.tries == 4 and len(model.statistics.tokens) == 1
+
+
+def test_a_fit_is_the_price_of_the_caption_or_what_the_prompt_takes_off():
+    model = omni()
+    vocabulary = model.vocabulary
+    text = vocabulary.segment("text/bytes", vocabulary.channel("text").encode(["ab"]))[0]
+    (picture,) = model.generate([], "image", seed=0)
+    segment = model._encode([[picture]])[0][1:]
+    start = torch.tensor([DOCUMENT])
+    assert model._fit(torch.cat([start, text]), segment) == -model._price([(torch.cat([start, segment]), text)])[0]
+    after, alone = model._price([(torch.cat([start, segment]), segment), (start, segment)])
+    assert model._fit(torch.cat([start, segment]), segment) == alone - after
+    assert model._fit(torch.cat([start, text]), segment[:-1]) == -math.inf
+
+
+@pytest.mark.parametrize("wrong", [0, 65, 1.5, "two"])
+def test_best_of_what_is_no_number_is_refused(wrong):
+    with pytest.raises(ValueError, match="best_of") as error:
+        omni().generate(["a"], "image", best_of=wrong)
+    assert one_line(error)

@@ -29,14 +29,14 @@ def config(cfg: TrainConfig) -> None:
     """Everything that can be wrong without looking at the codec or the data; ValueError in one line."""
     if cfg.task not in TASKS:
         raise ValueError(f"task {cfg.task!r} is none of {TASKS}")
+    _numbers(cfg)
+    _machine(cfg)
     if cfg.task == "codec" and not cfg.codec.get("name"):
         raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(_trainable()))
     if not cfg.data.get("name"):
         raise ValueError("no data chosen; data=folder data.path=… or another of " + ", ".join(data.names()))
     if cfg.validation is not None and not (isinstance(cfg.validation, Mapping) and cfg.validation.get("name")):
         raise ValueError(f"validation={cfg.validation!r} is no data source, such as {{name: folder, path: photos}}")
-    _numbers(cfg)
-    _machine(cfg)
     _folder(cfg.out, cfg.resume)
 
 
