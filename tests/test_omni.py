@@ -525,7 +525,8 @@ def test_the_best_of_several_is_the_one_that_the_model_would_caption_so(monkeypa
     model = omni()
     tries = model.generate(["red heart"], "image", n=4, seed=3)
     fits = [10.0 * float(x.mean()) for x in tries]
-    monkeypatch.setattr(model, "_fit", lambda prompt, segment, told=iter(fits): next(told))
+    told = iter(fits)
+    monkeypatch.setattr(model, "_fit", lambda prompt, segment: next(told))
     (best,) = model.generate(["red heart"], "image", seed=3, best_of=4)
     assert torch.equal(best, tries[max(range(4), key=fits.__getitem__)])
     assert model.statistics.tries == 4 and len(model.statistics.tokens) == 1
