@@ -20,6 +20,7 @@ from . import storage
 from .base import BitstreamError, Codec, LatentCodec, Modality
 
 ENTRY_POINTS = "tokenloom.codecs"
+FILES = ("config.yaml", "model.safetensors")
 MAX_CONFIG_BYTES = 2**24
 
 _classes: dict[str, type[Codec]] = {}
@@ -100,10 +101,10 @@ def arguments(cls: type[Codec]) -> set[str]:
     return taken - {"quantizer"}
 
 
-def shipped() -> list[str]:
-    """Names of the trained codecs that come with the package."""
+def shipped(kind: str = "codec") -> list[str]:
+    """Names of the trained codecs that come with the package; or of the checkpoints whose config has another key."""
     root = shipped_root()
-    return sorted(p.parent.name for p in root.glob("*/config.yaml") if "codec" in read_config(p.parent))
+    return sorted(p.parent.name for p in root.glob("*/config.yaml") if kind in read_config(p.parent))
 
 
 def load(source: str | Path) -> Codec:
@@ -121,8 +122,11 @@ def load(source: str | Path) -> Codec:
     return _load_folder(find_checkpoint(source))
 
 
-def find_checkpoint(source: str) -> Path:
-    """The folder of a checkpoint: a path, else a shipped name, else a download from the hub."""
+def find_checkpoint(source: str, kind: str = "codec") -> Path:
+    """The folder of a checkpoint: a path, else a shipped name, else a download from the hub.
+
+    kind  the key of its config, for what is said where there is none
+    """
     path = Path(source)
     if path.name == "model.safetensors":
         path = path.parent
@@ -134,9 +138,10 @@ def find_checkpoint(source: str) -> Path:
         return shipped_root() / source
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
         return _download(source)
+    what = "codec" if kind == "codec" else "model"
+    registered = f", no registered name ({', '.join(names())})" if kind == "codec" else ""
     raise ValueError(
-        f"unknown codec {source!r}: no folder, no shipped name ({', '.join(shipped())}), "
-        f"no registered name ({', '.join(names())}) and no hub id"
+        f"unknown {what} {source!r}: no folder, no shipped name ({', '.join(shipped(kind))}){registered} and no hub id"
     )
 
 
@@ -144,6 +149,19 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
     """Write `model.safetensors` and `config.yaml`; OSError where they cannot be written.
 
     store  float32, float16 or int8 (see storage.py)
+    extra  plain values for config.yaml, such as `trained={…}`
+    """
+    folder = Path(folder)
+    state = {k: v.detach().cpu().contiguous().clone() for k, v in codec.state_dict().items()}
+    state = storage.stored(state, store, dict(codec.named_parameters()))
+    clone = build(codec.name, **codec.config)
+    fill(clone, storage.restored(state), folder)
+    config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex(), **extra}
+    write(folder, config, state)
+
+
+def write(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
+    """A checkpoint's two files; OSError where they cannot be written.
 
     Both are complete on disk before the first takes its place, so that a full disk or a kill leaves what was there.
     A kill between the two renames leaves new weights beside the old config, which describes them as well
@@ -152,13 +170,7 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
     import yaml
     from safetensors.torch import save as to_bytes
 
-    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    state = {k: v.detach().cpu().contiguous().clone() for k, v in codec.state_dict().items()}
-    state = storage.stored(state, store, dict(codec.named_parameters()))
-    clone = build(codec.name, **codec.config)
-    fill(clone, storage.restored(state), folder)
-    config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex(), **extra}
     config = json.loads(json.dumps(config))  # plain, and nothing shared, which YAML would write as an alias
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     parts = {"model.safetensors": to_bytes(state), "config.yaml": text.encode("utf-8")}
@@ -174,7 +186,7 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
         for name in parts:
             (folder / f"{name}.part").unlink(missing_ok=True)
         raise OSError(
-            f"the codec could not be written to {folder}: {error.strerror}; what was there is whole"
+            f"the checkpoint could not be written to {folder}: {error.strerror}; what was there is whole"
         ) from error
 
 
@@ -246,10 +258,10 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=["config.yaml", "model.safetensors"]))
+        return Path(snapshot_download(hub_id, allow_patterns=[*FILES, *(f"*/{file}" for file in FILES)]))
     except Exception as error:  # offline, missing or gated: dozens of types, one meaning
         raise FileNotFoundError(
-            f"{hub_id!r} is no folder and no shipped codec, and the hub gave nothing: {str(error).splitlines()[0]}"
+            f"{hub_id!r} is no folder and nothing that ships, and the hub gave nothing: {str(error).splitlines()[0]}"
         ) from error
 
 

@@ -11,16 +11,11 @@ from torch import Tensor
 
 from tokenloom.codecs.base import Modality
 
+from .scenes import COLOURS
 from .source import Item, Source, at_least
 
-INKS = {
-    "black": (28, 28, 32),
-    "red": (214, 48, 49),
-    "green": (30, 130, 70),
-    "blue": (43, 99, 217),
-    "purple": (133, 67, 190),
-    "brown": (128, 84, 52),
-}
+INKS = {name: COLOURS[name] for name in ("black", "red", "green", "blue", "purple", "brown")} | {"green": (30, 130, 70)}
+"""Those of the scenes' colours that can be read on white, and a darker green."""
 LETTERS = 4
 """The most letters of a word: each has a quarter of the picture's width."""
 SPLITS = ("train", "test")

@@ -14,7 +14,7 @@ from tokenloom.codecs import media
 from tokenloom.codecs.base import Modality
 from tokenloom.data import Item
 from tokenloom.data.source import at_least
-from tokenloom.models.omni import PLAIN, SAMPLING, check
+from tokenloom.models.sampling import PLAIN, SAMPLING, check
 
 from . import recogniser
 from .packs import Packs, draw

@@ -88,19 +88,26 @@ def compare(
     for record in results.records:
         record["targets"] = curves[record["codec"]].at(record["setting"]) if record["codec"] in curves else {}
     results.bd_rates = bd.table(results, {str(m): label for m, label in anchors.items()})
-    seconds = round(time.perf_counter() - start, 1)
-    given = {str(m): value for m, value in rates.items()}
-    results.environment = environment(seed=seed, seconds=seconds, anchors=[*anchors.values()], rates=given)
-    results.environment |= {"definitions": {"rates": RATES, "tokens": TOKENS, "BD-rate": bd.PROTOCOL}}
-    if study:
-        results.environment["definitions"]["modelled rate"] = study.definition()
-    if curves:
-        results.environment["definitions"]["targets"] = adaptive.DEFINITION
+    about = {str(m): value for m, value in rates.items()}
+    results.environment = environment(
+        seed=seed, seconds=round(time.perf_counter() - start, 1), anchors=[*anchors.values()], rates=about
+    )
+    results.environment["definitions"] = _definitions(study, curves)
     results.takeaways = takeaways.takeaways(results)
     results.write()
     plots.write(results)
     report.write(results)
     return results
+
+
+def _definitions(study: Study | None, curves: Mapping[str, Adaptive]) -> dict[str, Any]:
+    """What the figures of this comparison mean, for its report."""
+    found = {"rates": RATES, "tokens": TOKENS, "BD-rate": bd.PROTOCOL}
+    if study:
+        found["modelled rate"] = study.definition()
+    if curves:
+        found["targets"] = adaptive.DEFINITION
+    return found
 
 
 def main(cfg: Any) -> Results:

@@ -54,7 +54,7 @@ def evaluate(
               packs that are not in it, a figure is absent, with the reason
     items     at most so many trials of a figure, drawn with `seed`; None: all
     rows      of CHOICES; None: all
-    sampling  temperature, top_k, top_p, guidance of pictures and sound, in place of the model's own
+    sampling  temperature, top_k, top_p, guidance, best_of of pictures and sound, in place of the model's own
 
     Writes omni.json, omni.csv, exhibits/ and report.html to `out`; a report of `compare` that is there gets a
     section more. Ctrl-C leaves the figures found so far, `interrupted` is True.

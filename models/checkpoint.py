@@ -9,7 +9,6 @@ Nothing in a file is ever called or imported: names are looked up in the registr
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -19,7 +18,7 @@ from typing import Any
 import torch
 
 from tokenloom import codecs
-from tokenloom.codecs import Codec, Target, media, registry, storage
+from tokenloom.codecs import Codec, Target, registry, storage
 from tokenloom.codecs.validate import whole, wholes
 
 from .omni import Omni, one_thread
@@ -35,8 +34,7 @@ CHANNEL_KEYS = ("name", "setting", "pattern", "size")
 
 def names() -> list[str]:
     """The models that come with the package."""
-    root = registry.shipped_root()
-    return sorted(p.parent.name for p in root.glob("*/config.yaml") if "omni" in registry.read_config(p.parent))
+    return registry.shipped("omni")
 
 
 def save(omni: Omni, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
@@ -46,9 +44,6 @@ def save(omni: Omni, folder: str | Path, *, store: str = "float32", **extra: Any
     extra  plain values for config.yaml, such as `trained={…}`
     Codecs that neither ship nor are registered as they stand are written beside it.
     """
-    import yaml
-    from safetensors.torch import save as to_bytes
-
     folder = Path(folder)
     channels = omni.vocabulary.channels
     for name, channel in channels.items():  # first: a model is never without its codecs
@@ -69,11 +64,7 @@ def save(omni: Omni, folder: str | Path, *, store: str = "float32", **extra: Any
         "fingerprints": omni.vocabulary.fingerprints,
         **extra,
     }
-    config = json.loads(json.dumps(config))  # plain, and nothing shared, which YAML would write as an alias
-    folder.mkdir(parents=True, exist_ok=True)
-    media.write_bytes(to_bytes(state), folder / "model.safetensors")
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    media.write_bytes(text.encode("utf-8"), folder / "config.yaml")
+    registry.write(folder, config, state)
 
 
 def load(source: str | Path) -> Omni:
@@ -83,7 +74,7 @@ def load(source: str | Path) -> Omni:
     and where a codec is not the one that the model was trained with: the line names both fingerprints.
     """
     with one_thread():  # many small tensors: see ROWS in omni.py
-        return _load(_find(str(source)))
+        return _load(registry.find_checkpoint(str(source), "omni"))
 
 
 def _load(folder: Path) -> Omni:
@@ -118,39 +109,6 @@ def build(config: Mapping[str, Any]) -> Omni:
     return _assembled(config, _vocabulary(config, lambda name: codecs.load(named[name]), ("codec",)))
 
 
-def _find(source: str) -> Path:
-    """The folder: a path, else a shipped name, else a download from the hub."""
-    path = Path(source)
-    if path.name == "model.safetensors":
-        path = path.parent
-    if (path / "config.yaml").is_file():
-        return path
-    if path.is_dir():
-        raise FileNotFoundError(f"{source} is a folder without a model: no config.yaml in it")
-    if _ships(source):
-        return registry.shipped_root() / source
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and not source.startswith("."):
-        return _download(source)
-    raise ValueError(f"unknown model {source!r}: no folder, no shipped name ({', '.join(names())}) and no hub id")
-
-
-def _ships(name: str) -> bool:
-    """Whether a folder of this name comes with the package, without reading any."""
-    return bool(re.fullmatch(r"[A-Za-z0-9_-]+", name)) and (registry.shipped_root() / name / "config.yaml").is_file()
-
-
-def _download(hub_id: str) -> Path:
-    from huggingface_hub import snapshot_download
-
-    files = ["config.yaml", "model.safetensors"]
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=[*files, *(f"*/{file}" for file in files)]))
-    except Exception as error:  # offline, missing or gated: dozens of types, one meaning
-        raise FileNotFoundError(
-            f"{hub_id!r} is no folder and no shipped model, and the hub gave nothing: {str(error).splitlines()[0]}"
-        ) from error
-
-
 def _plain(setting: Any) -> Any:
     return {setting.name: setting.value} if isinstance(setting, Target) else setting
 
@@ -164,6 +122,11 @@ def _beside(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", folder):
         raise ValueError(f"{name!r} is no name for a channel; wanted letters, digits, '_', '.', '-' and one '/'")
     return folder
+
+
+def _ships(name: str) -> bool:
+    """Whether a folder of this name comes with the package, without reading any."""
+    return bool(re.fullmatch(r"[A-Za-z0-9_-]+", name)) and (registry.shipped_root() / name / "config.yaml").is_file()
 
 
 def _at_hand(name: str, codec: Codec) -> bool:

@@ -19,19 +19,15 @@ from tokenloom.codecs import Codes, Modality, media, rate
 from tokenloom.codecs.validate import whole, wholes
 
 from . import generate, segments
+from .sampling import checked, chosen
 from .segments import Segment
 from .transformer import Transformer
 from .vocabulary import DOCUMENT, Channel, Vocabulary
 
 DECODERS = ("plain",)
-PLAIN = {"guidance": 1.0, "temperature": 1.0, "top_k": None, "top_p": None, "best_of": 1}
-"""What sampling is told, and as what where neither a call nor the model says anything."""
-SAMPLING = tuple(PLAIN)
 ROWS = 32
 """Results that are sampled at once, in one thread: a token's products of matrices are too small to share, and where
 other work holds a core, each waits for the thread that has none (65 tokens took 23 s in place of 1.8 s)."""
-MOST_TRIES = 64
-"""Samples that one result is the best of."""
 MOST = 10_000
 """Results of one call."""
 START = torch.tensor([DOCUMENT])
@@ -91,7 +87,7 @@ class Omni(nn.Module):
         self.vocabulary, self.transformer = vocabulary, transformer
         self.codecs = nn.ModuleList(channel.codec for channel in vocabulary.channels.values())
         self.sizes = {name: tuple(size) for name, size in (sizes or {}).items()}
-        self.defaults = _checked({} if defaults is None else defaults, vocabulary)
+        self.defaults = checked({} if defaults is None else defaults, vocabulary)
         self.statistics: Statistics | None = None
         for name, size in self.sizes.items():
             if name not in vocabulary.channels or not wholes(size, 1, 2**28):
@@ -178,8 +174,9 @@ class Omni(nn.Module):
             raise ValueError(f"seed {seed!r} is no whole number from 0 to 2**63 - 1")
         seed = secrets.randbelow(2**31) if seed is None else seed
         channel = None if to is None else self.vocabulary.channel(to)
-        sampling = self._sampling(sampling, channel)
-        tries = 1 if channel is None else sampling["best_of"]
+        how = chosen(sampling, self.defaults, channel)
+        best_of = how.pop("best_of")
+        tries = 1 if channel is None else best_of  # what the model chooses itself has nothing to fit
         seconds = {"encode": 0.0, "transformer": 0.0, "decode": 0.0}
         with _timed(seconds, "encode"):
             prompts_ids = self._encode(prompts)
@@ -187,10 +184,9 @@ class Omni(nn.Module):
         ids = [torch.cat([row, head]) for row in prompts_ids]
         total = self._room(ids, channel)
         report = None if progress is None else _counting(progress, None if total is None else total * len(rows) * tries)
-        sampling = {key: value for key, value in sampling.items() if key != "best_of"}
         with _timed(seconds, "transformer"):
             tried = [row for row in rows for _ in range(tries)]
-            sampled = self._sample(ids, tried, head, channel, seed=seed, progress=report, **sampling)
+            sampled = self._sample(ids, tried, head, channel, seed=seed, progress=report, **how)
             if tries > 1:
                 sampled = self._best(prompts_ids, tried, head, sampled, tries)
         pairs = [(ids[row], new) for row, new in zip(rows, sampled, strict=True)]
@@ -341,19 +337,6 @@ class Omni(nn.Module):
             bits.append(float(nats.sum()) / math.log(2))
         return bits
 
-    def _sampling(self, given: dict[str, Any], channel: Channel | None) -> dict[str, Any]:
-        """What a call names, else the default of what it makes, else that of the model."""
-        if unknown := sorted(set(given) - set(SAMPLING)):
-            raise ValueError(f"generate takes no {unknown[0]!r}; sampling is {', '.join(SAMPLING)}")
-        chosen = dict(PLAIN)
-        levels = [self.defaults]
-        if channel is not None:
-            levels += [self.defaults.get(key, {}) for key in (str(channel.modality), channel.name)]
-        for level in (*levels, given):
-            chosen |= {key: value for key, value in level.items() if key in SAMPLING and value is not None}
-        check(chosen)
-        return chosen
-
 
 def _counting(progress: Callable[[int, int | None], None], total: int | None) -> Callable[[int], None]:
     """What is told of each step → what is told of all so far."""
@@ -383,26 +366,3 @@ def _timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
     start = time.perf_counter()
     yield
     seconds[stage] = time.perf_counter() - start
-
-
-def check(sampling: Mapping[str, Any]) -> None:
-    """ValueError where a number of the sampling is out of range."""
-    if not whole(sampling["best_of"], 1, MOST_TRIES):
-        raise ValueError(f"best_of {sampling['best_of']!r} is no whole number from 1 to {MOST_TRIES}")
-    generate.check(**{key: value for key, value in sampling.items() if key != "best_of"})
-
-
-def _checked(defaults: Any, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The defaults, copied; ValueError for a key that nothing reads or a value out of range."""
-    if not isinstance(defaults, Mapping):
-        raise ValueError(f"defaults {defaults!r:.80} are no mapping")
-    makes = {*vocabulary.channels, *(str(channel.modality) for channel in vocabulary.channels.values())}
-    own = {key: value for key, value in defaults.items() if key in makes}
-    if wrong := [key for key, value in own.items() if not isinstance(value, Mapping)]:
-        raise ValueError(f"defaults.{wrong[0]} {own[wrong[0]]!r:.80} is no mapping")
-    general = {key: value for key, value in defaults.items() if key not in makes}
-    for values in (general, *own.values()):
-        if unknown := [key for key in values if key not in SAMPLING]:
-            raise ValueError(f"defaults.{unknown[0]} is none of {', '.join((*SAMPLING, *sorted(makes)))}")
-        check(PLAIN | dict(values))
-    return general | {key: dict(value) for key, value in own.items()}

@@ -208,10 +208,10 @@ def _parser() -> argparse.ArgumentParser:
     _generate_options(command("generate", "make pictures, sounds and texts out of one another", _GENERATE_EXAMPLES))
 
     usage = "tokenloom {} [-m] [--cfg job] [key=value ...]"
-    train = command("train", "train a codec", _train_help(), usage.format("train"))
+    train = command("train", "train a codec, or a transformer over codecs", _train_help(), usage.format("train"))
     compare = command("compare", "find which codec buys how much fidelity for how many bits", _compare_help(),
                       usage.format("compare"))  # fmt: skip
-    evaluate = command("evaluate", "measure one codec at each of its settings", _EVALUATE_EXAMPLES,
+    evaluate = command("evaluate", "measure one codec at each of its settings, or a model", _EVALUATE_EXAMPLES,
                        usage.format("evaluate CODEC"))  # fmt: skip
     evaluate.add_argument("codec", metavar="CODEC", help="a registered name, a shipped name, a folder or a hub id")
     evaluate.add_argument("--modelled", action="store_true",

@@ -7,7 +7,6 @@ import math
 import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -71,9 +70,9 @@ class TransformerJob(Job):
         return packer
 
     def recipe(self) -> dict[str, Any]:
-        kinds = [str(dict(kind)) for kind in self.cfg.data["kinds"]]
-        prints = self.vocabulary.fingerprints
-        return {"losses": self.weights, "data": {"kinds": "; ".join(kinds)}, "fingerprints": prints}
+        data = {key: str(value) for key, value in self.cfg.data.items() if key not in ("folder", "strict")}
+        data["kinds"] = "; ".join(str(dict(kind)) for kind in self.cfg.data["kinds"])
+        return {"losses": self.weights, "data": data, "fingerprints": self.vocabulary.fingerprints}
 
     def module(self, adversary: None) -> nn.Module:
         return TransformerTask(self.model, self.vocabulary, self.weights)
@@ -82,7 +81,7 @@ class TransformerJob(Job):
         packs = Packs(self.packer, self.cfg.seed, self.cfg.batch_size, range(rank, self.cfg.batch_size, world_size))
         loader = DataLoader(
             packs, batch_size=None, sampler=range(start_step, steps), num_workers=self.cfg.workers,
-            collate_fn=_unchanged, generator=torch.Generator(),
+            generator=torch.Generator(),
         )  # fmt: skip
         yield from zip(range(start_step, steps), loader, strict=True)
 
@@ -335,6 +334,3 @@ def _documents(node: Mapping[str, Any]) -> Documents:
     if missing := [key for key in ("sources", "kinds") if not node.get(key)]:
         raise ValueError(f"data=documents needs data.{missing[0]}")
     return Documents(**node)
-
-
-_unchanged = partial(lambda x: x)
