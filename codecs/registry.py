@@ -122,10 +122,10 @@ def load(source: str | Path) -> Codec:
     return _load_folder(find_checkpoint(source))
 
 
-def find_checkpoint(source: str, kind: str = "codec") -> Path:
+def find_checkpoint(source: str, *kinds: str) -> Path:
     """The folder of a checkpoint: a path, else a shipped name, else a download from the hub.
 
-    kind  the key of its config, for what is said where there is none
+    kinds  keys of its config (default: codec), for what is said where there is none
     """
     path = Path(source)
     if path.name == "model.safetensors":
@@ -138,11 +138,10 @@ def find_checkpoint(source: str, kind: str = "codec") -> Path:
         return shipped_root() / source
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
         return _download(source)
-    what = "codec" if kind == "codec" else "model"
-    registered = f", no registered name ({', '.join(names())})" if kind == "codec" else ""
-    raise ValueError(
-        f"unknown {what} {source!r}: no folder, no shipped name ({', '.join(shipped(kind))}){registered} and no hub id"
-    )
+    what = "model" if kinds else "codec"
+    registered = "" if kinds else f", no registered name ({', '.join(names())})"
+    ships = ", ".join(name for kind in kinds or ("codec",) for name in shipped(kind))
+    raise ValueError(f"unknown {what} {source!r}: no folder, no shipped name ({ships}){registered} and no hub id")
 
 
 def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:

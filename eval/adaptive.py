@@ -15,6 +15,7 @@ from tokenloom.codecs.targets import Curve
 from tokenloom.data import Item
 
 from .contestants import Contestant
+from .decoded import Decoded
 from .figures import one_line
 from .measurement import Series
 from .results import Results
@@ -47,9 +48,12 @@ def check(targets: Sequence[str] | None) -> tuple[str, ...] | None:
 
 
 def wanted(contestant: Contestant, targets: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Targets to show for a codec: those asked for, else all where the number of tokens is its point."""
+    """Targets to show for a codec: those asked for, else all where the number of tokens is its point.
+
+    None with a decoder behind it: targets are met by the codec alone, which has its own row.
+    """
     codec = contestant.codec
-    if codec.spec.modality is not Modality.IMAGE or len(codec.settings) < 2:
+    if isinstance(codec, Decoded) or codec.spec.modality is not Modality.IMAGE or len(codec.settings) < 2:
         return ()
     if targets is None:
         return TARGETS if codec.spec.ordered and not codec.spec.stride else ()

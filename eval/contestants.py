@@ -17,7 +17,7 @@ from tokenloom import codecs
 from tokenloom.codecs.base import Codec, Modality
 from tokenloom.data import BrokenItem, Item, Source
 
-from . import sweeps
+from . import decoded, sweeps
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Contestant:
 
 
 def field_of(names: list[str]) -> list[Contestant]:
-    """Names, folders and globs of folders → contestants, in order.
+    """Names, folders and globs of folders, each also with a decoder behind it (see decoded.py) → contestants, in order.
 
     Raises ValueError or FileNotFoundError where a name means nothing or comes twice.
     """
@@ -67,17 +67,28 @@ def field_of(names: list[str]) -> list[Contestant]:
     paths = [path for name in names for path in _expand(str(name))]
     if twice := sorted({path for path in paths if paths.count(path) > 1}):
         raise ValueError(f"codec {twice[0]!r} is listed twice")
+    parts = {path: decoded.split(path) for path in paths}
+    alone = [path for path in paths if parts[path] is None]
+    labels = dict(zip(alone, sweeps.labels(alone), strict=True))
+    # "+diffusion" first: once another decoder of the same codec is loaded, that one would be it
+    behind = sorted((path for path in paths if parts[path]), key=lambda path: not decoded.belongs(parts[path][1]))
+    made = {path: Contestant(path, decoded.load(*parts[path])) for path in behind}
     contestants = []
-    for path, label in zip(paths, sweeps.labels(paths), strict=True):
+    for path in paths:
+        if path in made:
+            contestants.append(made[path])
+            continue
         codec = codecs.load(path)
         known = path in codecs.names()
         takes = inspect.signature(type(codec).__init__).parameters
-        contestants.append(Contestant(label, codec, known and {"sample_rate", "channels"} <= set(takes)))
+        contestants.append(Contestant(labels[path], codec, known and {"sample_rate", "channels"} <= set(takes)))
     return contestants
 
 
 def _expand(name: str) -> list[str]:
     """A glob as the checkpoints among its hits, 2 before 10; any other name as itself."""
+    if parts := decoded.split(name):
+        return [path + parts[1] for path in _expand(parts[0])]
     if not glob.has_magic(name) or Path(name).exists():
         return [name]
     found = [path for path in glob.glob(name) if (Path(path) / "config.yaml").is_file()]

@@ -73,7 +73,7 @@ class Figures:
         for name, value in outcome.values.items():
             self.series[name].add(value) if isinstance(value, float) else self.series[name].fail(value)
         for state in self.set_level.values():
-            state.update(item.signal, done.output)
+            state.update(item.signal, done.output, **_rate(item))
         size = trial.amount(item)
         self.tokens.add(done.tokens / size if self.contestant.modality == "audio" else done.tokens)
         if outcome.idempotence is not None:
@@ -147,11 +147,15 @@ class Figures:
 
 def measure(metric: Metric, item: Item, done: Trial) -> Value:
     """One metric on one item: its value, or the reason why there is none."""
-    rate = {"sample_rate": item.sample_rate} if item.modality == "audio" else {}
     try:
-        return float(metric.function(item.signal, done.output, **rate, **metric.settings))
+        return float(metric.function(item.signal, done.output, **_rate(item), **metric.settings))
     except Unmeasurable as reason:
         return str(reason)
+
+
+def _rate(item: Item) -> dict[str, int]:
+    """What audio metrics are told beside the signals."""
+    return {"sample_rate": item.sample_rate} if item.modality == "audio" else {}
 
 
 def one_line(error: Exception) -> str:

@@ -32,7 +32,7 @@ class Metric:
     function   called with (reference, output, **settings); audio also gets sample_rate in Hz
     settings   all that changes the number; printed, stored, and passed to `function` as they are
     higher     whether more is better
-    set_level  `function` makes an object with `update(reference, output)` and `value()`: one number a set
+    set_level  `function` makes an object with `update`, called like a function above, and `value()`: one number a set
     missing    why it cannot be computed on this machine, or None
     """
 

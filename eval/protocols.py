@@ -6,11 +6,17 @@ from functools import partial
 
 from tokenloom.codecs.base import Modality
 
-from . import images, sounds
+from . import images, kernel, sounds
 from .measurement import Metric, Protocol
 
 AVERAGING = "mean over the items of the set, each item at its own size; failed items are counted, not imputed"
 WINDOW = {"window": 11, "sigma": 1.5}
+
+
+def _kid(features: str, definition: str) -> Metric:
+    """The kernel distance of a set, in features that come with no weights."""
+    return Metric("kid", f"KID ({features})", "", False, f"{kernel.DISTANCE}. Features: {definition}",
+                  kernel.KernelDistance, {"features": features, "minimum": 8}, set_level=True)  # fmt: skip
 
 
 def _image(name: str, about: str, rounding: str, space: str, perceptual: bool = True) -> Protocol:
@@ -31,6 +37,7 @@ def _image(name: str, about: str, rounding: str, space: str, perceptual: bool = 
             Metric("rfid", "rFID", "", False, "Inception-v3 pool3 features (the weights of torch-fidelity), pictures "
                    "resized to 299 by torchmetrics, references not cropped", images.FrechetInception,
                    {**how, "minimum": 2048}, set_level=True, missing=images.rfid_missing),
+            _kid("block DCT", kernel.BLOCK_DCT),
         ]  # fmt: skip
     common = {
         "range": "[0, 1], reconstruction clamped",
@@ -61,6 +68,7 @@ AUDIO = (
            "signals resampled to 8 kHz, mean over channels; pesq", sounds.pesq,
            {"mode": "nb", "rate": 8000, "below": 16000},
            missing=partial(sounds.package_missing, "pesq")),
+    _kid("mel statistics", kernel.MEL_STATISTICS),
 )  # fmt: skip
 
 

@@ -43,6 +43,11 @@ function logTicks(low, high) {
   return all;
 }
 
+function signedTicks(low, high) {
+  const above = [0, ...logTicks(1, Math.max(1, Math.abs(low), high)).filter((v) => /^1/.test(v))];
+  return [...above.slice(1).map((v) => -v), ...above].filter((v) => v >= low && v <= high);
+}
+
 let marks = [];
 function draw() {
   const chart = charts[state.modality], metric = chart.metrics.find((m) => m.name === state.metric);
@@ -54,13 +59,16 @@ function draw() {
   let [x0, x1] = [Math.min(...points.map((q) => q.rate)), Math.max(...points.map((q) => q.rate))];
   let [y0, y1] = [Math.min(...points.map((q) => q.value)), Math.max(...points.map((q) => q.value))];
   [x0, x1] = [x0 / 1.15, x1 * 1.15];
+  const decades = y1 > 50 && y0 < y1 / 50;  // a distance between sets spans orders of magnitude and may be negative
+  const scaled = decades ? Math.asinh : (v) => v, back = decades ? Math.sinh : (v) => v;
+  [y0, y1] = [scaled(y0), scaled(y1)];
   const margin = (y1 - y0) * 0.07 || Math.abs(y1) * 0.05 || 1;
   [y0, y1] = [y0 - margin, y1 + margin];
   const X = (r) => box.left + (box.right - box.left) * Math.log(r / x0) / Math.log(x1 / x0);
-  const Y = (v) => box.bottom - (box.bottom - box.top) * (v - y0) / (y1 - y0);
+  const Y = (v) => box.bottom - (box.bottom - box.top) * (scaled(v) - y0) / (y1 - y0);
   const clampY = (v) => Math.min(box.bottom, Math.max(box.top, Y(v)));
   let svg = `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${esc(metric.label)} over ${esc(state.kind)} rate">`;
-  for (const v of ticks(y0, y1, 5))
+  for (const v of decades ? signedTicks(back(y0), back(y1)) : ticks(y0, y1, 5))
     svg += `<line class="grid" x1="${box.left}" x2="${box.right}" y1="${Y(v)}" y2="${Y(v)}"/><text x="${box.left - 8}" y="${Y(v) + 4}" text-anchor="end">${+v.toFixed(4)}</text>`;
   let last = -99;
   for (const r of logTicks(x0, x1)) {

@@ -16,7 +16,7 @@ from tokenloom.codecs import media
 from tokenloom.codecs.base import Modality
 
 from . import adaptive, sounds
-from .plots import colors
+from .plots import colors, perception_stem
 from .results import KINDS, Results, columns, shown
 from .tables import DECIMALS, measured, number, problems
 
@@ -50,6 +50,7 @@ def write(results: Results) -> Path:
         problems=problems(results),
         targets=_targets(results),
         static=[_static_plot(results, m) for m in modalities if m != "text"],
+        perception=_perception(results),
         omni=omni_report.section(results.folder),
     )
     temporary = results.report.with_suffix(".part")
@@ -114,6 +115,16 @@ def _static_plot(results: Results, modality: str) -> str:
         if path.is_file():
             return _inline(path)
     return ""
+
+
+def _perception(results: Results) -> list[dict[str, str]]:
+    """The plots of distortion and perception as inline SVG, with their titles."""
+    found = []
+    for modality in ("image", "audio"):
+        path = results.folder / "plots" / f"{perception_stem(modality)}.svg"
+        if path.is_file():
+            found.append({"title": WORDS[modality], "plot": _inline(path)})
+    return found
 
 
 def _inline(path: Path) -> str:

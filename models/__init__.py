@@ -1,6 +1,13 @@
-"""Token streams, one vocabulary, one transformer, and what it generates."""
+"""Token streams, one vocabulary, one transformer and what it generates; diffusion decoders behind the codes."""
 
 from .checkpoint import build, load, names, save
+from .decoder_checkpoint import build as build_decoder
+from .decoder_checkpoint import decoder_for
+from .decoder_checkpoint import names as decoders
+from .diffusion import DiffusionDecoder
 from .omni import Omni, Statistics
 
-__all__ = ["Omni", "Statistics", "build", "load", "names", "save"]
+__all__ = [
+    "DiffusionDecoder", "Omni", "Statistics", "build", "build_decoder", "decoder_for", "decoders", "load", "names",
+    "save",
+]  # fmt: skip

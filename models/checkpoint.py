@@ -1,4 +1,4 @@
-"""`models.save` and `models.load`: an omni model as a folder of plain values and safetensors.
+"""`models.save` and `models.load`: a model as a folder of plain values and safetensors. Of an omni model:
 
 config.yaml         omni: {transformer: {…}, channels: [{name, setting, pattern, size}], longest, sampling: {…}}
                     fingerprints: {channel: hex}, and what the trainer adds
@@ -10,17 +10,16 @@ Nothing in a file is ever called or imported: names are looked up in the registr
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from tokenloom import codecs
 from tokenloom.codecs import Codec, Target, registry, storage
 from tokenloom.codecs.validate import whole, wholes
 
+from . import beside, decoder_checkpoint
+from .diffusion import DiffusionDecoder
 from .omni import Omni, one_thread
 from .transformer import Transformer
 from .vocabulary import Channel, Vocabulary
@@ -37,18 +36,24 @@ def names() -> list[str]:
     return registry.shipped("omni")
 
 
-def save(omni: Omni, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
-    """Write the model; OSError where it cannot be written.
+def save(model: Omni | DiffusionDecoder, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
+    """Write an omni model or a diffusion decoder; OSError where it cannot be written.
 
-    store  float32, float16 or int8 (see codecs/storage.py), of the transformer
+    store  float32, float16 or int8 (see codecs/storage.py), of the transformer or the flow
     extra  plain values for config.yaml, such as `trained={…}`
     Codecs that neither ship nor are registered as they stand are written beside it.
     """
-    folder = Path(folder)
+    if isinstance(model, DiffusionDecoder):
+        decoder_checkpoint.save(model, folder, store=store, **extra)
+    else:
+        _save(model, Path(folder), store, extra)
+
+
+def _save(omni: Omni, folder: Path, store: str, extra: dict[str, Any]) -> None:
     channels = omni.vocabulary.channels
     for name, channel in channels.items():  # first: a model is never without its codecs
-        if not _at_hand(name, channel.codec):
-            codecs.save(channel.codec, folder / _beside(name))
+        if not beside.at_hand(name, channel.codec):
+            codecs.save(channel.codec, folder / beside.folder(name))
     state = {k: v.detach().cpu().contiguous().clone() for k, v in omni.transformer.state_dict().items()}
     state = storage.stored(state, store, dict(omni.transformer.named_parameters()))
     config = {
@@ -67,28 +72,29 @@ def save(omni: Omni, folder: str | Path, *, store: str = "float32", **extra: Any
     registry.write(folder, config, state)
 
 
-def load(source: str | Path) -> Omni:
-    """A trained model in eval mode from a folder, else a shipped name, else a hub id.
+def load(source: str | Path) -> Omni | DiffusionDecoder:
+    """A trained model, or a diffusion decoder, in eval mode from a folder, else a shipped name, else a hub id.
 
     Raises FileNotFoundError, or ValueError on a damaged file, on weights of another architecture than the config's,
     and where a codec is not the one that the model was trained with: the line names both fingerprints.
     """
     with one_thread():  # many small tensors: see ROWS in omni.py
-        return _load(registry.find_checkpoint(str(source), "omni"))
+        folder = registry.find_checkpoint(str(source), "omni", "decoder")
+        config = registry.read_config(folder)
+        return decoder_checkpoint.load(folder, config) if "decoder" in config else _load(folder, config)
 
 
-def _load(folder: Path) -> Omni:
-    config = registry.read_config(folder)
+def _load(folder: Path, config: dict[str, Any]) -> Omni:
     if not isinstance(config.get("omni"), dict) or not isinstance(config.get("fingerprints"), dict):
         raise ValueError(f"{folder / 'config.yaml'} describes no omni model: it lacks omni or fingerprints")
     try:
-        vocabulary = _vocabulary(config["omni"], lambda name: _codec(folder, name))
+        vocabulary = _vocabulary(config["omni"], lambda name: beside.codec(folder, name))
         for name, here in vocabulary.fingerprints.items():
             if (there := config["fingerprints"].get(name)) != here:
                 raise ValueError(
                     f"it was trained with the codec {name} of fingerprint {there}, the one here has {here}"
                 )
-        state = _state(folder)
+        state = beside.weights(folder)
         omni = _assembled(config["omni"], vocabulary, sum(math.prod(value.shape) for value in state.values()))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
@@ -111,43 +117,6 @@ def build(config: Mapping[str, Any]) -> Omni:
 
 def _plain(setting: Any) -> Any:
     return {setting.name: setting.value} if isinstance(setting, Target) else setting
-
-
-# -- the codecs of a model ----------------------------------------------------------------------
-
-
-def _beside(name: str) -> str:
-    """The folder of a channel's codec inside the model's."""
-    folder = name.replace("/", "-")
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", folder):
-        raise ValueError(f"{name!r} is no name for a channel; wanted letters, digits, '_', '.', '-' and one '/'")
-    return folder
-
-
-def _ships(name: str) -> bool:
-    """Whether a folder of this name comes with the package, without reading any."""
-    return bool(re.fullmatch(r"[A-Za-z0-9_-]+", name)) and (registry.shipped_root() / name / "config.yaml").is_file()
-
-
-def _at_hand(name: str, codec: Codec) -> bool:
-    """Whether `name` alone gives this very codec, wherever the package is installed."""
-    if not (_ships(name) or name in codecs.names()):
-        return False
-    try:
-        return codecs.load(name).fingerprint == codec.fingerprint
-    except ValueError:  # a registered name that needs training or arguments, or the name of a model
-        return False
-
-
-def _codec(folder: Path, name: str) -> Codec:
-    """From the model's own folder, else by a shipped or registered name: a config names no paths and no downloads."""
-    beside = folder / _beside(name)
-    if (beside / "config.yaml").is_file():
-        return codecs.load(beside)
-    if not (_ships(name) or name in codecs.names()):
-        known = ", ".join((*codecs.shipped(), *codecs.names()))
-        raise ValueError(f"it needs the codec {name}, which is neither in {beside} nor one of {known}")
-    return codecs.load(name)
 
 
 # -- what a config says, before it is believed ----------------------------------------------------
@@ -215,15 +184,3 @@ def _fewest(transformer: dict[str, Any]) -> int:
     width, layers = transformer.get("width") or 1, transformer.get("layers") or 1
     hidden = transformer.get("hidden") or 2 * width
     return width * (transformer["vocabulary"] + transformer["places"] + layers * (2 * width + 3 * hidden))
-
-
-def _state(folder: Path) -> dict[str, torch.Tensor]:
-    from safetensors.torch import load_file
-
-    weights = folder / "model.safetensors"
-    if not weights.is_file():
-        raise FileNotFoundError(f"{folder} holds no model.safetensors")
-    try:
-        return storage.restored(load_file(weights))
-    except Exception as error:  # safetensors raises its own untyped error on damaged files
-        raise ValueError(f"{weights} is damaged: {str(error).splitlines()[0]}") from error

@@ -8,9 +8,9 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -18,13 +18,16 @@ from torch import Tensor, nn
 from tokenloom.codecs import Codes, Modality, media, rate
 from tokenloom.codecs.validate import whole, wholes
 
-from . import generate, segments
+from . import generate, samplers, segments
 from .sampling import checked, chosen
 from .segments import Segment
 from .transformer import Transformer
 from .vocabulary import DOCUMENT, Channel, Vocabulary
 
-DECODERS = ("plain",)
+if TYPE_CHECKING:
+    from .diffusion import DiffusionDecoder
+
+DECODERS = ("plain", "diffusion")
 ROWS = 32
 """Results that are sampled at once, in one thread: a token's products of matrices are too small to share, and where
 other work holds a core, each waits for the thread that has none (65 tokens took 23 s in place of 1.8 s)."""
@@ -73,13 +76,9 @@ class Omni(nn.Module):
     """
 
     def __init__(
-        self,
-        vocabulary: Vocabulary,
-        transformer: Transformer,
-        *,
-        sizes: Mapping[str, Sequence[int]] | None = None,
-        defaults: Mapping[str, Any] | None = None,
-    ) -> None:
+        self, vocabulary: Vocabulary, transformer: Transformer, *,
+        sizes: Mapping[str, Sequence[int]] | None = None, defaults: Mapping[str, Any] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__()
         for key, wanted in (("vocabulary", vocabulary.size), ("places", vocabulary.places)):
             if transformer.config[key] != wanted:
@@ -89,6 +88,7 @@ class Omni(nn.Module):
         self.sizes = {name: tuple(size) for name, size in (sizes or {}).items()}
         self.defaults = checked({} if defaults is None else defaults, vocabulary)
         self.statistics: Statistics | None = None
+        self._painters: dict[str, DiffusionDecoder] = {}  # of the codecs' channels; no part of the model's weights
         for name, size in self.sizes.items():
             if name not in vocabulary.channels or not wholes(size, 1, 2**28):
                 raise ValueError(f"size {size} of {name}; the channels are {', '.join(vocabulary.channels)}")
@@ -117,16 +117,10 @@ class Omni(nn.Module):
         return self
 
     def generate(
-        self,
-        segments: Sequence[Segment],
-        to: str | None,
-        n: int = 1,
-        seed: int | None = None,
-        decoder: str = "plain",
-        *,
-        progress: Callable[[int, int | None], None] | None = None,
-        **sampling: Any,
-    ) -> list[Any]:
+        self, segments: Sequence[Segment], to: str | None, n: int = 1, seed: int | None = None,
+        decoder: str = "plain", *, steps: int | None = None,
+        progress: Callable[[int, int | None], None] | None = None, **sampling: Any,
+    ) -> list[Any]:  # fmt: skip
         """n results for one prompt, all different draws.
 
         segments  the prompt in order: str, pictures float32 (3, height, width) in [0, 1], sounds float32
@@ -135,6 +129,8 @@ class Omni(nn.Module):
         to        a modality or the name of a channel: one segment of it; None: the model chooses modalities and
                   when to stop
         seed      the same seed gives the same results; None draws one, and `statistics.seed` has it
+        decoder   of pictures and sounds: "plain", the channel's codec, or "diffusion", the decoder for its codes
+                  (models.decoder_for), in `steps` steps; None: its own default
         sampling  guidance (1: none; arXiv 2207.12598), temperature (0: the likeliest), top_k, top_p, and best_of:
                   of so many samples the one that the model itself finds to fit the prompt best (see `_fit`); None
                   and what is not named are the model's defaults
@@ -142,38 +138,37 @@ class Omni(nn.Module):
 
         Gives pictures (3, height, width), sounds (channels, samples), str; with to=None a list of these for each.
         A picture of another size than the model's is resized, with a warning. `statistics` then has tokens, bits
-        and seconds. Raises ValueError for a modality that the model lacks, a prompt longer than its context, and
-        sampling out of range.
+        and seconds. Raises ValueError for a modality that the model lacks, a prompt longer than its context,
+        sampling out of range, and a channel without a diffusion decoder where one is asked for.
         """
         if not whole(n, 1, MOST):
             raise ValueError(f"n {n!r} is no whole number from 1 to {MOST}")
         with one_thread(n <= ROWS):
-            return self._generate([segments], [0] * n, to, seed, decoder, progress, sampling)
+            return self._generate([segments], [0] * n, to, seed, (decoder, steps), progress, sampling)
 
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], to: str | None, seed: int | None = None, decoder: str = "plain", *,
-        progress: Callable[[int, int | None], None] | None = None, **sampling: Any,
+        steps: int | None = None, progress: Callable[[int, int | None], None] | None = None, **sampling: Any,
     ) -> list[Any]:  # fmt: skip
         """One result for each of several prompts, in batches; all else as in `generate`."""
         if not 1 <= len(prompts) <= MOST:
             raise ValueError(f"{len(prompts)} prompts; 1 to {MOST} make a batch")
         with one_thread(len(prompts) <= ROWS):
-            return self._generate(prompts, range(len(prompts)), to, seed, decoder, progress, sampling)
+            return self._generate(prompts, range(len(prompts)), to, seed, (decoder, steps), progress, sampling)
 
     # -- the stages -----------------------------------------------------------------------------
 
     @torch.no_grad()
     def _generate(
         self, prompts: Sequence[Sequence[Segment]], rows: Sequence[int], to: str | None, seed: int | None,
-        decoder: str, progress: Callable | None, sampling: dict[str, Any],
+        how_decoded: tuple[str, int | None], progress: Callable | None, sampling: dict[str, Any],
     ) -> list[Any]:  # fmt: skip
         """The result of prompt `row`, for each of the `rows`."""
-        if decoder not in DECODERS:
-            raise ValueError(f"decoder {decoder!r} is none of the decoders of this model: {', '.join(DECODERS)}")
         if seed is not None and not whole(seed, 0, 2**63 - 1):
             raise ValueError(f"seed {seed!r} is no whole number from 0 to 2**63 - 1")
         seed = secrets.randbelow(2**31) if seed is None else seed
         channel = None if to is None else self.vocabulary.channel(to)
+        painters = self._decoders(*how_decoded, seed, channel)
         how = chosen(sampling, self.defaults, channel)
         best_of = how.pop("best_of")
         tries = 1 if channel is None else best_of  # what the model chooses itself has nothing to fit
@@ -194,7 +189,7 @@ class Omni(nn.Module):
             given = [len(self.vocabulary.parse(row)) for row in prompts_ids]
             documents = [self.vocabulary.parse(segments.closed(self.vocabulary, *pair)) for pair in pairs]
             parts = [document[given[row] :] for row, document in zip(rows, documents, strict=True)]
-            results = self._decode(parts)
+            results = self._decode(parts, painters)
         self.statistics = Statistics(
             seed, [len(prompt) for prompt, _ in pairs], [len(new) for _, new in pairs],
             [self._nominal(some) for some in parts], seconds, tries, lambda: self._price(pairs),
@@ -304,14 +299,37 @@ class Omni(nn.Module):
         after, alone = self._price([(prompt, segment), (START, segment)])
         return alone - after
 
-    def _decode(self, results: list[list[tuple[str, Codes]]]) -> list[list[Tensor | str]]:
+    def _decoders(self, decoder: str, steps: int | None, seed: int, channel: Channel | None) -> dict[str, _Painting]:
+        """What decodes in place of the codecs, by the name of the channel; none for texts, none where it is plain."""
+        if decoder not in DECODERS:
+            raise ValueError(f"decoder {decoder!r} is none of {', '.join(DECODERS)}")
+        if decoder == "plain":
+            if steps is not None:
+                raise ValueError(f"steps {steps!r} are those of decoder='diffusion'; the plain decoder takes none")
+            return {}
+        samplers.times(1 if steps is None else steps)  # a number out of range is refused before any work
+        wanted = self.vocabulary.channels.values() if channel is None else [channel]
+        from . import decoder_for  # the package is whole by now
+
+        found = {}
+        for one in (c for c in wanted if c.modality is not Modality.TEXT):
+            if one.name not in self._painters:
+                try:
+                    self._painters[one.name] = decoder_for(one.codec)
+                except ValueError as error:
+                    raise ValueError(f"channel {one.name}: {error}") from error
+            found[one.name] = _Painting(self._painters[one.name].to(self.device), steps, seed)
+        return found
+
+    def _decode(self, results: list[list[tuple[str, Codes]]], painters: Mapping[str, Any]) -> list[list[Tensor | str]]:
         """Segments of every result → their signals, each channel in as few batches as can be."""
         out: list[list[Any]] = [[None] * len(result) for result in results]
         for name, channel in self.vocabulary.channels.items():
             places = [
                 (row, at) for row, result in enumerate(results) for at, part in enumerate(result) if part[0] == name
             ]
-            signals = segments.decode(channel.codec, [results[row][at][1].to(self.device) for row, at in places], ROWS)
+            codes = [results[row][at][1].to(self.device) for row, at in places]
+            signals = segments.decode(painters.get(name, channel.codec), codes, ROWS)
             for (row, at), x in zip(places, signals, strict=True):
                 if channel.modality is Modality.AUDIO:
                     x = media.resample(x.cpu(), channel.codec.spec.sample_rate, self.sample_rate).to(self.device)
@@ -336,6 +354,19 @@ class Omni(nn.Module):
             nats = self.transformer.losses(hidden, ids[first + 1 :], kinds[first:-1], allowed)
             bits.append(float(nats.sum()) / math.log(2))
         return bits
+
+
+class _Painting:
+    """A diffusion decoder in the place of its codec, for batches of signals of one size; each has other noise."""
+
+    def __init__(self, decoder: DiffusionDecoder, steps: int | None, seed: int) -> None:
+        self.decoder, self.steps, self.seed = decoder, steps, seed
+        self.spec = replace(decoder.codec.spec, causal=False)  # what lies beyond a signal's codes reaches into it
+
+    def decode(self, codes: Codes) -> Tensor:
+        signals = self.decoder.decode(codes, steps=self.steps, seed=self.seed)
+        self.seed += 1
+        return signals
 
 
 def _counting(progress: Callable[[int, int | None], None], total: int | None) -> Callable[[int], None]:

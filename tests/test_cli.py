@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
+from conftest import tiny
 from PIL import Image
 
-from tokenloom import codecs
+from tokenloom import codecs, models
 from tokenloom.cli import main
 from tokenloom.codecs import media
 
@@ -193,6 +194,70 @@ def test_decode_leaves_the_original_alone(capsys: pytest.CaptureFixture[str]) ->
     Path("photo.png").rename("elsewhere.png")
     succeed(capsys, "decode", "photo.tlm")
     assert media.read("photo.png").shape == (3, 61, 83)
+
+
+def decoder_of(codec: str, folder: str) -> models.DiffusionDecoder:
+    """An untrained decoder of a codec, written to a folder; it is the codec's own as long as it is kept."""
+    models.save(models.build_decoder({"codec": codec, "widths": [8, 16], "depths": [1, 1]}), folder)
+    return models.load(folder)
+
+
+def test_a_decoder_decodes_what_the_codec_encoded(capsys: pytest.CaptureFixture[str]) -> None:
+    codecs.save(tiny("image/fsq"), "mine")
+    succeed(capsys, "encode", "photo.png", "--codec", "mine")
+    decoder = decoder_of("mine", "painter")
+    codes = decoder.codec.encode(media.read("photo.png")[None])
+    said = succeed(capsys, "decode", "photo.tlm", "-o", "usual.png", "--decoder", "diffusion")
+    assert f"decoded by diffusion in {decoder.steps} steps" in said
+    assert (media.read("usual.png") - decoder.decode(codes)[0]).abs().max() <= 0.5 / 255 + 1e-6
+    succeed(capsys, "decode", "photo.tlm", "-o", "plain.png")
+    assert not media.read("plain.png").equal(media.read("usual.png"))
+    options = ["--decoder", "painter", "--steps", "2", "--seed", "3"]
+    said = succeed(capsys, "decode", "photo.tlm", "-o", "named.png", *options)
+    assert "83 x 61 pixels from" in said and "by image/fsq, decoded by painter in 2 steps" in said
+    wanted = decoder.decode(codes, steps=2, seed=3)[0]
+    assert (media.read("named.png") - wanted).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_decoder_brings_its_codec_along(capsys: pytest.CaptureFixture[str]) -> None:
+    codecs.save(tiny("image/bsq"), "mine")
+    succeed(capsys, "encode", "photo.png", "--codec", "mine")
+    decoder_of("mine", "painter")
+    Path("mine").rename("elsewhere")
+    gc.collect()
+    succeed(capsys, "decode", "photo.tlm", "-o", "back.png", "--decoder", "painter", "--steps", "1")
+    assert media.read("back.png").shape == (3, 61, 83)
+
+
+def test_a_decoder_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    codecs.save(tiny("image/fsq"), "mine")
+    codecs.save(tiny("image/bsq"), "other")
+    fingerprints = [codecs.load(name).fingerprint.hex() for name in ("other", "mine")]
+    succeed(capsys, "encode", "photo.png", "--codec", "mine")
+    succeed(capsys, "encode", "notes.txt", "--codec", "text/bytes")
+    kept = codecs.load("mine")  # or the file's codec would not be at hand
+    decoder_of("other", "wrong")
+    gc.collect()  # the decoders of other tests
+    decode = ["decode", "photo.tlm", "-o", "back.png"]
+    for argv, said in (
+        ([*decode, "--decoder", "wrong"], "wrong decodes image/bsq ({}), not image/fsq ({})".format(*fingerprints)),
+        ([*decode, "--decoder", "nosuch"], "nosuch"),
+        ([*decode, "--decoder", "pictures"], "pictures"),
+        ([*decode, "--decoder", "omni-small"], "omni-small is no decoder; there are diffusion"),
+        ([*decode, "--decoder", "diffusion"], "no diffusion decoder here is for this image/fsq"),
+        (["decode", "notes.tlm", "-o", "back.txt", "--decoder", "diffusion"], "text/bytes"),
+        ([*decode, "--steps", "2"], "--steps 2 is for a decoder; name one with --decoder"),
+        ([*decode, "--seed", "2"], "--seed 2 is for a decoder; name one with --decoder"),
+        ([*decode, "--decoder", "wrong", "--steps", "few"], "--steps: invalid int value: 'few'"),
+    ):
+        assert said in refuse(capsys, *argv)
+    right = decoder_of("mine", "right")
+    for option, value, said in (
+        ("--steps", "0", "steps 0 is no whole"),
+        ("--seed", "-1", "seed -1 is no whole number"),
+    ):
+        assert said in refuse(capsys, *decode, "--decoder", "right", option, value)
+    assert right.codec.fingerprint == kept.fingerprint and not list(Path().glob("back.*"))
 
 
 ENCODE = ["encode", "photo.png", "-o", "out.tlm", "--codec"]

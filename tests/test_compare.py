@@ -10,6 +10,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 import torch
+from conftest import tiny
 from PIL import Image
 
 from tokenloom import codecs
@@ -17,7 +18,7 @@ from tokenloom.codecs import registry
 from tokenloom.codecs.base import Codec, Codes, CodeSpec, Modality, Settings
 from tokenloom.data import BrokenItem, Item, Source
 from tokenloom.eval import compare as comparing
-from tokenloom.eval import report, takeaways
+from tokenloom.eval import kernel, plots, report, takeaways, trial
 from tokenloom.eval.compare import compare
 from tokenloom.eval.contestants import Draw
 from tokenloom.eval.results import Results
@@ -266,6 +267,63 @@ def test_settings_are_those_of_the_data_s_rate(tmp_path):
     assert [r["n"] for r in results.records] == [1] * len(sweep)
 
 
+def test_the_kernel_distance_of_sounds_knows_the_rate_of_each(tmp_path):
+    t = torch.arange(1500)
+    rates = [8000, 16000] * 4
+    items = [
+        Item(f"tone{i}", Modality.AUDIO, 0.3 * torch.sin(t * (0.2 + 0.05 * i))[None], rate)
+        for i, rate in enumerate(rates)
+    ]
+    codecs.save(tiny("audio/rvq"), tmp_path / "mine")
+    results = compare([str(tmp_path / "mine")], Few(*items), tmp_path)
+    lowest = results.records[0]
+    done = [trial.run(tiny("audio/rvq"), item, lowest["setting"]).output for item in items]
+
+    def distance(rates):
+        both = [[kernel.mel_statistics(x, rate) for x, rate in zip(xs, rates, strict=True)]
+                for xs in ([item.signal for item in items], done)]  # fmt: skip
+        return kernel.kid(*map(torch.stack, both), paired=True)
+
+    assert lowest["metrics"]["kid"]["mean"] == pytest.approx(distance(rates), rel=1e-6)
+    assert distance(rates) != pytest.approx(distance([8000] * 8), rel=1e-2)
+    assert (tmp_path / "plots" / "audio-perception.svg").is_file()
+
+
+def test_few_items_have_no_kernel_distance_and_say_so(run):
+    (summary,) = {json.dumps(r["metrics"]["kid"]) for r in run.records}
+    assert "2 items; a distance between sets wants 8" in summary and json.loads(summary)["mean"] is None
+    html = run.report.read_text(encoding="utf-8")
+    assert "KID (block DCT) has no value" in html and 'id="perception"' not in html
+    assert not (run.folder / "plots" / "image-perception.svg").exists()
+
+
+def test_a_distance_below_zero_is_drawn_and_written(tmp_path):
+    results = Results(tmp_path, "two codecs")
+    about = {"label": "KID (block DCT)", "unit": "", "better": "lower"}
+    results.protocols = {"p": {"metrics": {"psnr": {"label": "PSNR", "unit": "dB", "better": "higher"}, "kid": about}}}
+    for codec, kids in (("a", (300.0, 2.0, -0.01)), ("a+diffusion", (3.0, 0.0, -0.004)), ("b", (None, None, None))):
+        for i, kid in enumerate(kids):
+            metrics = {"psnr": {"mean": 20.0 + i, "perfect": 0}, "kid": {"mean": kid, "perfect": 0}}
+            rates = {"coded": {"mean": 0.1 * (i + 1), "perfect": 0}}
+            results.records.append(
+                {"codec": codec, "modality": "image", "n": 9, "protocol": "p", "setting": i, "rate_unit": "bpp",
+                 "metrics": {name: {**m, "ci95": None} for name, m in metrics.items()}, "rates": rates}
+            )  # fmt: skip
+    (axes,) = plots.draw_perception(results, "image").axes
+    curves = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert list(curves) == ["a", "a+diffusion"] and list(curves["a"].get_ydata()) == [300.0, 2.0, -0.01]
+    links = [line.get_xydata().tolist() for line in axes.lines if line.get_label().startswith("_")]
+    assert links == [[[20.0, 300.0], [20.0, 3.0]], [[21.0, 2.0], [21.0, 0.0]], [[22.0, -0.01], [22.0, -0.004]]]
+    assert [text.get_text() for text in axes.texts] == ["0.1", "0.2", "0.3"] * 2
+    assert axes.get_yscale() == "symlog"
+    (axes,) = plots.draw(results, "image", "kid").axes
+    assert axes.get_yscale() == "symlog" and axes.yaxis.get_transform().linthresh == 1.0
+    results.records[4]["metrics"]["kid"]["mean"] = 1e-12  # a lossless codec, but for rounding
+    (axes,) = plots.draw(results, "image", "kid").axes
+    assert axes.yaxis.get_transform().linthresh == plots.NEAR
+    assert plots.draw_perception(Results(tmp_path, "none"), "image") is None
+
+
 def test_sound_is_coded_at_its_own_rate_and_text_exactly(tmp_path):
     t = torch.arange(22050) / 22050
     wave = torch.stack([0.3 * torch.sin(2 * torch.pi * 440 * t), 0.2 * torch.sin(2 * torch.pi * 660 * t)])
@@ -281,8 +339,6 @@ def test_sound_is_coded_at_its_own_rate_and_text_exactly(tmp_path):
     html = results.report.read_text(encoding="utf-8")
     assert html.count("data:audio/flac") == 2
     mono = codecs.build("audio/flac", sample_rate=8000, channels=1)
-    from tokenloom.eval import trial
-
     back = trial.run(mono, source[0])
     assert back.output.shape == wave.shape  # reduced to 8 kHz mono inside, back at the data's form outside
 

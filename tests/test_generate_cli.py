@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import re
 from pathlib import Path
 
 import pytest
 import torch
 from test_cli import refuse
-from test_omni import fresh, picture, sound
+from test_omni import fresh, painter, picture, sound
 
 from tokenloom import models
 from tokenloom.cli import main
@@ -51,6 +52,15 @@ def test_a_picture_and_what_it_cost(capsys, model):
     found = re.search(r"15 tokens of prompt; 12 tokens: 87\.9 bits nominal, ([\d.]+) bits under the model", err)
     assert found and 20 < float(found[1]) < 300
     assert re.search(r"encode [\d.]+ s, transformer [\d.]+ s, decode [\d.]+ s; seed 3", err)
+
+
+def test_a_picture_from_the_diffusion_decoder(capsys, model, tmp_path):
+    decoder = painter(tmp_path, "image/fsq")
+    argv = ["red heart", "--to", "image", "--seed", "3", "--decoder", "diffusion", "--steps", "1"]
+    run(capsys, model, *argv, "-o", "heart.png")
+    wanted = models.load(model).generate(["red heart"], "image", seed=3, decoder="diffusion", steps=1)[0]
+    assert (media.read("heart.png") - wanted).abs().max() <= 0.5 / 255 + 1e-6
+    assert decoder is models.decoder_for(decoder.codec)
 
 
 def test_sounds_texts_and_prompts_of_all_kinds(capsys, model):
@@ -135,6 +145,7 @@ def test_a_picture_of_another_size_is_resized_and_said_so(capsys, model):
 
 
 def test_what_cannot_be_is_one_line(capsys, model):
+    gc.collect()  # the decoders of other tests
     for argv, says in (
         (["red", "--to", "video"], "'video' is no channel and no modality"),
         (["absent.png", "--to", "text"], "there is no file absent.png"),
@@ -142,7 +153,10 @@ def test_what_cannot_be_is_one_line(capsys, model):
         (["red", "--to", "image", "-o", "heart.xyz"], "heart.xyz"),
         (["red", "--to", "image", "-o", "no/heart.png"], "no folder no"),
         (["x" * 500, "--to", "image"], "a prompt of 503 tokens does not fit into the context of 160 tokens"),
-        (["red", "--to", "image", "--decoder", "diffusion"], "decoder 'diffusion' is none"),
+        (["red", "--to", "image", "--decoder", "magic"], "decoder 'magic' is none of plain, diffusion"),
+        (["red", "--to", "flexible", "--decoder", "diffusion"], "channel flexible: no diffusion decoder"),
+        (["red", "--to", "image", "--steps", "2"], "steps 2 are those of decoder='diffusion'"),
+        (["red", "--to", "image", "--decoder", "diffusion", "--steps", "few"], "--steps"),
         (["red", "--to", "image", "--temperature", "hot"], "--temperature"),
         (["red", "--to", "image", "--temperature", "-1"], "temperature -1.0"),
         (["red", "--to", "image", "-n", "0"], "n 0"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import gc
 import math
 import shutil
 import struct
@@ -249,7 +250,10 @@ def test_wrong_sampling_is_one_line():
         ({"n": 0}, "n 0"),
         ({"n": True}, "n True"),
         ({"seed": -1}, "seed -1"),
-        ({"decoder": "diffusion"}, "decoder 'diffusion' is none of the decoders of this model: plain"),
+        ({"decoder": "magic"}, "decoder 'magic' is none of plain, diffusion"),
+        ({"steps": 2}, "steps 2 are those of decoder='diffusion'"),
+        ({"decoder": "diffusion", "steps": 0}, "steps 0 is no whole number from 1 to"),
+        ({"decoder": "diffusion", "steps": 1.5}, "steps 1.5 is no whole number from 1 to"),
         ({"temperature": -1.0}, "temperature -1.0"),
         ({"top_p": 0.0}, "top_p 0.0"),
         ({"top_k": 0}, "top_k 0"),
@@ -272,6 +276,64 @@ def test_a_prompt_longer_than_the_context_names_both_lengths():
     omni().generate(["x" * 142], "image")
     with pytest.raises(ValueError, match=f"a prompt of 1003 tokens .* context of {CONTEXT} tokens"):
         omni().generate(["x" * 1000], "image")
+
+
+# -- the diffusion decoder --------------------------------------------------------------------------
+
+
+def painter(folder: Path, name: str) -> models.DiffusionDecoder:
+    """An untrained decoder for a tiny codec, which `decoder_for` gives as long as it is kept."""
+    codecs.save(tiny(name), folder / "codec")
+    decoder = models.build_decoder({"codec": str(folder / "codec"), "widths": [8, 16], "depths": [1, 1]})
+    models.save(decoder, folder / "decoder")
+    return models.load(folder / "decoder")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[Codes]:
+    """The codes of every result, as soon as there are some."""
+    seen, original = [], segments.decode
+    monkeypatch.setattr(
+        segments, "decode", lambda codec, items, most: seen.extend(items) or original(codec, items, most)
+    )
+    return seen
+
+
+def test_diffusion_decodes_the_codes_that_plain_would(tmp_path, monkeypatch):
+    decoder, model, seen = painter(tmp_path, "image/fsq"), fresh(), watched(monkeypatch)
+    plain = model.generate(["red"], "image", n=3, seed=4)
+    painted = model.generate(["red"], "image", n=3, seed=4, decoder="diffusion", steps=2)
+    assert all(torch.equal(a.indices, b.indices) for a, b in zip(seen[:3], seen[3:], strict=True))
+    wanted = decoder.decode(segments.batch(seen[3:]), steps=2, seed=4)
+    assert torch.equal(torch.stack(painted), wanted)
+    assert all(not torch.equal(a, b) for a, b in zip(plain, painted, strict=True))
+    assert set(model.statistics.seconds) == {"encode", "transformer", "decode"}
+    assert all(torch.equal(a, b) for a, b in zip(
+        painted, model.generate(["red"], "image", n=3, seed=4, decoder="diffusion", steps=2), strict=True
+    ))  # fmt: skip
+    (usual,) = model.generate(["red"], "image", seed=4, decoder="diffusion")
+    assert torch.equal(usual, decoder.decode(seen[-1], seed=4)[0])
+    (batched,) = model.generate_batch([["red"]], "image", seed=4, decoder="diffusion", steps=2)
+    assert torch.allclose(batched, painted[0], atol=1e-4)
+
+
+def test_sounds_of_each_length_are_painted_apart_and_texts_not_at_all(tmp_path, monkeypatch):
+    decoder, model, seen = painter(tmp_path, "audio/rvq"), fresh(), watched(monkeypatch)
+    sounds = model.generate(["seven"], "audio", n=4, seed=0, decoder="diffusion", steps=1)
+    assert [x.shape[-1] for x in sounds] == [int(codes.sizes[0, 0]) for codes in seen]
+    assert torch.equal(sounds[0], decoder.decode(seen[0], steps=1, seed=0)[0])
+    plain, same = (model.generate([picture()], "text", seed=1, **how) for how in ({}, {"decoder": "diffusion"}))
+    assert plain == same
+
+
+def test_a_channel_without_a_decoder_is_told_before_any_work(tmp_path, monkeypatch):
+    gc.collect()  # the decoders of other tests
+    kept, model = painter(tmp_path, "image/fsq"), fresh()
+    monkeypatch.setattr(model, "_sample", None)
+    for to, name in (("flexible", "flexible"), ("audio", "sounds"), (None, "flexible")):
+        with pytest.raises(ValueError, match=f"channel {name}: no diffusion decoder .* ship") as error:
+            model.generate(["red"], to, decoder="diffusion")
+        assert one_line(error)
+    assert kept is models.decoder_for(tiny("image/fsq"))
 
 
 # -- statistics -------------------------------------------------------------------------------------

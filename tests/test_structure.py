@@ -19,13 +19,13 @@ from omegaconf import OmegaConf
 
 from tokenloom import codecs, data, models
 from tokenloom.data.documents import Documents
-from tokenloom.train import losses, transformer
+from tokenloom.train import decoder, losses, transformer
 from tokenloom.train.check import TASKS
 from tokenloom.train.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("tokenloom", "codecs", "models", "data", "train", "eval", "conf", "checkpoints")
-NAMES = {*losses.NAMES, *transformer.NAMES}
+NAMES = {*losses.NAMES, *transformer.NAMES, *decoder.WEIGHTS}
 """Losses of every task."""
 MAY_IMPORT = {
     "codecs": {"codecs", "checkpoints"},
@@ -182,6 +182,9 @@ def test_experiments_compose(name):
     if cfg["task"] == "transformer":
         assert models.build(cfg["omni"]) and not cfg["codec"]
         assert cfg["data"]["name"] == cfg["validation"]["name"] == Documents.name
+    elif cfg["task"] == "decoder":
+        node = {k: v for k, v in cfg["decoder"].items() if k not in ("settings", "begin")}
+        assert models.build_decoder(node) and not cfg["codec"] and not cfg["omni"]
     else:
         cfg = composed("train", f"experiment={name}", "data=tar", "data.path=x.tar")
         assert codecs.build(cfg["codec"].pop("name"), **cfg["codec"]) and not cfg["omni"]
@@ -195,7 +198,7 @@ def test_top_configs_compose(path):
 def test_no_config_is_left_out():
     """A folder is a group to Hydra even when empty, and hides a key of its name."""
     groups = {p.name for p in (ROOT / "conf").iterdir() if p.is_dir() and p.name != "__pycache__"}
-    assert groups == {"codec", "data", "experiment", "omni"}
+    assert groups == {"codec", "data", "decoder", "experiment", "omni"}
 
 
 def test_train_yaml_and_its_types_agree():
@@ -205,7 +208,8 @@ def test_train_yaml_and_its_types_agree():
 
 
 def test_no_loss_is_of_two_tasks():
-    assert not set(losses.NAMES) & set(transformer.NAMES)
+    names = [*losses.NAMES, *transformer.NAMES, *decoder.WEIGHTS]
+    assert len(set(names)) == len(names)
 
 
 # -- checkpoints --------------------------------------------------------------------------------
@@ -213,12 +217,13 @@ def test_no_loss_is_of_two_tasks():
 
 def test_every_checkpoint_is_a_codec_or_a_model_and_documented():
     folders = {p.name for p in (ROOT / "checkpoints").iterdir() if p.is_dir() and p.name != "__pycache__"}
-    assert folders == {*codecs.shipped(), *models.names()} and not set(codecs.shipped()) & set(models.names())
+    kinds = {"codec": codecs.shipped(), "omni": models.names(), "decoder": models.decoders()}
+    assert sorted(folders) == sorted(name for names in kinds.values() for name in names)
     for name in folders:
         held = {p.name for p in (ROOT / "checkpoints" / name).iterdir()}
         assert {"model.safetensors", "config.yaml", "README.md"} <= held, name
         config = yaml.safe_load((ROOT / "checkpoints" / name / "config.yaml").read_text())
-        assert ("omni" in config) == (name in models.names()) != ("codec" in config), name
+        assert [kind for kind in kinds if kind in config] == [kind for kind in kinds if name in kinds[kind]], name
 
 
 # -- the wheel ----------------------------------------------------------------------------------

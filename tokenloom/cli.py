@@ -105,7 +105,8 @@ def _encode(args: argparse.Namespace, _: list[str]) -> int:
 def _decode(args: argparse.Namespace, _: list[str]) -> int:
     from tokenloom import files
 
-    print(files.decode(args.input, args.output, codec=args.codec))
+    given = {name: getattr(args, name) for name in ("codec", "decoder", "steps", "seed")}
+    print(files.decode(args.input, args.output, **given))
     return 0
 
 
@@ -114,7 +115,7 @@ def _generate(args: argparse.Namespace, more: list[str]) -> int:
 
     given = {
         name: getattr(args, name)
-        for name in ("guidance", "temperature", "top_k", "top_p", "best_of", "seed", "decoder")
+        for name in ("guidance", "temperature", "top_k", "top_p", "best_of", "seed", "decoder", "steps")
     }
     generation.run([*args.segments, *more], args.to, args.output, model=args.model, n=args.count, **given)
     return 0
@@ -141,12 +142,16 @@ def _compare(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _evaluate(args: argparse.Namespace, overrides: list[str]) -> int:
-    from tokenloom.eval import omni
+    from tokenloom.eval import decoders, omni
 
     if omni.is_model(args.codec):
         if args.modelled:
             raise ValueError(f"--modelled is for codecs; {args.codec} is a model, and its own bits are in its table")
         return _hydra("omni", args, [f"model={args.codec}", *overrides])
+    if decoders.is_decoder(args.codec):
+        if args.modelled:
+            raise ValueError(f"--modelled is for codecs; {args.codec} is a diffusion decoder")
+        return _hydra("decoder", args, [f"model={args.codec}", *overrides])
     modelled = ["modelled=true"] if args.modelled else []
     return _hydra("evaluate", args, [f"codecs=[{args.codec}]", *modelled, *overrides])
 
@@ -204,6 +209,11 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument(
         "-c", "--codec", help="the codec that wrote it, where it is not a shipped one: a folder or hub id"
     )
+    decode.add_argument(
+        "--decoder", metavar="NAME", help="a diffusion decoder's name or folder, or diffusion: the codec's own"
+    )
+    decode.add_argument("--steps", type=int, metavar="N", help="of the decoder: 1 is fastest; default: its own")
+    decode.add_argument("--seed", type=int, metavar="N", help="of the decoder's noise (default: 0)")
 
     _generate_options(command("generate", "make pictures, sounds and texts out of one another", _GENERATE_EXAMPLES))
 
@@ -243,7 +253,13 @@ def _generate_options(generate: argparse.ArgumentParser) -> None:
     generate.add_argument(
         "--model", metavar="NAME", default="omni-small", help="a shipped name, a folder or a hub id (omni-small)"
     )
-    generate.add_argument("--decoder", metavar="NAME", default="plain", help="what turns tokens into signals (plain)")
+    generate.add_argument(
+        "--decoder", metavar="NAME", default="plain",
+        help="what turns tokens into signals: plain, the codec (default), or diffusion",
+    )  # fmt: skip
+    generate.add_argument(
+        "--steps", type=int, metavar="N", help="of --decoder diffusion: 1 is fastest; default: its own"
+    )
     generate.add_argument(
         "--seed", type=int, metavar="N", help="the same seed gives the same result; default: a new one, printed"
     )
@@ -301,7 +317,8 @@ examples:
 def _compare_help() -> str:
     return f"""\
 key=value pairs:
-  codecs=[A,B,…]       registered names, shipped names, folders of trained ones, globs such as 'runs/*'
+  codecs=[A,B,…]       registered names, shipped names, folders of trained ones, globs such as 'runs/*';
+                       A+diffusion: A's codes, decoded by its diffusion decoder; A+NAME by another, A+NAME@2 in 2 steps
   data=NAME            {", ".join(choices("data"))};
                        its own keys with a dot: data.path=photos
   items=20             at most so many of each modality
@@ -317,6 +334,7 @@ examples:
   tokenloom compare 'codecs=[image/jpeg,image/avif,natural-fsq]' data=folder data.path=photos
   tokenloom compare 'codecs=[audio/opus,audio/mp3]' data=phrases out=runs/music
   tokenloom compare 'codecs=[image/jpeg,runs/mine]' data=tar data.path=photos.tar items=20
+  tokenloom compare 'codecs=[natural-fsq,natural-fsq+diffusion]' data=folder data.path=photos
 """
 
 
@@ -346,11 +364,14 @@ examples:
 _DECODE_EXAMPLES = """\
 The file names its codec by a fingerprint, found among those without weights and those shipped.
 Without -o an existing file is left alone: photo.png may be the original.
+A diffusion decoder adds the detail that the codes do not say: sharper, and less like the original pixel by pixel.
 
 examples:
   tokenloom decode photo.tlm -o back.png
   tokenloom decode song.tlm
   tokenloom decode photo.tlm -o back.png --codec runs/mine
+  tokenloom decode photo.tlm -o sharp.png --decoder diffusion
+  tokenloom decode photo.tlm -o sharp.png --decoder natural-fsq-diffusion --steps 2 --seed 1
 """
 
 _GENERATE_EXAMPLES = """\
@@ -364,16 +385,20 @@ examples:
   tokenloom generate seven.wav --to text
   tokenloom generate face.png "make it dark skin tone" --to image
   tokenloom generate "waving hand" --to image -n 9 --guidance 3 --temperature 0.9 --seed 0
+  tokenloom generate "red heart" --to image --decoder diffusion --steps 2
   tokenloom generate "three plus four"
 """
 
 _EVALUATE_EXAMPLES = """\
 The key=value pairs are those of tokenloom compare. A model for text, images and sound has its own:
 packs=FOLDER of its test data, items, rows, sampling, seed, out; tokenloom evaluate omni-small --cfg job lists them.
+A diffusion decoder is compared with the plain one and two controls on the same codes: training={name: …, path: …} is
+the training split; its own keys are train_items, settings and steps.
 
 examples:
   tokenloom evaluate natural-fsq data=images
   tokenloom evaluate omni-small packs=data
   tokenloom evaluate runs/mine data=folder data.path=photos items=50 out=runs/mine/evaluation
   tokenloom evaluate runs/mine --modelled data=tar data.path=test.tar 'training={name: tar, path: train.tar}'
+  tokenloom evaluate NAME-diffusion data=tar data.path=test.tar 'training={name: tar, path: train.tar}'
 """

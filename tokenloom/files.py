@@ -44,12 +44,22 @@ def encode(
     return f"{output}: {_describe(found, batch, codes, data)} by {codec}"
 
 
-def decode(source: Path, output: Path | None = None, *, codec: str | None = None) -> str:
-    """Container → file of the signal; the line to show."""
+def decode(
+    source: Path, output: Path | None = None, *, codec: str | None = None, decoder: str | None = None,
+    steps: int | None = None, seed: int | None = None,
+) -> str:  # fmt: skip
+    """Container → file of the signal; the line to show.
+
+    decoder  a diffusion decoder's name or folder, or "diffusion" for the one that belongs to the file's codec
+    steps    of the decoder, None: its default; seed of its noise, None: 0
+    """
+    for option, value in (("--steps", steps), ("--seed", seed)):
+        if decoder is None and value is not None:
+            raise ValueError(f"{option} {value} is for a decoder; name one with --decoder, such as --decoder diffusion")
     _check_input(source, "what tokenloom encode wrote")
     data = source.read_bytes()
     try:
-        found = _writer_of(data, codec)
+        found = _reader_of(data, codec, decoder, steps, seed or 0)
         chosen = output or source.with_suffix(DECODED_SUFFIX[found.spec.modality])
         _check_output(source, chosen)
         if media.modality(chosen) is not found.spec.modality:
@@ -63,7 +73,22 @@ def decode(source: Path, output: Path | None = None, *, codec: str | None = None
         raise ValueError(f"{source}: {error}") from error
     with _writing(chosen):
         media.write(signal, chosen, sample_rate=found.spec.sample_rate)
-    return f"{chosen}: {_extent(found, bitstream.read(found, [data]))} from {len(data)} bytes by {codec or found.name}"
+    by = codec or found.name.partition("+")[0]
+    by += "" if decoder is None else f", decoded by {decoder} in {found.steps} step{'s' * (found.steps != 1)}"
+    return f"{chosen}: {_extent(found, bitstream.read(found, [data]))} from {len(data)} bytes by {by}"
+
+
+def _reader_of(data: bytes, codec: str | None, decoder: str | None, steps: int | None, seed: int) -> Codec:
+    """What decodes a container: the codec that wrote it, with the decoder behind it where one is named."""
+    if decoder is None:
+        return _writer_of(data, codec)
+    from tokenloom.eval import decoded
+
+    if decoder == decoded.DIFFUSION:
+        return decoded.Decoded(decoded.behind(_writer_of(data, codec), decoder), steps, seed)
+    named = decoded.opened(decoder)  # first, for it brings its codec along
+    decoded.require(named, decoder, _writer_of(data, codec))
+    return decoded.Decoded(named, steps, seed)
 
 
 def _open(source: Path, name: str) -> tuple[Codec, Tensor | str]:

@@ -31,7 +31,7 @@ def run(
     segments  each a text, or the name of a file where it ends like one
     to        a modality, the name of a channel, or "any"
     output    the file to write; None: named after the prompt, next to nothing that is there
-    sampling  seed, decoder, guidance, temperature, top_k, top_p, best_of, as in Omni.generate
+    sampling  seed, decoder, steps, guidance, temperature, top_k, top_p, best_of, as in Omni.generate
     """
     prompt = [_segment(given) for given in segments]
     if output is not None:

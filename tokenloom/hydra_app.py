@@ -15,7 +15,7 @@ from typing import Any
 from tokenloom import hydra_errors
 from tokenloom.cli import one_line
 
-CONFIG = {"train": "train", "compare": "compare", "evaluate": "compare", "omni": "abilities"}
+CONFIG = {"train": "train", "compare": "compare", "evaluate": "compare", "omni": "abilities", "decoder": "decoders"}
 """Command → file under conf/."""
 
 
@@ -30,6 +30,16 @@ class CompareTypes:
     items: int | None
     modelled: bool
     budget: int
+
+
+@dataclass
+class DecoderTypes:
+    """The typed keys of conf/decoders.yaml."""
+
+    out: str
+    seed: int
+    items: int | None
+    train_items: int
 
 
 class _Stop(BaseException):
@@ -152,14 +162,14 @@ def _remove_empty(began: float) -> None:
 
 
 def _compare(cfg: Any) -> None:
-    _check_types(cfg)
+    _check_types(cfg, CompareTypes)
     from tokenloom.eval import compare
 
     compare.main(cfg)
 
 
 def _evaluate(cfg: Any) -> None:
-    _check_types(cfg)
+    _check_types(cfg, CompareTypes)
     from tokenloom.eval import evaluate
 
     evaluate.main(cfg)
@@ -171,8 +181,15 @@ def _omni(cfg: Any) -> None:
     omni.main(cfg)
 
 
+def _decoder(cfg: Any) -> None:
+    _check_types(cfg, DecoderTypes)
+    from tokenloom.eval import decoders
+
+    decoders.main(cfg)
+
+
 _TASKS: dict[str, Callable[[Any], None]] = {
-    "train": _train, "compare": _compare, "evaluate": _evaluate, "omni": _omni,
+    "train": _train, "compare": _compare, "evaluate": _evaluate, "omni": _omni, "decoder": _decoder,
 }  # fmt: skip
 
 
@@ -187,15 +204,15 @@ def _require(cfg: Any) -> None:
         raise ValueError(f"{f'{group}={chosen}' if chosen else 'this'} needs {key}=…")
 
 
-def _check_types(cfg: Any) -> None:
-    """Give the values of compare.yaml their types, or raise a ValidationError."""
+def _check_types(cfg: Any, types: type) -> None:
+    """Give the values of compare.yaml or decoders.yaml their types, or raise a ValidationError."""
     from omegaconf import OmegaConf
 
     _require(cfg)
-    given = {field.name: cfg[field.name] for field in fields(CompareTypes)}
-    if isinstance(given["codecs"], str):
+    given = {field.name: cfg[field.name] for field in fields(types)}
+    if isinstance(given.get("codecs"), str):
         given["codecs"] = [given["codecs"]]
-    typed = OmegaConf.merge(OmegaConf.structured(CompareTypes), given)
+    typed = OmegaConf.merge(OmegaConf.structured(types), given)
     cfg.merge_with(OmegaConf.to_container(typed, resolve=True))
 
 

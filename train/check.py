@@ -19,9 +19,9 @@ from .config import TrainConfig
 
 MAX_CROP = {Modality.IMAGE: 2**12, Modality.AUDIO: 2**24}
 """Pixels of a side, samples."""
-TASKS = ("codec", "transformer")
+TASKS = ("codec", "transformer", "decoder")
 STRATEGIES = ("auto", "ddp", "fsdp")
-FIXED = ("seed", "batch_size", "ema", "codec", "losses", "optimizer", "crop", "omni")
+FIXED = ("seed", "batch_size", "ema", "codec", "losses", "optimizer", "crop", "omni", "decoder")
 """Keys that a resumed run has to share with the one it continues; steps may grow, machines may change."""
 
 
@@ -33,6 +33,8 @@ def config(cfg: TrainConfig) -> None:
     _machine(cfg)
     if cfg.task == "codec" and not cfg.codec.get("name"):
         raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(_trainable()))
+    if cfg.task == "decoder" and not cfg.decoder.get("codec"):
+        raise ValueError("no codec chosen; decoder=small decoder.codec=FOLDER or one of " + ", ".join(codecs.shipped()))
     if not cfg.data.get("name"):
         raise ValueError("no data chosen; data=folder data.path=… or another of " + ", ".join(data.names()))
     if cfg.validation is not None and not (isinstance(cfg.validation, Mapping) and cfg.validation.get("name")):
@@ -166,7 +168,8 @@ def continuation(saved: Mapping[str, Any], now: Mapping[str, Any], out: Path) ->
     before, after = _flat(saved), _flat(now)
     for key in after | before:
         if before.get(key) != after.get(key):
-            what = "holds another architecture, trained" if key.startswith(("codec.", "omni.")) else "was trained"
+            another = key.startswith(("codec.", "omni.", "decoder."))
+            what = "holds another architecture, trained" if another else "was trained"
             raise ValueError(f"{out} {what} with {key}={before.get(key)}; it cannot go on with {after.get(key)}")
 
 

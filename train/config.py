@@ -47,6 +47,7 @@ class TrainConfig:
     task: str = "codec"
     codec: dict[str, Any] = field(default_factory=dict)
     omni: dict[str, Any] = field(default_factory=dict)
+    decoder: dict[str, Any] = field(default_factory=dict)
     tokens: str = "~/.cache/tokenloom/tokens"
     data: dict[str, Any] = field(default_factory=dict)
     validation: Any = None  # a mapping; typed as one, OmegaConf could not fill it from the command line

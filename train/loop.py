@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from . import check, state
 from .codec import CodecJob
 from .config import TrainConfig
+from .decoder import DecoderJob
 from .job import Job
 from .logs import Logs, NoLogs
 from .transformer import TransformerJob
 
-JOBS: dict[str, type[Job]] = {"codec": CodecJob, "transformer": TransformerJob}
+JOBS: dict[str, type[Job]] = {"codec": CodecJob, "transformer": TransformerJob, "decoder": DecoderJob}
 
 AGAIN = 3
 """Seconds after which a second signal quits at once; before, it is torchrun passing the first one on."""

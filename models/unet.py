@@ -1,0 +1,146 @@
+"""A local U-Net: any size in, the same size out, told of a few numbers and of latents on a coarser grid."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tokenloom.codecs.validate import whole, wholes
+
+FREQUENCIES = 16
+"""Sines and cosines of each number that the network is told."""
+TILE = 1024
+"""Side of the squares that large inputs are painted in, before what their surroundings are needed for."""
+WIDTHS, DEPTHS = (64, 128, 192), (2, 2, 2)
+
+
+class RMSNorm(nn.Module):
+    """Channel-wise root-mean-square norm (arXiv 1910.07467): each position by itself, so it is local."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype)
+
+
+class Block(nn.Module):
+    """Residual block of two 3×3 convolutions; the numbers scale and shift what enters each (arXiv 1709.07871)."""
+
+    def __init__(self, channels: int, embedding: int) -> None:
+        super().__init__()
+        self.norm = RMSNorm()
+        self.first = nn.Conv2d(channels, channels, 3, padding=1)
+        self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        self.modulate = nn.Linear(embedding, 3 * channels)
+        for layer in (self.modulate, self.second):
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, e: Tensor) -> Tensor:
+        scale, shift, middle = self.modulate(e)[:, :, None, None].to(x.dtype).chunk(3, 1)
+        h = self.first(self.norm(x) * (1 + scale) + shift)
+        return x + self.second(F.silu(h) * (1 + middle))
+
+
+class UNet(nn.Module):
+    """(batch, inputs, height, width), numbers (batch, k), latents or None → (batch, outputs, height, width).
+
+    inputs, outputs  channels
+    numbers  how many real numbers, of a size around 1, it is told
+    latents  channels of the latents, or None
+    patch    side of the patches that the first layer takes
+    widths   channels of each stage, finest first; each has half the resolution of the one before
+    depths   blocks of each stage, on the way down and again on the way up
+    Ronneberger et al. (arXiv 1505.04597), with residual blocks. Sizes are completed by repeating the border.
+    """
+
+    def __init__(
+        self, inputs: int, outputs: int, *, numbers: int, latents: int | None, patch: int = 2,
+        widths: list[int] = WIDTHS, depths: list[int] = DEPTHS,
+    ) -> None:  # fmt: skip
+        _check(patch, widths, depths)
+        super().__init__()
+        self.outputs, self.patch, self.coarsest = outputs, patch, patch * 2 ** (len(widths) - 1)
+        embedding = 2 * widths[-1]
+        self.register_buffer("frequencies", torch.logspace(0, math.log10(50), FREQUENCIES), persistent=False)
+        self.embed = nn.Sequential(
+            nn.Linear(2 * FREQUENCIES * numbers, embedding), nn.SiLU(), nn.Linear(embedding, embedding), nn.SiLU()
+        )
+        self.enter = nn.Conv2d(inputs * patch**2, widths[0], 3, padding=1)
+        self.latents = None if latents is None else nn.Conv2d(latents, widths[-1], 3, padding=1)
+        self.down = nn.ModuleList(_stage(w, n, embedding) for w, n in zip(widths, depths, strict=True))
+        self.up = nn.ModuleList(_stage(w, n, embedding) for w, n in zip(widths, depths, strict=True))
+        pairs = list(itertools.pairwise(widths))
+        self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
+        self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
+        self.leave = nn.Sequential(RMSNorm(), nn.Conv2d(widths[0], outputs * patch**2, 3, padding=1))
+        nn.init.zeros_(self.leave[1].weight)
+        nn.init.zeros_(self.leave[1].bias)
+        self.to(memory_format=torch.channels_last)
+
+    @staticmethod
+    def fewest(*, patch: int = 2, widths: list[int] = WIDTHS, depths: list[int] = DEPTHS) -> int:
+        """Weights that it has at least: those of the blocks."""
+        _check(patch, widths, depths)
+        return sum(2 * n * 2 * 9 * w * w for w, n in zip(widths, depths, strict=True))
+
+    @property
+    def reach(self) -> int:
+        """How far, at most, an output depends on its surroundings; a multiple of the coarsest stage's places."""
+        steps = [self.patch * 2**i for i in range(len(self.down))]
+        blocks = sum(4 * len(stage) * step for stage, step in zip(self.down, steps, strict=True))
+        return -(-(blocks + 2 * self.patch + 2 * self.coarsest) // self.coarsest) * self.coarsest
+
+    def forward(self, x: Tensor, numbers: Tensor, latents: Tensor | None = None) -> Tensor:
+        """Large inputs are painted tile by tile without gradients, which changes nothing but the memory it takes."""
+        if torch.is_grad_enabled() or x[0, 0].numel() <= TILE**2:
+            return self._whole(x, numbers, latents)
+        step = TILE // self.coarsest * self.coarsest
+        out = x.new_empty(len(x), self.outputs, *x.shape[2:])
+        for top, left in itertools.product(range(0, x.shape[2], step), range(0, x.shape[3], step)):
+            corner = [max(0, at - self.reach) for at in (top, left)]
+            ends = [at + step + self.reach for at in (top, left)]
+            window = tuple(slice(a, b) for a, b in zip(corner, ends, strict=True))
+            coarse = tuple(slice(a // self.coarsest, b // self.coarsest) for a, b in zip(corner, ends, strict=True))
+            part = self._whole(x[(..., *window)], numbers, None if latents is None else latents[(..., *coarse)])
+            inner = part[:, :, top - corner[0] :, left - corner[1] :][:, :, :step, :step]
+            out[:, :, top : top + step, left : left + step] = inner
+        return out
+
+    def _whole(self, x: Tensor, numbers: Tensor, latents: Tensor | None) -> Tensor:
+        height, width = x.shape[2:]
+        x = F.pad(x, (0, -width % self.coarsest, 0, -height % self.coarsest), mode="replicate")
+        angles = (numbers[:, :, None] * self.frequencies).flatten(1)
+        e = self.embed(torch.cat([angles.sin(), angles.cos()], 1))
+        h = self.enter(F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last))
+        kept = []
+        for i, stage in enumerate(self.down):
+            if i:
+                kept.append(h)
+                h = self.shrink[i - 1](h)
+            if self.latents is not None and i == len(self.down) - 1:
+                h = h + F.interpolate(self.latents(latents), size=h.shape[2:], mode="nearest")
+            for block in stage:
+                h = block(h, e)
+        for i in reversed(range(len(self.up))):
+            for block in self.up[i]:
+                h = block(h, e)
+            if i:
+                h = F.pixel_shuffle(self.grow[i - 1](h), 2) + kept.pop()
+        return F.pixel_shuffle(self.leave(h), self.patch)[:, :, :height, :width]
+
+
+def _stage(width: int, depth: int, embedding: int) -> nn.ModuleList:
+    return nn.ModuleList(Block(width, embedding) for _ in range(depth))
+
+
+def _check(patch: int, widths: list[int], depths: list[int]) -> None:
+    """Raise one line where the numbers do not make a network."""
+    if not whole(patch, 1, 16):
+        raise ValueError(f"patch {patch!r:.80} is no whole number of pixels from 1 to 16")
+    if not wholes(widths, 1, 2048, longest=6):
+        raise ValueError(f"widths are a list of one to six whole numbers from 1 to 2048, not {widths!r:.80}")
+    if not wholes(depths, 0, 32, longest=6) or len(depths) != len(widths):
+        raise ValueError(f"depths are whole numbers from 0 to 32, one for each of {list(widths)}, not {depths!r:.80}")
