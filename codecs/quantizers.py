@@ -61,6 +61,10 @@ class Quantizer(nn.Module, ABC):
     def lookup(self, indices: Tensor) -> Tensor:
         """Quantised latents of indices; −1 stands for a quantizer that is left out."""
 
+    def bounded(self, latents: Tensor) -> Tensor:
+        """Latents, with gradients, in the space of `lookup`: what `search` finds the nearest codes to."""
+        return latents
+
 
 def _flatten(latents: Tensor) -> Tensor:
     """(batch, dim, *grid) → (batch, positions, dim) float32."""
@@ -109,6 +113,11 @@ class FSQ(Quantizer):
         with torch.autocast(latents.device.type, enabled=False):
             flat, _ = self._layer.to(latents.device)(_flatten(latents))
         return Quantized(_unflatten(flat, latents), latents.new_zeros((), dtype=torch.float32))
+
+    def bounded(self, latents: Tensor) -> Tensor:
+        channel = (self.dim,) + (1,) * (latents.ndim - 2)
+        half, offset, shift, width = (b.reshape(channel) for b in (self.bound, self.offset, self.shift, self.width))
+        return (torch.tanh(latents.float() + shift) * half - offset) / width
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         channel = (self.dim,) + (1,) * (latents.ndim - 2)
@@ -185,6 +194,9 @@ class BSQ(Quantizer):
         with torch.autocast(latents.device.type, enabled=False):
             flat, _, loss = self._layer.to(latents.device)(_flatten(latents))
         return Quantized(_unflatten(flat, latents), loss)
+
+    def bounded(self, latents: Tensor) -> Tensor:
+        return F.normalize(latents.float(), dim=1)
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         bits = (latents > 0).unflatten(1, (len(self.sizes), self.bits))
@@ -306,6 +318,9 @@ class ResidualVQ(Quantizer):
 
     def _book(self, q: int) -> Tensor:
         return self._scaled(self.codebook[q].detach())
+
+    def bounded(self, latents: Tensor) -> Tensor:
+        return F.normalize(latents, dim=1) if self.normalise else latents
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         indices = []

@@ -114,7 +114,8 @@ class UNet(nn.Module):
         x = F.pad(x, (0, -width % self.coarsest, 0, -height % self.coarsest), mode="replicate")
         angles = (numbers[:, :, None] * self.frequencies).flatten(1)
         e = self.embed(torch.cat([angles.sin(), angles.cos()], 1))
-        h = self.enter(F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last))
+        with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the faintest noise of a state would be gone
+            h = self.enter(F.pixel_unshuffle(x.float(), self.patch).contiguous(memory_format=torch.channels_last))
         kept = []
         for i, stage in enumerate(self.down):
             if i:

@@ -24,8 +24,10 @@ from tokenloom.train.config import TrainConfig
 
 FOLDER = Path(__file__).parents[1] / "conf" / "experiment"
 OMNI = ["omni-small"]
-"""Recipes of models; all others are of codecs."""
-RECIPES = sorted({path.stem for path in FOLDER.glob("*.yaml")} - set(OMNI))
+"""Recipes of models."""
+DECODERS = sorted(path.stem for path in FOLDER.glob("*-diffusion.yaml"))
+RECIPES = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {*OMNI, *DECODERS})
+"""Those of codecs."""
 PUBLISHED = {
     "taming-vqgan-f16-1024": "2012.09841", "taming-vqgan-f16-16384": "2012.09841", "llamagen-ds16": "2406.06525",
     "fsq-imagenet-256": "2309.15505", "bsq-vit": "2406.07548", "encodec-24khz": "2210.13438",
@@ -163,3 +165,20 @@ def test_the_help_lists_every_recipe(capsys):
     with pytest.raises(SystemExit):
         main(["train", "--help"])
     assert {*RECIPES, *OMNI} <= set(re.findall(r"[\w-]+", capsys.readouterr().out))
+
+
+@pytest.mark.parametrize("name", DECODERS)
+def test_a_decoder_trains_behind_its_codec(name, tmp_path, capsys):
+    recipe = composed(name)["decoder"]
+    assert name == f"{recipe['codec']}-diffusion"
+    modality = codecs.load(recipe["codec"]).spec.modality
+    source = {"image": ["data=scenes", "data.count=6"], "audio": ["data=phrases", "data.count=3", "data.seconds=1"]}
+    overrides = [
+        f"experiment={name}", *source[modality], f"crop.size={CROP[modality]}", f"steps={STEPS}", "batch_size=4",
+        "log_every=1", "decoder.widths=[8,8,8]", "decoder.begin=null", "accelerator=cpu", f"out={tmp_path / 'run'}",
+    ]  # fmt: skip
+    assert hydra_app.run("train", overrides) == 0
+    assert capsys.readouterr().out.strip() == str(tmp_path / "run")
+    decoder = models.load(tmp_path / "run")
+    assert decoder.codec.fingerprint == codecs.load(recipe["codec"]).fingerprint
+    assert decoder.config["depths"] == recipe["depths"]

@@ -19,7 +19,7 @@ from tokenloom.models.diffusion import Flow, Given, wide
 from .config import TrainConfig
 from .signals import SignalJob, fit, write_samples
 
-WEIGHTS = {"flow": 1.0, "shortcut": 0.3, "codes": 0.02}
+WEIGHTS = {"flow": 1.0, "shortcut": 0.3, "codes": 0.01}
 """Of the losses, where a config names none."""
 JUMPS = (1.0, 0.5, 0.25, 0.125)
 """Lengths of the jumps that are learned: those of 1, 2, 4 and 8 steps."""
@@ -222,6 +222,7 @@ class DecoderTask(nn.Module):
     def recoded(self, codes: list[Codes], given: Given, end: Tensor, ends: Tensor, x: Tensor) -> Tensor:
         """Sum over the rows in `ends` of the squared error of their latents, relative to the latents' variance."""
         codec, decoder = self.behind
+        bounded = codec.quantizer.bounded
         total, at = end.new_zeros(()), 0
         with torch.autocast(x.device.type, enabled=False):
             for some in codes:
@@ -231,9 +232,9 @@ class DecoderTask(nn.Module):
                     continue
                 told, wanted = given[here][chosen], codec.embed(some)[chosen]
                 planes = told.plain + self.flow.scale(told) * end[here][chosen].float()
-                found = codec.analyse(decoder.planes.inverse(planes, codec.decode(some)[chosen]))
+                found = bounded(codec.analyse(decoder.planes.inverse(planes, codec.decode(some)[chosen])))
                 shared = min(found.shape[-1], wanted.shape[-1])  # codes of flexible length may have fewer
-                found, wanted = found[..., :shared], wanted[..., :shared]
+                found, wanted = found[..., :shared], wanted[:, : found.shape[1], ..., :shared]  # behind them, a dial
                 error = (found - wanted).square().flatten(1).mean(1)
                 total = total + (error / wanted.var().clamp_min(1e-6)).sum()
         return total
