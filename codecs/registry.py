@@ -144,6 +144,16 @@ def find_checkpoint(source: str, *kinds: str) -> Path:
     raise ValueError(f"unknown {what} {source!r}: no folder, no shipped name ({ships}){registered} and no hub id")
 
 
+def describes(source: str, kind: str) -> bool:
+    """Whether a checkpoint's config has this key; False where there is none, or a registered name."""
+    if source in names():
+        return False
+    try:
+        return kind in read_config(find_checkpoint(source))
+    except (ValueError, OSError):
+        return False
+
+
 def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
     """Write `model.safetensors` and `config.yaml`; OSError where they cannot be written.
 

@@ -10,7 +10,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tokenloom.codecs import registry
 from tokenloom.data import Source
 from tokenloom.data.source import at_least
 
@@ -127,16 +126,6 @@ def main(cfg: Any) -> dict[str, Any]:
     decoder_report.show(found, console)
     console.print(f"report: {Path(plain['out']) / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     return found
-
-
-def is_decoder(name: str) -> bool:
-    """Whether `name` is a diffusion decoder rather than a codec; unknown names are left to the codecs."""
-    if name in registry.names():
-        return False
-    try:
-        return "decoder" in registry.read_config(registry.find_checkpoint(name))
-    except (ValueError, OSError):
-        return False
 
 
 class Bar:

@@ -169,13 +169,3 @@ def main(cfg: Any) -> dict[str, Any]:
     omni_tables.show(found, console)
     console.print(f"report: {Path(plain['out']) / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
     return found
-
-
-def is_model(name: str) -> bool:
-    """Whether `name` is a model for several modalities rather than a codec; unknown names are left to the codecs."""
-    if name in registry.names():
-        return False
-    try:
-        return "omni" in registry.read_config(registry.find_checkpoint(name))
-    except (ValueError, OSError):
-        return False

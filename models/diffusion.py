@@ -55,7 +55,7 @@ class Flow(nn.Module):
     """
 
     def __init__(
-        self, channels: int, *, latents: int | None, positioned: bool, noise: float = 0.3, conditional: bool = False,
+        self, channels: int, *, latents: int | None, positioned: bool, noise: float = 0.15, conditional: bool = False,
         **network: Any,
     ) -> None:  # fmt: skip
         super().__init__()

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tokenloom import codecs, models
 from tokenloom.cli import main
-from tokenloom.codecs import media
+from tokenloom.codecs import media, registry
 from tokenloom.data import Item, Source, open_source
 from tokenloom.eval import (
     decoder_bench,
@@ -239,9 +239,9 @@ def test_data_of_another_modality_and_codecs_are_refused(pictures, tmp_path):
 
 def test_the_command_knows_a_decoder(pictures, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert decoders.is_decoder(pictures)
+    assert registry.describes(str(pictures), "decoder")
     for other in ("image/jpeg", "emoji-fsq", "omni-small", "no-such-thing", str(tmp_path)):
-        assert not decoders.is_decoder(other)
+        assert not registry.describes(str(other), "decoder")
     data = ["data=scenes", "data.count=3", "data.size=32", "out=here"]
     assert main(["evaluate", pictures, *data, "settings=2", "steps=1"]) == 0
     out = capsys.readouterr().out

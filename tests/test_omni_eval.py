@@ -15,7 +15,7 @@ from conftest import one_line, tiny
 from PIL import Image
 
 from tokenloom import codecs, models
-from tokenloom.codecs import media
+from tokenloom.codecs import media, registry
 from tokenloom.data import words
 from tokenloom.data.kinds import DIGITS, TONES
 from tokenloom.eval import abilities, bits_table, cost, omni, omni_tables, recogniser
@@ -364,8 +364,8 @@ def test_mistakes_are_one_line(model, packs, tmp_path):
 
 
 def test_a_model_is_told_from_a_codec(model):
-    assert omni.is_model(model)
-    assert not any(omni.is_model(name) for name in ("image/jpeg", "emoji-fsq", "no such thing"))
+    assert registry.describes(str(model), "omni")
+    assert not any(registry.describes(name, "omni") for name in ("image/jpeg", "emoji-fsq", "no such thing"))
 
 
 def test_from_the_command_line(model, tmp_path, capsys, monkeypatch):

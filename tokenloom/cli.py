@@ -142,16 +142,13 @@ def _compare(args: argparse.Namespace, overrides: list[str]) -> int:
 
 
 def _evaluate(args: argparse.Namespace, overrides: list[str]) -> int:
-    from tokenloom.eval import decoders, omni
+    from tokenloom.codecs import registry
 
-    if omni.is_model(args.codec):
-        if args.modelled:
-            raise ValueError(f"--modelled is for codecs; {args.codec} is a model, and its own bits are in its table")
-        return _hydra("omni", args, [f"model={args.codec}", *overrides])
-    if decoders.is_decoder(args.codec):
-        if args.modelled:
-            raise ValueError(f"--modelled is for codecs; {args.codec} is a diffusion decoder")
-        return _hydra("decoder", args, [f"model={args.codec}", *overrides])
+    for kind in ("omni", "decoder"):
+        if registry.describes(args.codec, kind):
+            if args.modelled:
+                raise ValueError(f"--modelled is for codecs; {args.codec} is none")
+            return _hydra(kind, args, [f"model={args.codec}", *overrides])
     modelled = ["modelled=true"] if args.modelled else []
     return _hydra("evaluate", args, [f"codecs=[{args.codec}]", *modelled, *overrides])
 
