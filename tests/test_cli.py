@@ -244,7 +244,7 @@ def test_a_decoder_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[s
         ([*decode, "--decoder", "nosuch"], "nosuch"),
         ([*decode, "--decoder", "pictures"], "pictures"),
         ([*decode, "--decoder", "omni-small"], "omni-small is no decoder; there are diffusion"),
-        ([*decode, "--decoder", "diffusion"], "no diffusion decoder here is for this image/fsq"),
+        ([*decode, "--decoder", "diffusion"], "no diffusion decoder is for this image/fsq"),
         (["decode", "notes.tlm", "-o", "back.txt", "--decoder", "diffusion"], "text/bytes"),
         ([*decode, "--steps", "2"], "--steps 2 is for a decoder; name one with --decoder"),
         ([*decode, "--seed", "2"], "--seed 2 is for a decoder; name one with --decoder"),

@@ -202,12 +202,12 @@ def test_protocols_have_it_with_its_definition(protocol, label):
     assert metric.set_level and metric.label == label and not metric.higher and metric.missing() is None
     assert kernel.DISTANCE in metric.definition and metric.settings["minimum"] == 8
     state, make = metric.function(**metric.settings), picture if protocol == "rgb8" else wave
-    state.sample_rate = None if protocol == "rgb8" else 8000
+    rate = {} if protocol == "rgb8" else {"sample_rate": 8000}
     for seed in range(7):
-        state.update(make(seed=seed), make(seed=seed) * 0.5)
+        state.update(make(seed=seed), make(seed=seed) * 0.5, **rate)
     with pytest.raises(Unmeasurable, match="7 items; a distance between sets wants 8"):
         state.value()
-    state.update(make(seed=7), make(seed=7) * 0.5)
+    state.update(make(seed=7), make(seed=7) * 0.5, **rate)
     assert state.value() > 0
 
 
