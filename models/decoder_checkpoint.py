@@ -22,8 +22,8 @@ from . import beside
 from .diffusion import DiffusionDecoder, Flow, flow_for
 from .unet import UNet
 
-SUFFIX = "-diffusion"
-"""Of the name under which the decoder of a codec ships."""
+OWN = "codec"
+"""The folder of a decoder's own codec, and its name in the config."""
 _loaded: weakref.WeakValueDictionary[bytes, DiffusionDecoder] = weakref.WeakValueDictionary()
 
 
@@ -53,21 +53,19 @@ def save(decoder: DiffusionDecoder, folder: str | Path, *, store: str = "float32
     extra  plain values for config.yaml, such as `trained={…}`
     """
     folder = Path(folder)
-    name = next((name for name in codecs.shipped() if beside.at_hand(name, decoder.codec)), OWN)
+    fingerprint, root = decoder.codec.fingerprint.hex(), registry.shipped_root()
+    ships = (n for n in codecs.shipped() if registry.read_config(root / n).get("fingerprint") == fingerprint)
+    name = next(ships, OWN)
     if name == OWN:  # first: a decoder is never without its codec
         codecs.save(decoder.codec, folder / OWN)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in decoder.flow.state_dict().items()}
     state = storage.stored(state, store, dict(decoder.flow.named_parameters()))
     config = {
         "decoder": {"codec": name, **decoder.config},
-        "fingerprints": {"codec": decoder.codec.fingerprint.hex()},
+        "fingerprints": {"codec": fingerprint},
         **extra,
     }
     registry.write(folder, config, state)
-
-
-OWN = "codec"
-"""The folder of a decoder's own codec, and its name in the config."""
 
 
 def load(folder: Path, config: Mapping[str, Any]) -> DiffusionDecoder:
