@@ -54,10 +54,21 @@ class CodeSpec:
     """A prefix (of quantizers, or of one-dimensional tokens) decodes."""
     causal: bool
     """Can be streamed exactly."""
+    window: tuple[int, int] | None = None
+    """Sounds that are coded in chunks: samples of one, and from the beginning of one to that of the next."""
 
     def grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
-        """Codes along each axis for a signal of `size` samples: ceil(size / stride)."""
-        return tuple(-(-n // s) for n, s in zip(size, self.stride, strict=True))
+        """Codes along each axis for a signal of `size` samples: ceil(size / stride), of each chunk if it has some."""
+        if self.window is None:
+            return tuple(-(-n // s) for n, s in zip(size, self.stride, strict=True))
+        return (sum(-(-n // self.stride[0]) for n in self.chunks(size[0])),)
+
+    def chunks(self, samples: int) -> list[int]:
+        """Samples of each chunk of a sound; the whole where it is not coded in chunks."""
+        if self.window is None:
+            return [samples]
+        longest, hop = self.window
+        return [min(longest, samples - start) for start in range(0, samples, hop)]
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,8 @@ class Codes:
     sizes    (batch, axes) int64: each signal's own size before padding: height and width,
              samples, or bytes of UTF-8
     lengths  (batch,) int64: valid positions, for codecs whose lengths vary; None otherwise
-    side     what else decoding needs, float32 with the batch first; priced in every rate
+    side     what else decoding needs, float32 with the batch first, NaN where an item has less of it than its
+             batch; priced in every rate
     """
 
     indices: Tensor
@@ -202,6 +214,8 @@ class Codec(nn.Module, ABC):
     settings: Settings = Settings()
     config: dict[str, Any]
     """The keyword arguments that built it; filled in by `codecs.build`."""
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """The `model_type` of the models of transformers that this codec stands before; see `codecs.load`."""
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
     """Arguments under which `codecs.decompress` looks for the codec of a container; () where weights are needed."""
 
@@ -235,6 +249,11 @@ class Codec(nn.Module, ABC):
         from tokenloom.codecs import targets
 
         return targets.curve(self, x)
+
+    @classmethod
+    def imported(cls, checkpoint: str, **arguments: Any) -> Codec:
+        """A codec with the weights of another project's checkpoint: what `codecs.build(name, checkpoint=…)` calls."""
+        raise ValueError(f"{cls.name} takes no checkpoint of other projects; codecs.load opens its own")
 
     # -- what everyone calls ----------------------------------------------------------------
 

@@ -101,8 +101,9 @@ def _write_one(codec: Codec, codes: Codes) -> bytes:
         if spec.ordered:
             out += _varint(used)
         grid = spec.grid(size)
-        for key in sorted(codec.side_shapes(size)):
-            out += codes.side[key][0].float().cpu().numpy().astype("<f4").tobytes()
+        for key, shape in sorted(codec.side_shapes(size).items()):
+            own = codes.side[key][(0, *(slice(n) for n in shape))]
+            out += own.float().cpu().numpy().astype("<f4").tobytes()
         symbols = codes.indices[(0, slice(used), *(slice(n) for n in grid))].cpu().numpy()
         out += _pack(symbols, codec, codes.side)
     return bytes(out) + zlib.crc32(out).to_bytes(4, "little")

@@ -28,8 +28,7 @@ def positions(spec: CodeSpec, codes: Codes) -> Tensor:
         return codes.lengths
     if not spec.stride:
         return torch.full((len(codes),), codes.indices.shape[2])
-    strides = torch.tensor(spec.stride, device=codes.sizes.device)
-    return (-(-codes.sizes // strides)).prod(1)
+    return torch.tensor([math.prod(spec.grid(tuple(size))) for size in codes.sizes.tolist()], device=codes.sizes.device)
 
 
 def tokens(spec: CodeSpec, codes: Codes) -> Tensor:
@@ -66,8 +65,9 @@ def _besides(spec: CodeSpec, codes: Codes) -> Tensor:
 
 
 def _side(codes: Codes) -> Tensor:
-    """(batch,) float64 bits of side information."""
-    return torch.full((len(codes),), SIDE_BITS * sum(v[0].numel() for v in codes.side.values()), dtype=torch.float64)
+    """(batch,) float64 bits of side information; NaN stands where an item has less of it than its batch."""
+    numbers = [(~value.isnan()).reshape(len(codes), -1).sum(1).cpu() for value in codes.side.values()]
+    return SIDE_BITS * sum(numbers, torch.zeros(len(codes), dtype=torch.float64))
 
 
 def modelled(nats: Tensor, codes: Codes) -> Tensor:

@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -20,7 +20,9 @@ from . import storage
 from .base import BitstreamError, Codec, LatentCodec, Modality
 
 ENTRY_POINTS = "tokenloom.codecs"
-FILES = ("config.yaml", "model.safetensors")
+CONFIGS = ("config.yaml", "config.json")
+"""What describes a checkpoint, the first that is there: ours, and the one by the hub's convention."""
+FILES = (*CONFIGS, "model.safetensors")
 MAX_CONFIG_BYTES = 2**24
 
 _classes: dict[str, type[Codec]] = {}
@@ -73,15 +75,24 @@ def codec_class(name: str) -> type[Codec]:
     return _classes[name]
 
 
-def build(name: str, **kwargs: Any) -> Codec:
-    """A fresh codec: untrained where it trains, ready to use where it does not."""
+def build(name: str, *, checkpoint: str | Path | None = None, **kwargs: Any) -> Codec:
+    """A fresh codec: untrained where it trains, ready to use where it does not.
+
+    checkpoint  weights of another project, a path or a hub id, for codecs that read them; `kwargs` are then what the
+                file does not say itself. The codec's config is its architecture alone: `codecs.save` makes of it a
+                checkpoint that needs the file no more.
+    """
     cls = codec_class(name)
-    allowed = arguments(cls)
+    allowed = arguments(cls) if checkpoint is None else _parameters(cls.imported)[0] - {"checkpoint"}
     if unknown := sorted(set(kwargs) - allowed):
         raise ValueError(f"{name} takes no {unknown[0]!r}; it takes {', '.join(sorted(allowed)) or 'no arguments'}")
     try:
-        codec = cls(**kwargs)
-        codec.config = json.loads(json.dumps(kwargs))  # plain values only: what a config file can hold
+        if checkpoint is not None:
+            codec = cls.imported(str(checkpoint), **kwargs)
+            _loaded[codec.fingerprint] = codec
+        else:
+            codec = cls(**kwargs)
+            codec.config = json.loads(json.dumps(kwargs))  # plain values only: what a config file can hold
     except (TypeError, RuntimeError, MemoryError, OverflowError) as error:  # wrong types, missing or absurd values
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(f"{name} cannot be built from {kwargs!r:.200}: {reason}") from error
@@ -94,11 +105,18 @@ def arguments(cls: type[Codec]) -> set[str]:
     for base in cls.__mro__:
         if "__init__" not in vars(base):
             continue
-        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
-        taken |= {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+        named, more = _parameters(base.__init__)
+        taken |= named
+        if not more:
             break
-    return taken - {"quantizer"}
+    return taken - {"self", "quantizer"}
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Names of a function's parameters, and whether it takes others besides."""
+    parameters = inspect.signature(function).parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def shipped(kind: str = "codec") -> list[str]:
@@ -107,19 +125,40 @@ def shipped(kind: str = "codec") -> list[str]:
     return sorted(p.parent.name for p in root.glob("*/config.yaml") if kind in read_config(p.parent))
 
 
-def load(source: str | Path) -> Codec:
+def load(source: str | Path | Mapping[str, Any]) -> Codec:
     """A trained codec in eval mode from a folder, else a shipped name, else a hub id.
 
-    The checkpoint is `config.yaml` (a registry name and plain values) and `model.safetensors`;
-    nothing else is read and nothing in it is run. A registered name of a codec that needs no
-    training (`image/jpeg`) gives that codec. Raises ValueError or FileNotFoundError.
+    The checkpoint is `config.yaml`, or `config.json` (a registry name and plain values), and `model.safetensors`;
+    nothing else is read and nothing in it is run. A folder or hub id of a model of transformers that is a tokenizer of
+    sounds or images gives that one. A registered name of a codec that needs no training (`image/jpeg`) gives that
+    codec, and a mapping ({name: image/taming, checkpoint: last.ckpt}) what `build` makes of it.
+    Raises ValueError or FileNotFoundError.
     """
+    if isinstance(source, Mapping):
+        arguments = {str(key): value for key, value in source.items()}
+        if not isinstance(name := arguments.pop("name", None), str):
+            raise ValueError(f"{dict(source)!r:.200} names no codec; wanted {{name: …, checkpoint: …}}")
+        return build(name, **arguments)
     source = str(source)
     if source in _registry():
-        if issubclass(_classes[source], LatentCodec):
+        if (cls := _classes[source]).imported.__func__ is not Codec.imported.__func__:
+            raise ValueError(
+                f"{source} needs another project's weights: codecs.build({source!r}, checkpoint=…), "
+                f"or {{name: {source}, checkpoint: …}} in a list of codecs"
+            )
+        if issubclass(cls, LatentCodec):
             raise ValueError(f"{source} has to be trained first; trained ones that ship: {', '.join(shipped())}")
         return build(source)
-    return _load_folder(find_checkpoint(source))
+    folder = find_checkpoint(source)
+    config = read_config(folder)
+    if "codec" not in config and (cls := _wrapper(config.get("model_type"))):
+        return build(cls.name, checkpoint=folder if Path(source).exists() else source)
+    return _load_folder(folder)
+
+
+def _wrapper(model_type: Any) -> type[Codec] | None:
+    """The codec behind which models of this type of transformers stand."""
+    return next((cls for cls in _registry().values() if model_type in cls.model_types), None)
 
 
 def find_checkpoint(source: str, *kinds: str) -> Path:
@@ -130,14 +169,14 @@ def find_checkpoint(source: str, *kinds: str) -> Path:
     path = Path(source)
     if path.name == "model.safetensors":
         path = path.parent
-    if (path / "config.yaml").is_file():
+    if any((path / name).is_file() for name in CONFIGS):
         return path
     if path.is_dir():
-        raise FileNotFoundError(f"{source} is a folder without a checkpoint: no config.yaml in it")
+        raise FileNotFoundError(f"{source} is a folder without a checkpoint: no {' or '.join(CONFIGS)} in it")
     if re.fullmatch(r"[A-Za-z0-9_.-]+", source) and (shipped_root() / source / "config.yaml").is_file():
         return shipped_root() / source
     if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
-        return _download(source)
+        return download(source, [name for file in FILES for name in (file, f"*/{file}")])
     what = "model" if kinds else "codec"
     registered = "" if kinds else f", no registered name ({', '.join(names())})"
     ships = ", ".join(name for kind in kinds or ("codec",) for name in shipped(kind))
@@ -154,11 +193,14 @@ def describes(source: str, kind: str) -> bool:
         return False
 
 
-def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
+def save(
+    codec: Codec, folder: str | Path, *, store: str = "float32", config_file: str = CONFIGS[0], **extra: Any
+) -> None:
     """Write `model.safetensors` and `config.yaml`; OSError where they cannot be written.
 
-    store  float32, float16 or int8 (see storage.py)
-    extra  plain values for config.yaml, such as `trained={…}`
+    store        float32, float16 or int8 (see storage.py)
+    config_file  one of CONFIGS
+    extra        plain values for the config, such as `trained={…}`
     """
     folder = Path(folder)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in codec.state_dict().items()}
@@ -166,11 +208,11 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
     clone = build(codec.name, **codec.config)
     fill(clone, storage.restored(state), folder)
     config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex(), **extra}
-    write(folder, config, state)
+    write(folder, config, state, config_file)
 
 
-def write(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) -> None:
-    """A checkpoint's two files; OSError where they cannot be written.
+def write(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor], config_file: str = CONFIGS[0]) -> None:
+    """A checkpoint's two files; OSError where they cannot be written, ValueError where another config is in the way.
 
     Both are complete on disk before the first takes its place, so that a full disk or a kill leaves what was there.
     A kill between the two renames leaves new weights beside the old config, which describes them as well
@@ -179,10 +221,13 @@ def write(folder: Path, config: dict[str, Any], state: dict[str, torch.Tensor]) 
     import yaml
     from safetensors.torch import save as to_bytes
 
+    if other := [name for name in CONFIGS if name != config_file and (folder / name).is_file()]:
+        raise ValueError(f"{folder} holds a checkpoint with {other[0]}; write the one with {config_file} elsewhere")
     folder.mkdir(parents=True, exist_ok=True)
-    config = json.loads(json.dumps(config))  # plain, and nothing shared, which YAML would write as an alias
-    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
-    parts = {"model.safetensors": to_bytes(state), "config.yaml": text.encode("utf-8")}
+    text = json.dumps(config, indent=2, ensure_ascii=False)  # plain, and nothing shared: YAML would write an alias
+    if config_file.endswith(".yaml"):
+        text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True)
+    parts = {"model.safetensors": to_bytes(state, {"format": "pt"}), config_file: text.encode("utf-8")}
     try:
         for name, content in parts.items():
             with (folder / f"{name}.part").open("wb") as file:
@@ -204,7 +249,7 @@ def _load_folder(folder: Path) -> Codec:
 
     config = read_config(folder)
     if not isinstance(config.get("codec"), dict) or not isinstance(config["codec"].get("name"), str):
-        raise ValueError(f"{folder / 'config.yaml'} describes no codec: it lacks codec.name")
+        raise ValueError(f"{folder} describes no codec: its config lacks codec.name")
     arguments = {str(key): value for key, value in config["codec"].items()}
     codec = build(arguments.pop("name"), **arguments)
     weights = folder / "model.safetensors"
@@ -247,13 +292,15 @@ def read_config(folder: Path) -> dict[str, Any]:
                 raise yaml.YAMLError("aliases are not taken")
             return super().compose_node(parent, index)
 
-    path = folder / "config.yaml"
+    path = next((folder / name for name in CONFIGS if (folder / name).is_file()), folder / CONFIGS[0])
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; a config has at most {MAX_CONFIG_BYTES}")
     try:
-        config = yaml.load(path.read_text(encoding="utf-8"), Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, or no such date
-        raise ValueError(f"{path} is not readable as YAML: {str(error).splitlines()[0]}") from error
+        text = path.read_text(encoding="utf-8")
+        config = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or no such date
+        kind = path.suffix[1:].upper()
+        raise ValueError(f"{path} is not readable as {kind}: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds no mapping")
     return config
@@ -263,14 +310,19 @@ def shipped_root() -> Path:
     return Path(import_module("tokenloom.checkpoints").__file__).parent
 
 
-def _download(hub_id: str) -> Path:
+def download(hub_id: str, patterns: Sequence[str]) -> Path:
+    """The folder of a hub repository's files of these names, from the network or from what was downloaded before.
+
+    Raises FileNotFoundError in one line, offline too.
+    """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[*FILES, *(f"*/{file}" for file in FILES)]))
+        return Path(snapshot_download(hub_id, allow_patterns=[*patterns]))
     except Exception as error:  # offline, missing or gated: dozens of types, one meaning
         raise FileNotFoundError(
-            f"{hub_id!r} is no folder and nothing that ships, and the hub gave nothing: {str(error).splitlines()[0]}"
+            f"{hub_id!r} is no folder ({Path(hub_id).absolute()}) and nothing that ships, and the hub gave nothing: "
+            f"{str(error).splitlines()[0]}"
         ) from error
 
 

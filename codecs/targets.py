@@ -200,7 +200,7 @@ def _search(codec: Codec, target: Target, item: int) -> Search:
 
 
 def collate(parts: list[Codes]) -> Codes:
-    """One batch from several; −1 fills unused quantizers, 0 positions beyond a length."""
+    """One batch from several; −1 fills unused quantizers, 0 positions beyond a length, NaN absent side information."""
     quantizers = max(p.indices.shape[1] for p in parts)
     grid = [max(p.indices.shape[axis] for p in parts) for axis in range(2, parts[0].indices.ndim)]
     indices = parts[0].indices.new_zeros(sum(len(p) for p in parts), quantizers, *grid)
@@ -211,5 +211,16 @@ def collate(parts: list[Codes]) -> Codes:
         block[(slice(None), slice(part.indices.shape[1]), *(slice(n) for n in part.indices.shape[2:]))] = part.indices
         row += len(part)
     lengths = None if parts[0].lengths is None else torch.cat([p.lengths for p in parts])
-    side = {key: torch.cat([p.side[key] for p in parts]) for key in parts[0].side}
+    side = {key: _joined([p.side[key] for p in parts]) for key in parts[0].side}
     return Codes(indices, torch.cat([p.sizes for p in parts]), lengths, side)
+
+
+def _joined(values: list[Tensor]) -> Tensor:
+    """Side information in one batch; NaN where an item has less of it than the one that has most."""
+    shape = [max(axis) for axis in zip(*(value.shape[1:] for value in values), strict=True)]
+    out = values[0].new_full((sum(map(len, values)), *shape), math.nan)
+    row = 0
+    for value in values:
+        out[(slice(row, row + len(value)), *(slice(n) for n in value.shape[1:]))] = value
+        row += len(value)
+    return out

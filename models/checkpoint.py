@@ -86,7 +86,7 @@ def load(source: str | Path) -> Omni | DiffusionDecoder:
 
 def _load(folder: Path, config: dict[str, Any]) -> Omni:
     if not isinstance(config.get("omni"), dict) or not isinstance(config.get("fingerprints"), dict):
-        raise ValueError(f"{folder / 'config.yaml'} describes no omni model: it lacks omni or fingerprints")
+        raise ValueError(f"{folder} describes no omni model: its config lacks omni or fingerprints")
     try:
         vocabulary = _vocabulary(config["omni"], lambda name: beside.codec(folder, name))
         for name, here in vocabulary.fingerprints.items():

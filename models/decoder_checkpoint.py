@@ -72,7 +72,7 @@ def load(folder: Path, config: Mapping[str, Any]) -> DiffusionDecoder:
     """The decoder in a folder with this config; ValueError in one line where it is damaged or of another codec."""
     given, fingerprints = config.get("decoder"), config.get("fingerprints")
     if not isinstance(given, dict) or not isinstance(fingerprints, dict) or not isinstance(given.get("codec"), str):
-        raise ValueError(f"{folder / 'config.yaml'} describes no decoder: it lacks decoder.codec or fingerprints")
+        raise ValueError(f"{folder} describes no decoder: its config lacks decoder.codec or fingerprints")
     try:
         codec = beside.codec(folder, given["codec"])
         if (there := fingerprints.get("codec")) != (here := codec.fingerprint.hex()):

@@ -138,7 +138,7 @@ class DiffusionDecoder(nn.Module):
 
     def __init__(self, codec: LatentCodec, flow: Flow, *, steps: int = 4, temperature: float = 0.3) -> None:
         super().__init__()
-        self.codec = codec.requires_grad_(False).eval()
+        self.codec = codec.eval()
         self.flow = flow
         self.steps = len(samplers.times(steps)) - 1
         self.temperature = _temperature(temperature)
