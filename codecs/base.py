@@ -10,10 +10,13 @@ import math
 from abc import ABC
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+
+from .hub import Card, Pretrained
 
 if TYPE_CHECKING:
     from .context import ContextModel
@@ -198,7 +201,7 @@ class TargetError(ValueError):
     """A target that no setting of the codec reaches on this item."""
 
 
-class Codec(nn.Module, ABC):
+class Codec(Pretrained, nn.Module, ABC):
     """Signal ↔ integers ↔ bytes.
 
     A codec sets `spec` and `settings` (on the class or in its constructor) and implements
@@ -295,6 +298,22 @@ class Codec(nn.Module, ABC):
         from tokenloom.codecs import bitstream
 
         return bitstream.decode(self, bitstream.read(self, data))
+
+    def _write(self, folder: Path, **options: Any) -> None:
+        from tokenloom.codecs import registry
+
+        registry.save(self, folder, **options)
+
+    @classmethod
+    def _read(cls, source: str) -> Codec:
+        from tokenloom.codecs import registry
+
+        return registry.load(source)
+
+    def card(self) -> Card:
+        from tokenloom.codecs import cards
+
+        return cards.codec(self)
 
     @property
     def fingerprint(self) -> bytes:

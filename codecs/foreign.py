@@ -20,7 +20,6 @@ from torch import Tensor
 from . import registry
 from .base import Codec
 
-HUB_ID = r"[\w.-]+/[\w.-]+"
 INDEX = ".safetensors.index.json"
 WEIGHTS = ("model.safetensors", f"model{INDEX}", "pytorch_model.bin")
 """What a folder of the hub holds weights in, the first that is there."""
@@ -61,7 +60,7 @@ def locate(source: str | Path, *names: str) -> Path:
         if found := next((path / name for name in names if (path / name).is_file()), None):
             return found
         raise FileNotFoundError(f"{source} is a folder without {' or '.join(names)}")
-    if re.fullmatch(HUB_ID, str(source)) and not path.suffix.removeprefix(".").isalpha():
+    if re.fullmatch(registry.HUB_ID, str(source)) and not path.suffix.removeprefix(".").isalpha():
         return locate(registry.download(str(source), [*names, "config.json", "*.safetensors"]), *names)
     raise FileNotFoundError(f"no checkpoint at {path.absolute()}")
 

@@ -23,6 +23,9 @@ ENTRY_POINTS = "tokenloom.codecs"
 CONFIGS = ("config.yaml", "config.json")
 """What describes a checkpoint, the first that is there: ours, and the one by the hub's convention."""
 FILES = (*CONFIGS, "model.safetensors")
+PATTERNS = tuple(name for file in FILES for name in (file, f"*/{file}"))
+"""What is downloaded of a repository of ours: its own files, and those of the codecs beside a model."""
+HUB_ID = r"[\w.-]+/[\w.-]+"
 MAX_CONFIG_BYTES = 2**24
 
 _classes: dict[str, type[Codec]] = {}
@@ -175,8 +178,8 @@ def find_checkpoint(source: str, *kinds: str) -> Path:
         raise FileNotFoundError(f"{source} is a folder without a checkpoint: no {' or '.join(CONFIGS)} in it")
     if re.fullmatch(r"[A-Za-z0-9_.-]+", source) and (shipped_root() / source / "config.yaml").is_file():
         return shipped_root() / source
-    if re.fullmatch(r"[\w.-]+/[\w.-]+", source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
-        return download(source, [name for file in FILES for name in (file, f"*/{file}")])
+    if re.fullmatch(HUB_ID, source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
+        return download(source, PATTERNS)
     what = "model" if kinds else "codec"
     registered = "" if kinds else f", no registered name ({', '.join(names())})"
     ships = ", ".join(name for kind in kinds or ("codec",) for name in shipped(kind))
@@ -310,15 +313,16 @@ def shipped_root() -> Path:
     return Path(import_module("tokenloom.checkpoints").__file__).parent
 
 
-def download(hub_id: str, patterns: Sequence[str]) -> Path:
+def download(hub_id: str, patterns: Sequence[str], **options: Any) -> Path:
     """The folder of a hub repository's files of these names, from the network or from what was downloaded before.
 
+    options  revision, token, cache_dir and the like, as `huggingface_hub.snapshot_download` takes them
     Raises FileNotFoundError in one line, offline too.
     """
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=[*patterns]))
+        return Path(snapshot_download(hub_id, allow_patterns=[*patterns], **options))
     except Exception as error:  # offline, missing or gated: dozens of types, one meaning
         raise FileNotFoundError(
             f"{hub_id!r} is no folder ({Path(hub_id).absolute()}) and nothing that ships, and the hub gave nothing: "

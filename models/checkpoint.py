@@ -36,20 +36,24 @@ def names() -> list[str]:
     return registry.shipped("omni")
 
 
-def save(model: Omni | DiffusionDecoder, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
+def save(
+    model: Omni | DiffusionDecoder, folder: str | Path, *, store: str = "float32",
+    config_file: str = registry.CONFIGS[0], **extra: Any,
+) -> None:  # fmt: skip
     """Write an omni model or a diffusion decoder; OSError where it cannot be written.
 
-    store  float32, float16 or int8 (see codecs/storage.py), of the transformer or the flow
-    extra  plain values for config.yaml, such as `trained={…}`
+    store        float32, float16 or int8 (see codecs/storage.py), of the transformer or the flow
+    config_file  config.yaml, or config.json by the hub's convention
+    extra        plain values for the config, such as `trained={…}`
     Codecs that neither ship nor are registered as they stand are written beside it.
     """
     if isinstance(model, DiffusionDecoder):
-        decoder_checkpoint.save(model, folder, store=store, **extra)
+        decoder_checkpoint.save(model, folder, store=store, config_file=config_file, **extra)
     else:
-        _save(model, Path(folder), store, extra)
+        _save(model, Path(folder), store, config_file, extra)
 
 
-def _save(omni: Omni, folder: Path, store: str, extra: dict[str, Any]) -> None:
+def _save(omni: Omni, folder: Path, store: str, config_file: str, extra: dict[str, Any]) -> None:
     channels = omni.vocabulary.channels
     for name, channel in channels.items():  # first: a model is never without its codecs
         if not beside.at_hand(name, channel.codec):
@@ -69,7 +73,7 @@ def _save(omni: Omni, folder: Path, store: str, extra: dict[str, Any]) -> None:
         "fingerprints": omni.vocabulary.fingerprints,
         **extra,
     }
-    registry.write(folder, config, state)
+    registry.write(folder, config, state, config_file)
 
 
 def load(source: str | Path) -> Omni | DiffusionDecoder:

@@ -46,12 +46,11 @@ def build(config: Mapping[str, Any]) -> DiffusionDecoder:
     return _assembled(config, codecs.load(name))
 
 
-def save(decoder: DiffusionDecoder, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
-    """Write the decoder; OSError where it cannot be written.
-
-    store  float32, float16 or int8 (see codecs/storage.py)
-    extra  plain values for config.yaml, such as `trained={…}`
-    """
+def save(
+    decoder: DiffusionDecoder, folder: str | Path, *, store: str = "float32",
+    config_file: str = registry.CONFIGS[0], **extra: Any,
+) -> None:  # fmt: skip
+    """Write the decoder, see `checkpoint.save`; OSError where it cannot be written."""
     folder = Path(folder)
     fingerprint, root = decoder.codec.fingerprint.hex(), registry.shipped_root()
     ships = (n for n in codecs.shipped() if registry.read_config(root / n).get("fingerprint") == fingerprint)
@@ -65,7 +64,7 @@ def save(decoder: DiffusionDecoder, folder: str | Path, *, store: str = "float32
         "fingerprints": {"codec": fingerprint},
         **extra,
     }
-    registry.write(folder, config, state)
+    registry.write(folder, config, state, config_file)
 
 
 def load(folder: Path, config: Mapping[str, Any]) -> DiffusionDecoder:

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from tokenloom.codecs import Codes, LatentCodec, rate, validate
 from tokenloom.codecs.base import CodeSpec
+from tokenloom.codecs.hub import Card
 
-from . import samplers
+from . import cards, samplers
 from .planes import planes
 from .unet import UNet
 
@@ -128,7 +129,7 @@ def flow_for(codec: LatentCodec, **config: Any) -> Flow:
     return Flow(of.channels, latents=latents, positioned=of.positioned, **config)
 
 
-class DiffusionDecoder(nn.Module):
+class DiffusionDecoder(cards.Published, nn.Module):
     """`codec.decode`, painted: codes → signals with the detail that the codes do not say.
 
     codec  whose codes it decodes; stays as it is
@@ -148,6 +149,9 @@ class DiffusionDecoder(nn.Module):
     def config(self) -> dict[str, Any]:
         """Plain values that it is built from, beside the codec."""
         return {"steps": self.steps, "temperature": self.temperature, **self.flow.config}
+
+    def card(self) -> Card:
+        return cards.decoder(self)
 
     def around(self, flow: Flow) -> DiffusionDecoder:
         """The same decoder with another flow, such as an average over its training."""

@@ -16,9 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from tokenloom.codecs import Codes, Modality, media, rate
+from tokenloom.codecs.hub import Card
 from tokenloom.codecs.validate import whole, wholes
 
-from . import generate, samplers, segments
+from . import cards, generate, samplers, segments
 from .sampling import checked, chosen
 from .segments import Segment
 from .transformer import Transformer
@@ -64,7 +65,7 @@ class Statistics:
             return self.price()
 
 
-class Omni(nn.Module):
+class Omni(cards.Published, nn.Module):
     """One autoregressive transformer over the tokens of several codecs.
 
     vocabulary   whose codecs are the model's; a prompt is encoded by the first channel of its modality
@@ -93,6 +94,9 @@ class Omni(nn.Module):
             if name not in vocabulary.channels or not wholes(size, 1, 2**28):
                 raise ValueError(f"size {size} of {name}; the channels are {', '.join(vocabulary.channels)}")
             vocabulary.header(name, size)
+
+    def card(self) -> Card:
+        return cards.omni(self)
 
     @property
     def options(self) -> dict[str, Any]:

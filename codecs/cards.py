@@ -1,0 +1,43 @@
+"""What the model card of a codec says."""
+
+from __future__ import annotations
+
+from . import rate
+from .base import Codec, Modality
+from .hub import Card, number
+
+NOUN = {Modality.TEXT: "texts", Modality.IMAGE: "pictures", Modality.AUDIO: "sounds"}
+UNIT = {Modality.TEXT: "characters", Modality.IMAGE: "pixels", Modality.AUDIO: "samples"}
+FILE = {Modality.TEXT: "notes.txt", Modality.IMAGE: "photo.png", Modality.AUDIO: "speech.wav"}
+
+
+def codec(codec: Codec) -> Card:
+    """Spec, dial and fingerprint, and four lines that use it."""
+    spec, settings = codec.spec, codec.settings
+    sizes = sorted(set(spec.codebook_sizes))
+    entries = f"{sizes[0]:,} entries" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} entries"
+    facts = {"registered name": f"`{codec.name}`", "codebooks": f"{len(spec.codebook_sizes)}, of {entries}"}
+    if spec.stride:
+        facts["a position stands for"] = " × ".join(map(str, spec.stride)) + f" {UNIT[spec.modality]}"
+        facts["nominal bits a position"] = f"{rate.bits_per_position(spec.codebook_sizes):.2f}"
+    if spec.modality is Modality.AUDIO:
+        facts["sounds"] = f"{spec.sample_rate} Hz, {'mono' if spec.channels == 1 else 'stereo'}"
+    if settings.name:
+        unit = f" {settings.unit}" if settings.unit and settings.unit != settings.name else ""
+        facts[settings.name] = f"{settings.describe()}{unit}, default {settings.default}"
+    facts["weights"] = number(sum(parameter.numel() for parameter in codec.parameters()))
+    facts["fingerprint"] = f"`{codec.fingerprint.hex()}`"
+    return Card(
+        f"A discrete codec of tokenloom for {NOUN[spec.modality]}: signal → integers → signal.",
+        ("codec", "tokenizer", str(spec.modality)),
+        None,
+        facts,
+        f"from tokenloom import codecs\n\ncodec = codecs.load(SOURCE)\n{_there_and_back(codec)}",
+    )
+
+
+def _there_and_back(codec: Codec) -> str:
+    modality, spec = codec.spec.modality, codec.spec
+    brought = f", sample_rate={spec.sample_rate}, channels={spec.channels}" if modality is Modality.AUDIO else ""
+    batch = "[x]" if modality is Modality.TEXT else "x[None]"
+    return f"x = codecs.read({FILE[modality]!r}{brought})\ncodes = codec.encode({batch})\ny = codec.decode(codes)"
