@@ -144,7 +144,7 @@ def load(source: str | Path | Mapping[str, Any]) -> Codec:
         return build(name, **arguments)
     source = str(source)
     if source in _registry():
-        if (cls := _classes[source]).imported.__func__ is not Codec.imported.__func__:
+        if imports(cls := _classes[source]):
             raise ValueError(
                 f"{source} needs another project's weights: codecs.build({source!r}, checkpoint=…), "
                 f"or {{name: {source}, checkpoint: …}} in a list of codecs"
@@ -157,6 +157,11 @@ def load(source: str | Path | Mapping[str, Any]) -> Codec:
     if "codec" not in config and (cls := _wrapper(config.get("model_type"))):
         return build(cls.name, checkpoint=folder if Path(source).exists() else source)
     return _load_folder(folder)
+
+
+def imports(cls: type[Codec]) -> bool:
+    """Whether a codec reads checkpoints of other projects."""
+    return cls.imported.__func__ is not Codec.imported.__func__
 
 
 def _wrapper(model_type: Any) -> type[Codec] | None:

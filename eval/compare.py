@@ -24,7 +24,7 @@ ANCHORS = {Modality.IMAGE: "image/jpeg", Modality.AUDIO: "audio/opus", Modality.
 
 
 def compare(
-    codec_names: Sequence[str],
+    codec_names: Sequence[str | Mapping[str, Any]],
     source: Source,
     out: str | Path,
     *,
@@ -41,7 +41,8 @@ def compare(
     """Run every codec at every setting of its sweep over the data, and write all there is to know.
 
     codec_names  registry names, shipped names, folders, globs of folders; with "+diffusion" behind it a codec's codes
-                 are decoded by the decoder that belongs to it, with "+NAME" by that one, "@2" in 2 steps
+                 are decoded by the decoder that belongs to it, with "+NAME" by that one, "@2" in 2 steps; a mapping
+                 {name: image/taming, checkpoint: last.ckpt, …} is a codec with another project's weights
     anchor       whom BD-rate is against, at most one a modality; None: JPEG, Opus, bytes, else the first
     items        at most so many of each modality, drawn with `seed`; None: all
     rate         of the exhibits: a number, or {"bits_per_pixel": …, "kbps": …};

@@ -6,14 +6,16 @@ import glob
 import inspect
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from tokenloom import codecs
+from tokenloom.codecs import registry
 from tokenloom.codecs.base import Codec, Modality
 from tokenloom.data import BrokenItem, Item, Source
 
@@ -57,17 +59,19 @@ class Contestant:
         return self.variants[key]
 
 
-def field_of(names: list[str]) -> list[Contestant]:
+def field_of(names: Sequence[str | Mapping[str, Any]]) -> list[Contestant]:
     """Names, folders and globs of folders, each also with a decoder behind it (see decoded.py) → contestants, in order.
 
+    A mapping stands for another project's weights: {name: image/taming, checkpoint: last.ckpt, config: model.yaml}.
     Raises ValueError or FileNotFoundError where a name means nothing or comes twice.
     """
     if not names:
         raise ValueError("codecs is empty; name at least one, such as image/jpeg")
-    paths = [path for name in names for path in _expand(str(name))]
+    built = {_label(name): name for name in names if isinstance(name, Mapping)}
+    paths = [path for name in names for path in ([_label(name)] if isinstance(name, Mapping) else _expand(str(name)))]
     if twice := sorted({path for path in paths if paths.count(path) > 1}):
         raise ValueError(f"codec {twice[0]!r} is listed twice")
-    parts = {path: decoded.split(path) for path in paths}
+    parts = {path: None if path in built else decoded.split(path) for path in paths}
     alone = [path for path in paths if parts[path] is None]
     labels = dict(zip(alone, sweeps.labels(alone), strict=True))
     # "+diffusion" first: once another decoder of the same codec is loaded, that one would be it
@@ -78,11 +82,17 @@ def field_of(names: list[str]) -> list[Contestant]:
         if path in made:
             contestants.append(made[path])
             continue
-        codec = codecs.load(path)
+        codec = codecs.load(built.get(path, path))
         known = path in codecs.names()
         takes = inspect.signature(type(codec).__init__).parameters
         contestants.append(Contestant(labels[path], codec, known and {"sample_rate", "channels"} <= set(takes)))
     return contestants
+
+
+def _label(entry: Mapping[str, Any]) -> str:
+    """What a mapping is called in tables: the codec's name, and whose weights it has."""
+    name, checkpoint = str(entry.get("name", "?")), entry.get("checkpoint")
+    return name if checkpoint is None else f"{name} ({Path(str(checkpoint)).name})"
 
 
 def _expand(name: str) -> list[str]:
@@ -91,9 +101,9 @@ def _expand(name: str) -> list[str]:
         return [path + parts[1] for path in _expand(parts[0])]
     if not glob.has_magic(name) or Path(name).exists():
         return [name]
-    found = [path for path in glob.glob(name) if (Path(path) / "config.yaml").is_file()]
+    found = [path for path in glob.glob(name) if any((Path(path) / config).is_file() for config in registry.CONFIGS)]
     if not found:
-        raise FileNotFoundError(f"codecs: {name!r} matches no folder with a config.yaml")
+        raise FileNotFoundError(f"codecs: {name!r} matches no folder with a {' or '.join(registry.CONFIGS)}")
     return sorted(found, key=lambda path: [int(t) if t.isdecimal() else t for t in re.split(r"([0-9]+)", path)])
 
 

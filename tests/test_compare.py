@@ -349,7 +349,7 @@ def test_sound_is_coded_at_its_own_rate_and_text_exactly(tmp_path):
         ({"codec_names": []}, "codecs is empty"),
         ({"codec_names": ["image/jpeg", "image/jpeg"]}, "'image/jpeg' is listed twice"),
         ({"codec_names": ["image/jpg"]}, "unknown codec 'image/jpg'"),
-        ({"codec_names": ["nowhere/*"]}, "matches no folder with a config.yaml"),
+        ({"codec_names": ["nowhere/*"]}, "matches no folder with a config.yaml or config.json"),
         ({"anchor": "image/webp"}, "anchor 'image/webp' is none of the codecs compared: image/png"),
         ({"items": 0}, "items 0 is not an integer of at least 1"),
         ({"rate": -1}, "rate bits_per_pixel=-1 is not a positive number"),

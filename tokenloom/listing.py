@@ -6,21 +6,26 @@ import itertools
 import json
 from typing import Any
 
+import torch
+
 from tokenloom import codecs
 from tokenloom.codecs import Codec, LatentCodec, rate, registry
 
 
 def entries() -> list[dict[str, Any]]:
     """One plain mapping a codec: the shipped ones, then the registered ones, by modality and name."""
-    found = [_entry(name, codecs.load(name), shipped=True) for name in codecs.shipped()]
-    for name in codecs.names():
-        cls = registry.codec_class(name)
-        try:
-            found.append(_entry(name, codecs.build(name), shipped=False))
-        except ValueError as error:  # text/bpe: nothing without a tokenizer
-            modality = name.split("/")[0]
-            found.append({"name": name, "modality": modality, "trains": issubclass(cls, LatentCodec),
-                          "shipped": False, "needs": str(error)})  # fmt: skip
+    found = []
+    with torch.device("meta"):  # what a codec is follows from its arguments: no weights are drawn or read
+        for name in codecs.shipped():
+            arguments = registry.read_config(registry.shipped_root() / name)["codec"]
+            found.append(_entry(name, codecs.build(**arguments), shipped=True))
+        for name in codecs.names():
+            try:
+                found.append(_entry(name, codecs.build(name), shipped=False))
+            except ValueError as error:  # text/bpe: nothing without a tokenizer
+                cls = registry.codec_class(name)
+                found.append({"name": name, "modality": name.split("/")[0], "trains": issubclass(cls, LatentCodec),
+                              "imports": registry.imports(cls), "shipped": False, "needs": str(error)})  # fmt: skip
     order = {"image": 0, "audio": 1, "text": 2}
     return sorted(found, key=lambda e: (order[e["modality"]], not e["shipped"], e["trains"], e["name"]))
 
@@ -43,6 +48,7 @@ def show(*, as_json: bool = False) -> None:
         for entry in (e for e in found if e["modality"] == modality):
             table.add_row(*map(escape, _row(entry)))
         console.print(table)
+    console.print("published: of another project, codecs.build(name, checkpoint=…).", highlight=False)
     console.print("Trained codecs of your own are named by their folder. Every figure: tokenloom codecs --json")
 
 
@@ -52,6 +58,7 @@ def _entry(name: str, codec: Codec, *, shipped: bool) -> dict[str, Any]:
         "name": name,
         "modality": str(spec.modality),
         "trains": isinstance(codec, LatentCodec),
+        "imports": registry.imports(type(codec)),
         "shipped": shipped,
         "codebook_sizes": list(spec.codebook_sizes),
         "bits_per_token": [round(bits, 4) for bits in rate.bits_per_token(spec)],
@@ -76,7 +83,8 @@ def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     books = ", ".join(f"{count} of {size}" if count > 1 else str(size) for size, count in runs)
     bits = ", ".join(f"{b:.4g}" for b, _ in itertools.groupby(entry["bits_per_token"]))
     stride = " x ".join(map(str, entry["stride"])) or "varies"
-    weights = "shipped" if entry["shipped"] else "to train" if entry["trains"] else "none needed"
+    weights = "shipped" if entry["shipped"] else "published" if entry["imports"] else "to train"
+    weights = weights if entry["trains"] or entry["imports"] or entry["shipped"] else "none needed"
     return (entry["name"], books, bits, stride, _signal(entry), _setting(entry["setting"]), weights)
 
 
