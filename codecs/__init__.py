@@ -2,6 +2,7 @@
 
 from . import media
 from .audio import classical as _audio_classical
+from .audio import encodec as _encodec
 from .audio import learned as _audio_learned
 from .base import BitstreamError, Codec, Codes, CodeSpec, LatentCodec, Modality, Settings, Target, TargetError
 from .bitstream import decompress
@@ -19,5 +20,5 @@ __all__ = [
     "build", "decompress", "load", "media", "names", "read", "register", "save", "shipped", "write",
 ]  # fmt: skip
 
-BUILT_IN = (_audio_classical, _audio_learned, _image_classical, _image_learned, _flex, _ntc, _bpe, _utf8)
+BUILT_IN = (_audio_classical, _audio_learned, _encodec, _image_classical, _image_learned, _flex, _ntc, _bpe, _utf8)
 """Modules whose import registers the codecs that come with the package."""

@@ -31,6 +31,10 @@ TINY = {
     "audio/rvq": {
         "sample_rate": 8000, "ratios": [4, 2], "filters": 4, "dim": 8, "codebook_size": 32, "quantizers": 3,
     },
+    "audio/encodec": {
+        "sample_rate": 8000, "ratios": [5, 4, 2], "filters": 4, "dim": 8, "lstm": 1, "codebook_size": 32,
+        "bandwidths": [1, 2, 3],
+    },
 }  # fmt: skip
 """Arguments of the codecs that train."""
 

@@ -1,4 +1,4 @@
-"""SEANet: the convolutional encoder and decoder of SoundStream and EnCodec, causal.
+"""SEANet: the convolutional encoder and decoder of SoundStream and EnCodec.
 
 Tagliasacchi et al. (arXiv 2009.02095); Défossez et al. (EnCodec, arXiv 2210.13438), §3.1. Modules are
 laid out in the order, and under the nesting, of EnCodec's own `model.{i}`, so that its weights can be
@@ -7,6 +7,9 @@ loaded; weight normalisation is left to training recipes, the LSTM is an option 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,42 +17,82 @@ from torch import Tensor, nn
 Waves = Float[Tensor, "batch _ _"]
 
 
-class CausalConv1d(nn.Module):
-    """Convolution that sees only the past: zeros on the left, kernel − stride of them, more to complete a stride."""
+@dataclass(frozen=True)
+class Layers:
+    """What the layers of a SEANet do beside convolving; by default, what our own codecs do.
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1) -> None:
+    causal    a signal is padded on its left alone; else on both sides, the odd sample on the left
+    reflect   it is padded with its own mirror image, else with zeros. The beginning then hears what follows it
+    norm      every convolution's output is normalised over all channels and times (a GroupNorm of one group)
+    shortcut  a convolution leads around each residual unit, else nothing does
+    """
+
+    causal: bool = True
+    reflect: bool = False
+    norm: bool = False
+    shortcut: bool = True
+
+
+OURS = Layers()
+
+
+class Conv1d(nn.Module):
+    """Convolution to ceil(samples / stride): kernel − stride samples of padding, and more to complete a stride."""
+
+    def __init__(
+        self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, layers: Layers = OURS
+    ) -> None:
         super().__init__()
         self.conv = nn.Conv1d(inputs, outputs, kernel, stride, dilation=dilation)
-        self.span = (kernel - 1) * dilation + 1
+        self.norm = nn.GroupNorm(1, outputs) if layers.norm else nn.Identity()
+        self.padding = (kernel - 1) * dilation + 1 - stride
         self.stride = stride
+        self.layers = layers
 
     def forward(self, x: Waves) -> Waves:
-        return self.conv(F.pad(x, (self.span - self.stride, -x.shape[-1] % self.stride)))
+        right = 0 if self.layers.causal else self.padding // 2
+        ends = (self.padding - right, right + -x.shape[-1] % self.stride)
+        return self.norm(self.conv(reflect(x, *ends) if self.layers.reflect else F.pad(x, ends)))
 
 
-class CausalConvTranspose1d(nn.Module):
-    """Transposed convolution whose right overhang, which would need the future, is cut off."""
+def reflect(x: Waves, left: int, right: int) -> Waves:
+    """Continue a signal by its mirror image; where it is too short for that, zeros follow it first, as in EnCodec."""
+    if not (left or right):
+        return x
+    missing = max(0, max(left, right) + 1 - x.shape[-1])
+    x = F.pad(x, (0, missing)) if missing else x
+    ends = x[..., 1 : left + 1].flip(-1), x[..., x.shape[-1] - 1 - right : -1].flip(-1)
+    padded = torch.cat([ends[0], x, ends[1]], -1)  # F.pad's reflection copies sample by sample: 12 % of an encoding
+    return padded[..., : padded.shape[-1] - missing]
 
-    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int) -> None:
+
+class ConvTranspose1d(nn.Module):
+    """Transposed convolution to samples · stride; its overhang is cut off where `Conv1d` would have padded."""
+
+    def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, layers: Layers = OURS) -> None:
         super().__init__()
         self.convtr = nn.ConvTranspose1d(inputs, outputs, kernel, stride)
+        self.norm = nn.GroupNorm(1, outputs) if layers.norm else nn.Identity()
+        overhang = kernel - stride
+        self.left = 0 if layers.causal else overhang - overhang // 2
 
     def forward(self, x: Waves) -> Waves:
-        return self.convtr(x)[..., : x.shape[-1] * self.convtr.stride[0]]
+        y = self.norm(self.convtr(x))  # EnCodec normalises before it cuts
+        return y[..., self.left : self.left + x.shape[-1] * self.convtr.stride[0]]
 
 
 class ResidualUnit(nn.Module):
     """x + conv(elu(dilated conv(elu(x)))), with half the channels in between; shortcut as in EnCodec."""
 
-    def __init__(self, channels: int, dilation: int) -> None:
+    def __init__(self, channels: int, dilation: int, layers: Layers = OURS) -> None:
         super().__init__()
         self.block = nn.Sequential(
             nn.ELU(),
-            CausalConv1d(channels, channels // 2, 3, dilation=dilation),
+            Conv1d(channels, channels // 2, 3, dilation=dilation, layers=layers),
             nn.ELU(),
-            CausalConv1d(channels // 2, channels, 1),
+            Conv1d(channels // 2, channels, 1, layers=layers),
         )
-        self.shortcut = CausalConv1d(channels, channels, 1)
+        self.shortcut = Conv1d(channels, channels, 1, layers=layers) if layers.shortcut else nn.Identity()
 
     def forward(self, x: Waves) -> Waves:
         return self.shortcut(x) + self.block(x)
@@ -67,31 +110,33 @@ class LSTM(nn.Module):
 
 
 def encoder(
-    channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0
-) -> nn.Sequential:
+    channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0,
+    layers: Layers = OURS,
+) -> nn.Sequential:  # fmt: skip
     """(batch, channels, samples) → (batch, dim, frames); `ratios` from the decoder's end, as in EnCodec."""
     width = filters
-    layers: list[nn.Module] = [CausalConv1d(channels, width, 7)]
+    stack: list[nn.Module] = [Conv1d(channels, width, 7, layers=layers)]
     for ratio in reversed(ratios):
-        layers += [ResidualUnit(width, 2**i) for i in range(residual)]
-        layers += [nn.ELU(), CausalConv1d(width, 2 * width, 2 * ratio, ratio)]
+        stack += [ResidualUnit(width, 2**i, layers) for i in range(residual)]
+        stack += [nn.ELU(), Conv1d(width, 2 * width, 2 * ratio, ratio, layers=layers)]
         width *= 2
-    layers += [LSTM(width, lstm)] if lstm else []
-    return nn.Sequential(*layers, nn.ELU(), CausalConv1d(width, dim, 7))
+    stack += [LSTM(width, lstm)] if lstm else []
+    return nn.Sequential(*stack, nn.ELU(), Conv1d(width, dim, 7, layers=layers))
 
 
 def decoder(
-    channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0
-) -> nn.Sequential:
+    channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0,
+    layers: Layers = OURS,
+) -> nn.Sequential:  # fmt: skip
     """(batch, dim, frames) → (batch, channels, samples), the mirror of `encoder`."""
     width = filters * 2 ** len(ratios)
-    layers: list[nn.Module] = [CausalConv1d(dim, width, 7)]
-    layers += [LSTM(width, lstm)] if lstm else []
+    stack: list[nn.Module] = [Conv1d(dim, width, 7, layers=layers)]
+    stack += [LSTM(width, lstm)] if lstm else []
     for ratio in ratios:
-        layers += [nn.ELU(), CausalConvTranspose1d(width, width // 2, 2 * ratio, ratio)]
+        stack += [nn.ELU(), ConvTranspose1d(width, width // 2, 2 * ratio, ratio, layers)]
         width //= 2
-        layers += [ResidualUnit(width, 2**i) for i in range(residual)]
-    return nn.Sequential(*layers, nn.ELU(), CausalConv1d(width, channels, 7))
+        stack += [ResidualUnit(width, 2**i, layers) for i in range(residual)]
+    return nn.Sequential(*stack, nn.ELU(), Conv1d(width, channels, 7, layers=layers))
 
 
 def initialise(network: nn.Module) -> None:
@@ -109,5 +154,6 @@ def initialise(network: nn.Module) -> None:
             nn.init.zeros_(module.bias)
     for module in network.modules():
         if isinstance(module, ResidualUnit):  # two branches of equal variance are added
-            for conv in (module.shortcut.conv, module.block[-1].conv):
-                nn.init.normal_(conv.weight, std=(2 * conv.in_channels) ** -0.5)
+            for branch in (module.shortcut, module.block[-1]):
+                if isinstance(branch, Conv1d):
+                    nn.init.normal_(branch.conv.weight, std=(2 * branch.conv.in_channels) ** -0.5)
