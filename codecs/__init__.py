@@ -3,6 +3,7 @@
 from . import media
 from .audio import classical as _audio_classical
 from .audio import encodec as _encodec
+from .audio import hf as _audio_hf
 from .audio import learned as _audio_learned
 from .base import BitstreamError, Codec, Codes, CodeSpec, LatentCodec, Modality, Settings, Target, TargetError
 from .bitstream import decompress
@@ -20,5 +21,7 @@ __all__ = [
     "build", "decompress", "load", "media", "names", "read", "register", "save", "shipped", "write",
 ]  # fmt: skip
 
-BUILT_IN = (_audio_classical, _audio_learned, _encodec, _image_classical, _image_learned, _flex, _ntc, _bpe, _utf8)
+BUILT_IN = (
+    _audio_classical, _audio_learned, _encodec, _audio_hf, _image_classical, _image_learned, _flex, _ntc, _bpe, _utf8,
+)  # fmt: skip
 """Modules whose import registers the codecs that come with the package."""

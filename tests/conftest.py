@@ -35,8 +35,14 @@ TINY = {
         "sample_rate": 8000, "ratios": [5, 4, 2], "filters": 4, "dim": 8, "lstm": 1, "codebook_size": 32,
         "bandwidths": [1, 2, 3],
     },
+    "audio/hf": {
+        "model": {
+            "model_type": "dac", "encoder_hidden_size": 4, "decoder_hidden_size": 16, "downsampling_ratios": [2, 5],
+            "n_codebooks": 3, "codebook_size": 64, "codebook_dim": 4, "sampling_rate": 8000,
+        },
+    },
 }  # fmt: skip
-"""Arguments of the codecs that train."""
+"""Arguments of the codecs that have weights."""
 
 MIDDLE = {Modality.IMAGE: (45, 38), Modality.AUDIO: (3001,), Modality.TEXT: (50,)}
 """A size that no stride divides."""

@@ -39,6 +39,10 @@ def native_bytes(codes: Codes) -> bytes:
     return bytes(codes.indices[0, 0, : int(codes.lengths[0])].tolist())
 
 
+def has_weights(codec) -> bool:
+    return next(codec.parameters(), None) is not None
+
+
 def byte_tokens(codec) -> bool:
     return codec.spec.codebook_sizes == (256,) and not codec.spec.stride
 
@@ -53,8 +57,8 @@ def test_spec_is_whole(codec):
     assert spec.channels == {Modality.TEXT: 0, Modality.IMAGE: 3}.get(spec.modality, spec.channels)
     assert (spec.sample_rate is not None) == (spec.modality is Modality.AUDIO)
     axes = 2 if spec.modality is Modality.IMAGE else 1
-    one_dimensional = not isinstance(codec, LatentCodec) or codec.span((1,) * axes) is not None
-    assert len(spec.stride) == (0 if one_dimensional else axes)
+    assert len(spec.stride) in (0, axes)
+    assert bool(spec.stride) == (has_weights(codec) and codec.span((1,) * axes) is None)
     assert not codec.training
 
 

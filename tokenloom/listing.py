@@ -24,8 +24,9 @@ def entries() -> list[dict[str, Any]]:
                 found.append(_entry(name, codecs.build(name), shipped=False))
             except ValueError as error:  # text/bpe: nothing without a tokenizer
                 cls = registry.codec_class(name)
+                needs = f"models of transformers: {', '.join(cls.model_types)}" if cls.model_types else str(error)
                 found.append({"name": name, "modality": name.split("/")[0], "trains": issubclass(cls, LatentCodec),
-                              "imports": registry.imports(cls), "shipped": False, "needs": str(error)})  # fmt: skip
+                              "imports": registry.imports(cls), "shipped": False, "needs": needs})  # fmt: skip
     order = {"image": 0, "audio": 1, "text": 2}
     return sorted(found, key=lambda e: (order[e["modality"]], not e["shipped"], e["trains"], e["name"]))
 
@@ -65,7 +66,7 @@ def _entry(name: str, codec: Codec, *, shipped: bool) -> dict[str, Any]:
         "stride": list(spec.stride),
         "sample_rate": spec.sample_rate,
         "channels": spec.channels,
-        "any_sample_rate": not shipped and "sample_rate" in registry.arguments(type(codec)),
+        "any_sample_rate": not (shipped or registry.imports(type(codec))) and "sample_rate" in registry.arguments(type(codec)),
         "total": spec.total,
         "ordered": spec.ordered,
         "causal": spec.causal,
@@ -78,7 +79,8 @@ def _entry(name: str, codec: Codec, *, shipped: bool) -> dict[str, Any]:
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:
     if "needs" in entry:
-        return (entry["name"], "", "", "", "", entry["needs"].removeprefix(entry["name"] + " "), "")
+        weights = "published" if entry["imports"] else ""
+        return (entry["name"], "", "", "", "", entry["needs"].removeprefix(entry["name"] + " "), weights)
     runs = [(size, len(list(equal))) for size, equal in itertools.groupby(entry["codebook_sizes"])]
     books = ", ".join(f"{count} of {size}" if count > 1 else str(size) for size, count in runs)
     bits = ", ".join(f"{b:.4g}" for b, _ in itertools.groupby(entry["bits_per_token"]))
