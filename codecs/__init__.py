@@ -10,7 +10,9 @@ from .bitstream import decompress
 from .image import classical as _image_classical
 from .image import flex as _flex
 from .image import learned as _image_learned
+from .image import llamagen as _llamagen
 from .image import ntc as _ntc
+from .image import taming as _taming
 from .media import read, write
 from .registry import build, load, names, register, save, shipped
 from .text import bpe as _bpe
@@ -22,6 +24,7 @@ __all__ = [
 ]  # fmt: skip
 
 BUILT_IN = (
-    _audio_classical, _audio_learned, _encodec, _audio_hf, _image_classical, _image_learned, _flex, _ntc, _bpe, _utf8,
+    _audio_classical, _audio_learned, _encodec, _audio_hf, _image_classical, _image_learned, _flex, _ntc,
+    _taming, _llamagen, _bpe, _utf8,
 )  # fmt: skip
 """Modules whose import registers the codecs that come with the package."""

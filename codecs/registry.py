@@ -290,6 +290,12 @@ def fill(codec: Codec, state: dict[str, torch.Tensor], folder: Path) -> None:
 
 
 def read_config(folder: Path) -> dict[str, Any]:
+    """The config of a checkpoint, ours or by the hub's convention."""
+    return read_mapping(next((folder / name for name in CONFIGS if (folder / name).is_file()), folder / CONFIGS[0]))
+
+
+def read_mapping(path: Path) -> dict[str, Any]:
+    """What a file of YAML or JSON holds: plain values. FileNotFoundError, or ValueError in one line."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -300,14 +306,15 @@ def read_config(folder: Path) -> dict[str, Any]:
                 raise yaml.YAMLError("aliases are not taken")
             return super().compose_node(parent, index)
 
-    path = next((folder / name for name in CONFIGS if (folder / name).is_file()), folder / CONFIGS[0])
+    if not path.is_file():
+        raise FileNotFoundError(f"no config at {path.absolute()}")
     if path.stat().st_size > MAX_CONFIG_BYTES:
         raise ValueError(f"{path} has {path.stat().st_size} bytes; a config has at most {MAX_CONFIG_BYTES}")
     try:
         text = path.read_text(encoding="utf-8")
         config = json.loads(text) if path.suffix == ".json" else yaml.load(text, Loader)
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or no such date
-        kind = path.suffix[1:].upper()
+        kind = "JSON" if path.suffix == ".json" else "YAML"
         raise ValueError(f"{path} is not readable as {kind}: {str(error).splitlines()[0]}") from error
     if not isinstance(config, dict):
         raise ValueError(f"{path} holds no mapping")

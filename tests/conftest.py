@@ -19,6 +19,10 @@ from tokenloom.codecs.base import Codec, LatentCodec, Modality
 torch.set_num_threads(1)
 
 NETWORK = {"stride": 8, "patch": 4, "widths": [8, 16], "depths": [1, 1], "decoder_depths": [1, 1]}
+PUBLISHED = {
+    "codebook_size": 64, "dim": 8, "channels": 8, "multipliers": [1, 1, 2, 2], "blocks": 1, "attention": [3],
+    "latents": 8, "groups": 4,
+}  # fmt: skip
 TINY = {
     "image/vqgan": {"codebook_size": 64, "dim": 8, **NETWORK},
     "image/fsq": {"levels": [8, 5, 4], **NETWORK},
@@ -28,6 +32,8 @@ TINY = {
         "channels": 68, "widths": [8, 8, 8], "depths": [1, 0, 0], "decoder_depths": [1, 0, 0], "context": 8,
     },
     "image/flex": {"levels": [8, 5, 4], "tokens": 8, "tile": 48, "patch": 16, "width": 64, "depths": [1, 1]},
+    "image/taming": PUBLISHED,
+    "image/llamagen": PUBLISHED,
     "audio/rvq": {
         "sample_rate": 8000, "ratios": [4, 2], "filters": 4, "dim": 8, "codebook_size": 32, "quantizers": 3,
     },

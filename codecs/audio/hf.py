@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib.util
-import json
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -237,14 +236,9 @@ def _strides(config: Any) -> list[int]:
 
 def _plain(path: Path) -> dict[str, Any]:
     """A config.json → what of it describes the architecture."""
-    if path.stat().st_size > registry.MAX_CONFIG_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes; a config has at most {registry.MAX_CONFIG_BYTES}")
-    try:
-        model = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable as JSON: {str(error).splitlines()[0]}") from error
-    if not isinstance(model, dict) or model.get("model_type") not in FAMILIES:
-        kind = model.get("model_type") if isinstance(model, dict) else None
+    model = registry.read_mapping(path)
+    if model.get("model_type") not in FAMILIES:
+        kind = model.get("model_type")
         raise ValueError(f"{path}: audio/hf has no model_type {kind!r:.80}; it has {', '.join(FAMILIES)}")
     if model.get("_frame_rate") is not None:  # how newer releases write Mimi's
         model = {"frame_rate": model["_frame_rate"], **model}
