@@ -9,8 +9,10 @@ from .base import BitstreamError, Codec, Codes, CodeSpec, LatentCodec, Modality,
 from .bitstream import decompress
 from .image import classical as _image_classical
 from .image import flex as _flex
+from .image import hf as _image_hf
 from .image import learned as _image_learned
 from .image import llamagen as _llamagen
+from .image import magvit2 as _magvit2
 from .image import ntc as _ntc
 from .image import taming as _taming
 from .media import read, write
@@ -25,6 +27,6 @@ __all__ = [
 
 BUILT_IN = (
     _audio_classical, _audio_learned, _encodec, _audio_hf, _image_classical, _image_learned, _flex, _ntc,
-    _taming, _llamagen, _bpe, _utf8,
+    _taming, _llamagen, _magvit2, _image_hf, _bpe, _utf8,
 )  # fmt: skip
 """Modules whose import registers the codecs that come with the package."""

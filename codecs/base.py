@@ -388,25 +388,14 @@ class LatentCodec(Codec):
         return Codes(indices, torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1))
 
     def _decode(self, codes: Codes) -> Tensor:
+        from tokenloom.codecs import batches
+
         low = -1.0 if self.spec.modality is Modality.AUDIO else 0.0
         with torch.autocast(codes.indices.device.type, enabled=False):
             signals = self.synthesise(self.embed(codes)).float().clamp(low, 1.0)
-        return crop(signals, codes.sizes)
+        return batches.crop(signals, codes.sizes)
 
     def embed(self, codes: Codes) -> Tensor:
         """Codes → quantised latents, float32 (batch, dim, *grid), for decoders plugged on."""
         with torch.autocast(codes.indices.device.type, enabled=False):
             return self.quantizer.lookup(codes.indices)
-
-
-def crop(signals: Tensor, sizes: Tensor) -> Tensor:
-    """Cut (batch, channels, …) to the largest size of the batch; zero beyond each item's own."""
-    largest = sizes.amax(0).tolist()
-    signals = signals[(..., *(slice(n) for n in largest))].contiguous()
-    if bool((sizes != sizes[:1]).any()):
-        for axis, n in enumerate(largest):
-            inside = torch.arange(n, device=sizes.device) < sizes[:, axis, None]
-            shape = [len(sizes)] + [1] * (signals.ndim - 1)
-            shape[2 + axis] = n
-            signals = signals * inside.reshape(shape).to(signals.device)
-    return signals

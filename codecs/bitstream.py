@@ -37,7 +37,7 @@ def write(codec: Codec, codes: Codes) -> list[bytes]:
 
 def read(codec: Codec, data: list[bytes]) -> Codes:
     """Containers of one codec → codes, collated. Raises BitstreamError."""
-    from . import targets, validate
+    from . import batches, validate
 
     if not isinstance(data, list | tuple) or not data:
         raise BitstreamError("decompress takes a list of one or more bytes objects")
@@ -47,7 +47,7 @@ def read(codec: Codec, data: list[bytes]) -> Codes:
         raise BitstreamError(
             f"signals of up to {largest} samples do not fit into one batch; decompress them one by one"
         )
-    return targets.collate(parts)
+    return batches.collate(parts)
 
 
 def decode(codec: Codec, codes: Codes) -> Tensor | list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -161,6 +161,10 @@ class BSQ(Quantizer):
     2^bits is ever built.
     """
 
+    spherical: ClassVar[bool] = True
+    commitment: ClassVar[float] = 1.0
+    """Weight of the commitment loss."""
+
     def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
         super().__init__()
         if not whole(bits, 1, MAX_BITS):
@@ -185,9 +189,9 @@ class BSQ(Quantizer):
                 codebook_size=self.sizes[0],
                 dim=self.dim,
                 num_codebooks=len(self.sizes),
-                spherical=True,
+                spherical=self.spherical,
                 entropy_loss_weight=self.entropy_weight,
-                commitment_loss_weight=1.0,
+                commitment_loss_weight=self.commitment,
             )
             object.__setattr__(self, "_layer", layer)
         self._layer.train(self.training)

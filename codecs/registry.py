@@ -86,7 +86,7 @@ def build(name: str, *, checkpoint: str | Path | None = None, **kwargs: Any) -> 
                 checkpoint that needs the file no more.
     """
     cls = codec_class(name)
-    allowed = arguments(cls) if checkpoint is None else _parameters(cls.imported)[0] - {"checkpoint"}
+    allowed = arguments(cls) if checkpoint is None else import_arguments(cls)
     if unknown := sorted(set(kwargs) - allowed):
         raise ValueError(f"{name} takes no {unknown[0]!r}; it takes {', '.join(sorted(allowed)) or 'no arguments'}")
     try:
@@ -162,6 +162,11 @@ def load(source: str | Path | Mapping[str, Any]) -> Codec:
 def imports(cls: type[Codec]) -> bool:
     """Whether a codec reads checkpoints of other projects."""
     return cls.imported.__func__ is not Codec.imported.__func__
+
+
+def import_arguments(cls: type[Codec]) -> set[str]:
+    """Names of what a codec is told beside another project's checkpoint."""
+    return _parameters(cls.imported)[0] - {"checkpoint"}
 
 
 def _wrapper(model_type: Any) -> type[Codec] | None:

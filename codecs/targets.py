@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
+from . import batches
 from .base import Codec, Codes, LatentCodec, Modality, Target, TargetError
 
 KINDS = {
@@ -39,10 +39,10 @@ def meet(codec: Codec, x: Tensor | list[str], target: Target) -> Codes:
     if codec.spec.modality is not KINDS[target.name]:
         raise ValueError(f"{target} is for {KINDS[target.name]} codecs; {codec.name} codes {codec.spec.modality}")
     if target.name == "slope" or (target.name == "psnr" and codec.pieces(tuple(x.shape[2:])) > 1):
-        return collate([_choose(codec, x[i : i + 1], target, i) for i in range(len(x))])
+        return batches.collate([_choose(codec, x[i : i + 1], target, i) for i in range(len(x))])
     ladders = Ladder.of(codec, x)
     places = _together([_search(codec, target, i) for i in range(len(x))], ladders, target)
-    return collate([ladder.codes(place) for ladder, place in zip(ladders, places, strict=True)])
+    return batches.collate([ladder.codes(place) for ladder, place in zip(ladders, places, strict=True)])
 
 
 # -- every setting of an item ---------------------------------------------------------------------
@@ -106,7 +106,7 @@ def curve(codec: Codec, x: Tensor) -> Curve:
     step = max(1, DECODED // x[0, 0].numel())
     for start in places[::step]:
         some = [ladder.codes(place) for place in places[start : start + step]]
-        figures += [psnr(x, y[None]) for y in codec.decode(collate(some))]
+        figures += [psnr(x, y[None]) for y in codec.decode(batches.collate(some))]
     tokens = [int(rate.tokens(codec.spec, ladder.codes(place))) for place in places]
     return Curve(tokens, figures, ladder.codes)
 
@@ -144,7 +144,7 @@ def _together(searches: list[Search], ladders: list[Ladder], target: Target) -> 
 def _figures(ladders: list[Ladder], places: list[int], target: Target) -> list[float]:
     """What each item gives or costs at a place of its own."""
     codec = ladders[0].codec
-    codes = collate([ladder.codes(place) for ladder, place in zip(ladders, places, strict=True)])
+    codes = batches.collate([ladder.codes(place) for ladder, place in zip(ladders, places, strict=True)])
     if target.name == "psnr":
         return [psnr(ladder.x, y[None]) for ladder, y in zip(ladders, codec.decode(codes), strict=True)]
     from . import bitstream, rate
@@ -194,33 +194,3 @@ def _search(codec: Codec, target: Target, item: int) -> Search:
         f"{target} is out of reach of {codec.name} on item {item}: "
         f"{settings.name}={settings.values[end]} gives {tried[end]:.4g}"
     )
-
-
-# -- batches --------------------------------------------------------------------------------------
-
-
-def collate(parts: list[Codes]) -> Codes:
-    """One batch from several; −1 fills unused quantizers, 0 positions beyond a length, NaN absent side information."""
-    quantizers = max(p.indices.shape[1] for p in parts)
-    grid = [max(p.indices.shape[axis] for p in parts) for axis in range(2, parts[0].indices.ndim)]
-    indices = parts[0].indices.new_zeros(sum(len(p) for p in parts), quantizers, *grid)
-    row = 0
-    for part in parts:
-        block = indices[row : row + len(part)]
-        block[:, part.indices.shape[1] :] = -1
-        block[(slice(None), slice(part.indices.shape[1]), *(slice(n) for n in part.indices.shape[2:]))] = part.indices
-        row += len(part)
-    lengths = None if parts[0].lengths is None else torch.cat([p.lengths for p in parts])
-    side = {key: _joined([p.side[key] for p in parts]) for key in parts[0].side}
-    return Codes(indices, torch.cat([p.sizes for p in parts]), lengths, side)
-
-
-def _joined(values: list[Tensor]) -> Tensor:
-    """Side information in one batch; NaN where an item has less of it than the one that has most."""
-    shape = [max(axis) for axis in zip(*(value.shape[1:] for value in values), strict=True)]
-    out = values[0].new_full((sum(map(len, values)), *shape), math.nan)
-    row = 0
-    for value in values:
-        out[(slice(row, row + len(value)), *(slice(n) for n in value.shape[1:]))] = value
-        row += len(value)
-    return out

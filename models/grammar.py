@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenloom.codecs import targets, validate
+from tokenloom.codecs import batches, validate
 from tokenloom.codecs.base import Codec, Codes, Modality, Target, TargetError
 
 from . import streams
@@ -59,7 +59,7 @@ class Channel:
             return self.codec.encode(x, self.setting)
         except TargetError:
             if len(x) > 1:
-                return targets.collate([self.encode(x[i : i + 1]) for i in range(len(x))])
+                return batches.collate([self.encode(x[i : i + 1]) for i in range(len(x))])
         warnings.warn(f"{self.name}: signals out of reach of {self.setting} have all their tokens", stacklevel=2)
         return self.codec.encode(x, self.codec.settings.values[-1])
 

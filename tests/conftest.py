@@ -34,6 +34,13 @@ TINY = {
     "image/flex": {"levels": [8, 5, 4], "tokens": 8, "tile": 48, "patch": 16, "width": 64, "depths": [1, 1]},
     "image/taming": PUBLISHED,
     "image/llamagen": PUBLISHED,
+    "image/magvit2": {"channels": 32, "multipliers": [1, 1, 2], "blocks": 1, "bits": 18},
+    "image/hf": {
+        "model": {
+            "model_type": "janus_vqgan", "embed_dim": 4, "num_embeddings": 1024, "latent_channels": 8,
+            "base_channels": 32, "channel_multiplier": [1, 1, 2], "num_res_blocks": 1,
+        },
+    },
     "audio/rvq": {
         "sample_rate": 8000, "ratios": [4, 2], "filters": 4, "dim": 8, "codebook_size": 32, "quantizers": 3,
     },

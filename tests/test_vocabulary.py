@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tokenloom import codecs
-from tokenloom.codecs import Codec, Codes, CodeSpec, Modality, Target, targets
+from tokenloom.codecs import Codec, Codes, CodeSpec, Modality, Target, batches
 from tokenloom.models.vocabulary import DOCUMENT, END, PAD, STOP, Channel, State, Vocabulary
 
 
@@ -184,7 +184,7 @@ def test_what_real_signals_become_comes_back() -> None:
 def test_a_batch_of_unequal_sizes_is_cropped() -> None:
     v, name = vocabulary(), "emoji-fsq"
     alone = [random_codes(v.channels[name], size, 0) for size in ((64, 64), (9, 80), (33, 1))]
-    for ids, one in zip(v.segment(name, targets.collate(alone)), alone, strict=True):
+    for ids, one in zip(v.segment(name, batches.collate(alone)), alone, strict=True):
         assert torch.equal(ids, v.segment(name, one)[0])
 
 
@@ -235,7 +235,7 @@ def test_1000_of_1000_random_sequences_parse_and_decode() -> None:
         assert len(items) > 100
         items.sort(key=lambda codes: (codes.sizes[0] / 64).ceil().tolist() + codes.sizes[0].tolist())
         for start in range(0, len(items), 16):
-            codes = targets.collate(items[start : start + 16])
+            codes = batches.collate(items[start : start + 16])
             signals = channel.codec.decode(codes)
             assert len(signals) == len(codes)
             if isinstance(signals, Tensor):

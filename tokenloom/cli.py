@@ -1,4 +1,4 @@
-"""The front door: `tokenloom codecs | compare | train | generate | encode | decode | evaluate`.
+"""The front door: `tokenloom codecs | compare | train | generate | encode | decode | evaluate | tokenize | export`.
 
 Nothing heavy is imported before a command needs it. What a person can get wrong is one line on
 stderr and status 2 (`--debug` adds the traceback); a bug keeps its traceback and gives status 1.
@@ -51,9 +51,10 @@ def _run(argv: list[str]) -> int:
     args, rest = parser.parse_known_args(argv)
     if args.command is None:
         raise ValueError(
-            "no command given; one of codecs, compare, train, generate, encode, decode, evaluate (tokenloom --help)"
+            "no command given; one of codecs, compare, train, generate, encode, decode, evaluate, tokenize, "
+            "export (tokenloom --help)"
         )
-    takes_overrides = args.command in ("train", "compare", "evaluate", "generate")
+    takes_overrides = args.command in ("train", "compare", "evaluate", "tokenize", "generate")
     for argument in rest:
         if argument.startswith("-") or not takes_overrides:
             what = "option" if argument.startswith("-") else "argument"
@@ -141,6 +142,17 @@ def _compare(args: argparse.Namespace, overrides: list[str]) -> int:
     return _hydra("compare", args, overrides)
 
 
+def _tokenize(args: argparse.Namespace, overrides: list[str]) -> int:
+    return _hydra("tokenize", args, overrides)
+
+
+def _export(args: argparse.Namespace, _: list[str]) -> int:
+    from tokenloom import exporting
+
+    print(exporting.run(args.codec, args.format, args.output, args.setting))
+    return 0
+
+
 def _evaluate(args: argparse.Namespace, overrides: list[str]) -> int:
     from tokenloom.codecs import registry
 
@@ -212,6 +224,12 @@ def _parser() -> argparse.ArgumentParser:
     decode.add_argument("--steps", type=int, metavar="N", help="of the decoder: 1 is fastest; default: its own")
     decode.add_argument("--seed", type=int, metavar="N", help="of the decoder's noise (default: 0)")
 
+    export = command("export", "write a codec's encoder and decoder for ONNX Runtime or torch.export", _EXPORT_EXAMPLES)
+    export.add_argument("codec", metavar="CODEC", help="a shipped name, a folder or a hub id")
+    export.add_argument("--format", default="onnx", help="onnx (default) or torch.export")
+    export.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: the codec's name and the format")
+    export.add_argument("--setting", help="a value of the codec's dial, fixed from now on; default: the codec's own")
+
     _generate_options(command("generate", "make pictures, sounds and texts out of one another", _GENERATE_EXAMPLES))
 
     usage = "tokenloom {} [-m] [--cfg job] [key=value ...]"
@@ -223,7 +241,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("codec", metavar="CODEC", help="a registered name, a shipped name, a folder or a hub id")
     evaluate.add_argument("--modelled", action="store_true",
                           help="also the bits under a small transformer trained on its codes")  # fmt: skip
-    for sub in (train, compare, evaluate):
+    tokenize = command("tokenize", "turn a data set into shards of tokens", _tokenize_help(), usage.format("tokenize"))
+    for sub in (train, compare, evaluate, tokenize):
         sub.add_argument("-m", "--multirun", action="store_true", help="sweep: one job for each of key=a,b,c")
         sub.add_argument("-c", "--cfg", choices=["job", "hydra", "all"], help="print the configuration and stop")
         sub.add_argument("-r", "--resolve", action="store_true", help="with --cfg: fill in ${references}")
@@ -335,6 +354,32 @@ examples:
 """
 
 
+def _tokenize_help() -> str:
+    return f"""\
+key=value pairs:
+  data=NAME            {", ".join(choices("data"))};
+                       its own keys with a dot: data.path=photos.tar
+  codec=NAME           a shipped name, a folder, a hub id, or a registered name;
+                       its own keys with a dot: codec.sample_rate=16000
+  setting=VALUE        of the codec's dial, or a target: 'setting={{psnr: 30}}'
+  format=webdataset    tar shards: KEY.npy, KEY.json, KEY.txt (the caption); or parquet
+  shard_items=1000     items of the data to a shard
+  batch_size=1         neighbours of one size encoded together: faster, and a code may differ at a tie
+  workers=4            processes, 0: none but this one; default: one for each core
+  device=cpu           or cuda
+  engine=local         or ray: the machines of RAY_ADDRESS, which share the data and the output
+  out=FOLDER           where the shards and _index.json go
+Every key and its default: tokenloom tokenize --cfg job. After Ctrl-C or a kill the same command goes on with the first
+missing shard. Shards are the same bytes whatever workers and engine; tokenloom.data.tokens.read reads them back.
+
+examples:
+  tokenloom tokenize data=tar data.path=photos.tar codec=natural-fsq out=tokens/photos
+  tokenloom tokenize data=folder data.path=speech codec=digits-rvq setting=4 format=parquet out=tokens/speech
+  tokenloom tokenize data=hub data.path=ylecun/mnist codec=image/jpeg 'setting={{psnr: 30}}' out=tokens/mnist
+  tokenloom tokenize data=tar 'data.path=photos-*.tar' codec=natural-fsq engine=ray out=/shared/tokens
+"""
+
+
 _MAIN_EXAMPLES = """\
 examples:
   tokenloom codecs
@@ -369,6 +414,17 @@ examples:
   tokenloom decode photo.tlm -o back.png --codec runs/mine
   tokenloom decode photo.tlm -o sharp.png --decoder diffusion
   tokenloom decode photo.tlm -o sharp.png --decoder natural-fsq-diffusion --steps 2 --seed 1
+"""
+
+_EXPORT_EXAMPLES = """\
+The encoder turns signals of any size into indices, the decoder indices into signals of whole strides; config.json says
+their shapes and README.md how to run them. What was written is run and compared with the codec before it takes its
+place; ONNX needs pip install 'tokenloom[export]'.
+
+examples:
+  tokenloom export natural-fsq
+  tokenloom export digits-rvq --setting 3 -o exported/digits
+  tokenloom export runs/mine --format torch.export
 """
 
 _GENERATE_EXAMPLES = """\

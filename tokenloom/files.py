@@ -35,7 +35,7 @@ def encode(
     found, signal = _open(source, codec)
     dial: Any = Target(**target) if target else None
     if setting is not None:
-        dial = _parse_setting(setting, found, codec)
+        dial = parse_setting(setting, found, codec)
     batch = [signal] if isinstance(signal, str) else signal[None]
     codes = found.encode(batch, dial)
     (data,) = bitstream.write(found, codes)
@@ -123,7 +123,7 @@ def _writer_of(data: bytes, name: str | None) -> Codec:
     return codec
 
 
-def _parse_setting(text: str, codec: Codec, name: str) -> Any:
+def parse_setting(text: str, codec: Codec, name: str) -> Any:
     """The value of the dial that a person means by `text`."""
     settings = codec.settings
     if settings.values == (None,):

@@ -15,7 +15,10 @@ from typing import Any
 from tokenloom import hydra_errors
 from tokenloom.cli import one_line
 
-CONFIG = {"train": "train", "compare": "compare", "evaluate": "compare", "omni": "abilities", "decoder": "decoders"}
+CONFIG = {
+    "train": "train", "compare": "compare", "evaluate": "compare", "omni": "abilities", "decoder": "decoders",
+    "tokenize": "tokenize",
+}  # fmt: skip
 """Command → file under conf/."""
 
 
@@ -23,7 +26,7 @@ CONFIG = {"train": "train", "compare": "compare", "evaluate": "compare", "omni":
 class CompareTypes:
     """The typed keys of conf/compare.yaml; what the others may be is checked where they are used."""
 
-    codecs: list[str]
+    codecs: list[Any]
     protocols: list[str]
     out: str
     seed: int
@@ -40,6 +43,19 @@ class DecoderTypes:
     seed: int
     items: int | None
     train_items: int
+
+
+@dataclass
+class TokenizeTypes:
+    """The typed keys of conf/tokenize.yaml."""
+
+    format: str
+    shard_items: int
+    batch_size: int
+    device: str
+    workers: int | None
+    engine: str
+    out: str
 
 
 class _Stop(BaseException):
@@ -64,6 +80,8 @@ def run(command: str, overrides: list[str], *, multirun: bool = False, flags: li
 
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     overrides = [quote(override) for override in overrides]
+    if command == "tokenize":
+        overrides = [_of_codec(override) for override in overrides]
     if multirun:
         overrides = _deferred(overrides)
     arguments = _folders(command, overrides, multirun)
@@ -188,8 +206,20 @@ def _decoder(cfg: Any) -> None:
     decoders.main(cfg)
 
 
+def _tokenize(cfg: Any) -> None:
+    if cfg.data is None:
+        raise ValueError("no data chosen; data=folder data.path=… or another (tokenloom tokenize --help)")
+    if "name" not in cfg.codec:  # missing, as ??? says
+        raise ValueError("no codec chosen; codec=NAME is a shipped name, a folder, a hub id or a registered name")
+    _check_types(cfg, TokenizeTypes)
+    from tokenloom.data.tokens import writing
+
+    writing.main(cfg)
+
+
 _TASKS: dict[str, Callable[[Any], None]] = {
     "train": _train, "compare": _compare, "evaluate": _evaluate, "omni": _omni, "decoder": _decoder,
+    "tokenize": _tokenize,
 }  # fmt: skip
 
 
@@ -254,6 +284,14 @@ def _parses(override: str, *, sweep: bool = False) -> bool:
     return parsed.is_sweep_override() or not sweep
 
 
+def _of_codec(override: str) -> str:
+    """`codec=NAME` for a codec that is there already: to Hydra, codec= chooses what to train, of conf/codec/."""
+    key, equals, value = override.partition("=")
+    if equals and key == "codec":
+        return f"codec.name={value}"
+    return f"++{override}" if key.startswith("codec.") and key != "codec.name" else override
+
+
 def _deferred(overrides: list[str]) -> list[str]:
     """In a sweep over codec=…, data=… or experiment=…, keys under it are given to each job with its own choice.
 
@@ -270,7 +308,8 @@ def _folders(command: str, overrides: list[str], multirun: bool) -> list[str]:
     rest = [o for o in overrides if not o.startswith("out=")]
     given = [o.removeprefix("out=") for o in overrides if o.startswith("out=")]
     quiet = ["hydra/job_logging=disabled"]  # else every job leaves an empty log file
-    quiet += ["hydra.output_subdir=null"] if command == "train" else []  # _record writes it
+    # _record writes it, and tokenize has an index, which other overrides than its own are refused by
+    quiet += ["hydra.output_subdir=null"] if command in ("train", "tokenize") else []
     if not multirun:
         follow = bool(given) or command != "train"  # where nothing is said, conf/train.yaml has it the other way round
         return [*quiet, *overrides, *(["hydra.run.dir=${out}"] if follow else [])]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenloom import codecs
-from tokenloom.codecs import LatentCodec, Modality, bitstream, rate, registry
+from tokenloom.codecs import Codec, LatentCodec, Modality, bitstream, rate, registry
 from tokenloom.codecs.targets import psnr
 from tokenloom.codecs.usage import CodeCounts
 from tokenloom.data import Source
@@ -30,6 +30,16 @@ COUNTED = 512
 """Training items over which the codes are counted for the entropy rate."""
 
 
+def _codec(node: dict[str, Any]) -> Codec:
+    """The codec of a run: fresh, or with another project's weights, whose file says the architecture itself."""
+    name, checkpoint = node.pop("name"), node.pop("checkpoint", None)
+    if checkpoint is None:
+        return codecs.build(name, **node)
+    told = registry.import_arguments(registry.codec_class(name))
+    given = {key: value for key, value in node.items() if key in told and value is not None}
+    return codecs.build(name, checkpoint=checkpoint, **given)
+
+
 class CodecJob(SignalJob):
     """`task=codec`: a learned codec on random crops of signals."""
 
@@ -38,8 +48,7 @@ class CodecJob(SignalJob):
     def __init__(self, cfg: TrainConfig) -> None:
         super().__init__(cfg)
         adversary.check(cfg.adversary)
-        arguments = dict(cfg.codec)
-        self.model = self.codec = codecs.build(arguments.pop("name"), **arguments)
+        self.model = self.codec = _codec(dict(cfg.codec))
         if not isinstance(self.model, LatentCodec):
             raise ValueError(f"{self.model.name} has nothing to train; it is ready to use")
         self.weights = weights(cfg.losses, self.model.spec.modality, self.model.codes_weight)

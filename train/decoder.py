@@ -162,7 +162,8 @@ class DecoderTask(nn.Module):
     def __init__(self, decoder: DiffusionDecoder, flow: Flow, weights: Mapping[str, float], settings: Settings) -> None:
         super().__init__()
         self.flow, self.weights, self.settings = flow, dict(weights), settings
-        self.behind = (decoder.codec.requires_grad_(False), decoder)  # no submodules: the codec is neither trained nor averaged
+        # no submodules: the codec is neither trained nor averaged
+        self.behind = (decoder.codec.requires_grad_(False), decoder)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
         rank, world = _rank()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
-import json
 import math
 import re
 from abc import ABC, abstractmethod
@@ -16,12 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import foreign, registry
-from ..base import Codec, Codes, CodeSpec, Modality, crop
+from .. import batches, foreign, registry
+from ..base import Codec, Codes, CodeSpec, Modality
 from ..quantizers import MAX_CODEBOOK
 from ..registry import register
 from ..validate import whole, wholes
-from .magvit2 import each
 
 MAX_NUMBERS = 2**30
 """Weights of more numbers than this are refused before a model is allocated; Emu3's tokenizer has 2.7e8."""
@@ -171,7 +169,7 @@ class ImageHF(Codec):
         Raises FileNotFoundError for what is missing, ValueError for what is of another kind or incomplete.
         """
         folder = _folder(checkpoint)
-        found = _json(folder / "config.json")
+        found = registry.read_mapping(folder / "config.json")
         kind, model = _tokenizer(found, folder / "config.json")
         inner = kind != found["model_type"]
         colours = {"mean": mean, "std": std}
@@ -201,13 +199,13 @@ class ImageHF(Codec):
         return Codes(self.from_official(index), sizes)
 
     def _decode(self, codes: Codes) -> Tensor:
-        return each(self._decoded, codes, self.spec)
+        return batches.each(self._decoded, codes, self.spec)
 
     def _decoded(self, codes: Codes) -> Tensor:
         with torch.autocast(codes.indices.device.type, enabled=False):
             index = self.official_index(codes)
             pictures = self._run(self.family.decode, index, tuple(index.shape[1:]))
-            return crop((pictures * self._std + self._mean).clamp(0, 1), codes.sizes)
+            return batches.crop((pictures * self._std + self._mean).clamp(0, 1), codes.sizes)
 
     def _run(self, function: Any, batch: Tensor, grid: tuple[int, ...]) -> Tensor:
         """Item by item, so that each has the same codes in any batch."""
@@ -309,21 +307,9 @@ def _tokenizer(found: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
     return found["model_type"], {"model_type": found["model_type"], **plain}
 
 
-def _json(path: Path) -> dict[str, Any]:
-    if path.stat().st_size > registry.MAX_CONFIG_BYTES:
-        raise ValueError(f"{path} has {path.stat().st_size} bytes; a config has at most {registry.MAX_CONFIG_BYTES}")
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not readable as JSON: {str(error).splitlines()[0]}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no mapping")
-    return found
-
-
 def _processor(folder: Path) -> dict[str, Any]:
     """The settings of an image processor that lie beside a model; {} where there are none."""
-    found = next((_json(folder / name) for name in SETTINGS_FILES if (folder / name).is_file()), {})
+    found = next((registry.read_mapping(folder / name) for name in SETTINGS_FILES if (folder / name).is_file()), {})
     inner = found.get("image_processor")
     return inner if isinstance(inner, dict) else found
 
@@ -358,7 +344,7 @@ def _weights(checkpoint: str, folder: Path, prefixes: tuple[str, ...]) -> Path:
 
 def _map(index: Path, prefixes: tuple[str, ...]) -> set[str]:
     """Names of the parts of a sharded checkpoint that hold tensors of these prefixes."""
-    parts = _json(index).get("weight_map")
+    parts = registry.read_mapping(index).get("weight_map")
     if not isinstance(parts, dict) or not all(isinstance(file, str) for file in parts.values()):
         raise ValueError(f"{index} has no weight_map")
     files = {file for name, file in parts.items() if name.startswith(prefixes)}

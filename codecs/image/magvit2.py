@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import foreign, registry
+from .. import batches, foreign, registry
 from ..base import Codec, Codes, CodeSpec, LatentCodec, Modality
-from ..quantizers import BSQ, MAX_CODEBOOK, Quantized, _mean_over_processes
+from ..quantizers import BSQ, MAX_CODEBOOK
 from ..registry import register
 from ..validate import whole, wholes
 
@@ -34,26 +34,13 @@ class LFQ(BSQ):
     and 6) is computed per group; over 2^18 entries at once it takes 45 ms a token on two cores.
     """
 
+    spherical, commitment = False, COMMITMENT
+
     def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
         if codebooks is None and whole(bits, 1, 1024):
             codebooks = next(n for n in range(1, bits + 1) if bits % n == 0 and 2 ** (bits // n) <= MAX_CODEBOOK)
         super().__init__(bits, codebooks, entropy_weight)
         self.basis = 2 ** torch.arange(self.bits)
-
-    def quantize(self, latents: Tensor) -> Quantized:
-        if self._layer is None:
-            from vector_quantize_pytorch import lookup_free_quantization as library
-
-            library.maybe_distributed_mean = _mean_over_processes  # its own (1.32) drops the sum that it has taken
-            layer = library.LFQ(
-                codebook_size=self.sizes[0],
-                dim=self.dim,
-                num_codebooks=len(self.sizes),
-                entropy_loss_weight=self.entropy_weight,
-                commitment_loss_weight=COMMITMENT,
-            )
-            object.__setattr__(self, "_layer", layer)
-        return super().quantize(latents)
 
     def bounded(self, latents: Tensor) -> Tensor:
         return latents
@@ -255,7 +242,7 @@ class MAGVIT2(LatentCodec):
         return (self.decoder(latents) + 1) / 2
 
     def _decode(self, codes: Codes) -> Tensor:
-        return each(super()._decode, codes, self.spec)
+        return batches.each(super()._decode, codes, self.spec)
 
     def official_index(self, codes: Codes | Tensor) -> Tensor:
         """Codes → the index of the official code, (batch, *grid) int64 in 0 … 2^bits − 1.
@@ -270,19 +257,6 @@ class MAGVIT2(LatentCodec):
         """The inverse: official indices (batch, *grid) int64 → `Codes.indices` (batch, quantizers, *grid)."""
         bits = self.quantizer.bits
         return torch.stack([(index >> (q * bits)) & (2**bits - 1) for q in range(len(self.quantizer.sizes))], 1)
-
-
-def each(decode: Callable[[Codes], Tensor], codes: Codes, spec: CodeSpec) -> Tensor:
-    """A batch of images, one by one where sizes differ: what sees a whole picture must not see a batch's padding."""
-    if bool((codes.sizes == codes.sizes[:1]).all()):
-        return decode(codes)
-    parts = []
-    largest = codes.sizes.amax(0).tolist()
-    for item, size in enumerate(codes.sizes.tolist()):
-        rows, columns = spec.grid(tuple(size))
-        picture = decode(Codes(codes.indices[item : item + 1, :, :rows, :columns], codes.sizes[item : item + 1]))
-        parts.append(F.pad(picture, (0, largest[1] - size[1], 0, largest[0] - size[0])))
-    return torch.cat(parts)
 
 
 def _architecture(state: Mapping[str, Tensor], source: str) -> dict:

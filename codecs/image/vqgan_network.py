@@ -18,11 +18,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import foreign
+from .. import batches, foreign
 from ..base import Codes, CodeSpec, LatentCodec, Modality
 from ..quantizers import MAX_CODEBOOK, Quantizer
 from ..validate import whole, wholes
-from .magvit2 import each
 
 MAX_WIDTH, MAX_STAGES, MAX_BLOCKS = 4096, 8, 16
 MAX_WEIGHTS = 2**30
@@ -268,7 +267,7 @@ class VQAutoencoder(LatentCodec):
         return Codes(self.from_official(codes.indices[:, 0]), codes.sizes)
 
     def _decode(self, codes: Codes) -> Tensor:
-        return each(super()._decode, codes, self.spec)
+        return batches.each(super()._decode, codes, self.spec)
 
     def embed(self, codes: Codes) -> Tensor:
         return super().embed(Codes(self.official_index(codes)[:, None], codes.sizes))
