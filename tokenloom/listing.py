@@ -54,19 +54,20 @@ def show(*, as_json: bool = False) -> None:
 
 
 def _entry(name: str, codec: Codec, *, shipped: bool) -> dict[str, Any]:
-    spec, settings = codec.spec, codec.settings
+    spec, settings, imports = codec.spec, codec.settings, registry.imports(type(codec))
+    takes_rate = not (shipped or imports) and "sample_rate" in registry.arguments(type(codec))
     return {
         "name": name,
         "modality": str(spec.modality),
         "trains": isinstance(codec, LatentCodec),
-        "imports": registry.imports(type(codec)),
+        "imports": imports,
         "shipped": shipped,
         "codebook_sizes": list(spec.codebook_sizes),
         "bits_per_token": [round(bits, 4) for bits in rate.bits_per_token(spec)],
         "stride": list(spec.stride),
         "sample_rate": spec.sample_rate,
         "channels": spec.channels,
-        "any_sample_rate": not (shipped or registry.imports(type(codec))) and "sample_rate" in registry.arguments(type(codec)),
+        "any_sample_rate": takes_rate,
         "total": spec.total,
         "ordered": spec.ordered,
         "causal": spec.causal,
