@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import signal
 
 import pytest
 import torch
@@ -17,6 +18,8 @@ from tokenloom import codecs
 from tokenloom.codecs.base import Codec, LatentCodec, Modality
 
 torch.set_num_threads(1)
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell: Ctrl-C is tested, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 NETWORK = {"stride": 8, "patch": 4, "widths": [8, 16], "depths": [1, 1], "decoder_depths": [1, 1]}
 PUBLISHED = {

@@ -273,7 +273,7 @@ ENCODE = ["encode", "photo.png", "-o", "out.tlm", "--codec"]
         (["encode", "photo.png"], "encode needs --codec; for image there are"),
         ([*ENCODE, "image/nosuch"], "unknown codec 'image/nosuch'"),
         ([*ENCODE, "nosuch"], "unknown codec 'nosuch'"),
-        ([*ENCODE, "pictures"], "no config.yaml in it"),
+        ([*ENCODE, "pictures"], "no config.yaml or config.json in it"),
         ([*ENCODE, "image/fsq"], "has to be trained first"),
         ([*ENCODE, "text/bpe"], "needs tokenizer"),
         ([*ENCODE, "image/jpeg", "--setting", "300"], "quality 300 of image/jpeg is none of"),

@@ -110,14 +110,15 @@ def test_saved_codecs_come_back_exactly(codec, store, tmp_path, monkeypatch):
     x = structured(codec, {Modality.IMAGE: (20, 13), Modality.AUDIO: (500,), Modality.TEXT: (30,)}[codec.spec.modality])
     assert first.spec == codec.spec and first.settings == codec.settings and not first.training
     assert first.fingerprint == second.fingerprint and first.compress(x) == second.compress(x)
-    if store == "float32" or not isinstance(codec, LatentCodec):
+    weights = next(codec.parameters(), None) is not None
+    if store == "float32" or not weights:
         assert first.fingerprint == codec.fingerprint and first.compress(x) == codec.compress(x)
         assert torch.equal(first.encode(x).indices, codec.encode(x).indices)
     again = tmp_path / "again"
     codecs.save(first, again, store=store)
     assert codecs.load(again).fingerprint == first.fingerprint
     assert sorted(p.name for p in again.iterdir()) == ["config.yaml", "model.safetensors"]
-    if store != "float32" and isinstance(codec, LatentCodec):
+    if store != "float32" and weights:
         assert (again / "model.safetensors").stat().st_size < 0.8 * sum(
             v.numel() * v.element_size() for v in codec.state_dict().values()
         )

@@ -47,7 +47,7 @@ def _unreadable(override: str) -> str:
 
 
 def _missing_choice(error: Any) -> str:
-    from tokenloom.cli import choices
+    from tokenloom.parser import choices
 
     if plugin := re.fullmatch(r"hydra/launcher/(joblib|submitit_local|submitit_slurm)", str(error.missing_cfg_file)):
         return f"hydra/launcher={plugin[1]} is not installed: pip install 'tokenloom[sweep]'"

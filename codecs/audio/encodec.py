@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from .. import foreign, rate, registry
 from ..base import Codec, Codes, CodeSpec, LatentCodec, Modality, Settings
 from ..codebooks import MAX_DISTANCES
-from ..quantizers import MAX_DIM, MAX_QUANTIZERS, ResidualVQ
+from ..quantizers import MAX_CODEBOOK, MAX_QUANTIZERS, ResidualVQ
 from ..registry import register
-from ..validate import whole, wholes
+from ..validate import whole
 from . import seanet
 
 OVERLAP = 0.01
@@ -103,16 +103,14 @@ class Encodec(LatentCodec):
             raise ValueError(f"kind {kind!r:.80} of {self.name} is none of {', '.join(KINDS)}")
         like = KINDS[kind]
         channels = like.channels if channels is None else channels
-        for key, value, low, high in (
-            ("channels", channels, 1, 2), ("sample_rate", sample_rate, 100, 384_000), ("filters", filters, 2, 1024),
-            ("residual", residual, 0, 16), ("lstm", lstm, 0, 8), ("codebook_size", codebook_size, 2, 2**14),
-        ):  # fmt: skip
-            if not whole(value, low, high):
-                raise ValueError(f"{key} {value!r:.80} of {self.name} is no whole number from {low} to {high}")
-        if not wholes(ratios, 1, 64, longest=8) or filters * 2 ** len(ratios) > MAX_DIM:
+        seanet.check(
+            self.name, ratios, channels=channels, sample_rate=sample_rate, filters=filters, residual=residual, lstm=lstm
+        )
+        if not whole(sample_rate, 100, 384_000):
+            raise ValueError(f"sample_rate {sample_rate} of {self.name} is too low for chunks: at least 100")
+        if not whole(codebook_size, 2, MAX_CODEBOOK):
             raise ValueError(
-                f"ratios are a list of whole numbers from 1 to 64, not {ratios!r:.80}; "
-                f"each doubles the {filters} filters, to at most {MAX_DIM}"
+                f"codebook_size {codebook_size!r:.80} of {self.name} is no whole number from 2 to {MAX_CODEBOOK}"
             )
         ratios = list(ratios)
         stride = math.prod(ratios)

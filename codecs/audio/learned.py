@@ -9,9 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..base import CodeSpec, LatentCodec, Modality
-from ..quantizers import MAX_DIM, Quantizer, ResidualVQ
+from ..quantizers import Quantizer, ResidualVQ
 from ..registry import register
-from ..validate import whole, wholes
 from . import seanet
 
 
@@ -28,17 +27,9 @@ class WaveAutoencoder(LatentCodec):
         self, quantizer: Quantizer, *, sample_rate: int = 24000, channels: int = 1, ratios: list[int] = (8, 5, 4, 2),
         filters: int = 32, residual: int = 1, lstm: int = 0,
     ) -> None:  # fmt: skip
-        for key, value, low, high in (
-            ("channels", channels, 1, 2), ("sample_rate", sample_rate, 1, 384_000), ("filters", filters, 2, 1024),
-            ("residual", residual, 0, 16), ("lstm", lstm, 0, 8),
-        ):  # fmt: skip
-            if not whole(value, low, high):
-                raise ValueError(f"{key} {value!r:.80} of {self.name} is no whole number from {low} to {high}")
-        if not wholes(ratios, 1, 64, longest=8) or filters * 2 ** len(ratios) > MAX_DIM:
-            raise ValueError(
-                f"ratios are a list of whole numbers from 1 to 64, not {ratios!r:.80}; "
-                f"each doubles the {filters} filters, to at most {MAX_DIM}"
-            )
+        seanet.check(
+            self.name, ratios, channels=channels, sample_rate=sample_rate, filters=filters, residual=residual, lstm=lstm
+        )
         ratios = list(ratios)
         spec = CodeSpec(
             Modality.AUDIO, quantizer.sizes, (math.prod(ratios),), channels, sample_rate, total=True,

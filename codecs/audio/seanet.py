@@ -8,11 +8,15 @@ loaded; weight normalisation is left to training recipes, the LSTM is an option 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from ..quantizers import MAX_DIM
+from ..validate import whole, wholes
 
 Waves = Float[Tensor, "batch _ _"]
 
@@ -34,6 +38,23 @@ class Layers:
 
 
 OURS = Layers()
+WHOLES = {
+    "channels": (1, 2), "sample_rate": (1, 384_000), "filters": (2, 1024), "residual": (0, 16), "lstm": (0, 8),
+}  # fmt: skip
+"""Least and most of what a network is built from."""
+
+
+def check(name: str, ratios: Any, **given: Any) -> None:
+    """Raise one line, of the codec `name`, where numbers of `WHOLES` and `ratios` make no network."""
+    for key, value in given.items():
+        low, high = WHOLES[key]
+        if not whole(value, low, high):
+            raise ValueError(f"{key} {value!r:.80} of {name} is no whole number from {low} to {high}")
+    if not wholes(ratios, 1, 64, longest=8) or given["filters"] * 2 ** len(ratios) > MAX_DIM:
+        raise ValueError(
+            f"ratios are a list of whole numbers from 1 to 64, not {ratios!r:.80}; "
+            f"each doubles the {given['filters']} filters, to at most {MAX_DIM}"
+        )
 
 
 class Conv1d(nn.Module):
