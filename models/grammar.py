@@ -196,7 +196,7 @@ class Part:
                     self._bodies.clear()
                 self._bodies[sizes] = self._body(sizes)
             return self.inside(sizes, self._bodies[sizes], 0)
-        kind = self.vocabulary.number(*self._digit_ids(prefix, self.largest(sizes)))
+        kind = self.vocabulary.number(*self.digit_ids(prefix, self.largest(sizes)))
         place = self._first_place + LONGEST_SIZE * len(sizes) + digits
         return State(kind, place, self.vocabulary, self, sizes, prefix, digits)
 
@@ -227,7 +227,7 @@ class Part:
         places = np.where(index < self._own_places, index, self._own_places + quantizer)
         return Body(kinds, self._first_place + LONGEST_SIZE * self.axes + places)
 
-    def _digit_ids(self, prefix: int, largest: int) -> tuple[range, range]:
+    def digit_ids(self, prefix: int, largest: int) -> tuple[range, range]:
         """Ids of the next digit of a size in 1 … `largest`, of which `prefix` is read: of the last, and of others."""
         base, low = streams.BASE, 0 if prefix else 1  # no size begins with the digit 0
         last = range(low, max(low, min(base, largest - prefix * base + 1)))
@@ -247,7 +247,7 @@ class Part:
             high, low = most // streams.BASE**2, most // streams.BASE
             for prefix in sorted({0, 1, high - 1, high, high + 1, low - 1, low}):
                 if 0 <= prefix <= low:
-                    self.vocabulary.add(*self._digit_ids(prefix, most))
+                    self.vocabulary.add(*self.digit_ids(prefix, most))
 
     # -- codes ↔ ids ----------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import math
 import signal
+import socket
 
 import pytest
 import torch
@@ -145,3 +146,13 @@ def codec(request: pytest.FixtureRequest) -> Codec:
 @pytest.fixture
 def learned(request: pytest.FixtureRequest) -> LatentCodec:
     return tiny(request.param)
+
+
+@pytest.fixture(scope="session")
+def loopback() -> None:
+    """For tests of several processes and of servers; without a network all the others run."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as here, socket.create_connection(here.getsockname(), 1):
+            return
+    except OSError:
+        pytest.skip("this machine cannot reach itself: no loopback interface")

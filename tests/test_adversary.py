@@ -405,6 +405,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.usefixtures("loopback")
 def test_two_processes_equal_one(tmp_path):
     """One discriminator, one adaptive weight, one set of averages, as of one process with the whole batch."""
     program = tmp_path / "run.py"

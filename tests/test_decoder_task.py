@@ -94,6 +94,7 @@ def test_it_begins_from_another_decoder(trained, tmp_path):
     assert not torch.equal(job.model.law, theirs["law"])  # the law is the codec's own
 
 
+@pytest.mark.usefixtures("loopback")
 def test_two_processes_are_one_with_the_same_batch(trained, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(

@@ -97,7 +97,7 @@ if distributed.get_rank() == 0:
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory) -> Path:
+def runs(tmp_path_factory, loopback) -> Path:
     """The runs of SHARDED in two processes, and `alone` in one, which leaves the same step out."""
     folder = tmp_path_factory.mktemp("fsdp")
     registry.save(tiny("image/fsq"), folder / "pictures")

@@ -123,6 +123,7 @@ except FileNotFoundError as error:
 """
 
 
+@pytest.mark.usefixtures("loopback")
 def test_a_repository_there_and_back(tmp_path):
     """Against a hub of this test's own: the real client, created, uploaded, downloaded, refused."""
     codecs.save(tiny("image/fsq"), tmp_path / "codec")

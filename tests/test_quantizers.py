@@ -568,6 +568,7 @@ def distributed_data() -> torch.Tensor:
 @pytest.mark.parametrize(
     "learning", [{"quantizers": 3, "decay": 0.5}, {"update": "gradient", "normalise": True, "decay": 0.5}], ids=str
 )
+@pytest.mark.usefixtures("loopback")
 def test_two_processes_learn_what_one_would(learning, tmp_path):
     """k-means start, averages, quantizer dropout and revival: identical on both, and as with the whole batch."""
     context = torch.multiprocessing.get_context("fork")  # of a parent that has no process group: quick, and safe

@@ -32,6 +32,7 @@ RUN = (
 @pytest.fixture(scope="session")
 def files(tmp_path_factory) -> Path:
     """A folder with a photograph, a sound, and other projects' checkpoints with random weights."""
+    from test_bridge import host_tokenizer, llama
     from test_vqgan_family import chameleon_and_decoder, config_of, taming_checkpoint, taming_state
     from transformers import MimiConfig, MimiModel
 
@@ -45,6 +46,10 @@ def files(tmp_path_factory) -> Path:
     for path in (folder / "speech.wav", folder / "speech" / "0.wav"):
         codecs.write(structured(tiny("audio/rvq"), (8000,))[0], path, sample_rate=8000)
 
+    codecs.write(structured(tiny("image/jpeg"), (64, 64))[0], folder / "heart.png")
+    tokenizer = host_tokenizer()
+    tokenizer.save_pretrained(folder / "my-model")
+    llama(len(tokenizer)).save_pretrained(folder / "my-model")
     taming_checkpoint(folder / "last.ckpt", taming_state(*chameleon_and_decoder()))
     (folder / "model.yaml").write_text(yaml.safe_dump(config_of()))
     _encodec(folder / "encodec_24khz-d7cc33bc.th")
@@ -75,6 +80,7 @@ def _encodec(path: Path) -> None:
 
 
 @pytest.mark.parametrize("section", RUN)
+@pytest.mark.usefixtures("loopback")
 def test_the_section_runs(section, files):
     assert SECTIONS[section], "a section without code"
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}

@@ -108,6 +108,7 @@ if distributed.get_rank() == 0:
 """
 
 
+@pytest.mark.usefixtures("loopback")
 def test_two_processes_are_one_with_the_same_batch(tmp_path):
     """Every tensor is the same on both ranks after every step (asserted in WATCHED); the run is as that of one process.
 
@@ -144,6 +145,7 @@ train(config(Path(sys.argv[1]) / "run", steps=100_000, save_every=100_000, valid
 """
 
 
+@pytest.mark.usefixtures("loopback")
 def test_sigterm_under_torchrun_leaves_a_whole_checkpoint(tmp_path):
     """As a cluster does before it takes a machine away: torchrun hands the signal on, sometimes twice."""
     process = start(LONG, tmp_path, processes=2, start_new_session=True)

@@ -342,6 +342,7 @@ def test_worker_that_dies_is_one_line(mine: str) -> None:
     assert one_line(error)
 
 
+@pytest.mark.usefixtures("loopback")
 def test_ray_writes_the_same_bytes(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="the extra tokenloom[ray] is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")

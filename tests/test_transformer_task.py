@@ -526,6 +526,7 @@ def shared(there: Path, out: Path) -> TrainConfig:
     return cfg
 
 
+@pytest.mark.usefixtures("loopback")
 def test_two_processes_are_one_with_the_same_batch(there, tmp_path):
     """Though the tokens of their halves weigh differently; the tolerance is that of test_scale.py."""
     process = start(TOGETHER, tmp_path / "two", there, processes=2)
