@@ -51,6 +51,16 @@ class Codebook(ResidualVQ):
             self.codebook = nn.Parameter(self._scaled(torch.randn(1, entries, dim) * dim**-0.5))
             self.cluster_size = torch.ones(1, entries)
 
+    def search(self, latents: Tensor, count: int | None = None) -> Tensor:
+        """‖z‖² + ‖e‖² − 2 z·e in this order, as published: where entries lie close together its rounding decides."""
+        with torch.autocast(latents.device.type, enabled=False):
+            rows = self._scaled(latents.float().movedim(1, -1).contiguous()).flatten(0, -2)
+            book = self._book(0)
+            norms = book.square().sum(1)
+            parts = rows.split(max(1, MAX_DISTANCES // len(book)))
+            index = torch.cat([(z.square().sum(1, keepdim=True) + norms - 2 * (z @ book.T)).argmin(1) for z in parts])
+        return index.reshape(len(latents), 1, *latents.shape[2:])
+
 
 class Gumbel(Quantizer):
     """One codebook whose entry a linear layer chooses, trained by the Gumbel softmax (Jang et al., arXiv 1611.01144).
