@@ -141,14 +141,12 @@ def load(source: str | Path | Mapping[str, Any]) -> Codec:
         arguments = {str(key): value for key, value in source.items()}
         if not isinstance(name := arguments.pop("name", None), str):
             raise ValueError(f"{dict(source)!r:.200} names no codec; wanted {{name: …, checkpoint: …}}")
+        if arguments.get("checkpoint") is None:
+            _refuse_weightless(codec_class(name))
         return build(name, **arguments)
     source = str(source)
     if source in _registry():
-        if imports(cls := _classes[source]):
-            raise ValueError(
-                f"{source} needs another project's weights: codecs.build({source!r}, checkpoint=…), "
-                f"or {{name: {source}, checkpoint: …}} in a list of codecs"
-            )
+        _refuse_weightless(cls := _classes[source])
         if issubclass(cls, LatentCodec):
             raise ValueError(f"{source} has to be trained first; trained ones that ship: {', '.join(shipped())}")
         return build(source)
@@ -167,6 +165,15 @@ def imports(cls: type[Codec]) -> bool:
 def import_arguments(cls: type[Codec]) -> set[str]:
     """Names of what a codec is told beside another project's checkpoint."""
     return _parameters(cls.imported)[0] - {"checkpoint"}
+
+
+def _refuse_weightless(cls: type[Codec]) -> None:
+    """ValueError for a codec of another project's, whose weights would be random ones."""
+    if imports(cls):
+        raise ValueError(
+            f"{cls.name} needs another project's weights: codecs.build({cls.name!r}, checkpoint=…), "
+            f"or {{name: {cls.name}, checkpoint: …}} in a list of codecs; saved once, its folder stands for it"
+        )
 
 
 def _wrapper(model_type: Any) -> type[Codec] | None:

@@ -75,6 +75,8 @@ def setting(value: Any, codec: Codec) -> Any:
     if value is None:
         return settings.default
     if value not in settings:
+        if settings.values == (None,):
+            raise ValueError(f"{codec.name} has no setting, so {value!r} cannot be one")
         unit = f" {settings.unit}" if settings.unit and settings.unit != settings.name else ""
         label = settings.name or "setting"
         raise ValueError(f"{label} {value!r} of {codec.name} is none of {settings.describe()}{unit}")

@@ -513,3 +513,17 @@ def test_the_example_runs(tmp_path):
     bridge = Bridge.from_pretrained(tmp_path / "out")
     model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
     assert model.get_input_embeddings().weight.shape[0] == bridge.size
+
+
+def test_slips_are_one_line():
+    bridge = Bridge.merge(host_tokenizer(), None, channels())
+    slips = (
+        lambda: bridge.logits_processor(only="sound", size=300),
+        lambda: bridge.logits_processor(only="picture", size="64"),
+        lambda: Bridge.merge(host_tokenizer(), None, ["pictures-fsq"]),
+        lambda: Bridge.merge(host_tokenizer(), None, channels()[0]),
+    )
+    for slip in slips:
+        with pytest.raises(ValueError) as error:
+            slip()
+        assert one_line(error)

@@ -179,3 +179,12 @@ def test_codecs_without_foreign_weights_say_so():
     with pytest.raises(ValueError, match="image/fsq takes no checkpoint of other projects") as error:
         codecs.build("image/fsq", checkpoint="x.ckpt")
     assert one_line(error)
+
+
+@pytest.mark.parametrize(
+    "source", ["image/taming", {"name": "image/taming"}, {"name": "audio/encodec", "checkpoint": None}]
+)
+def test_random_weights_are_never_taken_for_published_ones(source):
+    with pytest.raises(ValueError, match="needs another project's weights") as error:
+        codecs.load(source)
+    assert one_line(error)

@@ -21,6 +21,7 @@ from tokenloom import codecs, data, models
 from tokenloom.data.documents import Documents
 from tokenloom.train import decoder, losses, transformer
 from tokenloom.train.check import TASKS
+from tokenloom.train.codec import codec_of
 from tokenloom.train.config import TrainConfig
 
 ROOT = Path(__file__).parents[1]
@@ -138,8 +139,10 @@ def test_codecs_and_their_configs_are_the_same_set():
 def test_codec_configs_build(name):
     small = [f"codec.{key}={value}".replace(" ", "") for key, value in TINY[name].items()]
     cfg = composed("train", f"codec={name}", *small)["codec"]
-    codec = codecs.build(cfg.pop("name"), **cfg)
-    imports = {"checkpoint"} if codecs.registry.imports(type(codec)) else set()
+    codec = codec_of(dict(cfg))
+    cfg.pop("name")
+    cls = type(codec)
+    imports = {"checkpoint"} | codecs.registry.import_arguments(cls) if codecs.registry.imports(cls) else set()
     assert codec.name == name and set(cfg) <= codecs.registry.arguments(type(codec)) | imports
     plain = composed("train", f"codec={name}")["codec"]
     assert set(plain) - {"name"} == codecs.registry.arguments(type(codec)) | imports, "every argument has its line"

@@ -525,3 +525,20 @@ def test_help_and_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     mixed()
     assert main([*OVERRIDES, "-m", "codec=image/png,text/bytes"]) == 0
     assert [reading.read_index(f"out/{n}")["totals"]["items"] for n in (0, 1)] == [4, 3]
+
+
+def test_a_folder_without_a_whole_shard_holds_nothing_to_lose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after data.strict=true has refused a picture that is then mended."""
+    monkeypatch.chdir(tmp_path)
+    Path("photos").mkdir()
+    Path("photos/a.png").write_bytes(b"\x89PNG torn")
+    data = {"name": "folder", "path": "photos", "strict": True}
+    with pytest.raises((ValueError, OSError)):
+        tokenize(data, "image/png", "out", workers=0)
+    Image.new("RGB", (9, 7), (200, 90, 30)).save("photos/a.png")
+    assert tokenize(data, "image/png", "out", workers=0)["totals"]["items"] == 1
+
+
+def test_no_data_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["tokenize", "codec=emoji-fsq", "out=nowhere"]) == 2
+    assert capsys.readouterr().err.startswith("tokenloom: no data chosen")

@@ -444,7 +444,7 @@ def test_two_vocabularies_of_the_same_channels_agree() -> None:
         (lambda: [Channel("a", tiny("image/fsq"), pattern="zigzag")], "'zigzag' of a is none of raster, delay"),
         (lambda: [Channel("a", tiny("image/flex"), pattern="delay")], "where lengths vary, the pattern is raster"),
         (lambda: [Channel("a", tiny("audio/rvq"), 4)], "quantizers 4 of audio/rvq is none of"),
-        (lambda: [Channel("a", tiny("image/fsq"), 4)], "setting 4 of image/fsq is none of no setting"),
+        (lambda: [Channel("a", tiny("image/fsq"), 4)], "image/fsq has no setting, so 4 cannot be one"),
         (lambda: [Channel("a", tiny("audio/rvq"), Target(kbps=6))], "each item its own number of quantizers"),
         (lambda: [Channel("a", "image/fsq")], "needs a codec, not str"),
     ],

@@ -207,7 +207,7 @@ def _decoder(cfg: Any) -> None:
 
 
 def _tokenize(cfg: Any) -> None:
-    if cfg.data is None:
+    if not cfg.get("data"):
         raise ValueError("no data chosen; data=folder data.path=… or another (tokenloom tokenize --help)")
     if "name" not in cfg.codec:  # missing, as ??? says
         raise ValueError("no codec chosen; codec=NAME is a shipped name, a folder, a hub id or a registered name")

@@ -30,12 +30,14 @@ COUNTED = 512
 """Training items over which the codes are counted for the entropy rate."""
 
 
-def _codec(node: dict[str, Any]) -> Codec:
+def codec_of(node: dict[str, Any]) -> Codec:
     """The codec of a run: fresh, or with another project's weights, whose file says the architecture itself."""
     name, checkpoint = node.pop("name"), node.pop("checkpoint", None)
+    cls = registry.codec_class(name)
+    told = registry.import_arguments(cls) if registry.imports(cls) else set()
     if checkpoint is None:
-        return codecs.build(name, **node)
-    told = registry.import_arguments(registry.codec_class(name))
+        silent = {key for key in told - registry.arguments(cls) if node.get(key) is None}
+        return codecs.build(name, **{key: value for key, value in node.items() if key not in silent})
     given = {key: value for key, value in node.items() if key in told and value is not None}
     return codecs.build(name, checkpoint=checkpoint, **given)
 
@@ -48,7 +50,7 @@ class CodecJob(SignalJob):
     def __init__(self, cfg: TrainConfig) -> None:
         super().__init__(cfg)
         adversary.check(cfg.adversary)
-        self.model = self.codec = _codec(dict(cfg.codec))
+        self.model = self.codec = codec_of(dict(cfg.codec))
         if not isinstance(self.model, LatentCodec):
             raise ValueError(f"{self.model.name} has nothing to train; it is ready to use")
         self.weights = weights(cfg.losses, self.model.spec.modality, self.model.codes_weight)

@@ -234,8 +234,7 @@ class VQAutoencoder(LatentCodec):
         widths = [channels, *(channels * m for m in multipliers)]
         self.encoder = Encoder(widths, blocks, list(attention), latents, quantizer.dim, groups)
         self.decoder = Decoder(widths, blocks, list(attention), latents, quantizer.dim, groups)
-        # the decoder alone: it is faster so, but its group norms then round ten times as much, and codes would move
-        self.decoder.to(memory_format=torch.channels_last)
+        # not channels_last: it saves a quarter of the time, and rounds five to ten times as much as the official code
 
     def analyse(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, dim, *grid); edges replicated up to the stride."""
@@ -247,7 +246,7 @@ class VQAutoencoder(LatentCodec):
 
     def synthesise(self, latents: Tensor) -> Tensor:
         """Quantised latents → images, not yet cropped or clamped."""
-        return (self.decoder(latents.contiguous(memory_format=torch.channels_last)) + 1) / 2
+        return (self.decoder(latents.contiguous()) + 1) / 2
 
     def official_index(self, codes: Codes | Tensor) -> Tensor:
         """Codes, or their indices → rows of the one codebook, (batch, *grid) int64.

@@ -128,7 +128,7 @@ def _serve(job: Job, pipe: Connection) -> None:
         for number in iter(pipe.recv, None):
             for event in job.shard(codec, number):
                 pipe.send(event)
-    except (BrokenPipeError, EOFError):  # who asked has gone
+    except (ConnectionError, EOFError):  # who asked has gone
         return
     except Exception as error:
         pipe.send(portable(error))

@@ -87,4 +87,5 @@ def _named(path: Path, rows: Callable[[Path], Iterator[Row]]) -> Iterator[Row]:
     try:
         yield from rows(path)
     except Exception as error:  # tarfile, NumPy, JSON and Arrow have a dozen types for damage
-        raise ValueError(f"{path} is damaged: {' '.join(str(error).split()) or type(error).__name__}") from error
+        said = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ValueError(f"{path} is damaged: {said or type(error).__name__}") from error

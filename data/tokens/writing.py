@@ -237,16 +237,21 @@ def _begun(out: Path, planned: dict[str, Any]) -> dict[int, dict[str, Any]]:
         if out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir()):
             raise ValueError(f"out={out} holds other files and no {reading.INDEX}; name a new folder") from None
         return {}
-    begun, wanted = _flat({key: index.get(key) for key in planned}), _flat(planned)
-    for key in {**wanted, **begun}:
-        if begun.get(key) != wanted.get(key):
-            was, now = begun.get(key), wanted.get(key)
-            raise ValueError(f"out={out} was begun with {key}={was!r}, not {now!r}; name another folder")
     reports = list(index["shards"])
     for path in (out / PROGRESS).glob("[0-9]*.json"):
         with suppress(ValueError):  # cut short by a crash of the machine: this shard is made again
             reports.append(json.loads(path.read_bytes()))
-    return {r["number"]: r for r in reports if reading.is_whole(out, r)}
+    done = {r["number"]: r for r in reports if reading.is_whole(out, r)}
+    if not done:  # nothing is lost
+        return {}
+    begun, wanted = _flat({key: index.get(key) for key in planned}), _flat(planned)
+    for key in {**wanted, **begun}:
+        if begun.get(key) != wanted.get(key):
+            was, now = begun.get(key), wanted.get(key)
+            if key == "data_digest":
+                raise ValueError(f"out={out} was begun with other data: names, sizes or number of items; name another")
+            raise ValueError(f"out={out} was begun with {key}={was!r}, not {now!r}; name another folder")
+    return done
 
 
 def _flat(index: Mapping[str, Any], above: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from tokenloom.codecs import Codec, Codes, Modality
+from tokenloom.codecs.validate import wholes
 
 from .. import segments
 from ..segments import Segment
@@ -59,6 +60,8 @@ class Bridge:
         was merged before, or has tokens of these names.
         """
         _require_transformers()
+        if not isinstance(channels, Sequence) or not all(isinstance(channel, Channel) for channel in channels):
+            raise ValueError(f"channels are a list such as [Channel('picture', codecs.load(…))], not {channels!r:.80}")
         for channel in channels:
             stored.check_name(channel.name)
         vocabulary = Vocabulary(channels, longest)
@@ -296,6 +299,10 @@ class Bridge:
             if only is None:
                 raise ValueError(f"size {size!r}: of which channel? With only=None it is a mapping, channel → size")
             size = {self.vocabulary.channel(only).name: size}
+        if wrong := [value for value in size.values() if not wholes(value, 0, 2**28, 2)]:
+            raise ValueError(
+                f"size {wrong[0]!r:.80} is no tuple of samples along each axis, such as (64, 64) or (8000,)"
+            )
         sizes = {self.vocabulary.channel(name).name: tuple(value) for name, value in size.items()}
         for name, value in sizes.items():
             self.vocabulary.header(name, value)
