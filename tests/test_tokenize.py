@@ -427,7 +427,7 @@ def test_another_job_in_the_same_folder_is_refused(mine: str, capsys: pytest.Cap
     assert "data_items=4, not 5" in refuse(capsys, f"codec={mine}")
     Path("mixed/new.png").unlink()
     Path("mixed/deep/3.v1.png").write_bytes(Path("mixed/deep/0.v1.png").read_bytes())
-    assert "data_digest" in refuse(capsys, f"codec={mine}")
+    assert "begun with other data" in refuse(capsys, f"codec={mine}")
 
 
 def test_complete_one_is_left_alone_and_a_lost_shard_made_again(mine: str, capsys: pytest.CaptureFixture[str]) -> None:

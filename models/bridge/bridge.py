@@ -61,7 +61,8 @@ class Bridge:
         """
         _require_transformers()
         if not isinstance(channels, Sequence) or not all(isinstance(channel, Channel) for channel in channels):
-            raise ValueError(f"channels are a list such as [Channel('picture', codecs.load(…))], not {channels!r:.80}")
+            said = " ".join(repr(channels).split())
+            raise ValueError(f"channels are a list such as [Channel('picture', codecs.load(…))], not {said:.80}")
         for channel in channels:
             stored.check_name(channel.name)
         vocabulary = Vocabulary(channels, longest)
@@ -300,9 +301,8 @@ class Bridge:
                 raise ValueError(f"size {size!r}: of which channel? With only=None it is a mapping, channel → size")
             size = {self.vocabulary.channel(only).name: size}
         if wrong := [value for value in size.values() if not wholes(value, 0, 2**28, 2)]:
-            raise ValueError(
-                f"size {wrong[0]!r:.80} is no tuple of samples along each axis, such as (64, 64) or (8000,)"
-            )
+            raise ValueError(f"size {wrong[0]!r:.80} is no tuple such as (64, 64) or (8000,)")
+
         sizes = {self.vocabulary.channel(name).name: tuple(value) for name, value in size.items()}
         for name, value in sizes.items():
             self.vocabulary.header(name, value)
