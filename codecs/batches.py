@@ -63,3 +63,9 @@ def each(decode: Callable[[Codes], Tensor], codes: Codes, spec: CodeSpec) -> Ten
         picture = decode(Codes(codes.indices[item : item + 1, :, :rows, :columns], codes.sizes[item : item + 1]))
         parts.append(F.pad(picture, (0, largest[1] - size[1], 0, largest[0] - size[0])))
     return torch.cat(parts)
+
+
+def whole(x: Tensor, stride: int) -> Tensor:
+    """Images (batch, channels, height, width), edges replicated at the bottom and right up to whole strides."""
+    bottom, right = -x.shape[2] % stride, -x.shape[3] % stride
+    return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import _compat_pickle
 import contextlib
+import importlib.util
 import io
 import json
 import pickletools
@@ -206,6 +207,17 @@ def adopt(codec: Codec, state: Mapping[str, Tensor], source: str | Path) -> Code
 def missing(package: str, extra: str) -> ValueError:
     """What is said where an optional package is not installed."""
     return ValueError(f"this needs {package}, which is not installed: pip install 'tokenloom[{extra}]'")
+
+
+def of_transformers(name: str) -> Any:
+    """A class of transformers, which one of our allow-lists names; ValueError where it is not installed or too old."""
+    if importlib.util.find_spec("transformers") is None:
+        raise missing("transformers", "hf")
+    import transformers
+
+    if not hasattr(transformers, name):
+        raise ValueError(f"transformers {transformers.__version__} has no {name}; a newer one has")
+    return getattr(transformers, name)
 
 
 def sizes(state: Mapping[str, Tensor], names: Iterable[str]) -> list[tuple[int, ...]]:

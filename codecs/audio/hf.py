@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib.util
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -53,7 +52,7 @@ class AudioHF(Codec):
         self.whole_frames = self.family.whole_frames if whole_frames is None else whole_frames
         with _one_line(config.model_type):
             bounded(config)
-            self.model = _class(self.family.model_class)(config).float().eval()
+            self.model = foreign.of_transformers(self.family.model_class)(config).float().eval()
             for name, book in self.model.named_buffers():
                 if name.endswith(("codebook.embed", "codebook.embed_sum")):  # left at zero, every code would be 0
                     book.normal_()
@@ -145,16 +144,6 @@ class AudioHF(Codec):
 # -- configs --------------------------------------------------------------------------------------
 
 
-def _class(name: str) -> Any:
-    if importlib.util.find_spec("transformers") is None:
-        raise foreign.missing("transformers", "hf")
-    import transformers
-
-    if not hasattr(transformers, name):
-        raise ValueError(f"transformers {transformers.__version__} has no {name}; a newer one has")
-    return getattr(transformers, name)
-
-
 def configured(model: Any) -> Any:
     """Plain values → the configuration of an allow-listed type; ValueError in one line for anything else."""
     if not isinstance(model, Mapping) or model.get("model_type") not in FAMILIES:
@@ -163,7 +152,7 @@ def configured(model: Any) -> Any:
     kind = model["model_type"]
     if stray := sorted(map(str, set(model) - allowed(kind))):
         raise ValueError(f"{kind} takes no {stray[0]!r:.80}")
-    built = _class(FAMILIES[kind].config_class)
+    built = foreign.of_transformers(FAMILIES[kind].config_class)
     with _one_line(kind):
         _bounds(model)
         return built(**{k: v for k, v in _parts(model).items() if k != "model_type"})
@@ -173,8 +162,8 @@ def allowed(kind: str) -> set[str]:
     """Keys of a config that describe the architecture; what else stands in a file is dropped, unread."""
     family = FAMILIES.get(kind)
     name, besides = (family.config_class, family.besides) if family else PARTS[kind]
-    base = {field.name for field in dataclasses.fields(_class("PreTrainedConfig"))}
-    own = {field.name for field in dataclasses.fields(_class(name))} - base
+    base = {field.name for field in dataclasses.fields(foreign.of_transformers("PreTrainedConfig"))}
+    own = {field.name for field in dataclasses.fields(foreign.of_transformers(name))} - base
     return own | set(besides) | {"model_type"}
 
 
@@ -220,7 +209,8 @@ def bounded(config: Any) -> int:
         raise ValueError("strides are at least 1, quantization levels at most 2^20 together")
     if math.prod(_strides(config)) > MAX_SAMPLES:
         raise ValueError(f"strides of {math.prod(_strides(config))} samples")
-    built = _class(family.model_class)  # imported before: a module's own constants must not come to lie on "meta"
+    # imported before: a module's own constants must not come to lie on "meta"
+    built = foreign.of_transformers(family.model_class)
     with torch.device("meta"):
         numbers = sum(value.numel() for value in built(config).state_dict().values())
     if numbers > MAX_NUMBERS:
@@ -254,7 +244,7 @@ def _plain(path: Path) -> dict[str, Any]:
 
 def _renamed(config: Any, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
     """A state dict under the names of any release of transformers → the names of the one installed."""
-    built = _class(FAMILIES[config.model_type].model_class)
+    built = foreign.of_transformers(FAMILIES[config.model_type].model_class)
     try:
         with _quiet():
             model, told = built.from_pretrained(

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .. import batches
 from ..base import CodeSpec, LatentCodec, Modality
 from ..quantizers import Quantizer
 from ..validate import whole, wholes
@@ -131,10 +132,7 @@ class Autoencoder(LatentCodec):
 
     def analyse(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, dim, *grid); edges replicated up to the stride."""
-        stride = self.spec.stride[0]
-        bottom, right = -x.shape[2] % stride, -x.shape[3] % stride
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
+        x = batches.whole(x, self.spec.stride[0])
         return self.encoder((x * 2 - 1).contiguous(memory_format=torch.channels_last))
 
     def synthesise(self, latents: Tensor) -> Tensor:

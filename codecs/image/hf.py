@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import math
 import re
 from abc import ABC, abstractmethod
@@ -136,7 +135,7 @@ class ImageHF(Codec):
         for name, values in (("mean", mean), ("std", std)):
             _colours(name, values, self.family)
             self.register_buffer(f"_{name}", torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
-        built = _class(self.family.model_class)
+        built = foreign.of_transformers(self.family.model_class)
         self._try(built, config)
         self.model = built(config).float()
         self.family.settle(self.model)
@@ -191,9 +190,8 @@ class ImageHF(Codec):
 
     def _encode(self, x: Tensor, setting: None) -> Codes:
         sizes = torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1)
-        stride = self.spec.stride[0]
         with torch.autocast(x.device.type, enabled=False):
-            x = F.pad(x, (0, -x.shape[3] % stride, 0, -x.shape[2] % stride), mode="replicate")
+            x = batches.whole(x, self.spec.stride[0])
             x = ((x - self._mean) / self._std).contiguous()
             index = self._run(self.family.encode, x, self.spec.grid(tuple(x.shape[2:])))
         return Codes(self.from_official(index), sizes)
@@ -241,16 +239,6 @@ def digits(entries: int) -> tuple[int, ...]:
 # -- configs --------------------------------------------------------------------------------------
 
 
-def _class(name: str) -> Any:
-    if importlib.util.find_spec("transformers") is None:
-        raise foreign.missing("transformers", "hf")
-    import transformers
-
-    if not hasattr(transformers, name):
-        raise ValueError(f"transformers {transformers.__version__} has no {name}; a newer one has")
-    return getattr(transformers, name)
-
-
 def configured(model: Any) -> tuple[Family, Any]:
     """Plain values → the configuration of an allow-listed type; ValueError in one line for anything else.
 
@@ -260,7 +248,7 @@ def configured(model: Any) -> tuple[Family, Any]:
     if not isinstance(model, Mapping) or not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"image/hf has no model_type {kind!r:.80}; it has {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
-    cls = _class(family.config_class)
+    cls = foreign.of_transformers(family.config_class)
     declared = {field.name for field in dataclasses.fields(cls)} | {"model_type"}
     if stray := sorted(set(map(str, model)) - declared):
         raise ValueError(f"{kind} takes no {stray[0]!r:.80}")

@@ -230,10 +230,7 @@ class MAGVIT2(LatentCodec):
 
     def analyse(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, bits, *grid); edges replicated up to the stride."""
-        stride = self.spec.stride[0]
-        bottom, right = -x.shape[2] % stride, -x.shape[3] % stride
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
+        x = batches.whole(x, self.spec.stride[0])
         # not channels_last: it gains 15 % here, and its group norm has 8 times the rounding error
         return self.encoder((x * 2 - 1).contiguous())
 

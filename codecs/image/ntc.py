@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from .. import batches
 from ..base import Codes, CodeSpec, LatentCodec, Modality, Settings
 from ..context import MAX_BOUND, ContextModel
 from ..quantizers import Quantized, Quantizer
@@ -150,10 +151,7 @@ class NTC(LatentCodec):
 
     def analyse(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, channels, *grid), steps of 1 at the default quality."""
-        bottom, right = -x.shape[2] % STRIDE, -x.shape[3] % STRIDE
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
-        centred = x - 0.5
+        centred = batches.whole(x, STRIDE) - 0.5
         with torch.autocast(x.device.type, enabled=False):
             linear = F.conv2d(centred.float(), self.basis, stride=STRIDE) / UNIT
         return linear + self.encoder((2 * centred).contiguous(memory_format=torch.channels_last)).float()

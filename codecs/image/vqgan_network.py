@@ -238,10 +238,7 @@ class VQAutoencoder(LatentCodec):
 
     def analyse(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, dim, *grid); edges replicated up to the stride."""
-        stride = self.spec.stride[0]
-        bottom, right = -x.shape[2] % stride, -x.shape[3] % stride
-        if bottom or right:
-            x = F.pad(x, (0, right, 0, bottom), mode="replicate")
+        x = batches.whole(x, self.spec.stride[0])
         return self.encoder((x * 2 - 1).contiguous())
 
     def synthesise(self, latents: Tensor) -> Tensor:
