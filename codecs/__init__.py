@@ -1,12 +1,12 @@
-"""Every codec behind one interface. See base.py for the contract, registry.py for how to get one."""
+"""Every codec behind one interface. See codec.py for the contract and types.py for what codes are."""
 
 from . import media
 from .audio import classical as _audio_classical
 from .audio import encodec as _encodec
 from .audio import hf as _audio_hf
 from .audio import learned as _audio_learned
-from .base import BitstreamError, Codec, Codes, CodeSpec, LatentCodec, Modality, Settings, Target, TargetError
-from .bitstream import decompress
+from .checkpoint import shipped
+from .codec import Codec, LatentCodec, build, decompress, load, save
 from .image import classical as _image_classical
 from .image import flex as _flex
 from .image import hf as _image_hf
@@ -16,9 +16,10 @@ from .image import magvit2 as _magvit2
 from .image import ntc as _ntc
 from .image import taming as _taming
 from .media import read, write
-from .registry import build, load, names, register, save, shipped
+from .registry import names, register
 from .text import bpe as _bpe
 from .text import utf8 as _utf8
+from .types import BitstreamError, Codes, CodeSpec, Modality, Settings, Target, TargetError
 
 __all__ = [
     "BitstreamError", "CodeSpec", "Codec", "Codes", "LatentCodec", "Modality", "Settings", "Target", "TargetError",

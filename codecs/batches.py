@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .base import Codes, CodeSpec
+from .types import Codes, CodeSpec
 
 
 def collate(parts: list[Codes]) -> Codes:

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from . import rate
-from .base import Codec, Modality
 from .hub import Card, number
+from .types import CodecInterface, Modality
 
 NOUN = {Modality.TEXT: "texts", Modality.IMAGE: "pictures", Modality.AUDIO: "sounds"}
 UNIT = {Modality.TEXT: "characters", Modality.IMAGE: "pixels", Modality.AUDIO: "samples"}
 FILE = {Modality.TEXT: "notes.txt", Modality.IMAGE: "photo.png", Modality.AUDIO: "speech.wav"}
 
 
-def codec(codec: Codec) -> Card:
-    """Spec, dial and fingerprint, and four lines that use it."""
+def codec(codec: CodecInterface, weights: int) -> Card:
+    """Return the card of a codec with this number of weights: spec, setting, fingerprint and four lines of usage."""
     spec, settings = codec.spec, codec.settings
     sizes = sorted(set(spec.codebook_sizes))
     entries = f"{sizes[0]:,} entries" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} entries"
@@ -25,7 +25,7 @@ def codec(codec: Codec) -> Card:
     if settings.name:
         unit = f" {settings.unit}" if settings.unit and settings.unit != settings.name else ""
         facts[settings.name] = f"{settings.describe()}{unit}, default {settings.default}"
-    facts["weights"] = number(sum(parameter.numel() for parameter in codec.parameters()))
+    facts["weights"] = number(weights)
     facts["fingerprint"] = f"`{codec.fingerprint.hex()}`"
     return Card(
         f"A discrete codec of tokenloom for {NOUN[spec.modality]}: signal → integers → signal.",
@@ -36,7 +36,7 @@ def codec(codec: Codec) -> Card:
     )
 
 
-def _there_and_back(codec: Codec) -> str:
+def _there_and_back(codec: CodecInterface) -> str:
     modality, spec = codec.spec.modality, codec.spec
     brought = f", sample_rate={spec.sample_rate}, channels={spec.channels}" if modality is Modality.AUDIO else ""
     batch = "[x]" if modality is Modality.TEXT else "x[None]"

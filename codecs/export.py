@@ -21,9 +21,10 @@ from torch import Tensor
 from tokenloom import __version__
 
 from . import foreign, validate
-from .base import Codec, Codes, LatentCodec, Modality
+from .codec import Codec, LatentCodec
 from .image.flex import Flex
 from .traced import Decoder, Encoder
+from .types import Codes, Modality
 
 FORMATS = {"onnx": ".onnx", "torch.export": ".pt2"}
 PARTS = ("encoder", "decoder")

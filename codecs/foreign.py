@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Module
 
-from . import registry
-from .base import Codec
+from . import checkpoint
 
 INDEX = ".safetensors.index.json"
 WEIGHTS = ("model.safetensors", f"model{INDEX}", "pytorch_model.bin")
@@ -61,8 +61,8 @@ def locate(source: str | Path, *names: str) -> Path:
         if found := next((path / name for name in names if (path / name).is_file()), None):
             return found
         raise FileNotFoundError(f"{source} is a folder without {' or '.join(names)}")
-    if re.fullmatch(registry.HUB_ID, str(source)) and not path.suffix.removeprefix(".").isalpha():
-        return locate(registry.download(str(source), [*names, "config.json", "*.safetensors"]), *names)
+    if re.fullmatch(checkpoint.HUB_ID, str(source)) and not path.suffix.removeprefix(".").isalpha():
+        return locate(checkpoint.download(str(source), [*names, "config.json", "*.safetensors"]), *names)
     raise FileNotFoundError(f"no checkpoint at {path.absolute()}")
 
 
@@ -128,7 +128,7 @@ def _pickle(path: Path) -> bytes:
         return path.read_bytes()
     with zipfile.ZipFile(path) as archive:
         name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
-        if archive.getinfo(name).file_size > registry.MAX_CONFIG_BYTES:
+        if archive.getinfo(name).file_size > checkpoint.MAX_CONFIG_BYTES:
             raise ValueError("its pickle is too large for a list of tensors")
         return archive.read(name)
 
@@ -192,7 +192,7 @@ def fold(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
-def adopt(codec: Codec, state: Mapping[str, Tensor], source: str | Path) -> Codec:
+def adopt(codec: Module, state: Mapping[str, Tensor], source: str | Path) -> Module:
     """Fill a codec with a foreign state dict whose names are already ours; it takes each number as float32 or int64.
 
     Strict, but for `counts`, which only our trainer knows. ValueError in one line where something is missing, left
@@ -200,7 +200,7 @@ def adopt(codec: Codec, state: Mapping[str, Tensor], source: str | Path) -> Code
     """
     own = codec.state_dict()
     state = {k: v.to(own[k].dtype) if k in own else v for k, v in state.items()}
-    registry.fill(codec, {**{k: v for k, v in own.items() if k == "counts"}, **state}, source)
+    checkpoint.fill(codec, {**{k: v for k, v in own.items() if k == "counts"}, **state}, source)
     return codec
 
 

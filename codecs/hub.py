@@ -8,6 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import lazy_loader as lazy
+
+from tokenloom import errors
+
+from . import checkpoint
+
+huggingface_hub = lazy.load("huggingface_hub")
+
 CONFIG, CARD = "config.json", "README.md"
 
 
@@ -60,13 +68,11 @@ class Pretrained:
         download  of the hub: revision, token, cache_dir, force_download and the like, as huggingface_hub takes them
         Raises ValueError where it is of another class, FileNotFoundError where there is none; one line each.
         """
-        from . import registry
-
         found = str(source)
         if download:
-            if Path(found).exists() or not re.fullmatch(registry.HUB_ID, found):
+            if Path(found).exists() or not re.fullmatch(checkpoint.HUB_ID, found):
                 raise ValueError(f"{sorted(download)[0]} is for downloads, and {found!r} is no hub id")
-            found = str(registry.download(found, registry.PATTERNS, **download))
+            found = str(checkpoint.download(found, checkpoint.PATTERNS, **download))
         model = cls._read(found)
         if not isinstance(model, cls):
             raise ValueError(f"{source} holds a {type(model).__name__}, no {cls.__name__}")
@@ -81,10 +87,7 @@ class Pretrained:
         A card that the repository has already stays. Raises OSError in one line where the hub refuses or is out of
         reach; nothing is changed before all is written.
         """
-        from huggingface_hub import HfApi
-        from huggingface_hub.errors import HFValidationError
-
-        hub = HfApi(token=token)
+        hub = huggingface_hub.HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
             self._save(Path(folder), repo_id, store=store, **extra)
             try:
@@ -94,22 +97,17 @@ class Pretrained:
                 hub.upload_folder(
                     repo_id=repo_id, folder_path=folder, commit_message=message or f"{type(self).__name__}, tokenloom"
                 )
-            except HFValidationError as error:
-                raise ValueError(f"{repo_id!r} is no name for a repository: {_line(error)}") from error
+            except huggingface_hub.errors.HFValidationError as error:
+                raise ValueError(f"{repo_id!r} is no name for a repository: {errors.first_line(error)}") from error
             except Exception as error:  # offline, no token, no right to it: dozens of types, one meaning
-                raise OSError(f"nothing was uploaded to {repo_id!r}: {_line(error)}") from error
+                raise OSError(f"nothing was uploaded to {repo_id!r}: {errors.first_line(error)}") from error
         return str(url)
 
 
-def _line(error: Exception) -> str:
-    """The first line of an error that says something."""
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
-
-
 def _markdown(card: Card, source: str) -> str:
-    from huggingface_hub import ModelCardData
-
-    data = ModelCardData(library_name="tokenloom", tags=["tokenloom", *card.tags], pipeline_tag=card.pipeline)
+    data = huggingface_hub.ModelCardData(
+        library_name="tokenloom", tags=["tokenloom", *card.tags], pipeline_tag=card.pipeline
+    )
     table = "\n".join(f"| {name} | {value} |" for name, value in card.facts.items())
     return f"""---
 {data.to_yaml()}

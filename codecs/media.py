@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from .base import MAX_PIXELS, MAX_SAMPLES, Modality
+from .types import MAX_PIXELS, MAX_SAMPLES, Modality
 
 if TYPE_CHECKING:
     from soundfile import SoundFile

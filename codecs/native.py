@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Codec, Codes
+from .codec import Codec
+from .types import Codes
 
 
 def pack(rows: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -17,7 +17,7 @@ import math
 import torch
 from torch import Tensor
 
-from .base import Codec, Codes, CodeSpec, Modality
+from .types import CodecInterface, Codes, CodeSpec, Modality
 
 SIDE_BITS = 32
 
@@ -86,9 +86,9 @@ def smoothed(counts: Tensor) -> Tensor:
     return counts / counts.sum(-1, keepdim=True)
 
 
-def entropy(codec: Codec, codes: Codes) -> Tensor | None:
+def entropy(codec: CodecInterface, codes: Codes) -> Tensor | None:
     """(batch,) float64 bits under the codec's training counts; None where it has none."""
-    counts = getattr(codec, "counts", None)
+    counts = codec.counts
     if counts is None or int(counts.sum()) == 0:
         return None
     bits = _besides(codec.spec, codes)

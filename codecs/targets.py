@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from . import batches
-from .base import Codec, Codes, LatentCodec, Modality, Target, TargetError
+from . import batches, bitstream, rate
+from .types import CodecInterface, Codes, Modality, Target, TargetError
 
 KINDS = {
     "psnr": Modality.IMAGE,
@@ -32,7 +32,7 @@ def decibel(mse: float) -> float:
     return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
 
 
-def meet(codec: Codec, x: Tensor | list[str], target: Target) -> Codes:
+def meet(codec: CodecInterface, x: Tensor | list[str], target: Target) -> Codes:
     """Codes of each item at the setting that meets the target; TargetError where none does."""
     if len(codec.settings) < 2:
         raise ValueError(f"{codec.name} has no setting to meet {target} with")
@@ -51,15 +51,14 @@ def meet(codec: Codec, x: Tensor | list[str], target: Target) -> Codes:
 class Ladder:
     """One item at any setting; a codec whose codes are ordered encodes once and cuts."""
 
-    def __init__(self, codec: Codec, x: Tensor | list[str], full: Codes | None) -> None:
+    def __init__(self, codec: CodecInterface, x: Tensor | list[str], full: Codes | None) -> None:
         self.codec, self.x, self.full = codec, x, full
         self._made: dict[int, Codes] = {}
 
     @classmethod
-    def of(cls, codec: Codec, x: Tensor | list[str]) -> list[Ladder]:
+    def of(cls, codec: CodecInterface, x: Tensor | list[str]) -> list[Ladder]:
         """One for each item of a batch."""
-        nested = isinstance(codec, LatentCodec) and codec.spec.ordered
-        full = codec.encode(x, codec.settings.values[-1]) if nested else None
+        full = codec.encode(x, codec.settings.values[-1]) if codec.truncates else None
         return [cls(codec, x[i : i + 1], None if full is None else full[i]) for i in range(len(x))]
 
     def codes(self, place: int) -> Codes:
@@ -96,10 +95,8 @@ class Curve:
         return max(range(len(self.tokens)), key=lambda i: (self.psnr[i] - slope * self.tokens[i], -self.tokens[i]))
 
 
-def curve(codec: Codec, x: Tensor) -> Curve:
+def curve(codec: CodecInterface, x: Tensor) -> Curve:
     """One picture (a batch of one) at every value of the codec's settings."""
-    from . import rate
-
     (ladder,) = Ladder.of(codec, x)
     places = range(len(codec.settings))
     figures: list[float] = []
@@ -111,7 +108,7 @@ def curve(codec: Codec, x: Tensor) -> Curve:
     return Curve(tokens, figures, ladder.codes)
 
 
-def _choose(codec: Codec, x: Tensor, target: Target, item: int) -> Codes:
+def _choose(codec: CodecInterface, x: Tensor, target: Target, item: int) -> Codes:
     points = codec.curve(x)
     place = points.steepest(target.value) if target.name == "slope" else points.cheapest(target.value)
     if place is None:
@@ -147,14 +144,12 @@ def _figures(ladders: list[Ladder], places: list[int], target: Target) -> list[f
     codes = batches.collate([ladder.codes(place) for ladder, place in zip(ladders, places, strict=True)])
     if target.name == "psnr":
         return [psnr(ladder.x, y[None]) for ladder, y in zip(ladders, codec.decode(codes), strict=True)]
-    from . import bitstream, rate
-
     bits = rate.coded(bitstream.write(codec, codes))
     per_unit = rate.bits_per_pixel(bits, codes) if target.name == "bits_per_pixel" else None
     return (rate.kbps(bits, codes, codec.spec) if per_unit is None else per_unit).tolist()
 
 
-def _search(codec: Codec, target: Target, item: int) -> Search:
+def _search(codec: CodecInterface, target: Target, item: int) -> Search:
     """Bisect `settings.values`, which rise in rate: the first to reach a PSNR, the last to keep a rate.
 
     Figures need not rise with the rate everywhere; where bisection ends with nothing, the points

@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .audio import seanet
-from .base import Codes, LatentCodec, Modality
+from .codec import LatentCodec
 from .image.flex import Flex
 from .image.magvit2 import EPSILON, AdaptiveGroupNorm
 from .image.ntc import NTC, step
 from .image.taming import Gumbel
 from .image.vqgan_network import Attention, VQAutoencoder
 from .quantizers import Quantizer, ResidualVQ
+from .types import Codes, Modality
 
 
 class Encoder(nn.Module):

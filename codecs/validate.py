@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import MAX_PIXELS, MAX_SAMPLES, Codec, Codes, Modality
+from .types import MAX_PIXELS, MAX_SAMPLES, CodecInterface, Codes, Modality
 
 _SHAPES = {Modality.IMAGE: "(batch, 3, height, width)", Modality.AUDIO: "(batch, channels, samples)"}
 _RANGES = {Modality.IMAGE: (0.0, 1.0), Modality.AUDIO: (-1.0, 1.0)}
 
 
-def signal(x: Any, codec: Codec) -> None:
+def signal(x: Any, codec: CodecInterface) -> None:
     """Raise ValueError unless `x` is a batch of signals that `codec` takes."""
     if codec.spec.modality is Modality.TEXT:
         _text(x, codec)
@@ -52,7 +52,7 @@ def signal(x: Any, codec: Codec) -> None:
         )
 
 
-def _text(x: Any, codec: Codec) -> None:
+def _text(x: Any, codec: CodecInterface) -> None:
     if isinstance(x, str) or not isinstance(x, list | tuple):
         raise ValueError(f"{codec.name} encodes a list of str, not {type(x).__name__}; a batch of one is [text]")
     if not x:
@@ -69,7 +69,7 @@ def _text(x: Any, codec: Codec) -> None:
             ) from error
 
 
-def setting(value: Any, codec: Codec) -> Any:
+def setting(value: Any, codec: CodecInterface) -> Any:
     """The setting to use: the default for None; ValueError outside `settings`."""
     settings = codec.settings
     if value is None:
@@ -83,7 +83,7 @@ def setting(value: Any, codec: Codec) -> Any:
     return next(v for v in settings.values if v == value)
 
 
-def codes(given: Any, codec: Codec) -> None:
+def codes(given: Any, codec: CodecInterface) -> None:
     """Raise ValueError unless `given` are codes that `codec` can have made."""
     name, spec = codec.name, codec.spec
     if not isinstance(given, Codes):
@@ -111,7 +111,7 @@ def codes(given: Any, codec: Codec) -> None:
     _side(given, codec)
 
 
-def _layout(given: Codes, codec: Codec) -> None:
+def _layout(given: Codes, codec: CodecInterface) -> None:
     """Types and ranks, before any arithmetic."""
     name, spec = codec.name, codec.spec
     for key, value in (("indices", given.indices), ("sizes", given.sizes)):
@@ -129,7 +129,7 @@ def _layout(given: Codes, codec: Codec) -> None:
         raise ValueError(f"{name} wants sizes of shape ({shape[0]}, {axes}), not {tuple(given.sizes.shape)}")
 
 
-def _indices(given: Codes, codec: Codec) -> None:
+def _indices(given: Codes, codec: CodecInterface) -> None:
     """Every index within its codebook; −1 only for whole quantizers, and none used behind one left out."""
     name, spec, indices = codec.name, codec.spec, given.indices
     for q, entries in enumerate(spec.codebook_sizes[: indices.shape[1]]):
@@ -145,7 +145,7 @@ def _indices(given: Codes, codec: Codec) -> None:
         raise ValueError(f"{name}: −1 leaves out whole quantizers, the last ones of an item; here it leaves holes")
 
 
-def _lengths(given: Codes, codec: Codec) -> None:
+def _lengths(given: Codes, codec: CodecInterface) -> None:
     lengths, width = given.lengths, given.indices.shape[2]
     if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or tuple(lengths.shape) != (len(given),):
         raise ValueError(f"{codec.name} wants lengths (batch,) int64: its codes vary in length")
@@ -159,7 +159,7 @@ def _lengths(given: Codes, codec: Codec) -> None:
             raise ValueError(f"{codec.name} codes a signal of {size} in {span[0]} to {span[1]} tokens, not {length}")
 
 
-def _side(given: Codes, codec: Codec) -> None:
+def _side(given: Codes, codec: CodecInterface) -> None:
     wanted = codec.side_shapes(tuple(given.sizes.amax(0).tolist()))
     if set(wanted) != set(given.side):
         raise ValueError(f"{codec.name} wants side information {sorted(wanted)}, not {sorted(given.side)}")

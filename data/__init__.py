@@ -6,14 +6,14 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from .files import folder, tar
-from .hub import Hub
-from .images import Images
-from .mix import Mix
-from .phrases import Phrases
-from .scenes import Scenes
-from .source import BrokenItem, Item, Source
-from .words import Words
+from .sources.files import folder, tar
+from .sources.hub import Hub
+from .sources.images import Images
+from .sources.mix import Mix
+from .sources.phrases import Phrases
+from .sources.scenes import Scenes
+from .sources.source import BrokenItem, Item, Source
+from .sources.words import Words
 
 __all__ = ["BrokenItem", "Item", "Source", "names", "open_source"]
 

@@ -12,9 +12,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
 from tokenloom.codecs import media
-from tokenloom.codecs.base import Modality
+from tokenloom.codecs.types import Modality
 
-from .source import BrokenItem, Item, Source, at_least, warn_broken
+from .sources.source import BrokenItem, Item, Source, at_least, warn_broken
 
 CACHE_BYTES = 2**28
 """Decoded items that each worker keeps. Those that no longer fit are decoded every time."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from functools import partial
 
-from tokenloom.codecs.base import Modality
+from tokenloom.codecs.types import Modality
+from tokenloom.metrics import audio as sounds
+from tokenloom.metrics import distribution as kernel
+from tokenloom.metrics import image as images
 
-from . import images, kernel, sounds
-from .measurement import Metric, Protocol
+from .metric import Metric, Protocol
 
 AVERAGING = "mean over the items of the set, each item at its own size; failed items are counted, not imputed"
 WINDOW = {"window": 11, "sigma": 1.5}

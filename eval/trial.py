@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tokenloom.codecs import bitstream, media, rate
-from tokenloom.codecs.base import Codec, Codes, Modality
+from tokenloom.codecs.codec import Codec
+from tokenloom.codecs.types import Codes, Modality
 from tokenloom.data import Item
 
 RATE_UNITS = {Modality.IMAGE: "bpp", Modality.AUDIO: "kbit/s", Modality.TEXT: "bits per byte"}

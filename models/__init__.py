@@ -1,10 +1,10 @@
 """Token streams, one vocabulary, one transformer and what it generates; diffusion decoders behind the codes."""
 
 from .checkpoint import build, load, names, save
-from .decoder_checkpoint import build as build_decoder
-from .decoder_checkpoint import decoder_for
-from .decoder_checkpoint import names as decoders
-from .diffusion import DiffusionDecoder
+from .diffusion.checkpoint import build as build_decoder
+from .diffusion.checkpoint import decoder_for
+from .diffusion.checkpoint import names as decoders
+from .diffusion.decoder import DiffusionDecoder
 from .omni import Omni, Statistics
 
 __all__ = [

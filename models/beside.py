@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from tokenloom import codecs
-from tokenloom.codecs import Codec, registry, storage
+from tokenloom.codecs import Codec, checkpoint, storage
 
 
 def folder(name: str) -> str:
@@ -21,7 +21,7 @@ def folder(name: str) -> str:
 
 def _ships(name: str) -> bool:
     """Whether a folder of this name comes with the package, without reading any."""
-    return bool(re.fullmatch(r"[A-Za-z0-9_-]+", name)) and (registry.shipped_root() / name / "config.yaml").is_file()
+    return bool(re.fullmatch(r"[A-Za-z0-9_-]+", name)) and (checkpoint.shipped_root() / name / "config.yaml").is_file()
 
 
 def at_hand(name: str, codec: Codec) -> bool:

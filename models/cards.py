@@ -9,7 +9,7 @@ from tokenloom.codecs.cards import NOUN
 from tokenloom.codecs.hub import Card, Pretrained, number
 
 if TYPE_CHECKING:
-    from .diffusion import DiffusionDecoder
+    from .diffusion.decoder import DiffusionDecoder
     from .omni import Omni
 
 

@@ -15,14 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom import codecs
-from tokenloom.codecs import Codec, Target, registry, storage
+from tokenloom.codecs import Codec, Target, checkpoint, storage
 from tokenloom.codecs.validate import whole, wholes
 
-from . import beside, decoder_checkpoint
-from .diffusion import DiffusionDecoder
+from . import beside
+from .diffusion import checkpoint as decoder_checkpoint
+from .diffusion.decoder import DiffusionDecoder
 from .omni import Omni, one_thread
 from .transformer import Transformer
-from .vocabulary import Channel, Vocabulary
+from .vocabulary.vocabulary import Channel, Vocabulary
 
 MAX_LAYERS = 256
 MAX_CHANNELS = 64
@@ -33,12 +34,12 @@ CHANNEL_KEYS = ("name", "setting", "pattern", "size")
 
 def names() -> list[str]:
     """The models that come with the package."""
-    return registry.shipped("omni")
+    return checkpoint.shipped("omni")
 
 
 def save(
     model: Omni | DiffusionDecoder, folder: str | Path, *, store: str = "float32",
-    config_file: str = registry.CONFIGS[0], **extra: Any,
+    config_file: str = checkpoint.CONFIGS[0], **extra: Any,
 ) -> None:  # fmt: skip
     """Write an omni model or a diffusion decoder; OSError where it cannot be written.
 
@@ -73,7 +74,7 @@ def _save(omni: Omni, folder: Path, store: str, config_file: str, extra: dict[st
         "fingerprints": omni.vocabulary.fingerprints,
         **extra,
     }
-    registry.write(folder, config, state, config_file)
+    checkpoint.write(folder, config, state, config_file)
 
 
 def load(source: str | Path) -> Omni | DiffusionDecoder:
@@ -83,8 +84,8 @@ def load(source: str | Path) -> Omni | DiffusionDecoder:
     and where a codec is not the one that the model was trained with: the line names both fingerprints.
     """
     with one_thread():  # many small tensors: see ROWS in omni.py
-        folder = registry.find_checkpoint(str(source), "omni", "decoder")
-        config = registry.read_config(folder)
+        folder = checkpoint.find(str(source), "omni", "decoder")
+        config = checkpoint.read_config(folder)
         return decoder_checkpoint.load(folder, config) if "decoder" in config else _load(folder, config)
 
 
@@ -102,7 +103,7 @@ def _load(folder: Path, config: dict[str, Any]) -> Omni:
         omni = _assembled(config["omni"], vocabulary, sum(math.prod(value.shape) for value in state.values()))
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    registry.fill(omni.transformer, state, folder)
+    checkpoint.fill(omni.transformer, state, folder)
     return omni.eval()
 
 

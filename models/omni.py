@@ -19,14 +19,16 @@ from tokenloom.codecs import Codes, Modality, media, rate
 from tokenloom.codecs.hub import Card
 from tokenloom.codecs.validate import whole, wholes
 
-from . import cards, generate, samplers, segments
+from . import cards, generate
+from .diffusion import samplers
 from .sampling import checked, chosen
-from .segments import Segment
 from .transformer import Transformer
-from .vocabulary import DOCUMENT, Channel, Vocabulary
+from .vocabulary import segments
+from .vocabulary.segments import Segment
+from .vocabulary.vocabulary import DOCUMENT, Channel, Vocabulary
 
 if TYPE_CHECKING:
-    from .diffusion import DiffusionDecoder
+    from .diffusion.decoder import DiffusionDecoder
 
 DECODERS = ("plain", "diffusion")
 ROWS = 32

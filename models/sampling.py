@@ -8,7 +8,7 @@ from typing import Any
 from tokenloom.codecs.validate import whole
 
 from . import generate
-from .vocabulary import Channel, Vocabulary
+from .vocabulary.vocabulary import Channel, Vocabulary
 
 PLAIN = {"guidance": 1.0, "temperature": 1.0, "top_k": None, "top_p": None, "best_of": 1}
 """What sampling is told, and as what where neither a call nor the model says anything."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
-from conftest import structured, tiny
-from hub_server import hub
 from PIL import Image
 from skimage import data
+from support.codecs import structured, tiny
+from support.hub_server import hub
 
 from tokenloom import codecs
 

@@ -12,17 +12,18 @@ from pathlib import Path
 
 import pytest
 import yaml
-from conftest import TINY, trains
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
+from support.codecs import TINY, trains
 
 from tokenloom import codecs, data, models
-from tokenloom.data.documents import Documents
-from tokenloom.train import decoder, losses, transformer
+from tokenloom.data.documents.documents import Documents
+from tokenloom.train import losses
 from tokenloom.train.check import TASKS
-from tokenloom.train.codec import codec_of
 from tokenloom.train.config import TrainConfig
+from tokenloom.train.tasks import decoder, transformer
+from tokenloom.train.tasks.codec import codec_of
 
 ROOT = Path(__file__).parents[1]
 FOLDERS = ("tokenloom", "codecs", "models", "data", "train", "eval", "conf", "checkpoints")
@@ -142,10 +143,10 @@ def test_codec_configs_build(name):
     codec = codec_of(dict(cfg))
     cfg.pop("name")
     cls = type(codec)
-    imports = {"checkpoint"} | codecs.registry.import_arguments(cls) if codecs.registry.imports(cls) else set()
-    assert codec.name == name and set(cfg) <= codecs.registry.arguments(type(codec)) | imports
+    imports = {"checkpoint"} | codecs.codec.import_arguments(cls) if codecs.codec.imports(cls) else set()
+    assert codec.name == name and set(cfg) <= codecs.codec.arguments(type(codec)) | imports
     plain = composed("train", f"codec={name}")["codec"]
-    assert set(plain) - {"name"} == codecs.registry.arguments(type(codec)) | imports, "every argument has its line"
+    assert set(plain) - {"name"} == codecs.codec.arguments(type(codec)) | imports, "every argument has its line"
 
 
 @pytest.mark.parametrize("name", choices("omni"))

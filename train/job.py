@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from .config import TrainConfig
 
 if TYPE_CHECKING:
-    from .adversary import Adversary
+    from .adversarial.adversary import Adversary
 
 
 class Job(ABC):

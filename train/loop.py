@@ -16,12 +16,12 @@ import torch
 from torch import Tensor, nn
 
 from . import check, state
-from .codec import CodecJob
 from .config import TrainConfig
-from .decoder import DecoderJob
 from .job import Job
 from .logs import Logs, NoLogs
-from .transformer import TransformerJob
+from .tasks.codec import CodecJob
+from .tasks.decoder import DecoderJob
+from .tasks.transformer import TransformerJob
 
 JOBS: dict[str, type[Job]] = {"codec": CodecJob, "transformer": TransformerJob, "decoder": DecoderJob}
 

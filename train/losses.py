@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenloom.codecs import Modality, perceptual
+from tokenloom.codecs import Modality
+from tokenloom.metrics import lpips as perceptual
 
 Signals = Float[Tensor, "batch channels *size"]
 Scalar = Float[Tensor, ""]

@@ -13,9 +13,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from .. import media
-from ..base import CodeSpec, Modality, Settings
 from ..native import NativeCodec
 from ..registry import register
+from ..types import CodeSpec, Modality, Settings
 from . import ogg
 
 RATES = range(1_000, 192_001)

@@ -17,11 +17,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import foreign, rate, registry
-from ..base import Codec, Codes, CodeSpec, LatentCodec, Modality, Settings
-from ..codebooks import MAX_DISTANCES
+from .. import checkpoint, foreign, rate
+from ..codec import Codec, LatentCodec, build
 from ..quantizers import MAX_CODEBOOK, MAX_QUANTIZERS, ResidualVQ
+from ..quantizers.codebooks import MAX_DISTANCES
 from ..registry import register
+from ..types import Codes, CodeSpec, Modality, Settings
 from ..validate import whole
 from . import seanet
 
@@ -258,7 +259,7 @@ class Encodec(LatentCodec):
         told |= _configured(path.parent / "config.json") if hub and (path.parent / "config.json").is_file() else {}
         given = {"sample_rate": sample_rate, "kind": kind, "bandwidths": bandwidths}
         given = {key: value for key, value in given.items() if value is not None}
-        codec = registry.build(cls.name, **_settled(told, given, len(state["quantizer.codebook"]), path))
+        codec = build(cls.name, **_settled(told, given, len(state["quantizer.codebook"]), path))
         own = {name.replace(".convtr.", ".conv."): name for name in codec.state_dict()}
         return foreign.adopt(codec, {own.get(name, name): value for name, value in state.items()}, path)
 
@@ -341,7 +342,7 @@ def architecture(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
 
 def _configured(path: Path) -> dict[str, Any]:
     """What a config.json of transformers tells beyond the tensors; ValueError for layers that are none of `KINDS`."""
-    config = registry.read_config(path.parent)
+    config = checkpoint.read_config(path.parent)
     if config.get("model_type") != "encodec":
         raise ValueError(f"{path} describes no EncodecModel: its model_type is not 'encodec'")
     fixed = {

@@ -13,9 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import foreign, registry
-from ..base import MAX_SAMPLES, Codec, Codes
+from .. import checkpoint, foreign
+from ..codec import Codec, build
 from ..registry import register
+from ..types import MAX_SAMPLES, Codes
 from ..validate import whole
 from . import hf_layouts
 from .hf_families import FAMILIES, LARGEST, PARTS, padded
@@ -93,9 +94,7 @@ class AudioHF(Codec):
         if wanted > 2 * held:
             raise ValueError(f"{path} holds {held} numbers, its config describes {wanted}")
         state = _renamed(config, state, path)
-        codec = registry.build(
-            cls.name, model=model, **({} if whole_frames is None else {"whole_frames": whole_frames})
-        )
+        codec = build(cls.name, model=model, **({} if whole_frames is None else {"whole_frames": whole_frames}))
         return foreign.adopt(codec, {f"model.{name}": value for name, value in state.items()}, path)
 
     def train(self, mode: bool = True) -> AudioHF:
@@ -226,7 +225,7 @@ def _strides(config: Any) -> list[int]:
 
 def _plain(path: Path) -> dict[str, Any]:
     """A config.json → what of it describes the architecture."""
-    model = registry.read_mapping(path)
+    model = checkpoint.read_mapping(path)
     if model.get("model_type") not in FAMILIES:
         kind = model.get("model_type")
         raise ValueError(f"{path}: audio/hf has no model_type {kind!r:.80}; it has {', '.join(FAMILIES)}")

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base import CodeSpec, Modality, Settings
+from ..types import CodeSpec, Modality, Settings
 
 LARGEST = 2**14
 """Entries of the largest codebook that is one quantizer; a larger one is exposed as several."""

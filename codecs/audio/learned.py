@@ -8,9 +8,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..base import CodeSpec, LatentCodec, Modality
+from ..codec import LatentCodec
 from ..quantizers import Quantizer, ResidualVQ
 from ..registry import register
+from ..types import CodeSpec, Modality
 from . import seanet
 
 

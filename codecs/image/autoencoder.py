@@ -12,8 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import batches
-from ..base import CodeSpec, LatentCodec, Modality
+from ..codec import LatentCodec
 from ..quantizers import Quantizer
+from ..types import CodeSpec, Modality
 from ..validate import whole, wholes
 
 

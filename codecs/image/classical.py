@@ -18,9 +18,9 @@ from PIL import Image
 from torch import Tensor
 
 from .. import media
-from ..base import CodeSpec, Modality, Settings
 from ..native import NativeCodec
 from ..registry import register
+from ..types import CodeSpec, Modality, Settings
 
 
 class PillowCodec(NativeCodec):

@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .. import targets
-from ..base import Codes, CodeSpec, LatentCodec, Modality, Settings
+from ..codec import LatentCodec
 from ..quantizers import FSQ, MAX_CODEBOOK
 from ..registry import register
+from ..types import Codes, CodeSpec, Modality, Settings
 from ..validate import whole, wholes
 from .resampler import HEAD, Decoder, Encoder, start
 

@@ -14,10 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import batches, foreign, registry
-from ..base import Codec, Codes, CodeSpec, Modality
+from .. import batches, checkpoint, foreign
+from ..codec import Codec, build
 from ..quantizers import MAX_CODEBOOK
 from ..registry import register
+from ..types import Codes, CodeSpec, Modality
 from ..validate import whole, wholes
 
 MAX_NUMBERS = 2**30
@@ -168,7 +169,7 @@ class ImageHF(Codec):
         Raises FileNotFoundError for what is missing, ValueError for what is of another kind or incomplete.
         """
         folder = _folder(checkpoint)
-        found = registry.read_mapping(folder / "config.json")
+        found = checkpoint.read_mapping(folder / "config.json")
         kind, model = _tokenizer(found, folder / "config.json")
         inner = kind != found["model_type"]
         colours = {"mean": mean, "std": std}
@@ -179,7 +180,7 @@ class ImageHF(Codec):
         state = _selected(_weights(checkpoint, folder, prefixes), prefixes)
         if not state:
             raise ValueError(f"{folder} holds no tensors of a tokenizer ({', '.join(prefixes)})")
-        codec = registry.build(cls.name, model=model, **{k: v for k, v in colours.items() if v is not None})
+        codec = build(cls.name, model=model, **{k: v for k, v in colours.items() if v is not None})
         foreign.adopt(codec, {f"model.{name}": value for name, value in state.items()}, folder)
         codec.family.settle(codec.model)
         return codec
@@ -297,7 +298,7 @@ def _tokenizer(found: dict[str, Any], path: Path) -> tuple[str, dict[str, Any]]:
 
 def _processor(folder: Path) -> dict[str, Any]:
     """The settings of an image processor that lie beside a model; {} where there are none."""
-    found = next((registry.read_mapping(folder / name) for name in SETTINGS_FILES if (folder / name).is_file()), {})
+    found = next((checkpoint.read_mapping(folder / name) for name in SETTINGS_FILES if (folder / name).is_file()), {})
     inner = found.get("image_processor")
     return inner if isinstance(inner, dict) else found
 
@@ -310,9 +311,9 @@ def _folder(checkpoint: str) -> Path:
     path = Path(checkpoint).expanduser()
     folder = path if path.is_dir() else path.parent
     if not path.exists():
-        if not re.fullmatch(registry.HUB_ID, checkpoint):
+        if not re.fullmatch(checkpoint.HUB_ID, checkpoint):
             raise FileNotFoundError(f"no checkpoint at {path.absolute()}")
-        folder = registry.download(checkpoint, ["config.json", f"model{foreign.INDEX}", *SETTINGS_FILES])
+        folder = checkpoint.download(checkpoint, ["config.json", f"model{foreign.INDEX}", *SETTINGS_FILES])
     if not (folder / "config.json").is_file():
         raise FileNotFoundError(f"{folder} is a folder without config.json")
     return folder
@@ -326,13 +327,13 @@ def _weights(checkpoint: str, folder: Path, prefixes: tuple[str, ...]) -> Path:
     if not path.exists():
         index = folder / f"model{foreign.INDEX}"
         wanted = sorted(_map(index, prefixes)) if index.is_file() else foreign.WEIGHTS
-        folder = registry.download(checkpoint, wanted)
+        folder = checkpoint.download(checkpoint, wanted)
     return foreign.locate(folder)
 
 
 def _map(index: Path, prefixes: tuple[str, ...]) -> set[str]:
     """Names of the parts of a sharded checkpoint that hold tensors of these prefixes."""
-    parts = registry.read_mapping(index).get("weight_map")
+    parts = checkpoint.read_mapping(index).get("weight_map")
     if not isinstance(parts, dict) or not all(isinstance(file, str) for file in parts.values()):
         raise ValueError(f"{index} has no weight_map")
     files = {file for name, file in parts.items() if name.startswith(prefixes)}

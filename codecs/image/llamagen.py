@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from .. import foreign, registry
-from ..base import Codec
+from .. import foreign
+from ..codec import Codec, build
 from ..registry import register
 from .taming import Codebook, take, trained
 from .vqgan_network import VQAutoencoder, generator, network, renamed
@@ -49,4 +49,4 @@ class LlamaGen(VQAutoencoder):
         state.pop("quantize.codebook_used", None)  # the entries used last in training
         codebook = take(state, "quantize.embedding.weight", checkpoint)
         architecture = {"codebook_size": codebook.shape[0], "dim": codebook.shape[1]} | network(state, checkpoint)
-        return foreign.adopt(registry.build(cls.name, **architecture), state | trained(codebook), checkpoint)
+        return foreign.adopt(build(cls.name, **architecture), state | trained(codebook), checkpoint)

@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from .. import batches, foreign, registry
-from ..base import Codec, Codes, CodeSpec, LatentCodec, Modality
+from .. import batches, foreign
+from ..codec import Codec, LatentCodec, build
 from ..quantizers import BSQ, MAX_CODEBOOK
 from ..registry import register
+from ..types import Codes, CodeSpec, Modality
 from ..validate import whole, wholes
 
 GROUPS, EPSILON = 32, 1e-6
@@ -225,7 +226,7 @@ class MAGVIT2(LatentCodec):
         architecture = _architecture(state, checkpoint) | {"codebooks": codebooks}
         if codebooks is None:
             architecture["codebooks"] = len(LFQ(architecture["bits"]).sizes)
-        codec = registry.build(cls.name, **architecture)
+        codec = build(cls.name, **architecture)
         return foreign.adopt(codec, _generator(state), checkpoint)
 
     def analyse(self, x: Tensor) -> Tensor:

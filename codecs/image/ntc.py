@@ -18,10 +18,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import batches
-from ..base import Codes, CodeSpec, LatentCodec, Modality, Settings
+from ..codec import LatentCodec
 from ..context import MAX_BOUND, ContextModel
 from ..quantizers import Quantized, Quantizer
 from ..registry import register
+from ..types import Codes, CodeSpec, Modality, Settings
 from ..validate import wholes
 from .autoencoder import Block, Encoder, RMSNorm, receptive_field
 

@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .. import foreign, registry
-from ..base import Codec
-from ..codebooks import MAX_DISTANCES
+from .. import checkpoint, foreign
+from ..codec import Codec, build
 from ..quantizers import MAX_CODEBOOK, MAX_DIM, Quantized, Quantizer, ResidualVQ
+from ..quantizers.codebooks import MAX_DISTANCES
 from ..registry import register
 from ..validate import whole
 from .vqgan_network import MAX_STAGES, VQAutoencoder, generator, network, renamed
@@ -146,7 +146,7 @@ class Taming(VQAutoencoder):
             state["quantizer.codebook"] = codebook[None]
         else:
             state |= trained(codebook)
-        return foreign.adopt(registry.build(cls.name, **architecture), state, checkpoint)
+        return foreign.adopt(build(cls.name, **architecture), state, checkpoint)
 
 
 def trained(codebook: Tensor) -> dict[str, Tensor]:
@@ -180,7 +180,7 @@ def averaged(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
 
 def described(path: Path) -> dict[str, Any]:
     """What a config of taming-transformers says of the architecture, as arguments of `Taming`."""
-    params = _within(registry.read_mapping(path), path, "model", "params")
+    params = _within(checkpoint.read_mapping(path), path, "model", "params")
     sizes = _within(params, path, "ddconfig")
     keys = ("ch", "ch_mult", "num_res_blocks", "z_channels", "resolution", "attn_resolutions")
     absent = [f"model.params.{key}" for key in ("embed_dim", "n_embed") if key not in params]

@@ -19,8 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from .. import batches, foreign
-from ..base import Codes, CodeSpec, LatentCodec, Modality
+from ..codec import LatentCodec
 from ..quantizers import MAX_CODEBOOK, Quantizer
+from ..types import Codes, CodeSpec, Modality
 from ..validate import whole, wholes
 
 MAX_WIDTH, MAX_STAGES, MAX_BLOCKS = 4096, 8, 16

@@ -9,9 +9,10 @@ from typing import Any
 
 import torch
 
-from ..base import Codec, Codes, CodeSpec, Modality, Settings
+from ..codec import Codec, build
 from ..native import pack, unpack
 from ..registry import register
+from ..types import Codes, CodeSpec, Modality, Settings
 
 
 @register("text/bpe")
@@ -74,7 +75,6 @@ class BPE(Codec):
         alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
         trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
         tokenizer.train_from_iterator(texts, trainer)
-        from ..registry import build
 
         return build(cls.name, tokenizer=tokenizer.to_str())
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
-from ..base import Codec, Codes, CodeSpec, Modality, Settings
+from ..codec import Codec
 from ..native import pack, unpack
 from ..registry import register
+from ..types import Codes, CodeSpec, Modality, Settings
 
 
 @register("text/bytes")

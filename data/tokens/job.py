@@ -17,10 +17,11 @@ from torch import Tensor
 
 from tokenloom import codecs
 from tokenloom.codecs import media, rate, registry, validate
-from tokenloom.codecs.base import Codec, Codes, LatentCodec, Modality, Target
+from tokenloom.codecs.codec import Codec, LatentCodec
 from tokenloom.codecs.targets import KINDS
+from tokenloom.codecs.types import Codes, Modality, Target
 
-from ..source import BrokenItem, Item, Source
+from ..sources.source import BrokenItem, Item, Source
 from .shards import Row, format_of, index_type, single
 
 PROGRESS = ".progress"

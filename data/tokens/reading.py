@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from tokenloom.codecs.base import Codec
+from tokenloom.codecs.codec import Codec
 
 from .shards import Row, format_of
 

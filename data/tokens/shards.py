@@ -16,7 +16,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import torch
 
-from tokenloom.codecs.base import Codes
+from tokenloom.codecs.types import Codes
 
 ROW_GROUP = 256
 """Rows of a Parquet file that are written and read at once."""

@@ -15,13 +15,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tokenloom.codecs.base import Codec, Modality
+from tokenloom.codecs.codec import Codec
+from tokenloom.codecs.types import Modality
 
 from .. import open_source
-from ..files import Entry, Files
-from ..joined import Joined
-from ..mix import Mix
-from ..source import BrokenItem, Source, at_least
+from ..sources.files import Entry, Files
+from ..sources.joined import Joined
+from ..sources.mix import Mix
+from ..sources.source import BrokenItem, Source, at_least
 from . import reading
 from .engines import ENGINES
 from .job import PROGRESS, Job, Step, check_device, checked_setting, open_codec

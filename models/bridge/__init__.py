@@ -8,7 +8,7 @@
 A sequence is the host's own ids, with segments between them: BEGIN of a channel, its sizes, its codes (vocabulary.py).
 """
 
-from ..vocabulary import Channel
+from ..vocabulary.vocabulary import Channel
 from .bridge import Bridge
 
 __all__ = ["Bridge", "Channel"]

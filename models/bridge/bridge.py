@@ -16,9 +16,9 @@ from torch import Tensor
 from tokenloom.codecs import Codec, Codes, Modality
 from tokenloom.codecs.validate import wholes
 
-from .. import segments
-from ..segments import Segment
-from ..vocabulary import DOCUMENT, END, Channel, Vocabulary
+from ..vocabulary import segments
+from ..vocabulary.segments import Segment
+from ..vocabulary.vocabulary import DOCUMENT, END, Channel, Vocabulary
 from . import hosts, stored
 from .structure import Structure
 

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from ..grammar import DIGITS, END
-from ..vocabulary import Vocabulary
+from ..vocabulary.grammar import DIGITS, END
+from ..vocabulary.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer

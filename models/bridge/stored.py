@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom import codecs
-from tokenloom.codecs import Codec, Target, registry
+from tokenloom.codecs import Codec, Target, checkpoint
 from tokenloom.codecs.validate import whole
 
 from .. import beside
-from ..vocabulary import Channel, Vocabulary
+from ..vocabulary.vocabulary import Channel, Vocabulary
 
 FILE = "tokenloom_bridge.json"
 VERSION = 1
@@ -67,7 +67,7 @@ def load(folder: Path, at_hand: dict[str, Codec]) -> tuple[Vocabulary, int]:
 def _source(codec: Codec) -> str | None:
     """The name that gives this very codec wherever the package is installed."""
     for name in codecs.shipped():
-        if registry.read_config(registry.shipped_root() / name).get("fingerprint") == codec.fingerprint.hex():
+        if checkpoint.read_config(checkpoint.shipped_root() / name).get("fingerprint") == codec.fingerprint.hex():
             return name
     return codec.name if beside.at_hand(codec.name, codec) else None
 

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .. import streams
-from ..grammar import END, Part, State
-from ..vocabulary import Vocabulary
+from ..vocabulary import streams
+from ..vocabulary.grammar import END, Part, State
+from ..vocabulary.vocabulary import Vocabulary
 
 Ranges = tuple[range, ...]
 

@@ -1,0 +1,214 @@
+"""Containers: integers ↔ bytes, exact, self-describing, and refusing damage.
+
+    magic "tlm" | version | fingerprint, 8 bytes | sizes | fields | payload | CRC-32
+
+All numbers are LEB128 varints. The fields are the number of quantizers if the codec is ordered, or the number of
+tokens if it varies; then the side information; then one byte for the payload's mode. A payload is coded with the
+codec's context model if it has one, otherwise packed or range coded, whichever is shorter. Text is packed and has no
+mode byte. File bytes are stored as they are. The payload is the rest of the container, so no length is stored. At most
+32 bytes surround a payload, including two sizes of five bytes.
+"""
+
+from __future__ import annotations
+
+import math
+import zlib
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import batches, rate, validate
+from ..types import BitstreamError, CodecInterface, Codes, Modality
+from . import entropy, packing
+
+MAGIC = b"tlm"
+VERSION = 1
+HEAD = len(MAGIC) + 1 + 8
+PACKED, RANGE_CODED, CONTEXT_CODED = 0, 1, 2
+
+
+def write(codec: CodecInterface, codes: Codes) -> list[bytes]:
+    """Return one container per item."""
+    return [_write_one(codec, codes[i]) for i in range(len(codes))]
+
+
+def read(codec: CodecInterface, data: list[bytes]) -> Codes:
+    """Read containers of one codec into one batch of codes. Raises BitstreamError."""
+    if not isinstance(data, list | tuple) or not data:
+        raise BitstreamError("decompress needs a list of at least one bytes object")
+    parts = [_read_one(codec, item) for item in data]
+    largest = torch.cat([part.sizes for part in parts]).amax(0).tolist()
+    if math.prod(largest) > validate.limit(codec.spec.modality):
+        raise BitstreamError(
+            f"a batch must have at most {validate.limit(codec.spec.modality)} samples a signal, these sizes go up to "
+            f"{largest}; decompress them one by one"
+        )
+    return batches.collate(parts)
+
+
+def decode(codec: CodecInterface, codes: Codes) -> Tensor | list[str]:
+    """Decode codes that came from a container; codes that the codec refuses raise BitstreamError."""
+    try:
+        return codec.decode(codes)
+    except BitstreamError:
+        raise
+    except ValueError as error:
+        raise BitstreamError(f"the payload does not decode with {codec.name}: {error}") from error
+
+
+def fingerprint(data: bytes) -> bytes:
+    """Return the fingerprint of the codec that wrote a container. Raises BitstreamError if it is none, or damaged."""
+    if not isinstance(data, bytes | bytearray | memoryview):
+        raise BitstreamError(f"a container must be bytes, got {type(data).__name__}")
+    data = bytes(data)
+    if len(data) < HEAD + 4 or data[:3] != MAGIC:
+        raise BitstreamError(f"a container must start with {MAGIC!r}; these {len(data)} bytes do not")
+    if data[3] != VERSION:
+        raise BitstreamError(f"container version must be {VERSION}, got {data[3]}")
+    if zlib.crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
+        raise BitstreamError("the container is damaged: its CRC-32 does not match")
+    return data[4:HEAD]
+
+
+def _write_one(codec: CodecInterface, codes: Codes) -> bytes:
+    spec = codec.spec
+    size = tuple(codes.sizes[0].tolist())
+    out = bytearray(MAGIC + bytes([VERSION]) + codec.fingerprint)
+    for n in size:
+        out += _varint(n)
+    if codes.lengths is not None:
+        length = int(codes.lengths[0])
+        if spec.codebook_sizes != (256,):
+            out += _varint(length)
+        symbols = codes.indices[0, :, :length].cpu().numpy()
+        out += _pack(symbols, codec, {}) if spec.ordered else _pack_plain(symbols[0], spec.codebook_sizes[0])
+    else:
+        used = int(codes.quantizers()[0])
+        if spec.ordered:
+            out += _varint(used)
+        grid = spec.grid(size)
+        for key, shape in sorted(codec.side_shapes(size).items()):
+            own = codes.side[key][(0, *(slice(n) for n in shape))]
+            out += own.float().cpu().numpy().astype("<f4").tobytes()
+        symbols = codes.indices[(0, slice(used), *(slice(n) for n in grid))].cpu().numpy()
+        out += _pack(symbols, codec, codes.side)
+    return bytes(out) + zlib.crc32(out).to_bytes(4, "little")
+
+
+def _read_one(codec: CodecInterface, data: bytes) -> Codes:
+    found = fingerprint(data)
+    if found != codec.fingerprint:
+        raise BitstreamError(f"written by codec {found.hex()}, not by {codec.name} {codec.fingerprint.hex()}")
+    spec = codec.spec
+    body = _Reader(bytes(data)[HEAD:-4])
+    axes = 2 if spec.modality is Modality.IMAGE else 1
+    size = tuple(body.varint() for _ in range(axes))
+    limit = validate.limit(spec.modality)
+    if math.prod(size) > limit or (spec.modality is not Modality.TEXT and 0 in size):
+        raise BitstreamError(f"a signal must have 1 to {limit} samples, the container declares {size}")
+    sizes = torch.tensor([size])
+    if not spec.stride:
+        length = None if spec.codebook_sizes == (256,) else body.varint()
+        if (span := codec.span(size)) and not span[0] <= length <= span[1]:
+            raise BitstreamError(f"{size} samples take {span[0]} to {span[1]} tokens, the container declares {length}")
+        if spec.ordered:
+            symbols = _unpack(body.rest(), codec, 1, (length,), {})[0]
+        else:
+            symbols = _unpack_plain(body.rest(), spec.codebook_sizes[0], length)
+        return Codes(torch.from_numpy(symbols)[None, None], sizes, torch.tensor([len(symbols)]))
+    used = body.varint() if spec.ordered else len(spec.codebook_sizes)
+    if not 1 <= used <= len(spec.codebook_sizes):
+        raise BitstreamError(f"{codec.name} has {len(spec.codebook_sizes)} quantizers, the container declares {used}")
+    side = {}
+    for key, shape in sorted(codec.side_shapes(size).items()):
+        raw = np.frombuffer(body.take(4 * math.prod(shape)), "<f4").astype(np.float32)
+        side[key] = torch.from_numpy(raw).reshape(1, *shape)
+        if not torch.isfinite(side[key]).all():
+            raise BitstreamError(f"side information {key!r} holds NaN or Inf")
+    grid = spec.grid(size)
+    symbols = _unpack(body.rest(), codec, used, grid, side)
+    return Codes(torch.from_numpy(symbols).reshape(1, used, *grid), sizes, None, side)
+
+
+# -- payloads -----------------------------------------------------------------------------------
+
+
+def _pack(symbols: np.ndarray, codec: CodecInterface, side: dict[str, Tensor]) -> bytes:
+    """Return the mode byte and payload of symbols (quantizers, *grid), in the shorter of two forms.
+
+    Plain packing is always one of the two.
+    """
+    radices = codec.spec.codebook_sizes[: len(symbols)]
+    rows = symbols.reshape(len(symbols), -1)
+    coded = b""
+    if codec.context is not None:
+        coded = bytes([CONTEXT_CODED]) + entropy.encode_with_context(symbols, codec, side)
+    elif (counts := entropy.frequencies(codec)) is not None:
+        coded = bytes([RANGE_CODED]) + entropy.encode(rows, counts)
+    if coded and 8 * len(coded) <= rate.bits_per_position(radices) * rows.shape[1]:
+        return coded
+    packed = bytes([PACKED]) + packing.pack(rows, radices)
+    return coded if coded and len(coded) < len(packed) else packed
+
+
+def _unpack(
+    data: bytes, codec: CodecInterface, used: int, grid: tuple[int, ...], side: dict[str, Tensor]
+) -> np.ndarray:
+    if not data:
+        raise BitstreamError("the container has no payload")
+    positions = math.prod(grid)
+    if data[0] == CONTEXT_CODED and codec.context is not None:
+        return entropy.decode_with_context(data[1:], codec, grid, side)
+    radices = codec.spec.codebook_sizes[:used]
+    if data[0] == PACKED:
+        return packing.unpack(data[1:], radices, positions)
+    counts = entropy.frequencies(codec)
+    if data[0] != RANGE_CODED or counts is None:
+        raise BitstreamError(f"{codec.name} has no payload mode {data[0]}")
+    return entropy.decode(data[1:], counts[:used], positions)
+
+
+def _pack_plain(symbols: np.ndarray, radix: int) -> bytes:
+    return symbols.astype(np.uint8).tobytes() if radix == 256 else packing.pack(symbols[None], (radix,))
+
+
+def _unpack_plain(data: bytes, radix: int, length: int | None) -> np.ndarray:
+    if length is None:
+        return np.frombuffer(data, np.uint8).astype(np.int64)
+    if length > 8 * len(data):
+        raise BitstreamError(f"the container declares {length} tokens in {len(data)} bytes")
+    return packing.unpack(data, (radix,), length)[0]
+
+
+def _varint(n: int) -> bytes:
+    out = bytearray()
+    while n > 127:
+        out.append(n & 127 | 128)
+        n >>= 7
+    return bytes([*out, n])
+
+
+class _Reader:
+    """A cursor over the body of a container."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, count: int) -> bytes:
+        if count > len(self.data) - self.at:
+            raise BitstreamError(f"the container ends early: {count} bytes wanted, {len(self.data) - self.at} left")
+        self.at += count
+        return self.data[self.at - count : self.at]
+
+    def rest(self) -> bytes:
+        return self.take(len(self.data) - self.at)
+
+    def varint(self) -> int:
+        value = 0
+        for shift in range(0, 42, 7):
+            byte = self.take(1)[0]
+            value |= (byte & 127) << shift
+            if byte < 128:
+                return value
+        raise BitstreamError("a number in the container must have at most 42 bits")

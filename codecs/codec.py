@@ -1,0 +1,370 @@
+"""The codec classes, and the functions that build, load and save codecs."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from abc import ABC
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from . import batches, bitstream, cards, checkpoint, registry, storage, targets, validate
+from .hub import Card, Pretrained
+from .targets import Curve
+from .types import BitstreamError, CodecInterface, Codes, CodeSpec, Modality, Settings, Target
+
+
+class Codec(Pretrained, nn.Module, CodecInterface, ABC):
+    """Signal ↔ integers ↔ bytes.
+
+    A subclass sets `spec` and `settings` (on the class or in its constructor) and implements `_encode(x, setting)` and
+    `_decode(codes)`. Both receive validated input only. Validation, targets and containers are inherited.
+    `codecs.register` gives the class its name.
+
+    Signals are float32 images (batch, 3, height, width) in [0, 1], float32 audio (batch, channels, samples) in
+    [-1, 1] at `spec.sample_rate`, or a list of str.
+    """
+
+    config: dict[str, Any]
+    """Keyword arguments of the constructor; set by `codecs.build`."""
+    model_types: ClassVar[tuple[str, ...]] = ()
+    """`model_type` of the transformers models that this codec wraps; see `codecs.load`."""
+    variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
+    """Constructor arguments that `codecs.decompress` tries for a container; () for codecs that need weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.config = {}
+        self.context = None
+        self.register_buffer("counts", None)
+        self._fingerprint: tuple[Any, bytes] | None = None
+
+    # -- implemented by a subclass ----------------------------------------------------------
+
+    def _encode(self, x: Any, setting: Any) -> Codes:
+        raise NotImplementedError(f"{type(self).__name__} implements neither _encode nor encode")
+
+    def _decode(self, codes: Codes) -> Tensor | list[str]:
+        raise NotImplementedError(f"{type(self).__name__} implements neither _decode nor decode")
+
+    def curve(self, x: Tensor) -> Curve:
+        """Return every way to code one image, given as a batch of one, with its tokens and PSNR. Targets use it."""
+        return targets.curve(self, x)
+
+    @classmethod
+    def imported(cls, checkpoint: str, **arguments: Any) -> Codec:
+        """Build the codec from another project's checkpoint. `codecs.build(name, checkpoint=…)` calls this."""
+        raise ValueError(f"{cls.name} reads no checkpoints of other projects; codecs.load opens tokenloom's own")
+
+    # -- public -----------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def encode(self, x: Tensor | list[str], setting: Any = None) -> Codes:
+        """Encode a batch of signals. Deterministic and in float32, regardless of an enclosing autocast.
+
+        Args:
+            x: Signals in the form that the class docstring states.
+            setting: A value of `settings`, a `Target`, or None for the default.
+
+        Returns:
+            Codes with int64 indices (batch, quantizers, *grid).
+
+        Raises:
+            ValueError: If rank, channels, dtype or range are wrong, on NaN, Inf or an empty batch, or if `settings`
+                does not contain `setting`.
+            TargetError: If no setting reaches the target.
+        """
+        validate.signal(x, self)
+        if isinstance(setting, Target):
+            return targets.meet(self, x, setting)
+        return self._encode(x, validate.setting(setting, self))
+
+    @torch.no_grad()
+    def decode(self, codes: Codes) -> Tensor | list[str]:
+        """Decode a batch of codes to signals of their exact sizes, clamped to range.
+
+        Args:
+            codes: Codes of this codec.
+
+        Returns:
+            Signals in the form that `encode` takes. If sizes differ within the batch, each axis has the largest one,
+            and an item is zero beyond its own size.
+
+        Raises:
+            ValueError: If the codes do not fit this codec.
+        """
+        validate.codes(codes, self)
+        return self._decode(codes)
+
+    def compress(self, x: Tensor | list[str], setting: Any = None) -> list[bytes]:
+        """Encode signals and write one self-describing container per item (see bitstream/container.py)."""
+        return bitstream.write(self, self.encode(x, setting))
+
+    def decompress(self, data: list[bytes]) -> Tensor | list[str]:
+        """Decode containers of this codec.
+
+        Raises:
+            BitstreamError: If `data` is anything else.
+        """
+        return bitstream.decode(self, bitstream.read(self, data))
+
+    def _write(self, folder: Path, **options: Any) -> None:
+        save(self, folder, **options)
+
+    @classmethod
+    def _read(cls, source: str) -> Codec:
+        return load(source)
+
+    def card(self) -> Card:
+        """Return the content of the model card."""
+        return cards.codec(self, sum(parameter.numel() for parameter in self.parameters()))
+
+    @property
+    def fingerprint(self) -> bytes:
+        """8 bytes that change with the name, the configuration and every weight."""
+        tensors = [(k, v) for k, v in self.state_dict().items() if isinstance(v, Tensor)]
+        key = tuple((v.data_ptr(), v._version) for _, v in tensors)
+        if self._fingerprint is None or self._fingerprint[0] != key:
+            digest = hashlib.sha256(json.dumps([self.name, self.config], sort_keys=True, default=str).encode())
+            for name, value in tensors:
+                digest.update(name.encode())
+                value = value.detach().cpu()
+                value = value.float() if value.is_floating_point() else value.long()
+                digest.update(value.contiguous().numpy().tobytes())
+            self._fingerprint = (key, digest.digest()[:8])
+        return self._fingerprint[1]
+
+
+class LatentCodec(Codec):
+    """A learned codec: `analyse`, a quantizer (see quantizers/), `synthesise`."""
+
+    variants = ()
+    codes_weight: ClassVar[float | None] = None
+    """Default weight of the quantizer's loss in training; None selects the trainer's default for the modality."""
+    starts_on: int = 0
+    """Number of training signals that `start` needs before the first step; 0 for a random start."""
+    quantizer: nn.Module
+    counts: Tensor
+
+    def __init__(self, spec: CodeSpec, quantizer: nn.Module) -> None:
+        super().__init__()
+        self.spec = spec
+        self.quantizer = quantizer
+        self.register_buffer("counts", torch.zeros(len(spec.codebook_sizes), max(spec.codebook_sizes)).long())
+        if spec.ordered and (count := len(spec.codebook_sizes)) > 1:
+            points = sorted({round(1 + i * (count - 1) / min(count - 1, 7)) for i in range(min(count, 8))})
+            self.settings = Settings("quantizers", "", count, tuple(points), tuple(range(1, count + 1)))
+
+    def analyse(self, x: Tensor) -> Tensor:
+        """Map signals (batch, channels, …) to latents (batch, dim, *grid), padded to whole strides."""
+        raise NotImplementedError
+
+    def synthesise(self, latents: Tensor) -> Tensor:
+        """Map quantized latents to signals, neither cropped nor clamped."""
+        raise NotImplementedError
+
+    def start(self, x: Tensor) -> None:
+        """Initialize the weights from `starts_on` training signals, before the first step."""
+        raise NotImplementedError
+
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return reconstructions, neither cropped nor clamped, and the quantizer's loss, both with gradients."""
+        quantized = self.quantizer.quantize(self.analyse(x))
+        return self.synthesise(quantized.latents), quantized.loss
+
+    @property
+    def truncates(self) -> bool:
+        return self.spec.ordered
+
+    def truncate(self, codes: Codes, setting: int) -> Codes:
+        return Codes(codes.indices[:, :setting], codes.sizes, None, codes.side)
+
+    def _encode(self, x: Tensor, setting: int | None) -> Codes:
+        with torch.autocast(x.device.type, enabled=False):
+            indices = self.quantizer.search(self.analyse(x), setting)
+        return Codes(indices, torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1))
+
+    def _decode(self, codes: Codes) -> Tensor:
+        low = -1.0 if self.spec.modality is Modality.AUDIO else 0.0
+        with torch.autocast(codes.indices.device.type, enabled=False):
+            signals = self.synthesise(self.embed(codes)).float().clamp(low, 1.0)
+        return batches.crop(signals, codes.sizes)
+
+    def embed(self, codes: Codes) -> Tensor:
+        """Return the quantized latents of codes, float32 (batch, dim, *grid). Diffusion decoders use them."""
+        with torch.autocast(codes.indices.device.type, enabled=False):
+            return self.quantizer.lookup(codes.indices)
+
+
+# -- build, load, save ----------------------------------------------------------------------------
+
+
+def build(name: str, *, checkpoint: str | Path | None = None, **kwargs: Any) -> Codec:
+    """Build a codec: untrained if it trains, ready to use otherwise.
+
+    Args:
+        name: Registered name.
+        checkpoint: Path or hub id of another project's weights, for codecs that read them. The codec's config is then
+            its architecture alone, so a saved copy no longer needs the file.
+        **kwargs: Constructor arguments, or, with `checkpoint`, what the file does not say itself.
+
+    Raises:
+        ValueError: If the name is unknown or the arguments do not fit.
+    """
+    cls = registry.codec_class(name)
+    allowed = arguments(cls) if checkpoint is None else import_arguments(cls)
+    if unknown := sorted(set(kwargs) - allowed):
+        raise ValueError(f"{name} takes no {unknown[0]!r}; it takes {', '.join(sorted(allowed)) or 'no arguments'}")
+    try:
+        if checkpoint is not None:
+            codec = cls.imported(str(checkpoint), **kwargs)
+            registry.remember(codec)
+        else:
+            codec = cls(**kwargs)
+            codec.config = json.loads(json.dumps(kwargs))  # plain values only: what a config file can hold
+    except (TypeError, RuntimeError, MemoryError, OverflowError) as error:  # wrong types, missing or absurd values
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(f"{name} cannot be built from {kwargs!r:.200}: {reason}") from error
+    return codec.eval()
+
+
+def load(source: str | Path | Mapping[str, Any]) -> Codec:
+    """Load a trained codec in eval mode. Nothing in a checkpoint is executed.
+
+    Args:
+        source: One of: a folder with `config.yaml` or `config.json` and `model.safetensors`; a shipped name; a hub id;
+            a folder or hub id of a transformers tokenizer of sounds or images; the registered name of a codec that
+            needs no training (`image/jpeg`); a mapping of `build` arguments ({name: image/taming, checkpoint: …}).
+
+    Raises:
+        ValueError: If the source is unknown, damaged, or needs training or weights.
+        FileNotFoundError: If there is no checkpoint.
+    """
+    if isinstance(source, Mapping):
+        given = {str(key): value for key, value in source.items()}
+        if not isinstance(name := given.pop("name", None), str):
+            raise ValueError(f"a codec mapping must be {{name: …, checkpoint: …}}, got {dict(source)!r:.200}")
+        if given.get("checkpoint") is None:
+            _refuse_weightless(registry.codec_class(name))
+        return build(name, **given)
+    source = str(source)
+    if source in registry.names():
+        _refuse_weightless(cls := registry.codec_class(source))
+        if not cls.variants:
+            ships = ", ".join(checkpoint.shipped())
+            raise ValueError(f"{source} must be trained first; trained codecs that ship: {ships}")
+        return build(source)
+    folder = checkpoint.find(source)
+    config = checkpoint.read_config(folder)
+    if "codec" not in config and (cls := registry.wrapper(config.get("model_type"))):
+        return build(cls.name, checkpoint=folder if Path(source).exists() else source)
+    given, _ = checkpoint.described(folder, config, "codec", "name")
+    given = {str(key): value for key, value in given.items()}
+    codec = build(given.pop("name"), **given)
+    checkpoint.fill(codec, checkpoint.weights(folder), folder)
+    registry.remember(codec)
+    return codec.eval()
+
+
+def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
+    """Write a codec to a folder that `load` reads.
+
+    Args:
+        codec: The codec.
+        folder: Where `model.safetensors` and the config go.
+        store: Type of the stored weights: float32, float16 or int8 (see storage.py).
+        **extra: `config_file` ("config.yaml" or "config.json"), and plain values for the config (`trained={…}`).
+
+    Raises:
+        OSError: If the files cannot be written.
+    """
+    state = checkpoint.state(codec, store)
+    clone = build(codec.name, **codec.config)
+    checkpoint.fill(clone, storage.restored(state), Path(folder))
+    config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex()}
+    checkpoint.write(Path(folder), config, state, **extra)
+
+
+def find(fingerprint: bytes) -> Codec:
+    """Return the codec with this fingerprint, searching loaded codecs, codecs without weights, and shipped ones.
+
+    Raises:
+        BitstreamError: If there is none.
+    """
+    if (codec := registry.recall(fingerprint)) is not None:
+        return codec
+    for name in registry.names():
+        for variant in registry.codec_class(name).variants:
+            try:
+                codec = build(name, **variant)
+            except ValueError:  # it has no default, so it cannot be the one
+                continue
+            if codec.fingerprint == fingerprint:
+                return codec
+    if name := checkpoint.shipped_with(fingerprint.hex()):
+        codec = load(name)
+        if codec.fingerprint == fingerprint:
+            return codec
+    raise BitstreamError(
+        f"no codec with fingerprint {fingerprint.hex()} is available; load the one that wrote the container first "
+        f"(codecs.load), or use a shipped one: {', '.join(checkpoint.shipped())}"
+    )
+
+
+def decompress(data: bytes | list[bytes]) -> Tensor | list[str]:
+    """Decode one container, or several of one codec. The fingerprint selects the codec; see `find`.
+
+    Raises:
+        BitstreamError: If the data is no container, is damaged, or its codec is not available.
+    """
+    data = list(data) if isinstance(data, list | tuple) else [data]
+    if not data:
+        raise BitstreamError("decompress needs at least one container, got an empty list")
+    return find(bitstream.fingerprint(data[0])).decompress([bytes(d) for d in data])
+
+
+# -- signatures -----------------------------------------------------------------------------------
+
+
+def arguments(cls: type[Codec]) -> set[str]:
+    """Return the names of a codec's constructor arguments, including those passed on to its base class."""
+    taken: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        named, more = _parameters(base.__init__)
+        taken |= named
+        if not more:
+            break
+    return taken - {"self", "quantizer"}
+
+
+def imports(cls: type[Codec]) -> bool:
+    """Return whether a codec reads checkpoints of other projects."""
+    return cls.imported.__func__ is not Codec.imported.__func__
+
+
+def import_arguments(cls: type[Codec]) -> set[str]:
+    """Return the names of the arguments that a codec takes beside another project's checkpoint."""
+    return _parameters(cls.imported)[0] - {"checkpoint"}
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Names of a function's parameters, and whether it takes others by **."""
+    parameters = inspect.signature(function).parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+
+def _refuse_weightless(cls: type[Codec]) -> None:
+    """Raise ValueError for a codec of another project that would get random weights."""
+    if imports(cls):
+        raise ValueError(
+            f"{cls.name} needs another project's weights: codecs.build({cls.name!r}, checkpoint=…), "
+            f"or {{name: {cls.name}, checkpoint: …}} in a list of codecs; a saved copy needs them no more"
+        )

@@ -1,0 +1,84 @@
+"""Binary quantization: one bit per channel."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import lazy_loader as lazy
+import torch
+import torch.nn.functional as F
+from torch import Tensor, distributed, nn
+
+from ..validate import whole
+from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
+
+library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
+
+MAX_BITS = 1024
+"""Bits of one BSQ position; the papers use 9 to 36."""
+
+
+class BSQ(Quantizer):
+    """Binary spherical quantization: latents on the unit sphere, one bit a channel.
+
+    Zhao et al., "Image and Video Tokenization with Binary Spherical Quantization" (arXiv
+    2406.07548), which is LFQ on the sphere (vector-quantize-pytorch's LFQ(spherical=True)); the
+    entropy term of its eq. 8 is computed per group of `bits / codebooks`, so that no codebook of
+    2^bits is ever built.
+    """
+
+    spherical: ClassVar[bool] = True
+    commitment: ClassVar[float] = 1.0
+    """Weight of the commitment loss."""
+
+    def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
+        super().__init__()
+        if not whole(bits, 1, MAX_BITS):
+            raise ValueError(f"BSQ takes 1 to {MAX_BITS} bits, not {bits!r:.80}")
+        if codebooks is None:
+            codebooks = next(n for n in range(1, bits + 1) if bits % n == 0 and bits // n <= 9)
+        if not whole(codebooks, 1, bits) or bits % codebooks or 2 ** (bits // codebooks) > MAX_CODEBOOK:
+            raise ValueError(f"{bits} bits do not split into {codebooks!r:.80} codebooks of at most 14 bits each")
+        self.dim = bits
+        self.bits = bits // codebooks
+        self.sizes = (2**self.bits,) * codebooks
+        self.entropy_weight = entropy_weight
+        self._layer: nn.Module | None = None
+        self.register_buffer("basis", 2 ** torch.arange(self.bits - 1, -1, -1), persistent=False)
+
+    def quantize(self, latents: Tensor) -> Quantized:
+        if self._layer is None:
+            lfq = library.lookup_free_quantization
+            lfq.maybe_distributed_mean = _mean_over_processes  # the original (1.32) discards the sum it has taken
+            layer = lfq.LFQ(
+                codebook_size=self.sizes[0],
+                dim=self.dim,
+                num_codebooks=len(self.sizes),
+                spherical=self.spherical,
+                entropy_loss_weight=self.entropy_weight,
+                commitment_loss_weight=self.commitment,
+            )
+            object.__setattr__(self, "_layer", layer)
+        self._layer.train(self.training)
+        with torch.autocast(latents.device.type, enabled=False):
+            flat, _, loss = self._layer.to(latents.device)(flatten(latents))
+        return Quantized(unflatten(flat, latents), loss)
+
+    def bounded(self, latents: Tensor) -> Tensor:
+        return F.normalize(latents.float(), dim=1)
+
+    def search(self, latents: Tensor, count: int | None = None) -> Tensor:
+        bits = (latents > 0).unflatten(1, (len(self.sizes), self.bits))
+        return (bits * self.basis.reshape((-1,) + (1,) * (latents.ndim - 2))).sum(2)
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        basis = self.basis.reshape((-1,) + (1,) * (indices.ndim - 2))
+        signs = ((indices.unsqueeze(2) & basis) > 0).float() * 2 - 1
+        return signs.flatten(1, 2) * self.bits**-0.5
+
+
+def _mean_over_processes(values: Tensor) -> Tensor:
+    """With gradients; the values themselves where one process trains alone."""
+    if not distributed.is_available() or not distributed.is_initialized():
+        return values
+    return distributed.nn.all_reduce(values) / distributed.get_world_size()

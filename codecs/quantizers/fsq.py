@@ -1,0 +1,93 @@
+"""Finite scalar quantization."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+import lazy_loader as lazy
+import torch
+from torch import Tensor, nn
+
+from ..validate import whole
+from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
+
+library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
+
+MAX_LEVELS = 512
+"""Levels of one FSQ channel: from 1001 on, the paper's 1e-3 beyond the outer levels would round to one more."""
+
+
+class FSQ(Quantizer):
+    """Finite scalar quantization: every channel is bounded and rounded to a few levels.
+
+    Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple" (arXiv 2309.15505), eq. 2 and
+    the code of its appendix. `codebooks` exposes the levels as that many codebooks (factorised
+    tokens) in place of one of Π levels; more are made where one would exceed 2^14 entries.
+    """
+
+    def __init__(self, levels: list[int], codebooks: int = 1) -> None:
+        super().__init__()
+        if not isinstance(levels, list | tuple) or not levels or any(not whole(n, 3, MAX_LEVELS) for n in levels):
+            raise ValueError(f"FSQ levels are a list of whole numbers from 3 to {MAX_LEVELS}, not {levels!r:.80}")
+        if not whole(codebooks, 1, len(levels)):
+            raise ValueError(f"{len(levels)} FSQ levels make 1 to {len(levels)} codebooks, not {codebooks!r:.80}")
+        self.levels = tuple(levels)
+        self.dim = len(levels)
+        groups = _split(self.levels, codebooks)
+        while max(math.prod(g) for g in groups) > MAX_CODEBOOK:
+            codebooks += 1
+            groups = _split(self.levels, codebooks)
+        self.groups = groups
+        self.sizes = tuple(math.prod(g) for g in groups)
+        self._layer: nn.Module | None = None
+        levels_ = torch.tensor(levels, dtype=torch.float32)
+        half = (levels_ - 1) * (1 + 1e-3) / 2
+        offset = torch.where(levels_ % 2 == 0, 0.5, 0.0)
+        for name, value in (("bound", half), ("offset", offset), ("shift", torch.atanh(offset / half)),
+                            ("width", torch.tensor([n // 2 for n in levels], dtype=torch.float32))):  # fmt: skip
+            self.register_buffer(name, value, persistent=False)
+
+    def quantize(self, latents: Tensor) -> Quantized:
+        if self._layer is None:
+            object.__setattr__(self, "_layer", library.FSQ(list(self.levels), return_indices=False))
+        with torch.autocast(latents.device.type, enabled=False):
+            flat, _ = self._layer.to(latents.device)(flatten(latents))
+        return Quantized(unflatten(flat, latents), latents.new_zeros((), dtype=torch.float32))
+
+    def bounded(self, latents: Tensor) -> Tensor:
+        channel = (self.dim,) + (1,) * (latents.ndim - 2)
+        half, offset, shift, width = (b.reshape(channel) for b in (self.bound, self.offset, self.shift, self.width))
+        return (torch.tanh(latents.float() + shift) * half - offset) / width
+
+    def search(self, latents: Tensor, count: int | None = None) -> Tensor:
+        channel = (self.dim,) + (1,) * (latents.ndim - 2)
+        half, offset, shift, width = (b.reshape(channel) for b in (self.bound, self.offset, self.shift, self.width))
+        digits = (torch.round(torch.tanh(latents.float() + shift) * half - offset) + width).long()
+        indices, at = [], 0
+        for group in self.groups:
+            index, basis = torch.zeros_like(digits[:, 0]), 1
+            for level in group:
+                index = index + digits[:, at] * basis
+                basis, at = basis * level, at + 1
+            indices.append(index)
+        return torch.stack(indices, 1)
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        digits = []
+        for q, group in enumerate(self.groups):
+            index = indices[:, q]
+            for level in group:
+                digits.append(index % level)
+                index = index // level
+        width = self.width.reshape((self.dim,) + (1,) * (indices.ndim - 2))
+        return (torch.stack(digits, 1).float() - width) / width
+
+
+def _split(levels: tuple[int, ...], parts: int) -> tuple[tuple[int, ...], ...]:
+    """Levels in order, cut into `parts` runs whose lengths differ by at most one."""
+    size, longer = divmod(len(levels), parts)
+    cuts = [0]
+    for i in range(parts):
+        cuts.append(cuts[-1] + size + (i < longer))
+    return tuple(levels[a:b] for a, b in itertools.pairwise(cuts))

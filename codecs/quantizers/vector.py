@@ -1,0 +1,158 @@
+"""Vector quantization and residual vector quantization."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..validate import whole
+from .base import MAX_CODEBOOK, MAX_DIM, MAX_QUANTIZERS, Quantized, Quantizer, flatten, unflatten
+from .codebooks import Batch, kmeans, nearest
+
+UPDATES = ("ema", "gradient")
+BETA = 0.25
+"""Weight of the commitment beside the codebook loss: the value of arXiv 1711.00937, of taming VQGAN and of LlamaGen."""
+EPSILON = 1e-5
+DEAD_SHARE, MAX_DEAD_BELOW = 0.1, 1e6
+
+
+class ResidualVQ(Quantizer):
+    """Residual vector quantization; with one quantizer, plain vector quantization.
+
+    Zeghidour et al., SoundStream (arXiv 2107.03312), algorithm 1, with its k-means start and its revival of
+    entries that went out of use; both in training only.
+
+    dropout     train with a random number of quantizers a batch, so that every prefix decodes
+    decay       of the moving averages: of each entry's uses a batch, and of codebooks that follow one
+    dead_below  the average of uses a batch under which an entry is put onto a latent of the batch, its averages
+                with it; 0: never. At most a tenth of the mean over entries, so that small batches, in
+                which every entry is rare, do not wear a codebook out
+    update      "ema": an entry follows the mean of its latents (van den Oord et al., arXiv 1711.00937,
+                appendix A.1); "gradient": it is a parameter with the codebook loss of the same paper's eq. 3
+    normalise   latents and entries are scaled to unit length, the nearest is the one of least angle
+                (ViT-VQGAN, arXiv 2110.04627, §3.2; LlamaGen, arXiv 2406.06525); one quantizer only
+    """
+
+    def __init__(
+        self, codebook_size: int, dim: int, quantizers: int = 1, *, dropout: bool = True, decay: float = 0.99,
+        dead_below: float = 0.1, update: str = "ema", normalise: bool = False,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if not whole(codebook_size, 2, MAX_CODEBOOK):
+            raise ValueError(f"a codebook of {codebook_size!r:.80} entries; wanted 2 to {MAX_CODEBOOK}")
+        if not whole(quantizers, 1, MAX_QUANTIZERS) or not whole(dim, 1, MAX_DIM):
+            raise ValueError(
+                f"{quantizers!r:.80} quantizers of {dim!r:.80} channels; "
+                f"wanted 1 to {MAX_QUANTIZERS} quantizers of 1 to {MAX_DIM} channels"
+            )
+        _check_learning(decay, dead_below, update, normalise, quantizers)
+        self.sizes = (codebook_size,) * quantizers
+        self.dim = dim
+        self.ordered = quantizers > 1
+        self.dropout = dropout and quantizers > 1
+        self.decay, self.dead_below, self.update, self.normalise = decay, dead_below, update, normalise
+        start = self._scaled(torch.randn(quantizers, codebook_size, dim) * dim**-0.5)
+        if update == "gradient":
+            self.codebook = nn.Parameter(start)
+        else:
+            self.register_buffer("codebook", start)
+        self.register_buffer("cluster_size", torch.ones(quantizers, codebook_size))
+        if update == "ema":
+            self.register_buffer("codebook_sum", start.clone())
+        self.register_buffer("started", torch.zeros(quantizers, dtype=torch.bool))
+
+    def quantize(self, latents: Tensor) -> Quantized:
+        with torch.autocast(latents.device.type, enabled=False):
+            vectors = self._scaled(flatten(latents))
+            batch = Batch(vectors.detach()) if self.training else None
+            learning = batch is not None and batch.finite
+            used = 1 + batch.integer(len(self.sizes)) if batch is not None and self.dropout else len(self.sizes)
+            total, loss = torch.zeros_like(vectors), vectors.new_zeros(())
+            for q in range(used):
+                residual = vectors - total
+                if learning and not self.started[q]:
+                    self._start(q, residual.detach(), batch)
+                index = nearest(residual.detach(), self._book(q))
+                chosen = self._scaled(F.embedding(index, self.codebook[q]))
+                if self.update == "gradient":
+                    loss = loss + F.mse_loss(chosen, residual.detach()) + BETA * F.mse_loss(residual, chosen.detach())
+                else:
+                    loss = loss + F.mse_loss(residual, chosen)
+                total = total + chosen.detach()
+                if learning:
+                    self._learn(q, residual.detach(), index, batch)
+        # straight through the sum: through every quantizer its gradient would count as often as there are quantizers
+        return Quantized(unflatten(vectors + (total - vectors).detach(), latents), loss / len(self.sizes))
+
+    @torch.no_grad()
+    def _start(self, q: int, vectors: Tensor, batch: Batch) -> None:
+        means, counts = kmeans(vectors, self.sizes[q], batch, spherical=self.normalise)
+        self.cluster_size[q] = counts
+        self.codebook[q] = means
+        if self.update == "ema":
+            self.codebook_sum[q] = means * counts[:, None]
+        self.started[q] = True
+
+    @torch.no_grad()
+    def _learn(self, q: int, vectors: Tensor, index: Tensor, batch: Batch) -> None:
+        """One step of the moving averages, then revival."""
+        counts, sums = batch.tally(vectors, index, self.sizes[q])
+        uses = self.cluster_size[q].lerp_(counts, 1 - self.decay)
+        if self.update == "ema":
+            mass = uses.sum()
+            smoothed = (uses + EPSILON) / (mass + EPSILON * len(uses)) * mass  # entries without uses stay finite
+            average = self.codebook_sum[q].lerp_(sums, 1 - self.decay) / smoothed[:, None]
+            self.codebook[q] = self._scaled(average)
+        floor = min(self.dead_below, DEAD_SHARE * len(batch) / self.sizes[q])
+        dead = (uses < floor).nonzero()[:, 0]
+        if len(dead):
+            dead = dead[batch.choose(min(len(dead), len(batch)), len(dead)).to(dead.device)]
+            fresh = batch.draw(vectors, len(dead))
+            self.codebook[q, dead], self.cluster_size[q, dead] = fresh, floor
+            if self.update == "ema":  # else the average would take the entry back to where it was
+                self.codebook_sum[q, dead] = fresh * floor
+
+    def _scaled(self, vectors: Tensor) -> Tensor:
+        return F.normalize(vectors, dim=-1) if self.normalise else vectors
+
+    def _book(self, q: int) -> Tensor:
+        return self._scaled(self.codebook[q].detach())
+
+    def bounded(self, latents: Tensor) -> Tensor:
+        return F.normalize(latents, dim=1) if self.normalise else latents
+
+    def search(self, latents: Tensor, count: int | None = None) -> Tensor:
+        indices = []
+        with torch.autocast(latents.device.type, enabled=False):
+            residual = self._scaled(flatten(latents))
+            for q in range(len(self.sizes))[:count]:
+                book = self._book(q)
+                index = nearest(residual, book)
+                residual = residual - book[index]
+                indices.append(index)
+        return torch.stack(indices, 1).reshape(latents.shape[0], -1, *latents.shape[2:])
+
+    def lookup(self, indices: Tensor) -> Tensor:
+        total = None
+        for q in range(indices.shape[1]):
+            index = indices[:, q]
+            vectors = self._book(q)[index.clamp_min(0)] * (index >= 0).unsqueeze(-1)
+            total = vectors if total is None else total + vectors
+        return total.movedim(-1, 1)
+
+
+def _check_learning(decay: float, dead_below: float, update: str, normalise: bool, quantizers: int) -> None:
+    """One line for options of a codebook's training that make no sense."""
+    if not isinstance(decay, int | float) or not 0 < decay < 1:
+        raise ValueError(f"decay {decay!r:.80} of a codebook's EMA is not between 0 and 1")
+    if isinstance(dead_below, bool) or not isinstance(dead_below, int | float) or not 0 <= dead_below <= MAX_DEAD_BELOW:
+        raise ValueError(
+            f"dead_below {dead_below!r:.80} uses a batch is not between 0 (never revive) and {MAX_DEAD_BELOW}"
+        )
+    if update not in UPDATES:
+        raise ValueError(f"a codebook's update {update!r:.80} is none of {UPDATES}")
+    if not isinstance(normalise, bool) or (normalise and quantizers > 1):
+        raise ValueError(
+            f"normalise={normalise!r:.80} with {quantizers} quantizers: it takes one, as residuals have no length of 1"
+        )

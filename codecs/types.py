@@ -1,0 +1,261 @@
+"""Types that every module of this folder shares: modality, spec, codes, settings, targets, errors.
+
+This module imports nothing of ours.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+MAX_PIXELS = 2**26
+"""Largest image, in pixels. The limit bounds allocation on any input."""
+MAX_SAMPLES = 2**28
+"""Longest waveform, in samples per channel. The limit bounds allocation on any input."""
+
+
+class BitstreamError(ValueError):
+    """A container that is malformed, damaged, or written by a codec that is not available."""
+
+
+class TargetError(ValueError):
+    """A target that no setting of the codec reaches on this item."""
+
+
+class Modality(StrEnum):
+    """Kind of signal."""
+
+    TEXT = "text"
+    IMAGE = "image"
+    AUDIO = "audio"
+
+
+@dataclass(frozen=True)
+class CodeSpec:
+    """Everything that rates, bitstreams, token streams and a transformer need to know about a codec."""
+
+    modality: Modality
+    codebook_sizes: tuple[int, ...]
+    """Number of entries of each quantizer's codebook."""
+    stride: tuple[int, ...]
+    """Signal samples per code along each axis; () if the number of codes varies."""
+    channels: int
+    """3 for images, 1 or 2 for audio, 0 for text."""
+    sample_rate: int | None
+    """In Hz; None unless the modality is audio."""
+    total: bool
+    """Whether every index array within range decodes. False for the bytes of a file."""
+    ordered: bool
+    """Whether a prefix (of quantizers, or of 1-D tokens) decodes."""
+    causal: bool
+    """Whether the codec can be streamed exactly."""
+    window: tuple[int, int] | None = None
+    """Length and hop in samples, for audio that is coded in chunks; None otherwise."""
+
+    def grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
+        """Return the number of codes along each axis for a signal of `size` samples: ceil(size / stride) per chunk."""
+        if self.window is None:
+            return tuple(-(-n // s) for n, s in zip(size, self.stride, strict=True))
+        return (sum(-(-n // self.stride[0]) for n in self.chunks(size[0])),)
+
+    def chunks(self, samples: int) -> list[int]:
+        """Return the length of each chunk of a waveform; one chunk if the codec has no window."""
+        if self.window is None:
+            return [samples]
+        longest, hop = self.window
+        return [min(longest, samples - start) for start in range(0, samples, hop)]
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A batch of encoded signals.
+
+    Attributes:
+        indices: int64 (batch, quantizers, *grid). −1 marks quantizers that an item does not use; only codecs with
+            `spec.ordered` produce it.
+        sizes: int64 (batch, axes). Size of each signal before padding: height and width, samples, or UTF-8 bytes.
+        lengths: int64 (batch,). Number of valid positions, for codecs whose number of codes varies; None otherwise.
+        side: Further float32 arrays that decoding needs, batch first. NaN pads items with fewer values. Every rate
+            includes their cost.
+    """
+
+    indices: Tensor
+    sizes: Tensor
+    lengths: Tensor | None = None
+    side: dict[str, Tensor] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return self.indices.shape[0]
+
+    def __getitem__(self, item: int | slice) -> Codes:
+        """Return one item, or a slice of items, as a batch."""
+        rows = slice(item, item + 1 or None) if isinstance(item, int) else item
+        return Codes(
+            self.indices[rows],
+            self.sizes[rows],
+            None if self.lengths is None else self.lengths[rows],
+            {name: value[rows] for name, value in self.side.items()},
+        )
+
+    def to(self, device: torch.device | str) -> Codes:
+        """Return the same codes on `device`."""
+        return Codes(
+            self.indices.to(device),
+            self.sizes.to(device),
+            None if self.lengths is None else self.lengths.to(device),
+            {name: value.to(device) for name, value in self.side.items()},
+        )
+
+    def quantizers(self) -> Tensor:
+        """Return the number of quantizers that each item uses, int64 (batch,)."""
+        return (self.indices.flatten(2) >= 0).all(2).sum(1)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values of a codec's one quality control, in the order of rising rate.
+
+    Attributes:
+        name: Name of the control; "" if the codec has none. Such a codec has the single value None.
+        unit: Unit of the values.
+        default: Value that `encode` uses if none is given.
+        sweep: Values that `compare` measures, 1 to 8, lowest rate first.
+        values: All allowed values, lowest rate first; () stands for those of `sweep`.
+    """
+
+    name: str = ""
+    unit: str = ""
+    default: Any = None
+    sweep: tuple[Any, ...] = (None,)
+    values: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            object.__setattr__(self, "values", tuple(self.sweep))
+        if not 1 <= len(self.sweep) <= 8:
+            raise ValueError(f"a sweep must have 1 to 8 points, got {len(self.sweep)}")
+        if stray := [v for v in (*self.sweep, self.default) if v not in self.values]:
+            raise ValueError(f"{self.name} must be one of {self.values}, got {stray[0]}")
+
+    def __contains__(self, value: Any) -> bool:
+        return not isinstance(value, bool) and any(
+            value is v or (v is not None and isinstance(value, int | float | str) and value == v) for v in self.values
+        )
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def describe(self) -> str:
+        """Return the allowed values as text."""
+        if self.values == (None,):
+            return "no setting"
+        v = self.values
+        numeric = all(isinstance(x, int | float) for x in v)
+        steps: Iterable[float] = {round(b - a, 9) for a, b in itertools.pairwise(v)} if numeric else ()
+        if len(v) > 8 and len(set(steps)) == 1:
+            return f"{v[0]}, {v[1]}, …, {v[-1]}"
+        return "(" + ", ".join(map(str, v)) + ")"
+
+
+@dataclass(frozen=True)
+class Target:
+    """A goal that replaces a setting. Each item gets the setting that meets it best. Name exactly one.
+
+    Attributes:
+        psnr: dB on 8-bit RGB. Selects the lowest setting that reaches it.
+        slope: dB per token. Selects the setting with the largest PSNR − slope · tokens. Using one slope for a whole
+            set maximizes the set's mean PSNR for its number of tokens. For file codecs a token is a byte.
+        bits_per_pixel: Bits of the container per pixel. Selects the highest setting within it.
+        kbps: kbit/s of the container. Selects the highest setting within it.
+    """
+
+    psnr: float | None = None
+    slope: float | None = None
+    bits_per_pixel: float | None = None
+    kbps: float | None = None
+
+    def __post_init__(self) -> None:
+        given = [name for name, value in dataclasses.asdict(self).items() if value is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"a Target must have exactly one of psnr, slope, bits_per_pixel, kbps, got {given or 'none'}"
+            )
+        if not (isinstance(self.value, int | float) and math.isfinite(self.value) and self.value > 0):
+            raise ValueError(f"{self.name} of a Target must be a positive number, got {self.value}")
+
+    @property
+    def name(self) -> str:
+        """Name of the quantity that is given."""
+        return next(f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None)
+
+    @property
+    def value(self) -> float:
+        """Value of the quantity that is given."""
+        return getattr(self, self.name)
+
+    def __str__(self) -> str:
+        return f"Target({self.name}={self.value:g})"
+
+
+class CodecInterface(ABC):
+    """The part of a codec that rates, bitstreams and targets rely on. `Codec` implements it."""
+
+    name: ClassVar[str] = ""
+    """Registered name, "modality/kind"."""
+    spec: CodeSpec
+    settings: Settings = Settings()
+    counts: Tensor | None
+    """How often the training split used each entry, int64 (quantizers, entries); None without such statistics."""
+    context: Any
+    """Context model that predicts each code from the ones before it (see context.py); None without one."""
+
+    @property
+    @abstractmethod
+    def fingerprint(self) -> bytes:
+        """8 bytes that identify name, configuration and weights."""
+
+    @abstractmethod
+    def encode(self, x: Tensor | list[str], setting: Any = None) -> Codes:
+        """Encode a batch of signals."""
+
+    @abstractmethod
+    def decode(self, codes: Codes) -> Tensor | list[str]:
+        """Decode a batch of codes."""
+
+    @property
+    def truncates(self) -> bool:
+        """Whether `truncate` turns codes of the highest setting into those of any lower one."""
+        return False
+
+    def truncate(self, codes: Codes, setting: int) -> Codes:
+        """Return codes of the highest setting cut to a lower one. The signal is not needed."""
+        raise NotImplementedError(f"{self.name} does not truncate codes")
+
+    def side_shapes(self, size: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each side array of one signal of `size`; containers need it to read them."""
+        return {}
+
+    def span(self, size: tuple[int, ...]) -> tuple[int, int] | None:
+        """Return the fewest and most tokens of one signal of `size`; None if their number has no known bounds."""
+        return None
+
+    def pieces(self, size: tuple[int, ...]) -> int:
+        """Return how many parts of one signal of `size` can have their own setting."""
+        return 1
+
+    @abstractmethod
+    def curve(self, x: Tensor) -> Any:
+        """Return every way to code one image as a `Curve` (see targets.py)."""
+
+    def condition(self, side: dict[str, Tensor]) -> float:
+        """Return what the context model is conditioned on for one item. Raises ValueError on invalid side arrays."""
+        return 0.0

@@ -1,0 +1,66 @@
+"""The colour photographs that lie inside scikit-image's wheel: no download, no files of one's own."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from tokenloom.codecs import media
+from tokenloom.codecs.types import Modality
+
+from .source import BrokenItem, Item, Source, at_least, decode
+
+PHOTOGRAPHS = {
+    "astronaut": ("astronaut.png", "the astronaut Eileen Collins in an orange suit before a flag"),
+    "chelsea": ("chelsea.png", "the face of a tabby cat"),
+    "coffee": ("coffee.png", "a cup of coffee with a spoon on a wooden table"),
+    "rocket": ("rocket.jpg", "a rocket on its launch pad at night"),
+    "hubble_deep_field": ("hubble_deep_field.jpg", "thousands of galaxies in a dark sky"),
+    "retina": ("retina.jpg", "the retina of a human eye"),
+    "immunohistochemistry": ("ihc.png", "stained tissue under a microscope"),
+    "stereo_motorcycle": ("motorcycle_left.png", "a motorcycle in a garage"),
+}
+
+
+class Images(Source):
+    """scikit-image's eight colour photographs, shrunk (Lanczos) to at most `max_side` pixels a side.
+
+    max_side  null keeps each at its own size, 451×300 to 1411×1411
+    """
+
+    name = "images"
+
+    def __init__(self, max_side: int | None = 512) -> None:
+        self.max_side = None if max_side is None else at_least("max_side", max_side, 1)
+        spec = find_spec("skimage")
+        if spec is None:
+            raise ValueError("data source images needs the package scikit-image: pip install scikit-image")
+        self.folder = Path(spec.submodule_search_locations[0]) / "data"
+
+    def __len__(self) -> int:
+        return len(PHOTOGRAPHS)
+
+    def __getitem__(self, i: int) -> Item:
+        key = list(PHOTOGRAPHS)[self._check(i)]
+        file, caption = PHOTOGRAPHS[key]
+        try:
+            data = (self.folder / file).read_bytes()
+        except OSError as error:
+            raise BrokenItem(f"{self.folder / file}: {error.strerror or error}") from error
+        image, _ = decode(data, Modality.IMAGE, self.folder / file)
+        return Item(key, Modality.IMAGE, self._shrunk(image), None, caption)
+
+    def _shrunk(self, image: Tensor) -> Tensor:
+        height, width = image.shape[1:]
+        if self.max_side is None or max(height, width) <= self.max_side:
+            return image
+        factor = self.max_side / max(height, width)
+        size = (max(round(width * factor), 1), max(round(height * factor), 1))
+        pixels = media.to_uint8(image).permute(1, 2, 0).numpy()
+        small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+        return torch.from_numpy(np.array(small)).permute(2, 0, 1).float().div(255).contiguous()

@@ -1,0 +1,97 @@
+"""What omni-small is measured on: emoji with skin tones and spoken digits, from a folder of tar shards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tokenloom.data import Item, open_source
+from tokenloom.data.documents.kinds import TONES, tone
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Signals of one kind in memory, and what each shows or says."""
+
+    name: str
+    items: list[Item]
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @cached_property
+    def captions(self) -> list[str]:
+        return [item.caption for item in self.items]
+
+    @cached_property
+    def signals(self) -> list[Tensor]:
+        return [item.signal for item in self.items]
+
+    @cached_property
+    def where(self) -> dict[str, int]:
+        """Caption → the first item that has it."""
+        return {caption: i for i, caption in reversed(list(enumerate(self.captions)))}
+
+    @cached_property
+    def tones(self) -> dict[tuple[str, str | None], int]:
+        """(figure, tone or None) → item, of all captions that name at most one tone."""
+        return {known: i for i, caption in enumerate(self.captions) if (known := tone(caption))}
+
+
+class Missing(ValueError):
+    """A pack that is not there; its message is the reason that stands in place of a figure."""
+
+
+class Packs:
+    """The packs of one folder, each read when first asked for. Missing says which file is wanted."""
+
+    NAMES = ("emoji64-train", "emoji64-test", "spoken_digits-train", "spoken_digits-test")
+
+    def __init__(self, folder: str | Path | None) -> None:
+        self.folder = None if folder is None else Path(folder)
+        self._read: dict[str, Pack] = {}
+        if self.folder is not None and not self.folder.is_dir():
+            raise FileNotFoundError(
+                f"packs {str(folder)!r} is no folder; it should hold {', '.join(self.NAMES)} as .tar"
+            )
+
+    def __getitem__(self, name: str) -> Pack:
+        if name not in self._read:
+            if self.folder is None:
+                raise Missing(f"needs the pack {name}.tar: give its folder as packs=FOLDER")
+            path = self.folder / f"{name}.tar"
+            if not path.is_file():
+                raise Missing(f"needs the pack {name}.tar, which is not in {self.folder}")
+            self._read[name] = Pack(name, list(open_source("tar", path=str(path)).items()))
+        return self._read[name]
+
+
+def draw(total: int, count: int | None, seed: int) -> list[int]:
+    """At most `count` different numbers below `total`, ascending; all of them for None."""
+    if count is None or count >= total:
+        return list(range(total))
+    return sorted(torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].tolist())
+
+
+def source_of(target: str, pack: Pack) -> int | None:
+    """The item of `pack` that shows the figure of the caption `target` in the nearest other tone; None without one."""
+    wanted = tone(target)
+    if wanted is None or wanted[1] is None:
+        return None
+    figure, place = wanted[0], TONES.index(wanted[1])
+    near = sorted(TONES, key=lambda t: abs(TONES.index(t) - place))
+    return next((pack.tones[figure, t] for t in near[1:] if (figure, t) in pack.tones), None)
+
+
+def parallels(pack: Pack, test: Pack, first: str = "light", second: str = "dark") -> list[tuple[str, int, int]]:
+    """Figures whose picture in the second tone is in `test` alone, as (figure, item of the first tone in `pack`,
+    item of the second in `test`), in the order of the test items."""
+    return [
+        (figure, pack.tones[figure, first], i)
+        for (figure, t), i in test.tones.items()
+        if t == second and (figure, first) in pack.tones
+    ]

@@ -1,0 +1,86 @@
+"""Which picture of a gallery a generated one is: nearest by pixel error, and what to say of such a figure."""
+
+from __future__ import annotations
+
+import math
+import string
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tokenloom.codecs.media import to_uint8
+from tokenloom.data.sources import words
+
+Z = 1.959964
+"""Standard deviations of a two-sided interval of 95 %."""
+
+
+class Gallery:
+    """Pictures of one size that others are looked up in, by mean squared error of 8-bit RGB.
+
+    pictures  float32 (3, height, width) in [0, 1] each
+
+    Pictures equal in every pixel are one and the same: `same` maps each to the first of its kind.
+    """
+
+    def __init__(self, pictures: Sequence[Tensor]) -> None:
+        self.size = tuple(pictures[0].shape)
+        self.pixels = torch.stack([_flat(picture) for picture in pictures])
+        first: dict[bytes, int] = {}
+        self.same = [first.setdefault(row.numpy().tobytes(), i) for i, row in enumerate(self.pixels)]
+        self._norms = self.pixels.square().sum(1)
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def nearest(self, pictures: Sequence[Tensor]) -> list[int]:
+        """The index of the nearest picture to each; ValueError for one of another size."""
+        found = []
+        for start in range(0, len(pictures), 64):
+            queries = torch.stack([self._query(picture) for picture in pictures[start : start + 64]])
+            # |a − b|² without |a|², which is the same for all; float32 rounds it, so the nearest few are told apart
+            # by exact sums
+            rough = self._norms - 2 * queries @ self.pixels.T
+            near = rough.topk(min(4, len(self)), largest=False).indices
+            exact = (self.pixels[near] - queries[:, None]).double().square().sum(2)
+            found += near.gather(1, exact.argmin(1, keepdim=True))[:, 0].tolist()
+        return found
+
+    def hits(self, pictures: Sequence[Tensor], wanted: Sequence[int]) -> list[bool]:
+        """Whether each picture is nearest to the wanted one, or to one equal to it."""
+        nearest = self.nearest(pictures)
+        return [self.same[n] == self.same[w] for n, w in zip(nearest, wanted, strict=True)]
+
+    def _query(self, picture: Tensor) -> Tensor:
+        if tuple(picture.shape) != self.size:
+            raise ValueError(f"a picture has shape {tuple(picture.shape)}; those of the gallery have {self.size}")
+        return _flat(picture)
+
+
+def _flat(picture: Tensor) -> Tensor:
+    """8-bit values about zero, float32: whole numbers, so that equal pictures are exactly equal."""
+    return to_uint8(picture).flatten().float() - 128
+
+
+def neighbours(word: str) -> list[str]:
+    """The word and all that differ from it in one letter, the word first."""
+    others = (word[:i] + c + word[i + 1 :] for i in range(len(word)) for c in string.ascii_uppercase if c != word[i])
+    return [word, *others]
+
+
+def read_word(picture: Tensor, word: str, ink: str) -> str:
+    """Which of `neighbours(word)`, rendered in the same ink and size, the picture is nearest to."""
+    candidates = neighbours(word)
+    gallery = Gallery([words.render(candidate, ink, picture.shape[-1]) for candidate in candidates])
+    return candidates[gallery.nearest([picture])[0]]
+
+
+def wilson(right: int, n: int) -> tuple[float, float] | None:
+    """The 95 % interval of a share of `right` in `n` trials (Wilson 1927); None without a trial."""
+    if not n:
+        return None
+    share, z2 = right / n, Z * Z
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,0 +1,1 @@
+"""Metrics: pure functions, one definition each, for training and evaluation alike."""

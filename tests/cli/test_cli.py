@@ -1,0 +1,479 @@
+"""The command line as a person meets it: files in and out, errors of one line, help without waiting."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+from support.codecs import tiny
+
+from tokenloom import codecs, models
+from tokenloom.cli.main import main
+from tokenloom.codecs import media
+
+TINY = [
+    "codec=image/fsq", "codec.widths=[8,16]", "codec.depths=[1,1]", "codec.decoder_depths=[1,1]",
+    "data=folder", "data.path=pictures", "steps=2", "batch_size=2", "crop.size=32", "losses.l1=1", "accelerator=cpu",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in, with a picture, a stereo sound, a text and a folder of four pictures."""
+    monkeypatch.chdir(tmp_path)
+    y, x = np.mgrid[0:61, 0:83]
+    picture = np.stack([3 * x, 4 * y, x + y], -1).astype(np.uint8)
+    Image.fromarray(picture).save("photo.png")
+    Path("pictures").mkdir()
+    for i in range(4):
+        Image.fromarray(np.roll(picture, 9 * i, 0)).save(f"pictures/{i}.png")
+    t = np.arange(9_000) / 44_100
+    soundfile.write("song.wav", np.stack([0.3 * np.sin(2764 * t), 0.2 * np.sin(4021 * t)], -1), 44_100)
+    Path("notes.txt").write_text("naïve café\n", encoding="utf-8")
+    return tmp_path
+
+
+def succeed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """What a command that works says on stdout."""
+    capsys.readouterr()
+    status = main(argv)
+    out, err = capsys.readouterr()
+    assert status == 0, err
+    return out
+
+
+def refuse(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 2) -> str:
+    """The one line of a command that does not: nothing on stdout, no traceback."""
+    capsys.readouterr()
+    assert main(argv) == status
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("tokenloom: ")
+    assert err.count("\n") == 1
+    return err.removeprefix("tokenloom: ").rstrip("\n")
+
+
+# -- help -------------------------------------------------------------------------------------------
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom tokenloom.cli import main\n"
+        "for argv in (['--help'], ['train', '--help'], ['compare', '--help']):\n"
+        "    try: main(argv)\n    except SystemExit as stop: assert stop.code == 0\n"
+        "print([m for m in ('torch', 'numpy', 'hydra', 'omegaconf', 'rich', 'PIL') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_help_answers_at_once() -> None:
+    taken = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "tokenloom", "--help"], capture_output=True, check=True)
+        taken.append(time.perf_counter() - start)
+    assert min(taken) < 1
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("codecs", "--json"), ("encode", "--psnr"), ("decode", "back.png"), ("evaluate", "CODEC"),
+        ("train", "audio/rvq, image/bsq, image/flex, image/fsq"), ("compare", "folder, hub, images"),
+    ],
+)  # fmt: skip
+def test_help_shows_choices_and_examples(capsys: pytest.CaptureFixture[str], command: str, said: str) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main([command, "--help"])
+    text = capsys.readouterr().out
+    assert stop.value.code == 0
+    assert said in text
+    assert f"examples:\n  tokenloom {command}" in text
+
+
+def test_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "tokenloom", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("tokenloom ")
+
+
+# -- codecs -----------------------------------------------------------------------------------------
+
+
+def test_codecs_lists_every_name(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    listed = json.loads(succeed(capsys, "codecs", "--json"))
+    assert sorted(e["name"] for e in listed) == sorted([*codecs.names(), *codecs.shipped()])
+    jpeg = next(e for e in listed if e["name"] == "image/jpeg")
+    assert jpeg["bits_per_token"] == [8.0]
+    assert jpeg["setting"]["default"] == codecs.build("image/jpeg").settings.default
+    monkeypatch.setenv("COLUMNS", "80")
+    table = succeed(capsys, "codecs")
+    assert all(name in table for name in (*codecs.names(), *codecs.shipped()))
+
+
+# -- encode and decode ------------------------------------------------------------------------------
+
+
+def test_picture_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    said = succeed(capsys, "encode", "photo.png", "--codec", "image/png")
+    size = Path("photo.tlm").stat().st_size
+    assert f"photo.tlm: {size} bytes" in said
+    assert f"{8 * size / (61 * 83):.4f} bits per pixel" in said
+    assert "PSNR inf dB" in said
+    assert "83 x 61 pixels from" in succeed(capsys, "decode", "photo.tlm", "-o", "back.png")
+    assert media.read("back.png").equal(media.read("photo.png"))
+
+
+def test_dial_by_value_and_by_target(capsys: pytest.CaptureFixture[str]) -> None:
+    sizes = {}
+    for dial in ("--setting=10", "--setting=90", "--psnr=40", "--bpp=1.3"):
+        said = succeed(capsys, "encode", "photo.png", "-o", "q.tlm", "--codec", "image/jpeg", dial)
+        sizes[dial] = Path("q.tlm").stat().st_size
+        if dial == "--psnr=40":
+            assert float(said.split("PSNR ")[1].split()[0]) >= 40
+    assert sizes["--setting=10"] < sizes["--setting=90"]
+    assert 8 * sizes["--bpp=1.3"] / (61 * 83) <= 1.3
+    assert not list(Path().glob(".*.part"))
+
+
+@pytest.mark.parametrize("name", ["audio/opus", "audio/flac"])
+def test_sound_keeps_its_rate_and_channels(capsys: pytest.CaptureFixture[str], name: str) -> None:
+    said = succeed(capsys, "encode", "song.wav", "-o", "s.tlm", "--codec", name)
+    assert "44100 Hz stereo" in said
+    assert "kbit/s" in said
+    succeed(capsys, "decode", "s.tlm", "-o", "back.wav")
+    song, back = media.read("song.wav"), media.read("back.wav")
+    assert media.sample_rate("back.wav") == 44_100
+    assert back.shape == song.shape
+    if name == "audio/flac":
+        assert back.equal(song)
+
+
+def test_rates_and_channels_that_decode_could_not_find_are_brought_to_ones_it_can(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    soundfile.write("odd.wav", np.tile(0.3 * np.sin(np.arange(5_000) / 9)[:, None], (1, 6)), 37_000)
+    assert "44100 Hz mono" in succeed(capsys, "encode", "odd.wav", "--codec", "audio/flac")
+    succeed(capsys, "decode", "odd.tlm", "-o", "back.wav")
+    assert media.read("back.wav").shape == (1, 5_960)  # ceil(5000 · 44100 / 37000)
+
+
+def test_text_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    succeed(capsys, "encode", "notes.txt", "--codec", "text/bytes")
+    succeed(capsys, "decode", "notes.tlm", "-o", "back.txt")
+    assert Path("back.txt").read_bytes() == Path("notes.txt").read_bytes()
+
+
+def test_codec_of_ones_own_is_named_by_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    bpe = codecs.registry.codec_class("text/bpe").train_from_iterator(["café au lait", "naïve"] * 4, vocab_size=270)
+    codecs.save(bpe, "mine")
+    del bpe
+    succeed(capsys, "encode", "notes.txt", "--codec", "mine")
+    gc.collect()
+    assert "not at hand" in refuse(capsys, "decode", "notes.tlm", "-o", "back.txt")
+    assert not Path("back.txt").exists()
+    succeed(capsys, "decode", "notes.tlm", "-o", "back.txt", "--codec", "mine")
+    assert Path("back.txt").read_bytes() == Path("notes.txt").read_bytes()
+
+
+def test_decode_leaves_the_original_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    succeed(capsys, "encode", "photo.png", "--codec", "image/jpeg")
+    original = Path("photo.png").read_bytes()
+    assert "photo.png exists" in refuse(capsys, "decode", "photo.tlm")
+    assert Path("photo.png").read_bytes() == original
+    Path("photo.png").rename("elsewhere.png")
+    succeed(capsys, "decode", "photo.tlm")
+    assert media.read("photo.png").shape == (3, 61, 83)
+
+
+def decoder_of(codec: str, folder: str) -> models.DiffusionDecoder:
+    """An untrained decoder of a codec, written to a folder; it is the codec's own as long as it is kept."""
+    models.save(models.build_decoder({"codec": codec, "widths": [8, 16], "depths": [1, 1]}), folder)
+    return models.load(folder)
+
+
+def test_a_decoder_decodes_what_the_codec_encoded(capsys: pytest.CaptureFixture[str]) -> None:
+    codecs.save(tiny("image/fsq"), "mine")
+    succeed(capsys, "encode", "photo.png", "--codec", "mine")
+    decoder = decoder_of("mine", "painter")
+    codes = decoder.codec.encode(media.read("photo.png")[None])
+    said = succeed(capsys, "decode", "photo.tlm", "-o", "usual.png", "--decoder", "diffusion")
+    assert f"decoded by diffusion in {decoder.steps} steps" in said
+    assert (media.read("usual.png") - decoder.decode(codes)[0]).abs().max() <= 0.5 / 255 + 1e-6
+    succeed(capsys, "decode", "photo.tlm", "-o", "plain.png")
+    assert not media.read("plain.png").equal(media.read("usual.png"))
+    options = ["--decoder", "painter", "--steps", "2", "--seed", "3"]
+    said = succeed(capsys, "decode", "photo.tlm", "-o", "named.png", *options)
+    assert "83 x 61 pixels from" in said and "by image/fsq, decoded by painter in 2 steps" in said
+    wanted = decoder.decode(codes, steps=2, seed=3)[0]
+    assert (media.read("named.png") - wanted).abs().max() <= 0.5 / 255 + 1e-6
+
+
+def test_a_decoder_brings_its_codec_along(capsys: pytest.CaptureFixture[str]) -> None:
+    codecs.save(tiny("image/bsq"), "mine")
+    succeed(capsys, "encode", "photo.png", "--codec", "mine")
+    decoder_of("mine", "painter")
+    Path("mine").rename("elsewhere")
+    gc.collect()
+    succeed(capsys, "decode", "photo.tlm", "-o", "back.png", "--decoder", "painter", "--steps", "1")
+    assert media.read("back.png").shape == (3, 61, 83)
+
+
+def test_a_decoder_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    codecs.save(tiny("image/fsq"), "mine")
+    codecs.save(tiny("image/bsq"), "other")
+    fingerprints = [codecs.load(name).fingerprint.hex() for name in ("other", "mine")]
+    succeed(capsys, "encode", "photo.png", "--codec", "mine")
+    succeed(capsys, "encode", "notes.txt", "--codec", "text/bytes")
+    kept = codecs.load("mine")  # or the file's codec would not be at hand
+    decoder_of("other", "wrong")
+    gc.collect()  # the decoders of other tests
+    decode = ["decode", "photo.tlm", "-o", "back.png"]
+    for argv, said in (
+        ([*decode, "--decoder", "wrong"], "wrong decodes image/bsq ({}), not image/fsq ({})".format(*fingerprints)),
+        ([*decode, "--decoder", "nosuch"], "nosuch"),
+        ([*decode, "--decoder", "pictures"], "pictures"),
+        ([*decode, "--decoder", "omni-small"], "omni-small is no decoder; there are diffusion"),
+        ([*decode, "--decoder", "diffusion"], "no diffusion decoder is for this image/fsq"),
+        (["decode", "notes.tlm", "-o", "back.txt", "--decoder", "diffusion"], "text/bytes"),
+        ([*decode, "--steps", "2"], "--steps 2 is for a decoder; name one with --decoder"),
+        ([*decode, "--seed", "2"], "--seed 2 is for a decoder; name one with --decoder"),
+        ([*decode, "--decoder", "wrong", "--steps", "few"], "--steps: invalid int value: 'few'"),
+    ):
+        assert said in refuse(capsys, *argv)
+    right = decoder_of("mine", "right")
+    for option, value, said in (
+        ("--steps", "0", "steps 0 is no whole"),
+        ("--seed", "-1", "seed -1 is no whole number"),
+    ):
+        assert said in refuse(capsys, *decode, "--decoder", "right", option, value)
+    assert right.codec.fingerprint == kept.fingerprint and not list(Path().glob("back.*"))
+
+
+ENCODE = ["encode", "photo.png", "-o", "out.tlm", "--codec"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "no command"),
+        (["weave"], "'weave'"),
+        (["codecs", "--yaml"], "unknown option --yaml"),
+        (["codecs", "more"], "unknown argument more"),
+        (["encode", "photo.png"], "encode needs --codec; for image there are"),
+        ([*ENCODE, "image/nosuch"], "unknown codec 'image/nosuch'"),
+        ([*ENCODE, "nosuch"], "unknown codec 'nosuch'"),
+        ([*ENCODE, "pictures"], "no config.yaml or config.json in it"),
+        ([*ENCODE, "image/fsq"], "has to be trained first"),
+        ([*ENCODE, "text/bpe"], "needs tokenizer"),
+        ([*ENCODE, "image/jpeg", "--setting", "300"], "quality 300 of image/jpeg is none of"),
+        ([*ENCODE, "image/jpeg", "--setting", "good"], "quality good of image/jpeg"),
+        ([*ENCODE, "image/png", "--setting", "3"], "image/png has no setting"),
+        ([*ENCODE, "image/jpeg", "--psnr", "abc"], "'abc'"),
+        ([*ENCODE, "image/jpeg", "--psnr", "-3"], "psnr=-3"),
+        ([*ENCODE, "image/jpeg", "--psnr", "99"], "out of reach"),
+        ([*ENCODE, "image/jpeg", "--kbps", "9"], "is for audio codecs"),
+        ([*ENCODE, "image/jpeg", "--bpp", "1", "--setting", "3"], "not allowed with"),
+        ([*ENCODE, "audio/opus"], "photo.png cannot be read as a sound"),
+        (["encode", "nosuch.png", "--codec", "image/png"], "there is no file nosuch.png"),
+        (["encode", "pictures", "--codec", "image/png"], "pictures is a folder"),
+        (["encode", "notes.txt", "--codec", "image/png"], "notes.txt cannot be read as a picture"),
+        (["encode", "photo.png", "--codec", "image/png", "-o", "photo.png"], "photo.png is the input"),
+        (["encode", "photo.png", "--codec", "image/png", "-o", "pictures"], "pictures is a folder"),
+        (["encode", "photo.png", "--codec", "image/png", "-o", "no/out.tlm"], "there is no folder no"),
+        (["encode", "photo.png", "--codec", "image/png", "-o", "notes.txt/out.tlm"], "there is no folder notes.txt"),
+        (["encode", "photo.png", "--codec", "image/png", "-o", "/dev/null"], "no regular file"),
+        (["decode", "nosuch.tlm"], "there is no file nosuch.tlm"),
+        (["decode", "pictures"], "pictures is a folder"),
+        (["decode", "notes.txt"], "no tokenloom container"),
+    ],
+)
+def test_misuse_is_one_line(capsys: pytest.CaptureFixture[str], argv: list[str], said: str) -> None:
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    assert said in refuse(capsys, *argv)
+    assert before == {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_folder_that_cannot_be_written_to(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pictures").chmod(0o500)
+    assert "cannot be written" in refuse(capsys, *ENCODE[:3], "pictures/out.tlm", "--codec", "image/png")
+
+
+def test_damaged_containers(capsys: pytest.CaptureFixture[str]) -> None:
+    succeed(capsys, "encode", "photo.png", "--codec", "image/jpeg")
+    whole = Path("photo.tlm").read_bytes()
+    Path("photo.tlm").write_bytes(whole[:100])
+    assert "photo.tlm: the container is damaged" in refuse(capsys, "decode", "photo.tlm", "-o", "back.png")
+    Path("photo.tlm").write_bytes(whole)
+    assert "not by image/png" in refuse(capsys, "decode", "photo.tlm", "-o", "back.png", "--codec", "image/png")
+    assert "holds image" in refuse(capsys, "decode", "photo.tlm", "-o", "back.wav")
+    assert "none of the known kinds" in refuse(capsys, "decode", "photo.tlm", "-o", "back.xyz")
+    assert not list(Path().glob("back.*"))
+
+
+def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    for argv in (["--debug", "decode", "nosuch.tlm"], ["decode", "nosuch.tlm", "--debug"]):
+        assert main(argv) == 2
+        err = capsys.readouterr().err
+        assert "Traceback (most recent call last)" in err
+        assert err.splitlines()[-1].startswith("tokenloom: there is no file")
+
+
+def test_ctrl_c_is_one_line_and_130() -> None:
+    os.mkfifo("pipe.tlm")
+    command = [sys.executable, "-m", "tokenloom", "decode", "pipe.tlm"]
+    child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    pipe = None
+    while pipe is None and child.poll() is None:
+        try:
+            pipe = os.open("pipe.tlm", os.O_WRONLY | os.O_NONBLOCK)
+        except OSError:  # ENXIO until the child reads
+            time.sleep(0.01)
+    assert pipe is not None, child.stderr.read()
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    os.close(pipe)
+    assert child.returncode == 130
+    assert err == "tokenloom: interrupted\n"
+
+
+# -- train and compare ------------------------------------------------------------------------------
+
+
+def test_train_leaves_a_codec_that_encodes(capsys: pytest.CaptureFixture[str]) -> None:
+    said = succeed(capsys, "train", "task=codec", *TINY, "out=runs/mine")
+    assert said == "runs/mine\n"
+    assert Path("runs/mine/.hydra/overrides.yaml").is_file()
+    succeed(capsys, "encode", "photo.png", "--codec", "runs/mine")
+    succeed(capsys, "decode", "photo.tlm", "-o", "back.png", "--codec", "runs/mine")
+    assert media.read("back.png").shape == (3, 61, 83)
+    assert "already holds a run" in refuse(capsys, "train", *TINY, "out=runs/mine")
+    succeed(capsys, "train", *TINY, "out=runs/mine", "resume=true")
+
+
+def test_sweep_gives_each_job_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+    succeed(capsys, "train", *TINY, "-m", "seed=0,1", "out=sweep")
+    first, second = codecs.load("sweep/0"), codecs.load("sweep/1")
+    assert first.fingerprint != second.fingerprint
+
+
+def test_job_of_a_sweep_that_fails_does_not_end_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "-m", *TINY, "ema=0.9", "batch_size=0,2", "out=sweep"]) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tokenloom:")]
+    assert line.startswith("tokenloom: job 0: batch_size=0")
+    assert codecs.load("sweep/1").name == "image/fsq"
+
+
+def test_configuration_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "lr: 0.5" in succeed(capsys, "train", "optimizer.lr=0.5", "--cfg", "job", "-p", "optimizer")
+    assert "codec/image/bsq" in succeed(capsys, "train", "codec=image/bsq", "--info", "defaults")
+    assert not Path("runs").exists()
+
+
+def test_compare_and_evaluate(capsys: pytest.CaptureFixture[str]) -> None:
+    data = ["data=folder", "data.path=pictures", "items=1"]
+    assert "out/report.html" in succeed(capsys, "compare", "codecs=[image/jpeg,image/png]", *data, "out=out")
+    assert json.loads(Path("out/results.json").read_text())
+    assert Path("out/.hydra/overrides.yaml").is_file()
+    succeed(capsys, "evaluate", "image/png", *data, "out=one")
+    assert Path("one/results.json").is_file()
+
+
+def test_values_that_hydra_cannot_read_are_quoted(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("pictures").rename("my pictures (1)=new")
+    Path("runs").mkdir()
+    bpe = codecs.registry.codec_class("text/bpe").train_from_iterator(["café"], vocab_size=257)
+    codecs.save(bpe, "runs/a=b")
+    data = ["data=folder", "data.path=my pictures (1)=new"]
+    line = refuse(capsys, "compare", "codecs=[runs/a=b]", *data, "data.modality=text")
+    assert "cannot read" not in line
+    assert "my pictures (1)=new" in line or "runs/a=b" in line
+
+
+def test_quoting() -> None:
+    from tokenloom.cli.hydra_app import quote
+
+    untouched = [
+        "steps=3", "codecs=[image/jpeg,natural-fsq]", "seed=range(0,3)", "crop.size=${batch_size}", "rate={kbps: 6}",
+        "data.path='it(1).tar'", "seed=0,1", "codecs=[image/jpeg", "data.path=a(1,b(2", "~codec", "foo",
+    ]  # fmt: skip
+    assert [quote(override) for override in untouched] == untouched
+    assert quote("data.path=/x/it(1).tar") == 'data.path="/x/it(1).tar"'
+    assert quote("codecs=[runs/a=b, image/jpeg]") == 'codecs=["runs/a=b",image/jpeg]'
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        ([], "no codec chosen"),
+        (["codec=image/fsq"], "no data chosen"),
+        (["codec=image/fsq", "data=folder"], "data=folder needs data.path"),
+        (["codec=image/fsq", "data=folder", "data.path=nosuch"], "nosuch"),
+        (["codec=image/fsq", "data=folder", "data.path=photo.png"], "photo.png"),
+        (["codec=image/fsqq"], "unknown choice codec=image/fsqq (did you mean image/fsq?)"),
+        (["data=foldr"], "unknown choice data=foldr (did you mean folder?); known: demo"),
+        (["experiment=nosuch"], "unknown choice experiment=nosuch"),
+        (["stepz=3"], "unknown key stepz (did you mean steps?)"),
+        (["optimizer.lrr=3"], "unknown key optimizer.lrr (did you mean optimizer.lr?)"),
+        (["losses.dists=1"], "unknown key losses.dists; known under losses: l1, l2"),
+        (["codec=image/fsq", "codec.levls=[8]"], "did you mean codec.levels?"),
+        (["data.path=x"], "choose one with data="),
+        (["steps=abc"], "steps=abc is wrong: wanted a whole number"),
+        (["optimizer.lr=abc"], "optimizer.lr=abc is wrong: wanted a number"),
+        (["resume=maybe"], "resume=maybe is wrong: wanted true or false"),
+        (["steps=null"], "steps=null"),
+        (["steps=1,2"], "a sweep takes -m"),
+        (["crop.size=${nosuch}"], "nosuch"),
+        (["steps"], "no key=value pair"),
+        (["data.path=[a"], "cannot read data.path=[a"),
+        (["--stepz"], "unknown option --stepz"),
+        (["precision=8-bit", *TINY], "precision '8-bit'"),
+        ([*TINY, "out=photo.png"], "photo.png"),
+        ([*TINY, "resume=true"], "resume=true"),
+    ],
+)
+def test_train_misuse_is_one_line(capsys: pytest.CaptureFixture[str], argv: list[str], said: str) -> None:
+    assert said in refuse(capsys, "train", *argv)
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [
+        (["codecs=[image/nosuch]"], "unknown codec 'image/nosuch'"),
+        (["codecs=[image/jpeg"], "cannot read codecs=[image/jpeg"),
+        (["codecs=[]"], "codecs is empty"),
+        (["codecz=[image/jpeg]"], "unknown key codecz (did you mean codecs?)"),
+        (["items=abc"], "items=abc is wrong: wanted a whole number"),
+        (["seed=abc"], "seed=abc is wrong"),
+        (["anchor=nosuch"], "nosuch"),
+        (["protocols=[nosuch]"], "nosuch"),
+        (["data=tar"], "data=tar needs data.path"),
+        (["data=tar", "data.path=nosuch.tar"], "nosuch.tar"),
+        (["data=tar", "data.path=notes.txt"], "notes.txt"),
+    ],
+)
+def test_compare_misuse_is_one_line(capsys: pytest.CaptureFixture[str], argv: list[str], said: str) -> None:
+    assert said in refuse(capsys, "compare", *argv)
+
+
+def test_bug_keeps_its_traceback() -> None:
+    code = (
+        "from tokenloom import codecs\nfrom tokenloom.cli import main\n"
+        "codecs.registry.codec_class('image/png').options = lambda *_: 1 / 0\n"
+        "main(['encode', 'photo.png', '--codec', 'image/png'])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "ZeroDivisionError" in done.stderr
+    assert "Traceback" in done.stderr

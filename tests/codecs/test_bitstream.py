@@ -1,0 +1,337 @@
+"""Containers: exact both ways, and nothing but a signal or BitstreamError from any bytes at all."""
+
+from __future__ import annotations
+
+import copy
+import gc
+import math
+import random
+import time
+import tracemalloc
+import zlib
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.codecs import structured, tiny
+
+from tokenloom import codecs
+from tokenloom.codecs import BitstreamError, Codes, LatentCodec, Modality, bitstream, rate
+
+SMALL = {Modality.IMAGE: (13, 10), Modality.AUDIO: (301,), Modality.TEXT: (40,)}
+SECONDS = 3.0
+"""No container of the tests may take longer."""
+
+
+def reseal(body: bytes) -> bytes:
+    return body + zlib.crc32(body).to_bytes(4, "little")
+
+
+def varint(n: int) -> bytes:
+    out = bytearray()
+    while n > 127:
+        out.append(n & 127 | 128)
+        n >>= 7
+    return bytes([*out, n])
+
+
+def outcome(codec, data: bytes) -> bool:
+    """Whether it decoded; anything but a signal or BitstreamError fails the test."""
+    start = time.perf_counter()
+    try:
+        y = codec.decompress([data])
+    except BitstreamError as error:
+        assert "\n" not in str(error) and str(error)
+        return False
+    finally:
+        assert time.perf_counter() - start < SECONDS
+    if codec.spec.modality is Modality.TEXT:
+        assert len(y) == 1 and isinstance(y[0], str)
+    else:
+        assert y.dtype == torch.float32 and y.shape[:2] == (1, codec.spec.channels) and torch.isfinite(y).all()
+    return True
+
+
+def container(codec) -> bytes:
+    return codec.compress(structured(codec, SMALL[codec.spec.modality]))[0]
+
+
+def counted(codec) -> LatentCodec:
+    """The same codec with training counts, which make it write range-coded payloads."""
+    codec = copy.deepcopy(codec)
+    indices = codec.encode(structured(codec, (64, 64) if codec.spec.modality is Modality.IMAGE else (4000,))).indices
+    for q, entries in enumerate(codec.spec.codebook_sizes):
+        codec.counts[q, :entries] = 50 * torch.bincount(indices[0, q].flatten(), minlength=entries)
+    return codec
+
+
+# -- damage -------------------------------------------------------------------------------------
+
+
+def test_every_cut_is_refused(codec):
+    data = container(codec)
+    for end in range(len(data)):
+        with pytest.raises(BitstreamError):
+            codec.decompress([data[:end]])
+    for tail in (b"\0", data[-1:], data):
+        assert not outcome(codec, data + tail)
+
+
+def test_every_flipped_byte_is_refused(codec):
+    data = container(codec)
+    for i in range(len(data)):
+        for flip in (1, 0x80, 0xFF):
+            with pytest.raises(BitstreamError):
+                codec.decompress([data[:i] + bytes([data[i] ^ flip]) + data[i + 1 :]])
+
+
+def mutated(data: bytes, rng: random.Random) -> bytes:
+    """A few bytes changed, inserted, deleted or cut off behind the fingerprint; the checksum is good again."""
+    body = bytearray(data[:-4])
+    for _ in range(rng.randint(1, 4)):
+        at = rng.randrange(bitstream.HEAD, max(len(body), bitstream.HEAD + 1))
+        at = min(at, bitstream.HEAD + rng.choice((2, 6, 10**9)))  # sizes and mode as often as all the rest
+        kind = rng.random()
+        if kind < 0.6:
+            body[at : at + 1] = bytes([rng.randrange(256)])
+        elif kind < 0.75:
+            body[at:at] = rng.randbytes(rng.randint(1, 6))
+        elif kind < 0.9:
+            del body[at : at + rng.randint(1, 6)]
+        else:
+            del body[at:]
+    return reseal(bytes(body))
+
+
+def fuzz(codec, data: bytes, trials: int) -> int:
+    rng = random.Random(5)
+    return sum(outcome(codec, mutated(data, rng)) for _ in range(trials))
+
+
+def test_resealed_damage_decodes_or_is_refused(codec):
+    decoded = fuzz(codec, container(codec), 3000 if codec.spec.total else 1500)
+    assert decoded if codec.spec.total else decoded < 1500
+
+
+def test_resealed_damage_of_range_coded_payloads(learned):
+    if learned.context is not None:
+        pytest.skip("its payloads are coded under a context model, which the test above damages")
+    codec = counted(learned)
+    (data,) = codec.compress(structured(codec, (64, 64) if codec.spec.modality is Modality.IMAGE else (640,)))
+    mode = bitstream.HEAD + 2 + codec.spec.ordered  # two sizes of one byte, or one of two
+    assert data[mode] == bitstream.RANGE_CODED
+    assert fuzz(codec, data, 1000)
+
+
+def test_random_bytes_behind_a_good_head(codec):
+    head, rng = bitstream.MAGIC + bytes([bitstream.VERSION]) + codec.fingerprint, random.Random(1)
+    for trial in range(500):
+        outcome(codec, reseal(head + rng.randbytes(trial % 40)))
+
+
+def test_what_is_no_container(codec):
+    data = container(codec)
+    body = data[:-4]
+    for bad in (b"", b"tlm", b"\0" * 40, b"\xff" * 40, b"\x89PNG\r\n\x1a\n" + b"\0" * 40, data[::-1]):
+        with pytest.raises(BitstreamError):
+            codec.decompress([bad])
+        with pytest.raises(BitstreamError):
+            codecs.decompress(bad)
+    for version in (0, bitstream.VERSION + 1, 255):
+        with pytest.raises(BitstreamError, match="version"):
+            codec.decompress([reseal(body[:3] + bytes([version]) + body[4:])])
+    with pytest.raises(BitstreamError, match="written by the codec"):
+        codec.decompress([reseal(body[:4] + bytes(8) + body[12:])])
+    for nothing in ([], None, "text", [None], [1], ["text"], data):
+        with pytest.raises(BitstreamError):
+            codec.decompress(nothing)
+
+
+def test_unknown_codecs_are_named():
+    body = bitstream.MAGIC + bytes([bitstream.VERSION]) + bytes(range(8)) + bytes(20)
+    start = time.perf_counter()
+    with pytest.raises(BitstreamError, match="0001020304050607"):
+        codecs.decompress(reseal(body))
+    assert time.perf_counter() - start < 20
+    for nothing in ([], None, 3, "text", [None]):
+        with pytest.raises(BitstreamError):
+            codecs.decompress(nothing)
+
+
+def test_huge_declared_sizes_cost_nothing(codec):
+    head = bitstream.MAGIC + bytes([bitstream.VERSION]) + codec.fingerprint
+    axes = 2 if codec.spec.modality is Modality.IMAGE else 1
+    data = container(codec)
+    payload = data[bitstream.HEAD + axes : -4]
+    gc.collect()
+    tracemalloc.start()
+    try:
+        for n in (2**13, 2**20, 2**26, 2**28, 2**35, 2**42 - 1):
+            for size in ((n,), (n, 1), (1, n), (n, n))[axes - 1 :][: 1 if axes == 1 else 3]:
+                sizes = b"".join(map(varint, size))
+                for used in (b"", varint(n), varint(len(codec.spec.codebook_sizes))):
+                    for mode in (b"", bytes([bitstream.PACKED]), bytes([bitstream.RANGE_CODED])):
+                        outcome(codec, reseal(head + sizes + used + mode + payload))
+                outcome(codec, reseal(head + sizes + b"\xff" * 9 + payload))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 2**26
+
+
+def test_sizes_that_do_not_fit_together_are_refused():
+    """Two pictures, each small, that would need a batch of 65,000 squared."""
+    codec = codecs.build("image/png")
+    tall, wide = codec.compress(torch.zeros(1, 3, 60_000, 1)), codec.compress(torch.zeros(1, 3, 1, 60_000))
+    with pytest.raises(BitstreamError, match="one batch"):
+        codec.decompress(tall + wide)
+    assert codec.decompress(tall).shape == (1, 3, 60_000, 1)
+
+
+# -- payloads -----------------------------------------------------------------------------------
+
+
+def slow_pack(symbols: np.ndarray, radices: tuple[int, ...]) -> bytes:
+    """Blocks of mixed-radix integers, one digit after the other."""
+    digits = [(int(v), r) for column in symbols.T for v, r in zip(column, radices, strict=True)]
+    blocks = min(bitstream.BLOCKS, -(-len(digits) // bitstream.BLOCK_TOKENS)) or 1
+    width = 1
+    while width * blocks < len(digits):
+        width *= 2
+    bits = ""
+    for block in range(blocks):
+        value, product = 0, 1
+        for digit, radix in digits[block * width : (block + 1) * width]:
+            value, product = value * radix + digit, product * radix
+        length = (product - 1).bit_length()
+        bits = (f"{value:0{length}b}" if length else "") + bits
+    return int(bits or "0", 2).to_bytes(-(-len(bits) // 8), "little")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data(), st.lists(st.integers(2, 20_000), min_size=1, max_size=4), st.integers(0, 70))
+def test_packing_equals_a_slow_loop(data, radices, positions):
+    rows = [data.draw(st.lists(st.integers(0, n - 1), min_size=positions, max_size=positions)) for n in radices]
+    check_packing(np.array(rows, dtype=np.int64).reshape(len(radices), positions), tuple(radices))
+
+
+@pytest.mark.parametrize("positions", [2047, 2048, 2049, 4097, 30_001])
+@pytest.mark.parametrize("radices", [(8000,), (2, 3), (256, 2, 16384)])
+def test_packing_in_blocks_equals_a_slow_loop(positions, radices):
+    rng = np.random.default_rng(positions)
+    check_packing(np.stack([rng.integers(0, n, positions) for n in radices]), radices)
+    check_packing(np.stack([np.full(positions, n - 1) for n in radices]), radices)
+
+
+def check_packing(symbols: np.ndarray, radices: tuple[int, ...]) -> None:
+    packed = bitstream.pack(symbols, radices)
+    assert packed == slow_pack(symbols, radices)
+    assert 8 * len(packed) <= symbols.shape[1] * sum(map(math.log2, radices)) + 32
+    back = bitstream.unpack(packed, radices, symbols.shape[1])
+    assert back.dtype == np.int64 and np.array_equal(back, symbols)
+
+
+@pytest.mark.parametrize("radices", [(8000,), (2,), (1024,) * 8])
+def test_packing_is_fast(radices):
+    symbols = np.random.default_rng(0).integers(0, radices[0], (len(radices), 300_000 // len(radices)))
+    start = time.perf_counter()
+    packed = bitstream.pack(symbols, radices)
+    assert np.array_equal(bitstream.unpack(packed, radices, symbols.shape[1]), symbols)
+    assert time.perf_counter() - start < 8
+    assert 8 * len(packed) <= symbols.size * math.log2(radices[0]) + 32
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=24), st.lists(st.integers(2, 300), min_size=1, max_size=3), st.integers(0, 12))
+def test_unpacking_any_bytes(data, radices, positions):
+    """Refused, or within range and the one writing of these symbols."""
+    try:
+        symbols = bitstream.unpack(data, tuple(radices), positions)
+    except BitstreamError:
+        return
+    assert (symbols >= 0).all() and (symbols < np.array(radices)[:, None]).all()
+    assert bitstream.pack(symbols, tuple(radices)) == data
+
+
+def test_packed_payload_is_within_32_bits(learned):
+    for size in ((1, 1), (7, 50), (64, 48)) if learned.spec.modality is Modality.IMAGE else ((1,), (77,), (5000,)):
+        codes = learned.encode(structured(learned, size))
+        symbols = codes.indices[0].flatten(1).numpy()
+        packed = bitstream.pack(symbols, learned.spec.codebook_sizes)
+        assert 8 * len(packed) <= rate.nominal(learned.spec, codes).item() + 32
+        assert len(bitstream.write(learned, codes)[0]) <= len(packed) + 32
+
+
+def test_range_coding_is_exact_and_shorter_where_codes_are_skewed(learned):
+    if learned.context is not None:
+        pytest.skip("its payloads are coded under a context model")
+    codec = counted(learned)
+    x = structured(codec, (64, 64) if codec.spec.modality is Modality.IMAGE else (4000,))
+    codes = codec.encode(x)
+    (data,) = bitstream.write(codec, codes)
+    (packed,) = bitstream.write(learned, codes)
+    assert len(data) < len(packed)
+    assert torch.equal(bitstream.read(codec, [data]).indices, codes.indices)
+    entropy = rate.entropy(codec, codes).item()
+    assert entropy - 64 <= 8 * len(data) <= 1.01 * entropy + 32 * 8 + 64
+    rare = Codes(torch.zeros_like(codes.indices) + (codec.counts[:, : codec.spec.codebook_sizes[0]].argmin(1))
+                 .reshape(1, -1, *[1] * (codes.indices.ndim - 2)), codes.sizes, codes.lengths)  # fmt: skip
+    (unlikely,) = bitstream.write(codec, rare)
+    assert len(unlikely) <= len(packed) + 1  # codes that the counts do not expect are packed
+    assert torch.equal(bitstream.read(codec, [unlikely]).indices, rare.indices)
+
+
+@pytest.mark.parametrize("name", ["image/rvq", "audio/rvq"])
+def test_range_coding_of_prefixes(name):
+    codec = counted(tiny(name))
+    x = structured(codec, (40, 33) if codec.spec.modality is Modality.IMAGE else (999,))
+    for count in codec.settings.values:
+        codes = codec.encode(x, count)
+        assert torch.equal(bitstream.read(codec, bitstream.write(codec, codes)).indices, codes.indices)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.integers(0, 10**6), min_size=160, max_size=160), st.integers(0, 2**32 - 1))
+def test_range_coding_under_any_counts(counts, seed):
+    """Zeros, millions, or one entry that is nearly certain: every symbol can be written."""
+    if not sum(counts):
+        counts[0] = 1
+    codec = copy.deepcopy(tiny("image/fsq"))
+    codec.counts[0] = torch.tensor(counts)
+    indices = torch.from_numpy(np.random.default_rng(seed).integers(0, 160, (1, 1, 3, 4)))
+    codes = Codes(indices, torch.tensor([[20, 31]]))
+    probabilities = bitstream._frequencies(codec)
+    coded = bitstream._range_encode(indices[0].flatten(1).numpy(), probabilities)
+    assert np.array_equal(bitstream._range_decode(coded, probabilities, 12), indices[0].flatten(1).numpy())
+    assert torch.equal(bitstream.read(codec, bitstream.write(codec, codes)).indices, indices)
+
+
+# -- finding the codec --------------------------------------------------------------------------
+
+
+def test_decompress_finds_the_codec(codec, tmp_path):
+    x = structured(codec, SMALL[codec.spec.modality])
+    (data,) = codec.compress(x)
+    if not type(codec).variants:
+        codecs.save(codec, tmp_path / "mine")
+        codec = codecs.load(tmp_path / "mine")
+    y, wanted = codecs.decompress(data), codec.decompress([data])
+    assert y == wanted if isinstance(y, list) else torch.equal(y, wanted)
+    several = codecs.decompress([data, data])
+    assert len(several) == 2
+
+
+@pytest.mark.parametrize("name", ["audio/opus", "audio/flac"])
+def test_decompress_finds_other_rates_and_channels(name):
+    codec = codecs.build(name, sample_rate=44_100, channels=2)
+    (data,) = codec.compress(torch.zeros(1, 2, 500))
+    assert codecs.decompress(data).shape == (1, 2, 500)
+
+
+def test_containers_of_two_codecs_do_not_mix():
+    first, second = codecs.build("image/png"), codecs.build("image/jpeg")
+    data = first.compress(torch.zeros(1, 3, 4, 4)) + second.compress(torch.zeros(1, 3, 4, 4))
+    with pytest.raises(BitstreamError, match="written by the codec"):
+        codecs.decompress(data)

@@ -1,0 +1,660 @@
+"""Quantizers against vector-quantize-pytorch, against slow loops, and while they train."""
+
+from __future__ import annotations
+
+import copy
+import math
+
+import pytest
+import torch
+from support.codecs import tiny
+
+from tokenloom import codecs, data
+from tokenloom.codecs import quantizers
+from tokenloom.codecs.quantizers import BSQ, FSQ, MAX_CODEBOOK, ResidualVQ, codebooks
+from tokenloom.codecs.quantizers.vector import BETA
+from tokenloom.codecs.quantizers.codebooks import nearest
+from tokenloom.metrics.tokens import CodeCounts
+from tokenloom.train.tasks.codec import count_codes, fit, validate
+
+GRIDS = [(1,), (37,), (1, 1), (5, 6)]
+
+
+def latents(dim: int, grid: tuple[int, ...] = (5, 6), batch: int = 3, spread: float = 1.5) -> torch.Tensor:
+    return spread * torch.randn(batch, dim, *grid, generator=torch.Generator().manual_seed(dim))
+
+
+def trained_rvq(quantizers: int = 3, size: int = 16, dim: int = 6) -> ResidualVQ:
+    """A residual quantizer after a few training steps on clusters."""
+    torch.manual_seed(0)
+    rvq = ResidualVQ(size, dim, quantizers, decay=0.8).train()
+    centres = 3 * torch.randn(24, dim)
+    for _ in range(12):
+        x = centres[torch.randint(24, (4, 50))] + 0.3 * torch.randn(4, 50, dim)
+        rvq.quantize(x.transpose(1, 2))
+    return rvq.eval()
+
+
+# -- finite scalar ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [[8, 5, 5, 5], [3], [4], [3, 4, 5, 6, 7], [8, 8, 8, 6, 5], [16, 16]])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_fsq_equals_the_library(levels, grid):
+    from vector_quantize_pytorch import FSQ as Library
+
+    mine, library = FSQ(levels), Library(levels)
+    z = latents(len(levels), grid)
+    flat, indices = library(z.flatten(2).transpose(1, 2))
+    mine_indices = mine.search(z)
+    assert mine_indices.dtype == torch.int64
+    assert torch.equal(mine_indices, indices.long().reshape(3, 1, *grid))
+    torch.testing.assert_close(mine.lookup(mine_indices), flat.transpose(1, 2).reshape(z.shape), rtol=0, atol=1e-6)
+    torch.testing.assert_close(mine.quantize(z).latents, mine.lookup(mine_indices), rtol=0, atol=1e-6)
+    codes = library.indices_to_codes(indices)
+    torch.testing.assert_close(
+        mine.lookup(mine_indices).flatten(2), codes.transpose(1, 2).flatten(2), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("levels", [[8, 5, 4], [3, 3, 3, 4]])
+def test_fsq_reaches_every_entry_and_nothing_else(levels):
+    """Extremes of either sign stay within the levels; a grid of latents reaches all of them."""
+    fsq = FSQ(levels)
+    wild = torch.tensor([-1e30, -50.0, 0.0, 50.0, 1e30]).repeat(1, len(levels), 1)
+    assert fsq.search(wild).min() >= 0 and fsq.search(wild).max() < math.prod(levels)
+    for channel, n in enumerate(levels):
+        sweep = torch.zeros(1, len(levels), 401)
+        sweep[0, channel] = torch.linspace(-6, 6, 401)
+        assert len(fsq.search(sweep).unique()) == n
+    everything = torch.arange(math.prod(levels))[None, None]
+    vectors = fsq.lookup(everything)
+    assert len(vectors[0].T.unique(dim=0)) == math.prod(levels)
+    assert vectors.min() >= -1 and vectors.max() <= 1
+
+
+@pytest.mark.parametrize("codebooks", [1, 2, 3, 5])
+def test_factorised_fsq_gives_the_same_latents(codebooks):
+    levels = [8, 8, 5, 5, 5]
+    whole, factorised = FSQ(levels), FSQ(levels, codebooks)
+    z = latents(5)
+    assert len(factorised.sizes) == codebooks and math.prod(factorised.sizes) == math.prod(levels)
+    indices = factorised.search(z)
+    assert indices.shape[1] == codebooks
+    assert all(int(indices[:, q].max()) < n for q, n in enumerate(factorised.sizes))
+    assert torch.equal(factorised.lookup(indices), whole.lookup(whole.search(z)))
+
+
+def test_large_codebooks_are_exposed_as_several():
+    for levels in ([4] * 12, [8] * 6, [512, 512], [3] * 20):
+        fsq = FSQ(levels)
+        assert max(fsq.sizes) <= MAX_CODEBOOK and math.prod(fsq.sizes) == math.prod(levels)
+        assert torch.equal(fsq.search(latents(len(levels))) < torch.tensor(fsq.sizes).reshape(-1, 1, 1),
+                           torch.ones(3, len(fsq.sizes), 5, 6, dtype=torch.bool))  # fmt: skip
+    for bits in (9, 10, 18, 36):
+        bsq = BSQ(bits)
+        assert max(bsq.sizes) <= 512 and math.prod(bsq.sizes) == 2**bits
+
+
+def test_training_a_large_fsq_builds_no_codebook():
+    """vector-quantize-pytorch materialises all entries: 12 s for 4^12, 34 GB for 4^16."""
+    fsq = FSQ([4] * 16).train()
+    z = latents(16).requires_grad_()
+    out = fsq.quantize(z)
+    out.latents.square().sum().backward()
+    assert torch.isfinite(z.grad).all() and z.grad.abs().sum() > 0
+    torch.testing.assert_close(out.latents, fsq.lookup(fsq.search(z)), rtol=0, atol=1e-6)
+
+
+# -- binary spherical ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bits", "codebooks"), [(1, 1), (6, 1), (8, 2), (12, 3), (9, 9)])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_bsq_equals_the_library(bits, codebooks, grid):
+    from vector_quantize_pytorch import LFQ
+
+    bsq = BSQ(bits, codebooks)
+    library = LFQ(codebook_size=2 ** (bits // codebooks), dim=bits, num_codebooks=codebooks, spherical=True).eval()
+    z = latents(bits, grid)
+    flat, indices, _ = library(z.flatten(2).transpose(1, 2))
+    indices = indices.reshape(3, -1, codebooks).transpose(1, 2).reshape(3, codebooks, *grid)
+    mine = bsq.search(z)
+    assert mine.dtype == torch.int64 and torch.equal(mine, indices.long())
+    torch.testing.assert_close(bsq.lookup(mine), flat.transpose(1, 2).reshape(z.shape), rtol=0, atol=1e-6)
+    torch.testing.assert_close(bsq.quantize(z).latents, bsq.lookup(mine), rtol=0, atol=1e-6)
+    norms = bsq.lookup(mine).unflatten(1, (codebooks, -1)).norm(dim=2)
+    torch.testing.assert_close(norms, torch.ones_like(norms))
+
+
+def test_bsq_zero_has_one_code():
+    """Search, training and the library agree on latents that are exactly zero."""
+    bsq = BSQ(6, 2)
+    z = torch.zeros(1, 6, 4)
+    torch.testing.assert_close(bsq.quantize(z).latents, bsq.lookup(bsq.search(z)))
+
+
+def test_bsq_loss_trains_towards_usage():
+    torch.manual_seed(0)
+    bsq = BSQ(8, 2, entropy_weight=1.0).train()
+    z = (0.05 * torch.randn(4, 8, 100) + 1).requires_grad_()
+    before = len(bsq.search(z)[:, 0].unique())
+    optimizer = torch.optim.SGD([z], 200.0)
+    first = None
+    for _ in range(60):
+        loss = bsq.quantize(z).loss
+        first = loss.item() if first is None else first
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < first and len(bsq.search(z)[:, 0].unique()) >= before
+
+
+# -- residual vector ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantizers", [1, 3])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_rvq_equals_the_library(quantizers, grid):
+    from vector_quantize_pytorch import ResidualVQ as Library
+
+    rvq = trained_rvq(quantizers)
+    library = Library(dim=6, codebook_size=16, num_quantizers=quantizers, kmeans_init=False).eval()
+    for q, layer in enumerate(library.layers):
+        layer._codebook.embed.copy_(rvq.codebook[q : q + 1])
+    z = latents(6, grid, spread=3)
+    flat, indices, _ = library(z.flatten(2).transpose(1, 2))
+    mine = rvq.search(z)
+    assert torch.equal(mine, indices.permute(0, 2, 1).reshape(3, quantizers, *grid))
+    torch.testing.assert_close(rvq.lookup(mine), flat.transpose(1, 2).reshape(z.shape), rtol=0, atol=1e-5)
+    torch.testing.assert_close(rvq.quantize(z).latents, rvq.lookup(mine), rtol=0, atol=1e-5)
+    for count in range(1, quantizers + 1):
+        assert torch.equal(rvq.search(z, count), mine[:, :count])
+
+
+def test_rvq_search_equals_a_slow_loop():
+    rvq, z = trained_rvq(), latents(6, spread=3)
+    for b, i, j in ((0, 0, 0), (1, 4, 5), (2, 2, 3)):
+        residual = z[b, :, i, j].double()
+        for q, book in enumerate(rvq.codebook.double()):
+            index = min(range(16), key=lambda k: float((residual - book[k]).square().sum()))
+            assert int(rvq.search(z)[b, q, i, j]) == index
+            residual = residual - book[index]
+        torch.testing.assert_close(rvq.lookup(rvq.search(z))[b, :, i, j], (z[b, :, i, j].double() - residual).float())
+
+
+def test_more_quantizers_never_add_error():
+    rvq, z = trained_rvq(4), latents(6, spread=3)
+    errors = [(z - rvq.lookup(rvq.search(z, n))).square().mean().item() for n in range(1, 5)]
+    assert errors[-1] < errors[0]
+    indices = rvq.search(z)
+    indices[0, 2:] = -1
+    torch.testing.assert_close(rvq.lookup(indices)[0], rvq.lookup(rvq.search(z, 2))[0])
+
+
+@pytest.mark.parametrize(("rows", "entries"), [(1, 2), (300, 7), (3000, 2000)])
+def test_nearest_equals_cdist(rows, entries):
+    generator = torch.Generator().manual_seed(rows)
+    vectors, book = torch.randn(rows, 5, generator=generator), torch.randn(entries, 5, generator=generator)
+    found = nearest(vectors, book)
+    distances = torch.cdist(vectors.double(), book.double())
+    best = distances.min(1).values
+    reached = distances[torch.arange(rows), found]
+    assert ((reached - best) < 1e-4).all()
+    assert (found == distances.argmin(1)).float().mean() > 0.999
+    assert torch.equal(nearest(book, book), torch.arange(entries))
+    assert nearest(vectors.reshape(rows, 1, 5), book).shape == (rows, 1)
+
+
+def test_nearest_far_from_the_origin():
+    """Where ‖v‖ is large the expanded square loses digits; the index must still be one of the nearest."""
+    generator = torch.Generator().manual_seed(0)
+    book = 30 + torch.randn(64, 8, generator=generator)
+    vectors = 30 + torch.randn(500, 8, generator=generator)
+    distances = torch.cdist(vectors.double(), book.double())
+    reached = distances.gather(1, nearest(vectors, book)[:, None])[:, 0]
+    assert ((reached - distances.min(1).values) < 1e-3).all()
+
+
+def test_chunked_search_equals_whole(monkeypatch):
+    rvq, z = trained_rvq(), latents(6, (40, 40))
+    whole = rvq.search(z)
+    monkeypatch.setattr(codebooks, "MAX_DISTANCES", 16 * 100)
+    assert torch.equal(rvq.search(z), whole)
+
+
+# -- training -----------------------------------------------------------------------------------
+
+
+def test_training_starts_and_moves_the_codebooks():
+    torch.manual_seed(1)
+    rvq = ResidualVQ(16, 6, 2, dropout=False, decay=0.8).train()
+    fresh = rvq.codebook.clone()
+    data = 5 + 2 * torch.randn(4, 6, 100)
+    assert not rvq.started.any()
+    rvq.quantize(data)
+    assert rvq.started.all()
+    started = rvq.codebook.clone()
+    assert not torch.equal(started, fresh)
+    assert started[0].mean() > 3, "k-means starts the first codebook where the data is"
+    rvq.quantize(data)
+    assert not torch.equal(rvq.codebook, started), "the EMA moves on"
+    assert torch.allclose(
+        rvq.codebook_sum / rvq.cluster_size[..., None].clamp_min(1e-5), rvq.codebook, rtol=0.2, atol=0.2
+    )
+    before = {k: v.clone() for k, v in rvq.state_dict().items()}
+    rvq.eval().quantize(data)
+    rvq.search(data)
+    assert all(torch.equal(v, before[k]) for k, v in rvq.state_dict().items()), "outside training nothing moves"
+
+
+def test_fresh_codebooks_in_eval_stay_as_they_are():
+    """vector-quantize-pytorch would run k-means in eval mode, too."""
+    rvq = ResidualVQ(16, 6, 2).eval()
+    before = {k: v.clone() for k, v in rvq.state_dict().items()}
+    out = rvq.quantize(latents(6))
+    rvq.search(latents(6))
+    assert all(torch.equal(v, before[k]) for k, v in rvq.state_dict().items())
+    torch.testing.assert_close(out.latents, rvq.lookup(rvq.search(latents(6))), rtol=0, atol=1e-5)
+
+
+def test_dead_codes_come_back():
+    torch.manual_seed(0)
+    rvq = ResidualVQ(16, 4, decay=0.5).train()
+    rvq.quantize(torch.randn(2, 4, 200))
+    with torch.no_grad():
+        rvq.codebook[0, :8] = 100.0  # far from everything
+        rvq.codebook_sum[0, :8] = 100.0
+        rvq.cluster_size[0, :8] = 0.01
+    data = torch.randn(2, 4, 200)
+    for _ in range(3):
+        rvq.quantize(data)
+    assert rvq.codebook.abs().max() < 10
+    assert len(rvq.eval().search(data).unique()) > 12
+
+
+def test_error_falls_with_training():
+    torch.manual_seed(0)
+    rvq = ResidualVQ(16, 4, 2, decay=0.8).train()
+    centres = 4 * torch.randn(16, 4)
+    data = centres[torch.randint(16, (4, 100))].transpose(1, 2) + 0.1 * torch.randn(4, 4, 100)
+    first = (data - rvq.quantize(data).latents).square().mean()
+    for _ in range(20):
+        rvq.quantize(data)
+    rvq.eval()
+    last = (data - rvq.lookup(rvq.search(data))).square().mean()
+    assert last < first and last < 0.5
+
+
+def test_state_survives_dict_and_device_moves():
+    rvq, z = trained_rvq(), latents(6)
+    twin = ResidualVQ(16, 6, 3, decay=0.8)
+    twin.load_state_dict(rvq.state_dict())
+    assert torch.equal(twin.eval().search(z), rvq.search(z))
+    moved = copy.deepcopy(rvq).to("cpu").to(torch.float64).to(torch.float32)
+    assert torch.equal(moved.search(z), rvq.search(z))
+    torch.manual_seed(0)
+    rvq.train().quantize(z)
+    torch.manual_seed(0)
+    twin.train().quantize(z)
+    for key, value in rvq.state_dict().items():
+        assert torch.equal(value, twin.state_dict()[key]), key
+    moved.train().quantize(z)  # and a copy trains its own buffers, not those of the original
+    after = rvq.codebook.clone()
+    moved.quantize(z)
+    assert torch.equal(rvq.codebook, after)
+
+
+def test_a_copy_of_a_training_quantizer_is_its_own():
+    torch.manual_seed(0)
+    rvq = trained_rvq().train()
+    rvq.quantize(latents(6))
+    twin = copy.deepcopy(rvq)
+    before = rvq.codebook.clone()
+    twin.quantize(latents(6) + 1)
+    assert torch.equal(rvq.codebook, before) and not torch.equal(twin.codebook, before)
+    assert set(rvq.state_dict()) == {"codebook", "cluster_size", "codebook_sum", "started"}
+
+
+def test_dropout_makes_every_prefix_decode():
+    torch.manual_seed(0)
+    rvq = ResidualVQ(8, 4, 4).train()
+    data = torch.randn(4, 4, 64)
+    rvq.quantize(data)
+    rvq.eval()
+    prefixes = [rvq.lookup(rvq.search(data, n)) for n in range(1, 5)]
+    rvq.train()
+    seen = set()
+    for _ in range(40):
+        out = rvq.quantize(data).latents
+        rvq.eval()
+        seen.add(min(range(4), key=lambda n: float((rvq.lookup(rvq.search(data, n + 1)) - out).abs().mean())))
+        rvq.train()
+    assert len(prefixes) == 4 and len(seen) > 1
+
+
+@pytest.mark.parametrize("quantizer", [FSQ([8, 5, 4]), BSQ(6, 2), trained_rvq()], ids=["fsq", "bsq", "rvq"])
+def test_gradients_go_straight_through(quantizer):
+    z = latents(quantizer.dim, spread=0.5).requires_grad_()
+    quantizer.train()
+    out = quantizer.quantize(z)
+    assert out.latents.shape == z.shape and out.loss.ndim == 0 and torch.isfinite(out.loss)
+    out.latents.sum().backward()
+    assert torch.isfinite(z.grad).all() and z.grad.abs().mean() > 0.1
+    quantizer.eval()
+
+
+@pytest.mark.parametrize("quantizer", [FSQ([8, 5, 4]), BSQ(6, 2), trained_rvq()], ids=["fsq", "bsq", "rvq"])
+def test_autocast_around_changes_nothing(quantizer):
+    z = latents(quantizer.dim)
+    quantizer.eval()
+    plain = quantizer.quantize(z)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = quantizer.quantize(z)
+        assert torch.equal(quantizer.search(z), quantizer.search(z))
+        indices = quantizer.search(z)
+        vectors = quantizer.lookup(indices)
+    assert torch.equal(inside.latents, plain.latents) and torch.equal(inside.loss, plain.loss)
+    assert torch.equal(indices, quantizer.search(z)) and torch.equal(vectors, quantizer.lookup(indices))
+    assert vectors.dtype == torch.float32
+
+
+# -- how codebooks learn ------------------------------------------------------------------------
+
+LEARNING = [{"update": "ema"}, {"update": "gradient"}, {"update": "ema", "normalise": True},
+            {"update": "gradient", "normalise": True}]  # fmt: skip
+
+
+@pytest.mark.parametrize(("quantizers", "normalise"), [(1, False), (3, False), (1, True)])
+def test_moving_averages_equal_the_library(quantizers, normalise):
+    """Step for step: vectors, loss, codebook and both averages."""
+    from vector_quantize_pytorch import ResidualVQ as Library
+
+    torch.manual_seed(0)
+    mine = ResidualVQ(16, 6, quantizers, dropout=False, decay=0.8, dead_below=0.0, normalise=normalise).train()
+    mine.started.fill_(True)
+    library = Library(dim=6, codebook_size=16, num_quantizers=quantizers, decay=0.8, rotation_trick=False,
+                      use_cosine_sim=normalise).train()  # fmt: skip
+    for q, layer in enumerate(library.layers):
+        layer._codebook.embed.copy_(mine.codebook[q : q + 1])
+        layer._codebook.embed_avg.copy_(mine.codebook_sum[q : q + 1])
+    for step in range(5):
+        z = latents(6) + 0.1 * step
+        out = mine.quantize(z)
+        flat, _, losses = library(z.flatten(2).transpose(1, 2))
+        torch.testing.assert_close(out.latents, flat.transpose(1, 2).reshape(z.shape), rtol=0, atol=1e-5)
+        torch.testing.assert_close(out.loss, losses.mean())
+        for q, layer in enumerate(library.layers):
+            theirs = layer._codebook
+            torch.testing.assert_close(mine.cluster_size[q], theirs.cluster_size[0])
+            torch.testing.assert_close(mine.codebook_sum[q], theirs.embed_avg[0], rtol=0, atol=1e-5)
+            torch.testing.assert_close(mine.codebook[q], theirs.embed[0], rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("learning", LEARNING, ids=str)
+def test_the_gradient_passes_once(learning):
+    """Not once for every quantizer, as where each stage is straight through by itself."""
+    rvq = ResidualVQ(16, 6, 1 if "normalise" in learning else 4, dropout=False, **learning).eval()
+    z = latents(6).requires_grad_()
+    weights = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
+    (rvq.quantize(z).latents * weights).sum().backward()
+    if "normalise" in learning:  # through z / |z|
+        twin = z.detach().clone().requires_grad_()
+        (torch.nn.functional.normalize(twin, dim=1) * weights).sum().backward()
+        weights = twin.grad
+    torch.testing.assert_close(z.grad, weights)
+
+
+def test_gradient_codebooks_have_the_loss_of_vq_vae():
+    """|sg[z] − e|² + β |z − sg[e]|² (arXiv 1711.00937, eq. 3), and each half moves only its own side."""
+    torch.manual_seed(0)
+    vq = ResidualVQ(8, 3, update="gradient").train()
+    vq.started.fill_(True)
+    z = torch.randn(2, 3, 20, requires_grad=True)
+    book = vq.codebook[0].detach().clone()
+    chosen = book[vq.search(z.detach())[:, 0]].transpose(1, 2)
+    loss = vq.quantize(z).loss
+    torch.testing.assert_close(loss, (1 + BETA) * (chosen - z).square().mean())
+    loss.backward()
+    torch.testing.assert_close(z.grad, BETA * 2 * (z.detach() - chosen) / z.numel())
+    errors = (chosen - z.detach()).transpose(1, 2).flatten(0, 1)
+    sums = torch.zeros(8, 3).index_add_(0, vq.search(z.detach())[:, 0].flatten(), errors)
+    torch.testing.assert_close(vq.codebook.grad[0], 2 * sums / z.numel())
+
+
+@pytest.mark.parametrize("learning", [{"update": "gradient"}, {"update": "gradient", "normalise": True}], ids=str)
+def test_gradient_codebooks_learn(learning):
+    torch.manual_seed(0)
+    vq = ResidualVQ(16, 4, dead_below=0.0, **learning).train()
+    vq.started.fill_(True)  # from random entries, not from k-means
+    centres = torch.randn(16, 4)
+    optimizer = torch.optim.AdamW(vq.parameters(), 0.02)
+    errors = []
+    for _ in range(150):
+        z = (centres[torch.randint(16, (4, 50))] + 0.05 * torch.randn(4, 50, 4)).transpose(1, 2)
+        loss = vq.quantize(z).loss
+        errors.append(loss.item())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert sum(errors[-10:]) < 0.5 * sum(errors[:10])
+    assert set(vq.state_dict()) == {"codebook", "cluster_size", "started"}
+
+
+@pytest.mark.parametrize("learning", LEARNING[2:], ids=str)
+def test_normalised_lookup_is_by_angle(learning):
+    """Length of latents and of entries means nothing; what is looked up has length 1."""
+    torch.manual_seed(0)
+    vq = ResidualVQ(64, 8, **learning).eval()
+    z = latents(8)
+    indices = vq.search(z)
+    cosine = torch.nn.functional.cosine_similarity(z.movedim(1, -1).unsqueeze(-2), vq.codebook[0], dim=-1)
+    assert torch.equal(indices[:, 0], cosine.argmax(-1))
+    assert torch.equal(vq.search(z * 7.5), indices)
+    torch.testing.assert_close(vq.lookup(indices).norm(dim=1), torch.ones(3, 5, 6))
+    torch.testing.assert_close(vq.quantize(z).latents, vq.lookup(indices), rtol=0, atol=1e-6)
+    vq.train().quantize(z)
+    vq.eval()
+    torch.testing.assert_close(vq.lookup(vq.search(z)).norm(dim=1), torch.ones(3, 5, 6))
+
+
+def usage(rvq: ResidualVQ, z: torch.Tensor) -> float:
+    """The least used codebook's share of entries in use."""
+    was = rvq.training
+    indices = rvq.eval().search(z)
+    rvq.train(was)
+    return min(len(indices[:, q].unique()) / n for q, n in enumerate(rvq.sizes))
+
+
+def collapsed(quantizers: int, dead_below: float, **learning) -> ResidualVQ:
+    """A codebook whose first entry catches everything: all others lie on the far side, unused for long."""
+    torch.manual_seed(0)
+    rvq = ResidualVQ(64, 4, quantizers, dead_below=dead_below, **learning).train()
+    with torch.no_grad():
+        rvq.codebook[:] = 0.0
+        rvq.codebook[:, 1:, 0] = -50.0
+        rvq.codebook[:, 0, 0] = 1.0
+        rvq.cluster_size[:, 1:] = 1e-3
+        if rvq.update == "ema":
+            rvq.codebook_sum[:] = rvq.codebook * rvq.cluster_size[..., None]
+        rvq.started.fill_(True)
+    return rvq
+
+
+@pytest.mark.parametrize("decay", [0.8, 0.99])
+@pytest.mark.parametrize("quantizers", [1, 4])
+@pytest.mark.parametrize("learning", LEARNING, ids=str)
+def test_a_collapsed_codebook_recovers_by_revival_alone(learning, quantizers, decay):
+    if quantizers > 1 and "normalise" in learning:
+        pytest.skip("a normalised codebook is a single one")
+    shares = {}
+    for dead_below in (0.1, 0.0):
+        rvq = collapsed(quantizers, dead_below, decay=decay, **learning)
+        data_of_training = torch.randn(40, 4, 4, 64) + torch.tensor([3.0, 0, 0, 0])[:, None]
+        assert usage(rvq, data_of_training[0]) <= 2 / 64
+        optimizer = torch.optim.SGD(rvq.parameters(), 0.1) if learning["update"] == "gradient" else None
+        for z in data_of_training:
+            loss = rvq.quantize(z).loss
+            if optimizer:
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+        shares[dead_below] = usage(rvq, data_of_training.movedim(0, -1).flatten(2))
+    assert shares[0.1] > 0.9, shares
+    assert shares[0.0] < 0.1, shares
+
+
+def test_revival_takes_the_averages_along():
+    """An entry put onto a latent whose averages stay behind is back at its old place after one step."""
+    vq = collapsed(1, 0.1, decay=0.9)
+    z = torch.randn(4, 4, 64)
+    vq.quantize(z)
+    revived = vq.codebook[0, 1:].clone()
+    assert (revived[:, None] == z.transpose(1, 2).reshape(-1, 4)).all(2).any(1).all()
+    torch.testing.assert_close(vq.codebook_sum[0, 1:], revived * vq.cluster_size[0, 1:, None])
+    torch.testing.assert_close(vq.cluster_size[0, 1:], torch.full((63,), 0.1))
+    vq.quantize(z)
+    assert vq.codebook.abs().max() < 10
+
+
+def share_lost(dead_below: float) -> float:
+    """Of 128 points that appear 16 a batch, how many a codebook of 256 has forgotten."""
+    torch.manual_seed(0)
+    vq = ResidualVQ(256, 2, decay=0.99, dead_below=dead_below).train()
+    centres = torch.randn(128, 2) * 5
+    for _ in range(300):
+        vq.quantize(centres[torch.randint(128, (4, 4))].transpose(1, 2))
+    points = centres.T[None]
+    return float(((vq.lookup(vq.search(points)) - points).norm(dim=1) > 0.01).float().mean())
+
+
+def test_small_batches_do_not_wear_a_codebook_out(monkeypatch):
+    """An entry that is used once in eight batches is rare only because the batches are small."""
+    assert share_lost(0.1) == 0 and share_lost(2.0) == 0
+    monkeypatch.setattr(quantizers, "DEAD_SHARE", 1e9)  # the threshold as it stands
+    assert share_lost(2.0) > 0.1
+
+
+@pytest.mark.parametrize("learning", LEARNING, ids=str)
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_nothing_is_learned_from_what_is_not_finite(learning, bad):
+    torch.manual_seed(0)
+    for rvq in (ResidualVQ(16, 4, **learning).train(), collapsed(1, 0.1, **learning)):
+        before = {k: v.clone() for k, v in rvq.state_dict().items()}
+        z = torch.randn(2, 4, 30)
+        z[1, 2, 3] = bad
+        rvq.quantize(z)
+        assert all(torch.equal(v, before[k]) for k, v in rvq.state_dict().items())
+
+
+def _one_of_two(rank: int, folder: str, learning: dict) -> None:
+    torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.manual_seed(0)
+    rvq = ResidualVQ(32, 4, **learning).train()
+    states = []
+    for z in distributed_data():
+        rvq.quantize(z[rank::2])  # dealt as data/loader.py deals items
+        states.append({k: v.clone() for k, v in rvq.state_dict().items()})
+    torch.save(states, f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def distributed_data() -> torch.Tensor:
+    """12 steps of 6 items; the cluster moves away half-way, so that entries fall out of use."""
+    z = torch.randn(12, 6, 4, 20, generator=torch.Generator().manual_seed(7))
+    z[6:] += 20
+    return z
+
+
+@pytest.mark.parametrize(
+    "learning", [{"quantizers": 3, "decay": 0.5}, {"update": "gradient", "normalise": True, "decay": 0.5}], ids=str
+)
+@pytest.mark.usefixtures("loopback")
+def test_two_processes_learn_what_one_would(learning, tmp_path):
+    """k-means start, averages, quantizer dropout and revival: identical on both, and as with the whole batch."""
+    context = torch.multiprocessing.get_context("fork")  # of a parent that has no process group: quick, and safe
+    children = [context.Process(target=_one_of_two, args=(rank, str(tmp_path), learning)) for rank in (0, 1)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    torch.manual_seed(0)
+    alone = ResidualVQ(32, 4, **learning).train()
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
+    revived = 0
+    for z, a, b in zip(distributed_data(), first, second, strict=True):
+        alone.quantize(z)
+        for key, value in alone.state_dict().items():
+            assert torch.equal(a[key], b[key]), key
+            torch.testing.assert_close(a[key], value, rtol=1e-4, atol=1e-4, msg=key)
+        revived += int((alone.cluster_size == 0.1).sum())
+    assert revived > 20
+
+
+# -- what the log says --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["image/rvq", "image/fsq", "audio/rvq"])
+def test_usage_and_perplexity_are_of_the_whole_validation_set(name):
+    codec = tiny(name)
+    if name.startswith("audio"):
+        source = data.open_source("phrases", count=3, seconds=1.0, sample_rate=8000)
+    else:
+        source = data.open_source("scenes", count=5, size=40)
+    figures, _ = validate(codec, source, torch.device("cpu"))
+    counts = [torch.zeros(n, dtype=torch.long) for n in codec.spec.codebook_sizes]
+    for item in source.items():
+        for q, index in enumerate(codec.encode(fit(item, codec)[None]).indices[0]):
+            for code in index.flatten().tolist():
+                counts[q][code] += 1
+    perplexities = [math.exp(-sum(p * math.log(p) for p in (n / n.sum()).tolist() if p)) for n in counts]
+    usages = [float((n > 0).double().mean()) for n in counts]
+    assert figures["perplexity"] == pytest.approx(sum(perplexities) / len(counts))
+    assert figures["usage"] == pytest.approx(sum(usages) / len(counts))
+    if len(counts) > 1:
+        assert [figures[f"perplexity/{q + 1}"] for q in range(len(counts))] == pytest.approx(perplexities)
+        assert [figures[f"usage/{q + 1}"] for q in range(len(counts))] == pytest.approx(usages)
+    else:
+        assert not [key for key in figures if "/" in key]
+    fresh = copy.deepcopy(codec)
+    assert count_codes(fresh, source, torch.device("cpu")) == len(source)
+    assert all(torch.equal(row[: len(n)], n) for row, n in zip(fresh.counts, counts, strict=True))
+
+
+def test_usage_leaves_out_what_is_not_there():
+    """Unused quantizers (−1) and padding behind an item's own length are no codes."""
+    indices = torch.tensor([[[0, 1, 1, 3], [2, 2, 2, 2]], [[1, 1, 1, 1], [-1, -1, -1, -1]]])
+    sizes = torch.full((2, 1), 4)
+    counts = CodeCounts((4, 4))
+    counts.update(codecs.Codes(indices, sizes))
+    first, second = counts.summary()
+    assert (first["used"], first["tokens"], second["used"], second["tokens"]) == (3, 8, 1, 4)
+    counts.update(codecs.Codes(indices, sizes, lengths=torch.tensor([2, 0])))
+    assert [row["tokens"] for row in counts.summary()] == [10, 6]
+
+
+# -- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FSQ([]), lambda: FSQ([2, 8]), lambda: FSQ([8, 2.5]), lambda: FSQ([8, 8], 3), lambda: FSQ([8, 8], 0),
+        lambda: FSQ([1001]), lambda: FSQ([True, 8]), lambda: FSQ([8, "8"]), lambda: FSQ([8, 8], True),
+        lambda: FSQ([8, 8], 1.5), lambda: FSQ(8), lambda: FSQ(None),
+        lambda: BSQ(0), lambda: BSQ(-3), lambda: BSQ(8, 3), lambda: BSQ(30, 1), lambda: BSQ(8, 0), lambda: BSQ(8, -2),
+        lambda: BSQ(8.0), lambda: BSQ("8"), lambda: BSQ(17, 2),
+        lambda: ResidualVQ(1, 4), lambda: ResidualVQ(MAX_CODEBOOK + 1, 4), lambda: ResidualVQ(16, 0),
+        lambda: ResidualVQ(16, 4, 0), lambda: ResidualVQ(16.5, 4), lambda: ResidualVQ(16, 4, 2.0),
+        lambda: ResidualVQ(16, 4, decay=1.5), lambda: ResidualVQ("16", 4), lambda: ResidualVQ(16, 4, True),
+        lambda: ResidualVQ(16, 4, dead_below=-1), lambda: ResidualVQ(16, 4, dead_below="0.1"),
+        lambda: ResidualVQ(16, 4, dead_below=float("nan")), lambda: ResidualVQ(16, 4, update="sgd"),
+        lambda: ResidualVQ(16, 4, update=None), lambda: ResidualVQ(16, 4, 2, normalise=True),
+        lambda: ResidualVQ(16, 4, normalise="yes"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_one_line(make):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert str(error.value) and "\n" not in str(error.value)

@@ -1,0 +1,329 @@
+"""Sampling against its slow twin and against loops: the cache, guidance, top-k, top-p, random streams."""
+
+from __future__ import annotations
+
+import functools
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from support.codecs import one_line, tiny
+from torch import Tensor
+
+from tokenloom import codecs
+from tokenloom.models.generate import check, choose, sample
+from tokenloom.models.transformer import Transformer
+from tokenloom.models.vocabulary.vocabulary import DOCUMENT, STOP, Channel, State, Vocabulary
+
+
+@functools.cache
+def vocabulary() -> Vocabulary:
+    channels = [Channel("bytes", codecs.build("text/bytes")), Channel("fsq", tiny("image/fsq")),
+                Channel("flex", tiny("image/flex"))]  # fmt: skip
+    return Vocabulary(channels, longest=64)
+
+
+@functools.cache
+def network(context: int = 96) -> Transformer:
+    """Random weights large enough that what comes depends on what came."""
+    torch.manual_seed(0)
+    net = Transformer(vocabulary().size, vocabulary().places, 32, 2, 4, 2, context=context)
+    with torch.no_grad():
+        for name, weight in net.named_parameters():
+            if "norm" not in name:
+                weight.normal_(std=0.3)
+    return net.eval()
+
+
+def prompt(text: str, to: str = "fsq", size: tuple[int, ...] = (24, 32)) -> Tensor:
+    """A document of a text and the beginning of a picture; or of no text."""
+    v = vocabulary()
+    said = v.segment("bytes", codecs.build("text/bytes").encode([text])) if text else []
+    return torch.cat([torch.tensor([DOCUMENT]), *said, v.header(to, size)])
+
+
+PROMPTS = [prompt("a red heart"), prompt("b", "flex", (48, 48)), prompt("", "fsq", (16, 16)), prompt("a kite in blue")]
+NOTHING = [prompt(""), prompt("", "flex", (48, 48)), prompt("", "fsq", (16, 16)), prompt("")]
+GUIDED = {"guidance": 2.5, "unconditional": NOTHING}
+
+
+def run(prompts: list[Tensor], net: Transformer | None = None, **how: object) -> list[list[int]]:
+    """New ids until the segment is over, as lists."""
+    how = {"until": lambda state: state.between, "seed": 5, **how}
+    rows = sample(net or network(), vocabulary(), prompts, [vocabulary().read(p) for p in prompts], **how)
+    assert all(row.dtype == torch.int64 for row in rows)
+    return [row.tolist() for row in rows]
+
+
+def only(row: int) -> dict:
+    return {"guidance": 2.5, "unconditional": [NOTHING[row]]}
+
+
+@pytest.mark.parametrize("guided", [False, True], ids=["alone", "guided"])
+@pytest.mark.parametrize(
+    "how",
+    [{"temperature": 0}, {}, {"temperature": 0.7, "top_k": 9, "top_p": 0.8}],
+    ids=["greedy", "sampled", "truncated"],
+)
+def test_cached_equals_uncached_token_for_token(guided: bool, how: dict) -> None:
+    how = {**how, **(GUIDED if guided else {})}
+    fast, slow = run(PROMPTS, **how), run(PROMPTS, **how, cached=False)
+    assert fast == slow
+    assert [len(row) for row in fast][::2] == [12, 4]  # the codes of 24 × 32 and of 16 × 16 at stride 8
+    assert len({tuple(row) for row in fast}) == len(PROMPTS)
+
+
+@pytest.mark.parametrize("guided", [False, True], ids=["alone", "guided"])
+def test_rows_do_not_depend_on_each_other(guided: bool) -> None:
+    together = run(PROMPTS, **(GUIDED if guided else {}))
+    for row in range(len(PROMPTS)):
+        assert run([PROMPTS[row]], first_row=row, **(only(row) if guided else {})) == [together[row]]
+
+
+def test_what_is_drawn_parses_and_decodes() -> None:
+    v = vocabulary()
+    for start, new in zip(PROMPTS, run(PROMPTS), strict=True):
+        name, codes = v.parse(torch.cat([start, torch.tensor(new)]))[-1]
+        picture = v.channels[name].codec.decode(codes)
+        assert picture.shape[2:] == tuple(codes.sizes[0].tolist())
+
+
+def test_a_whole_document_ends_with_stop() -> None:
+    starts = [torch.tensor([DOCUMENT])] * 20
+    rows = run(starts, until=None)
+    assert any(row[-1] == STOP for row in rows)
+    assert all(STOP not in row[:-1] for row in rows)
+    assert all(row[-1] == STOP or len(row) == 95 for row in rows)  # or the context of 96 is full
+
+
+def test_seeds() -> None:
+    same = [PROMPTS[0]] * 3
+    assert run(same) == run(same)
+    assert run(same) != run(same, seed=6)
+    assert run(same, seed=None) != run(same, seed=None)
+    assert len({tuple(row) for row in run(same)}) == 3
+    assert run(same, first_row=1)[:2] == run(same)[1:]
+    assert run(same, max_tokens=5) == [row[:5] for row in run(same)]
+    before = torch.get_rng_state()
+    run(same)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@torch.no_grad()
+def slowly(row: int, guidance: float) -> list[int]:
+    """Greedy, one row, every step from the start, over a mask of all ids."""
+    net, v = network(), vocabulary()
+    both, state, out = [PROMPTS[row], NOTHING[row]], v.read(PROMPTS[row]), []
+    while not state.between:
+        logits = []
+        for ids in both:
+            places = v.states(ids)[1]
+            logits.append(net.logits(net(ids[None], places[None])[0, -1]))
+        mixed = logits[1] + guidance * (logits[0] - logits[1])
+        id = int(mixed.masked_fill(~v.mask(state), -torch.inf).argmax())
+        both, state = [torch.cat([ids, torch.tensor([id])]) for ids in both], state.advance(id)
+        out.append(id)
+    return out
+
+
+@pytest.mark.parametrize("guidance", [0.0, 0.5, 1.0, 3.0])
+def test_guidance_is_its_formula(guidance: float) -> None:
+    fast = run(PROMPTS, temperature=0, guidance=guidance, unconditional=NOTHING)
+    assert fast == [slowly(row, guidance) for row in range(len(PROMPTS))]
+
+
+def test_guidance_0_hears_no_prompt_and_1_needs_no_other() -> None:
+    assert run([PROMPTS[0]], guidance=0, unconditional=[NOTHING[0]]) == run([NOTHING[0]])
+    assert run(PROMPTS, guidance=1.0, unconditional=NOTHING) == run(PROMPTS)
+    assert run(PROMPTS, **GUIDED) != run(PROMPTS)
+
+
+def slow_choice(logits: np.ndarray, u: float, temperature: float, top_k: int | None, top_p: float | None) -> int:
+    kept = sorted(range(len(logits)), key=lambda i: (-logits[i], i))[:top_k]
+    weight = {i: np.exp((logits[i] - logits[kept[0]]) / temperature) for i in kept}
+    total = sum(weight.values())
+    if top_p is not None:
+        nucleus, mass = [], 0.0
+        for i in kept:
+            if mass >= top_p:
+                break
+            nucleus.append(i)
+            mass += weight[i] / total
+        kept = nucleus
+    if top_k is None and top_p is None:
+        kept = sorted(kept)
+    below, total = 0.0, sum(weight[i] for i in kept)
+    for i in kept:
+        below += weight[i] / total
+        if u < below:
+            return i
+    return kept[-1]
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 4.0])
+@pytest.mark.parametrize("top_k", [None, 1, 4, 99])
+@pytest.mark.parametrize("top_p", [None, 1e-6, 0.5, 0.9, 1.0])
+def test_choices_are_those_of_a_loop(temperature: float, top_k: int | None, top_p: float | None) -> None:
+    numbers = np.random.default_rng(0)
+    logits = numbers.normal(size=(40, 12)).astype(np.float32) * 2
+    logits[5] = 1.0  # all equal
+    u = numbers.random(40, np.float32)
+    u[:2] = 0, 1 - 2**-24
+    chosen = choose(torch.from_numpy(logits), torch.from_numpy(u).double(), temperature, top_k, top_p)
+    assert chosen.tolist() == [
+        slow_choice(row.astype(np.float64), float(x), temperature, top_k, top_p)
+        for row, x in zip(logits, u, strict=True)
+    ]
+
+
+def test_frequencies_are_the_probabilities() -> None:
+    logits = torch.tensor([0.5, -1.0, 2.0, 0.0]).expand(20_000, 4)
+    u = torch.from_numpy(np.random.default_rng(1).random(20_000))
+    counts = choose(logits, u, 0.8).bincount(minlength=4) / 20_000
+    torch.testing.assert_close(counts, (logits[0] / 0.8).softmax(0), atol=0.012, rtol=0)
+    assert choose(logits, u, 0).unique().tolist() == [2]
+    assert set(choose(logits, u, 1.0, top_k=2).tolist()) == {0, 2}
+
+
+def test_tiny_temperatures_stay_finite() -> None:
+    logits, u = torch.tensor([[3.0, 2.0, -50.0]]), torch.tensor([0.9], dtype=torch.float64)
+    assert choose(logits, u, 1e-6).tolist() == [0]
+
+
+@pytest.fixture
+def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The shapes of the ids that a transformer is given, as they come."""
+    shapes, forward = [], Transformer.forward
+
+    def watched(self: Transformer, ids: Tensor, *rest: object, **more: object) -> Tensor:
+        shapes.append(tuple(ids.shape))
+        return forward(self, ids, *rest, **more)
+
+    monkeypatch.setattr(Transformer, "forward", watched)
+    return shapes
+
+
+def test_rows_that_are_over_leave_the_batch(read: list[tuple[int, ...]]) -> None:
+    steps = []
+    rows = run([prompt("x", "fsq", (8, 8 * n)) for n in (1, 3, 3, 6)], progress=steps.append)
+    assert [len(row) for row in rows] == [1, 3, 3, 6]
+    assert read[1:] == [(3, 1), (3, 1), (1, 1), (1, 1), (1, 1)]
+    assert steps == [4, 3, 3, 1, 1, 1]
+
+
+def test_equal_prompts_are_read_once(read: list[tuple[int, ...]]) -> None:
+    run([PROMPTS[0]] * 4, guidance=2.0, unconditional=[NOTHING[0]] * 4)
+    assert read[:2] == [(2, len(PROMPTS[0])), (8, 1)]
+
+
+def test_an_id_without_alternative_is_taken() -> None:
+    """Only PAD may follow STOP, and a flexible picture of full length has only END to come."""
+    v = vocabulary()
+    state = v.read(PROMPTS[1])
+    codes = []
+    while len(v.kinds[state.kind]) > 1:
+        codes.append(int(v.kinds[state.kind][-1]))
+        state = state.advance(codes[-1])
+    full = torch.cat([PROMPTS[1], torch.tensor(codes)])
+    assert run([full, PROMPTS[0]])[0] == v.kinds[state.kind].tolist()
+
+
+def test_training_mode_comes_back_and_dropout_is_off() -> None:
+    torch.manual_seed(0)
+    net = Transformer(vocabulary().size, vocabulary().places, 32, 2, 4, 2, dropout=0.5)
+    net.load_state_dict(network().state_dict())
+    assert run(PROMPTS, net.train()) == run(PROMPTS)
+    assert net.training
+    with torch.autocast("cpu", torch.bfloat16):
+        assert run(PROMPTS, net) == run(PROMPTS)
+
+
+def test_bfloat16_weights_sample() -> None:
+    net = Transformer(**network().config)
+    net.load_state_dict(network().state_dict())
+    assert [len(row) for row in run(PROMPTS, net.bfloat16(), **GUIDED)][::2] == [12, 4]
+
+
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        ({"temperature": -0.1}, "temperature -0.1"),
+        ({"temperature": float("nan")}, "temperature nan"),
+        ({"temperature": "hot"}, "temperature 'hot'"),
+        ({"guidance": float("inf"), "unconditional": NOTHING}, "guidance inf"),
+        ({"guidance": -1, "unconditional": NOTHING}, "guidance -1"),
+        ({"guidance": 2.0}, "guidance 2.0 needs an unconditional prompt"),
+        ({"guidance": 2.0, "unconditional": NOTHING[:2]}, "4 states do not fit 4 and 2 prompts"),
+        ({"guidance": 2.0, "unconditional": [torch.tensor([DOCUMENT])] * 4}, "ends at place 0"),
+        ({"top_k": 0}, "top_k 0"),
+        ({"top_k": 2.5}, "top_k 2.5"),
+        ({"top_k": True}, "top_k True"),
+        ({"top_p": 0.0}, "top_p 0.0"),
+        ({"top_p": 1.01}, "top_p 1.01"),
+        ({"max_tokens": 0}, "max_tokens 0"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 0.5}, "seed 0.5"),
+    ],
+)
+def test_values_out_of_range_are_refused(how: dict, words: str) -> None:
+    with pytest.raises(ValueError, match=words) as error:
+        run(PROMPTS, **how)
+    assert one_line(error)
+
+
+def test_prompts_that_do_not_fit_are_refused() -> None:
+    long = prompt("x" * 60)
+    with pytest.raises(ValueError, match=f"a prompt of {len(long)} ids leaves no room in a context of 40") as error:
+        run([long], network(40))
+    assert one_line(error)
+    with pytest.raises(ValueError, match="no prompt"):
+        run([])
+    with pytest.raises(ValueError, match="ends at place"):
+        sample(network(), vocabulary(), [PROMPTS[0]], [vocabulary().start()])
+
+
+def test_a_full_context_ends_the_row() -> None:
+    net = network(len(PROMPTS[0]) + 5)
+    assert run([PROMPTS[0]], net) == [run([PROMPTS[0]])[0][:5]]
+
+
+def test_damaged_weights_are_refused() -> None:
+    net = Transformer(**network().config)
+    net.norm.weight.data[3] = torch.nan
+    with pytest.raises(ValueError, match="not finite"):
+        run(PROMPTS, net)
+
+
+def test_states_are_those_of_the_grammar() -> None:
+    """`only` restricts the first segment: the state says more than the ids do."""
+    v = vocabulary()
+    start: State = v.start("image")
+    rows = sample(network(), v, [torch.tensor([DOCUMENT])] * 8, [start] * 8, seed=0, max_tokens=1)
+    assert {row.item() for row in rows} <= {v.header(name, (8, 8))[0].item() for name in ("fsq", "flex")}
+
+
+def test_any_grammar_will_do() -> None:
+    """Ids 0 to 4, of which 0 stops; the state counts."""
+    kinds = [torch.arange(5), torch.arange(1)]
+
+    class Counting:
+        def __init__(self, n: int, over: bool = False) -> None:
+            self.kind, self.place, self.over = int(over), n, over
+
+        def advance(self, id: int) -> Counting:
+            return Counting(min(self.place + 1, 9), id == 0)
+
+    grammar = SimpleNamespace(
+        kinds=kinds, over=Counting(0, True), states=lambda ids: (None, torch.arange(len(ids)).clamp(max=9))
+    )
+    torch.manual_seed(0)
+    net = Transformer(5, 10, 16, 1, 2, 1, context=64)
+    rows = sample(net, grammar, [torch.tensor([1, 2])] * 30, [Counting(1)] * 30, seed=0)
+    assert all(row[-1] == 0 or len(row) == 62 for row in rows)
+    assert 1 < np.mean([len(row) for row in rows]) < 12
+
+
+def test_check_takes_what_is_in_range() -> None:
+    check(0, 0)
+    check(7.5, 1.2, 1, 1.0, 1)

@@ -1,0 +1,615 @@
+"""The assembled model: prompts in, any modality out, whatever the weights; and its folder on disk."""
+
+from __future__ import annotations
+
+import functools
+import gc
+import math
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+from support.codecs import one_line, structured, tiny
+
+from tokenloom import codecs, models
+from tokenloom.codecs import Codes, Target, media
+from tokenloom.models import Omni, checkpoint, generate
+from tokenloom.models.transformer import Transformer
+from tokenloom.models.vocabulary import segments
+from tokenloom.models.vocabulary.vocabulary import DOCUMENT, STOP, Channel, Vocabulary
+
+CONTEXT = 160
+
+
+def fresh(
+    *, size: tuple[int, int] | None = (32, 24), pattern: str = "delay", longest: int = CONTEXT, **options
+) -> Omni:
+    """A model over four tiny codecs whose random weights make it listen to its prompt."""
+    vocabulary = Vocabulary(
+        [
+            Channel("text/bytes", codecs.build("text/bytes")),
+            Channel("pictures", tiny("image/fsq")),
+            Channel("flexible", tiny("image/flex"), 6),
+            Channel("sounds", tiny("audio/rvq"), 2, pattern),
+        ],
+        longest,
+    )
+    torch.manual_seed(0)
+    transformer = Transformer(
+        vocabulary.size, vocabulary.places, width=32, layers=2, heads=2, kv_heads=1, context=CONTEXT
+    )
+    for name, weight in transformer.named_parameters():
+        if weight.ndim > 1 and not weight.any():
+            torch.nn.init.normal_(weight, std=2 * weight.shape[1] ** -0.5)
+        elif name.startswith("embedding"):
+            torch.nn.init.normal_(weight, std=0.15)
+    return Omni(vocabulary, transformer, sizes={"pictures": size} if size else None, **options).eval()
+
+
+@functools.cache
+def omni() -> Omni:
+    return fresh()
+
+
+def picture(height: int = 32, width: int = 24) -> torch.Tensor:
+    return structured(tiny("image/fsq"), (height, width))[0]
+
+
+def sound(samples: int = 100) -> torch.Tensor:
+    return structured(tiny("audio/rvq"), (samples,))[0]
+
+
+def greedy(segments: list, to: str | None, **options) -> object:
+    return omni().generate(segments, to, temperature=0, seed=0, **options)[0]
+
+
+# -- what comes out ---------------------------------------------------------------------------------
+
+
+def test_each_modality_has_its_shape_and_range():
+    image = omni().generate(["red"], "image", n=2, seed=0)
+    assert [x.shape for x in image] == [(3, 32, 24)] * 2 and not torch.equal(*image)
+    assert all(x.dtype == torch.float32 and x.min() >= 0 and x.max() <= 1 for x in image)
+    (audio,) = omni().generate(["seven"], "audio", seed=0)
+    assert audio.ndim == 2 and audio.shape[0] == 1 and audio.shape[1] >= 1 and audio.abs().max() <= 1
+    (text,) = omni().generate([picture()], "text", seed=0)
+    assert isinstance(text, str)
+    (flexible,) = omni().generate([], "flexible", seed=0)
+    assert flexible.shape[0] == 3
+    assert omni().sample_rate == 8000
+
+
+def test_the_model_chooses_where_nothing_is_asked_for():
+    results = omni().generate(["three plus four"], None, n=8, seed=1)
+    assert all(isinstance(result, list) for result in results) and any(results)
+    for segment in (segment for result in results for segment in result):
+        assert isinstance(segment, str) or segment.ndim in (2, 3)
+
+
+def test_any_decodes_the_segments_behind_the_prompt_and_no_others(monkeypatch):
+    """What was sampled is set by hand: a text, a picture, STOP."""
+    vocabulary = omni().vocabulary
+    codes = vocabulary.channel("image").encode(picture()[None])
+    (said,), (shown,) = (
+        vocabulary.segment("text/bytes", vocabulary.channel("text").encode(["hé"])),
+        vocabulary.segment("pictures", codes),
+    )
+    new = torch.cat([said, shown, torch.tensor([STOP])])
+    monkeypatch.setattr(generate, "sample", lambda transformer, grammar, prompts, *_, **__: [new] * len(prompts))
+    for result in omni().generate(["a prompt", picture(), sound()], None, n=2, seed=0):
+        assert result[0] == "hé" and len(result) == 2
+        assert torch.allclose(result[1], tiny("image/fsq").decode(codes)[0], atol=1e-5)
+
+
+@pytest.mark.parametrize("to", ["text", "pictures", "flexible", "audio", None])
+def test_whatever_random_weights_sample_decodes(to):
+    """Sizes are sampled too, and the context ends within many segments."""
+    with pytest.warns(UserWarning, match="the context ended within a segment"):
+        results = fresh(size=None, longest=400).generate(["a prompt"], to, n=60, seed=0)
+    assert len(results) == 60
+    for signal in (x for result in results for x in (result if to is None else [result])):
+        assert isinstance(signal, str) or (signal.numel() and signal.isfinite().all())
+
+
+# -- what goes in -----------------------------------------------------------------------------------
+
+
+def test_the_prompt_matters_and_its_order():
+    a = greedy(["red", picture()], "image")
+    assert torch.equal(a, greedy(["red", picture()], "image"))
+    for other in (["blue", picture()], [picture(), "red"], ["red"], ["red", sound()]):
+        assert not torch.equal(a, greedy(other, "image"))
+
+
+def test_one_signal_however_it_comes(tmp_path):
+    x = media.to_uint8(picture()).float() / 255
+    pixels = (255 * x).round().byte().permute(1, 2, 0).numpy()
+    media.write(x, tmp_path / "x.png")
+    media.write("red", tmp_path / "x.txt")
+    media.write(sound(), tmp_path / "x.wav", sample_rate=8000)
+    waveform = media.read(tmp_path / "x.wav")
+    forms = [[x, waveform, "red"], [Image.fromarray(pixels), tmp_path / "x.wav", tmp_path / "x.txt"],
+             [pixels, waveform.numpy(), "red"], [tmp_path / "x.png", waveform, "red"]]  # fmt: skip
+    results = [greedy(form, "image") for form in forms]
+    assert all(torch.equal(result, results[0]) for result in results)
+
+
+def test_sounds_of_another_rate_are_brought_to_the_models(tmp_path):
+    x = sound(160)
+    media.write(media.resample(x, 8000, 16000).repeat(2, 1), tmp_path / "x.flac", sample_rate=16000)
+    greedy([tmp_path / "x.flac"], "text")
+    assert omni().statistics.prompt_tokens == [_length([x]) + 1]
+
+
+def _length(segments: list) -> int:
+    return len(omni()._encode([segments])[0])
+
+
+def test_a_picture_of_another_size_is_resized_and_said_so():
+    with pytest.warns(UserWarning, match="50 x 40 pixels was resized to the model's 24 x 32"):
+        greedy([picture(40, 50)], "text")
+    assert omni().statistics.prompt_tokens == [_length([picture()]) + 1]
+    checks = segments.resize(torch.tensor([0.0, 1.0]).repeat(3, 40, 20), (20, 20))
+    assert abs(checks[:, 3:-3, 3:-3] - 0.5).max() < 0.01, "stripes of a pixel shrink to grey: no aliasing"
+
+
+@pytest.mark.parametrize("empty", [[], [""], ["", ""]])
+def test_an_empty_prompt_is_a_sample_without_one(empty):
+    assert torch.equal(greedy(empty, "image"), greedy([], "image"))
+    greedy(empty, "image")
+    begin_and_sizes = 3
+    assert omni().statistics.prompt_tokens == [1 + begin_and_sizes]
+
+
+def test_what_is_no_segment_is_refused():
+    for wrong, says in (
+        (3.5, "not float"),
+        (torch.zeros(5), "not Tensor (5,)"),
+        (torch.zeros(1, 3, 32, 24), "not Tensor (1, 3, 32, 24)"),
+        (torch.full((3, 32, 24), 2.0), "[0, 1]"),
+        (torch.zeros(2, 100), "1 channels"),
+        (Path("absent.png"), "there is no file absent.png"),
+        (Path("x.zip"), ".zip"),
+    ):
+        with pytest.raises((ValueError, FileNotFoundError)) as error:
+            omni().generate([wrong], "text")
+        assert says in str(error.value) and one_line(error)
+    with pytest.raises(ValueError, match="a prompt is a list of segments, not str"):
+        omni().generate("red", "text")
+
+
+# -- sampling ---------------------------------------------------------------------------------------
+
+
+def test_seeds_reproduce_and_rows_do_not_depend_on_each_other():
+    three = omni().generate(["red"], "image", n=3, seed=5)
+    assert all(torch.equal(a, b) for a, b in zip(three, omni().generate(["red"], "image", n=3, seed=5), strict=True))
+    assert torch.equal(three[0], omni().generate(["red"], "image", seed=5)[0])
+    assert not torch.equal(three[0], omni().generate(["red"], "image", seed=6)[0])
+
+
+def test_no_seed_draws_one_and_says_which():
+    (a,), first = omni().generate(["red"], "image"), omni().statistics.seed
+    (b,), second = omni().generate(["red"], "image"), omni().statistics.seed
+    assert first != second and not torch.equal(a, b)
+    assert torch.equal(a, omni().generate(["red"], "image", seed=first)[0])
+
+
+def test_several_prompts_at_once_are_the_same_as_one_by_one(monkeypatch):
+    monkeypatch.setattr("tokenloom.models.omni.ROWS", 2)
+    prompts = [["red"], [picture(), "blue heart"], [], ["red"], [sound()]]
+    together = omni().generate_batch(prompts, "image", temperature=0, seed=0)
+    assert all(torch.equal(x, greedy(prompt, "image")) for x, prompt in zip(together, prompts, strict=True))
+    drawn = omni().generate_batch([["red"]] * 5, "image", seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(drawn, omni().generate(["red"], "image", n=5, seed=3), strict=True))
+    assert len({x.numpy().tobytes() for x in drawn}) == 5, "chunks do not repeat each other's draws"
+
+
+def test_guidance_is_against_a_sample_without_a_prompt():
+    """By hand: the first code of a picture is the likeliest under uncond + 3 (cond − uncond)."""
+    model = omni()
+    head = model.vocabulary.header("pictures", (32, 24))
+    start = torch.tensor([DOCUMENT])
+    prompts = [torch.cat([model._encode([["red"]])[0], head]), torch.cat([start, head])]
+    state = model.vocabulary.read(prompts[0])
+    allowed = model.vocabulary.kinds[state.kind]
+    with torch.no_grad():
+        logits = [
+            model.transformer.logits(model.transformer(p[None], model.vocabulary.states(p)[1][None])[0, -1], allowed)
+            for p in prompts
+        ]
+    wanted = int(allowed[(logits[1] + 3 * (logits[0] - logits[1])).argmax()])
+    seen = []
+    original, generate.sample = generate.sample, lambda *a, **k: seen.append(original(*a, **k)) or seen[-1]
+    try:
+        greedy(["red"], "image", guidance=3.0)
+    finally:
+        generate.sample = original
+    assert int(seen[0][0][0]) == wanted
+    assert not torch.equal(greedy(["red"], "image", guidance=3.0), greedy(["red"], "image"))
+    assert torch.equal(greedy([], "image", guidance=3.0), greedy([], "image"))
+
+
+def test_defaults_are_the_models_then_the_modalitys_then_the_channels(monkeypatch):
+    model = fresh(defaults={"temperature": 0.5, "image": {"temperature": 0.7, "top_k": 9}, "flexible": {"top_k": 3}})
+    seen = []
+    original = generate.sample
+    monkeypatch.setattr(generate, "sample", lambda *a, **k: seen.append(k) or original(*a, **k))
+    for to, given in (("text", {}), ("pictures", {"top_p": 0.9}), ("flexible", {"temperature": 0.1, "top_k": None})):
+        model.generate(["x"], to, **given)
+    found = [[k[name] for name in ("guidance", "temperature", "top_k", "top_p")] for k in seen]
+    assert found == [[1.0, 0.5, None, None], [1.0, 0.7, 9, 0.9], [1.0, 0.1, 3, None]]
+
+
+def test_wrong_sampling_is_one_line():
+    for options, says in (
+        ({"n": 0}, "n 0"),
+        ({"n": True}, "n True"),
+        ({"seed": -1}, "seed -1"),
+        ({"decoder": "magic"}, "decoder 'magic' is none of plain, diffusion"),
+        ({"steps": 2}, "steps 2 are those of decoder='diffusion'"),
+        ({"decoder": "diffusion", "steps": 0}, "steps 0 is no whole number from 1 to"),
+        ({"decoder": "diffusion", "steps": 1.5}, "steps 1.5 is no whole number from 1 to"),
+        ({"temperature": -1.0}, "temperature -1.0"),
+        ({"top_p": 0.0}, "top_p 0.0"),
+        ({"top_k": 0}, "top_k 0"),
+        ({"guidance": math.nan}, "guidance nan"),
+        ({"heat": 1}, "no 'heat'; sampling is guidance, temperature, top_k, top_p, best_of"),
+    ):
+        with pytest.raises(ValueError, match=r".") as error:
+            omni().generate(["red"], "image", **options)
+        assert says in str(error.value) and one_line(error)
+    with pytest.raises(ValueError, match=r"'video' is no channel .* pictures \(image\)") as error:
+        omni().generate(["red"], "video")
+    assert one_line(error)
+
+
+def test_a_prompt_longer_than_the_context_names_both_lengths():
+    with pytest.raises(ValueError, match=f"a prompt of 203 tokens .* context of {CONTEXT} tokens"):
+        fresh(longest=400).generate(["x" * 200], None)
+    with pytest.raises(ValueError, match=f"a prompt of 156 tokens with the 12 .* context of {CONTEXT} tokens"):
+        omni().generate(["x" * 150], "image")
+    omni().generate(["x" * 142], "image")
+    with pytest.raises(ValueError, match=f"a prompt of 1003 tokens .* context of {CONTEXT} tokens"):
+        omni().generate(["x" * 1000], "image")
+
+
+# -- the diffusion decoder --------------------------------------------------------------------------
+
+
+def painter(folder: Path, name: str) -> models.DiffusionDecoder:
+    """An untrained decoder for a tiny codec, which `decoder_for` gives as long as it is kept."""
+    codecs.save(tiny(name), folder / "codec")
+    decoder = models.build_decoder({"codec": str(folder / "codec"), "widths": [8, 16], "depths": [1, 1]})
+    models.save(decoder, folder / "decoder")
+    return models.load(folder / "decoder")
+
+
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[Codes]:
+    """The codes of every result, as soon as there are some."""
+    seen, original = [], segments.decode
+    monkeypatch.setattr(
+        segments, "decode", lambda codec, items, most: seen.extend(items) or original(codec, items, most)
+    )
+    return seen
+
+
+def test_diffusion_decodes_the_codes_that_plain_would(tmp_path, monkeypatch):
+    decoder, model, seen = painter(tmp_path, "image/fsq"), fresh(), watched(monkeypatch)
+    plain = model.generate(["red"], "image", n=3, seed=4)
+    painted = model.generate(["red"], "image", n=3, seed=4, decoder="diffusion", steps=2)
+    assert all(torch.equal(a.indices, b.indices) for a, b in zip(seen[:3], seen[3:], strict=True))
+    wanted = decoder.decode(segments.batch(seen[3:]), steps=2, seed=4)
+    assert torch.equal(torch.stack(painted), wanted)
+    assert all(not torch.equal(a, b) for a, b in zip(plain, painted, strict=True))
+    assert set(model.statistics.seconds) == {"encode", "transformer", "decode"}
+    assert all(torch.equal(a, b) for a, b in zip(
+        painted, model.generate(["red"], "image", n=3, seed=4, decoder="diffusion", steps=2), strict=True
+    ))  # fmt: skip
+    (usual,) = model.generate(["red"], "image", seed=4, decoder="diffusion")
+    assert torch.equal(usual, decoder.decode(seen[-1], seed=4)[0])
+    (batched,) = model.generate_batch([["red"]], "image", seed=4, decoder="diffusion", steps=2)
+    assert torch.allclose(batched, painted[0], atol=1e-4)
+
+
+def test_sounds_of_each_length_are_painted_apart_and_texts_not_at_all(tmp_path, monkeypatch):
+    decoder, model, seen = painter(tmp_path, "audio/rvq"), fresh(), watched(monkeypatch)
+    sounds = model.generate(["seven"], "audio", n=4, seed=0, decoder="diffusion", steps=1)
+    assert [x.shape[-1] for x in sounds] == [int(codes.sizes[0, 0]) for codes in seen]
+    assert torch.equal(sounds[0], decoder.decode(seen[0], steps=1, seed=0)[0])
+    plain, same = (model.generate([picture()], "text", seed=1, **how) for how in ({}, {"decoder": "diffusion"}))
+    assert plain == same
+
+
+def test_a_channel_without_a_decoder_is_told_before_any_work(tmp_path, monkeypatch):
+    gc.collect()  # the decoders of other tests
+    kept, model = painter(tmp_path, "image/fsq"), fresh()
+    monkeypatch.setattr(model, "_sample", None)
+    for to, name in (("flexible", "flexible"), ("audio", "sounds"), (None, "flexible")):
+        with pytest.raises(ValueError, match=f"channel {name}: no diffusion decoder .* ship") as error:
+            model.generate(["red"], to, decoder="diffusion")
+        assert one_line(error)
+    assert kept is models.decoder_for(tiny("image/fsq"))
+
+
+# -- statistics -------------------------------------------------------------------------------------
+
+
+def test_statistics_are_of_the_results():
+    done = []
+    images = omni().generate(["red"], "image", n=3, seed=0, progress=lambda *so_far: done.append(so_far))
+    said = omni().statistics
+    assert said.tokens == [12] * 3 and said.prompt_tokens == [1 + 5 + 3] * 3
+    assert said.nominal == pytest.approx([12 * math.log2(160)] * 3)
+    assert done[-1] == (36, 36) and len(images) == 3
+    assert list(said.seconds) == ["encode", "transformer", "decode"] and all(s > 0 for s in said.seconds.values())
+    omni().generate(["red"], "text", progress=lambda *so_far: done.append(so_far))
+    assert done[-1] == (omni().statistics.tokens[0], None)
+
+
+def test_bits_under_the_model_are_the_sum_over_steps():
+    """Slow twin: one id at a time, softmax over what may come, with guidance and temperature left out."""
+    seen = []
+    original, generate.sample = generate.sample, lambda *a, **k: seen.append((a[2], original(*a, **k))) or seen[-1][1]
+    model = omni()
+    try:
+        model.generate(["red"], "audio", n=2, seed=0, guidance=2.0, temperature=0.7)
+    finally:
+        generate.sample = original
+    ((prompts, new),) = seen
+    for prompt, ids, bits in zip(prompts, new, model.statistics.modelled, strict=True):
+        total, row = 0.0, prompt
+        for id in ids:
+            kinds, places = model.vocabulary.states(row)
+            allowed = model.vocabulary.kinds[int(kinds[-1])]
+            with torch.no_grad():
+                logits = model.transformer.logits(model.transformer(row[None], places[None])[0, -1], allowed)
+            total -= float(logits.log_softmax(-1)[allowed == id]) / math.log(2)
+            row = torch.cat([row, id[None]])
+        assert bits == pytest.approx(total, rel=1e-4)
+
+
+# -- segments ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["image/fsq", "image/flex", "audio/rvq", "text/bytes"])
+def test_items_decode_in_a_batch_as_they_do_alone(name):
+    codec = tiny(name)
+    if name == "text/bytes":
+        items = [codec.encode([text]) for text in ("a", "", "three words here")]
+    else:
+        sizes = [(60,), (7,), (121,), (60,)] if name.startswith("audio") else [(20, 30), (50, 9), (20, 30), (1, 1)]
+        items = [codec.encode(structured(codec, size, seed)) for seed, size in enumerate(sizes)]
+    for item, x in zip(items, segments.decode(codec, items, 2), strict=True):
+        alone = codec.decode(item)[0]
+        assert x == alone if isinstance(x, str) else (x.shape == alone.shape and (x - alone).abs().max() < 1e-5)
+
+
+@pytest.mark.parametrize("pattern", ["raster", "delay"])
+def test_a_sound_cut_by_the_context_is_a_prefix_of_it(pattern):
+    vocabulary = fresh(pattern=pattern, longest=400).vocabulary
+    codec = tiny("audio/rvq")
+    codes = codec.encode(sound(300)[None], 2)
+    (ids,) = vocabulary.segment("sounds", codes)
+    header = len(vocabulary.header("sounds", (300,)))
+    for kept in range(1, len(ids)):
+        with pytest.warns(UserWarning, match="the context ended within a segment of sounds"):
+            document = segments.closed(vocabulary, torch.tensor([DOCUMENT]), ids[:kept])
+        found = vocabulary.parse(document)
+        tokens = kept - header
+        complete = max(0, tokens // 2 if pattern == "raster" else (tokens - 1) // 2)
+        assert len(found) == (complete > 0)
+        if complete:
+            assert torch.equal(found[0][1].indices, codes.indices[:, :, :complete])
+            assert found[0][1].sizes.tolist() == [[min(300, 8 * complete)]]
+
+
+@pytest.mark.parametrize("name", ["text/bytes", "pictures", "flexible", "sounds"])
+def test_the_length_of_a_segment_is_known_before_it_is_one(name):
+    vocabulary = fresh(size=None, longest=400).vocabulary
+    channel = vocabulary.channels[name]
+    given = {"text/bytes": ["", "hé"], "pictures": picture(30, 150)[None], "flexible": picture(7, 60)[None],
+             "sounds": sound(700)[None]}[name]  # fmt: skip
+    codes = channel.encode(given)
+    assert segments.length(channel.codec, codes) == [len(ids) for ids in vocabulary.segment(name, codes)]
+
+
+def test_a_picture_cut_by_the_context_keeps_its_complete_rows():
+    vocabulary = fresh(size=None).vocabulary
+    codes = tiny("image/fsq").encode(picture(30, 21)[None])
+    (ids,) = vocabulary.segment("pictures", codes)
+    sizes = []
+    for kept in range(4, len(ids)):
+        with pytest.warns(UserWarning):
+            document = segments.closed(vocabulary, torch.tensor([DOCUMENT]), ids[:kept])
+        ((_, found),) = vocabulary.parse(document)
+        rows, columns = found.indices.shape[2:]
+        assert torch.equal(found.indices, codes.indices[:, :, :rows, :columns])
+        sizes.append(tuple(found.sizes[0].tolist()))
+    assert list(dict.fromkeys(sizes)) == [(8, 8), (8, 16), (8, 21), (16, 21), (24, 21)]
+
+
+# -- on disk ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models") / "mine"
+    models.save(fresh(defaults={"image": {"top_k": 50}}), folder, trained={"steps": 7})
+    return folder
+
+
+@pytest.fixture
+def copy(saved: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(saved, tmp_path / "copy"))
+
+
+def edit(folder: Path, change) -> None:
+    path = folder / "config.yaml"
+    config = yaml.safe_load(path.read_text())
+    change(config)
+    path.write_text(yaml.safe_dump(config))
+
+
+def test_saved_and_loaded_it_is_the_same_model(saved):
+    model = models.load(saved)
+    assert not model.training and model.options == {
+        "sizes": {"pictures": (32, 24)},
+        "defaults": {"image": {"top_k": 50}},
+    }
+    assert model.vocabulary.fingerprints == omni().vocabulary.fingerprints
+    for to in ("image", "audio", "text"):
+        a, b = (m.generate(["red"], to, seed=3, top_k=50)[0] for m in (model, omni()))
+        assert a == b if isinstance(a, str) else torch.equal(a, b)
+    assert {p.name for p in saved.iterdir()} == {"config.yaml", "model.safetensors", "pictures", "flexible", "sounds"}
+    assert yaml.safe_load((saved / "config.yaml").read_text())["trained"] == {"steps": 7}
+
+
+@pytest.mark.parametrize("store", ["float16", "int8"])
+def test_fewer_bits_lie_on_disk_and_saving_again_changes_nothing(store, tmp_path):
+    models.save(omni(), tmp_path / "a", store=store)
+    once = models.load(tmp_path / "a")
+    models.save(once, tmp_path / "b", store=store)
+    assert (tmp_path / "a/model.safetensors").read_bytes() == (tmp_path / "b/model.safetensors").read_bytes()
+    full = sum(4 * p.numel() for p in omni().transformer.parameters())
+    assert (tmp_path / "a/model.safetensors").stat().st_size < (0.6 if store == "float16" else 0.45) * full
+    for a, b in zip(once.transformer.parameters(), omni().transformer.parameters(), strict=True):
+        assert (a - b).abs().max() < 0.02 * b.abs().max()
+
+
+def test_targets_as_settings_survive(tmp_path):
+    channels = [Channel("flexible", tiny("image/flex"), Target(psnr=18.0)), Channel("text", codecs.build("text/bytes"))]
+    vocabulary = Vocabulary(channels, 64)
+    model = Omni(vocabulary, Transformer(vocabulary.size, vocabulary.places, 32, 1, 2, 1, context=64))
+    models.save(model, tmp_path)
+    assert models.load(tmp_path).vocabulary.channels["flexible"].setting == Target(psnr=18.0)
+    assert (tmp_path / "text" / "config.yaml").is_file(), "a channel whose name says nothing has its codec beside it"
+
+
+def test_another_codec_than_the_trained_one_is_refused_by_both_fingerprints(copy):
+    there, here = tiny("image/fsq").fingerprint.hex(), codecs.build("image/fsq", **{**tiny("image/fsq").config})
+    codecs.save(here, copy / "pictures")
+    with pytest.raises(ValueError, match=there) as error:
+        models.load(copy)
+    assert here.fingerprint.hex() in str(error.value) and "pictures" in str(error.value) and one_line(error)
+
+
+def test_a_codec_that_is_not_total_cannot_enter(tmp_path):
+    config = {"transformer": {"width": 32, "heads": 2}, "channels": [{"name": "image/jpeg"}]}
+    with pytest.raises(ValueError, match=r"image/jpeg .*cannot enter.*total") as error:
+        checkpoint.build(config)
+    assert one_line(error)
+
+
+WRONG = {
+    "no omni": (lambda c: c.pop("omni"), "describes no omni model"),
+    "no fingerprints": (lambda c: c.pop("fingerprints"), "describes no omni model"),
+    "no channels": (lambda c: c["omni"].update(channels=[]), "no list of 1 to 64 channels"),
+    "a channel without a name": (lambda c: c["omni"]["channels"][0].pop("name"), "has no name"),
+    "a stray key": (lambda c: c["omni"]["channels"][0].update(_target_="os.system"), "takes no '_target_'"),
+    "a codec key": (lambda c: c["omni"]["channels"][0].update(codec="hub/id"), "takes no 'codec'"),
+    "a path": (lambda c: c["omni"]["channels"][0].update(name="../../x"), "no name for a channel"),
+    "a hub id": (lambda c: c["omni"]["channels"][1].update(name="some/one"), "needs the codec some/one"),
+    "a setting": (lambda c: c["omni"]["channels"][3].update(setting=99), "99"),
+    "a target": (lambda c: c["omni"]["channels"][2].update(setting={"rm": 1}), "is no target"),
+    "a pattern": (lambda c: c["omni"]["channels"][3].update(pattern="spiral"), "spiral"),
+    "a size": (lambda c: c["omni"]["channels"][1].update(size=[10**12, 1]), "size"),
+    "sizes of one axis": (lambda c: c["omni"]["channels"][1].update(size=[32]), "2 sizes"),
+    "a default": (lambda c: c["omni"].update(sampling={"image": {"heat": 1}}), "defaults.heat"),
+    "defaults": (lambda c: c["omni"].update(sampling=3), "defaults"),
+    "layers": (lambda c: c["omni"]["transformer"].update(layers=10**9), "transformer.layers 1000000000"),
+    "width": (lambda c: c["omni"]["transformer"].update(width=2**16, hidden=2**16), "another architecture"),
+    "more layers": (lambda c: c["omni"]["transformer"].update(layers=200), "another architecture"),
+    "fewer layers": (lambda c: c["omni"]["transformer"].update(layers=1), "another architecture"),
+    "a vocabulary": (lambda c: c["omni"]["transformer"].update(vocabulary=3), "vocabulary=3"),
+    "an argument": (lambda c: c["omni"]["transformer"].update(rope=3), "rope"),
+    "longest": (lambda c: c["omni"].update(longest="long"), "longest 'long'"),
+}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_config_is_one_line_and_takes_no_memory(what, copy):
+    change, says = WRONG[what]
+    edit(copy, change)
+    with pytest.raises(ValueError, match=r".") as error:
+        models.load(copy)
+    assert says in str(error.value) and one_line(error)
+
+
+def test_damaged_weights_are_one_line(copy):
+    path = copy / "model.safetensors"
+    data = path.read_bytes()
+    for wrong in (b"", data[:100], data[:-7], struct.pack("<Q", 2**60) + data[8:], b"\x80\x04" + data):
+        path.write_bytes(wrong)
+        with pytest.raises(ValueError, match="damaged") as error:
+            models.load(copy)
+        assert one_line(error)
+    path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no model\.safetensors"):
+        models.load(copy)
+
+
+def test_what_is_no_model_is_one_line(tmp_path):
+    for source, kind in (("nowhere", ValueError), (tmp_path, FileNotFoundError), (tmp_path / "no", ValueError)):
+        with pytest.raises(kind) as error:
+            models.load(source)
+        assert one_line(error)
+    models.save(omni(), tmp_path / "a")
+    with pytest.raises(ValueError, match="describes no omni model"):
+        models.load(tmp_path / "a" / "pictures")
+
+
+def test_a_transformer_of_other_channels_is_refused():
+    vocabulary = Vocabulary([Channel("text/bytes", codecs.build("text/bytes"))])
+    with pytest.raises(ValueError, match=f"vocabulary=7; these channels make {vocabulary.size}"):
+        Omni(vocabulary, Transformer(7, vocabulary.places, 32, 1, 2, 1))
+
+
+def test_training_mode_is_the_transformers_alone():
+    model = fresh().train()
+    assert model.transformer.training and not any(codec.training for codec in model.codecs)
+    a = model.generate(["red"], "image", seed=0)[0]
+    assert model.transformer.training and torch.equal(a, omni().generate(["red"], "image", seed=0)[0])
+
+
+def test_codes_batch_pads_with_zeros():
+    items = [Codes(torch.full((1, 1, n), 5), torch.tensor([[n]]), torch.tensor([n])) for n in (2, 0, 3)]
+    joined = segments.batch(items)
+    assert joined.indices[:, 0].tolist() == [[5, 5, 0], [0, 0, 0], [5, 5, 5]] and joined.lengths.tolist() == [2, 0, 3]
+    assert np.prod(joined.sizes.shape) == 3
+
+
+def test_the_best_of_several_is_the_one_that_the_model_would_caption_so(monkeypatch):
+    model = omni()
+    tries = model.generate(["red heart"], "image", n=4, seed=3)
+    fits = [10.0 * float(x.mean()) for x in tries]
+    told = iter(fits)
+    monkeypatch.setattr(model, "_fit", lambda prompt, segment: next(told))
+    (best,) = model.generate(["red heart"], "image", seed=3, best_of=4)
+    assert torch.equal(best, tries[max(range(4), key=fits.__getitem__)])
+    assert model.statistics.tries == 4 and len(model.statistics.tokens) == 1
+
+
+def test_a_fit_is_the_price_of_the_caption_or_what_the_prompt_takes_off():
+    model = omni()
+    vocabulary = model.vocabulary
+    text = vocabulary.segment("text/bytes", vocabulary.channel("text").encode(["ab"]))[0]
+    (picture,) = model.generate([], "image", seed=0)
+    segment = model._encode([[picture]])[0][1:]
+    start = torch.tensor([DOCUMENT])
+    assert model._fit(torch.cat([start, text]), segment) == -model._price([(torch.cat([start, segment]), text)])[0]
+    after, alone = model._price([(torch.cat([start, segment]), segment), (start, segment)])
+    assert model._fit(torch.cat([start, segment]), segment) == alone - after
+    assert model._fit(torch.cat([start, text]), segment[:-1]) == -math.inf
+
+
+@pytest.mark.parametrize("wrong", [0, 65, 1.5, "two"])
+def test_best_of_what_is_no_number_is_refused(wrong):
+    with pytest.raises(ValueError, match="best_of") as error:
+        omni().generate(["a"], "image", best_of=wrong)
+    assert one_line(error)

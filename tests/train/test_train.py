@@ -1,0 +1,464 @@
+"""Real, tiny trainings: they learn, they resume exactly, and they say in one line what is wrong."""
+
+from __future__ import annotations
+
+import copy
+import csv
+import itertools
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from support.codecs import NETWORK, TINY
+
+from tokenloom import codecs, data
+from tokenloom.codecs import CodeSpec, LatentCodec, Modality, bitstream, rate, registry
+from tokenloom.codecs.quantizers import FSQ
+from tokenloom.train import losses, state
+from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
+from tokenloom.train.loop import Run, learning_rate, train
+
+SCENES = {"name": "scenes", "count": 24, "size": 40}
+PHRASES = {"name": "phrases", "count": 4, "seconds": 1.0, "sample_rate": 8000}
+
+
+def config(out: Path, name: str = "image/fsq", **changes) -> TrainConfig:
+    """40 steps of a tiny codec on generated data, with everything that makes runs differ turned on."""
+    audio = name.startswith("audio/")
+    defaults = {
+        "codec": {"name": name, **TINY.get(name, {})},
+        "data": dict(PHRASES if audio else SCENES),
+        "losses": {"l1": 1.0, "stft": 0.1, "quantizer": 1.0} if audio else {"l1": 1.0, "l2": 1.0, "quantizer": 0.1},
+        "optimizer": OptimizerConfig(lr=3e-3, warmup=5),
+        "crop": CropConfig(size=1024 if audio else 32, scale=0.8),
+        "steps": 40, "batch_size": 4, "log_every": 1, "save_every": 1000, "validate_every": 1000,
+        "accelerator": "cpu", "out": str(out),
+    }  # fmt: skip
+    return TrainConfig(**(defaults | changes))
+
+
+def log(out: Path) -> dict[tuple[int, str], float]:
+    rows = list(csv.DictReader((out / "log.csv").open()))
+    return {(int(r["step"]), r["name"]): float(r["value"]) for r in rows}
+
+
+def losses_of(out: Path) -> list[float]:
+    return [value for (_, name), value in sorted(log(out).items()) if name == "loss"]
+
+
+def same(a, b) -> bool:
+    """Bit for bit, through dicts and lists."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
+
+
+# -- learning -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["image/fsq", "image/vqgan", "image/bsq", "audio/rvq"])
+def test_loss_falls_and_the_checkpoint_works(name, tmp_path):
+    out = train(config(tmp_path / "run", name, steps=60, ema=0.9))
+    values = losses_of(out)
+    assert len(values) == 60 and sum(values[-10:]) < 0.85 * sum(values[:10])
+    assert {"model.safetensors", "config.yaml", "state.pt", "log.csv", "samples", "tensorboard"} <= {
+        p.name for p in out.iterdir()
+    }
+    assert len(list((out / "samples").iterdir())) == (2 if name == "audio/rvq" else 1)
+    assert any(out.joinpath("tensorboard").iterdir())
+
+    codec = codecs.load(out)
+    assert codec.counts.sum() > 0
+    item = data.open_source(**(PHRASES if name == "audio/rvq" else SCENES))[0]
+    x = item.signal[None]
+    codes = codec.encode(x)
+    nominal, entropy = rate.nominal(codec.spec, codes).item(), rate.entropy(codec, codes).item()
+    assert 0 < entropy <= 1.1 * nominal
+    (container,) = codec.compress(x)
+    packed = bitstream.pack(codes.indices[0].flatten(1).numpy(), codec.spec.codebook_sizes)
+    assert len(container) <= len(packed) + 32
+    assert torch.equal(codecs.decompress(container), codec.decode(codes))
+
+
+def test_range_coding_is_used_where_it_is_shorter(tmp_path):
+    """An untouched picture repeats one code: counts of such pictures make it nearly free."""
+    folder = tmp_path / "flat"
+    folder.mkdir()
+    for i in range(4):
+        Image.new("RGB", (64, 64), (90, 120, 150 + i)).save(folder / f"{i}.png")
+    out = train(config(tmp_path / "run", data={"name": "folder", "path": str(folder)}, steps=3))
+    codec = codecs.load(out)
+    x = codecs.read(folder / "0.png")[None]
+    codes = codec.encode(x)
+    (container,) = codec.compress(x)
+    assert container[bitstream.HEAD + 2] == bitstream.RANGE_CODED
+    assert rate.entropy(codec, codes) < 0.7 * rate.nominal(codec.spec, codes)
+    assert len(container) < len(bitstream.pack(codes.indices[0].flatten(1).numpy(), codec.spec.codebook_sizes)) + 18
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_precisions(precision, tmp_path):
+    out = train(config(tmp_path, "image/rvq", precision=precision, steps=4))
+    codec = codecs.load(out)
+    assert all(v.dtype in (torch.float32, torch.int64, torch.bool) for v in codec.state_dict().values())
+    assert torch.isfinite(codec.decode(codec.encode(torch.rand(1, 3, 20, 20)))).all()
+
+
+def test_stores_take_fewer_bytes(tmp_path):
+    sizes = [
+        (train(config(tmp_path / store, steps=1, store=store)) / "model.safetensors").stat().st_size
+        for store in ("float32", "float16")
+    ]
+    assert sizes[1] < 0.7 * sizes[0]
+
+
+# -- resuming -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("image/rvq", {"workers": 1}),
+        ("image/fsq", {"precision": "32-true"}),
+        ("audio/rvq", {}),
+        ("image/bsq", {"ema": 0.9}),
+    ],
+)
+def test_a_resumed_run_equals_the_straight_one(name, changes, tmp_path):
+    straight = train(config(tmp_path / "straight", name, **changes))
+    parts = tmp_path / "parts"
+    train(config(parts, name, stop_after=20, **changes))
+    assert state.load(parts)["step"] == 20
+    early = (parts / "model.safetensors").read_bytes()
+    train(config(parts, name, resume=True, **{**changes, "workers": 0}))
+    final = (parts / "model.safetensors").read_bytes()
+    assert final == (straight / "model.safetensors").read_bytes() and final != early
+    assert same(state.load(parts), state.load(straight))
+    a, b = log(straight), log(parts)
+    later = {k: v for k, v in a.items() if k[0] > 20 and k[1] != "items_per_second"}
+    assert len(later) >= 100 and all(b[k] == v for k, v in later.items())
+    earlier = {k: v for k, v in a.items() if k[0] <= 20 and k[1] != "items_per_second"}
+    assert all(b[k] == v for k, v in earlier.items())
+
+
+def test_a_run_cut_off_between_checkpoints_goes_on_from_the_last(tmp_path, monkeypatch):
+    """As after a power failure: steps behind the last checkpoint are done again, and logged once."""
+    straight = train(config(tmp_path / "straight", "image/vqgan"))
+    cut = tmp_path / "cut"
+    real = Run._update
+
+    def fails(self, step, batch):
+        if step == 17:
+            raise KeyboardInterrupt
+        return real(self, step, batch)
+
+    monkeypatch.setattr(Run, "_update", fails)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(cut, "image/vqgan", save_every=10))
+    monkeypatch.undo()
+    assert state.load(cut)["step"] == 10
+    train(config(cut, "image/vqgan", resume=True))
+    assert (cut / "model.safetensors").read_bytes() == (straight / "model.safetensors").read_bytes()
+    rows = [(r["step"], r["name"]) for r in csv.DictReader((cut / "log.csv").open())]
+    assert len(rows) == len(set(rows))
+
+
+def test_seeds_differ(tmp_path):
+    a, b = (train(config(tmp_path / str(seed), steps=3, seed=seed)) for seed in (0, 1))
+    assert (a / "model.safetensors").read_bytes() != (b / "model.safetensors").read_bytes()
+
+
+PROGRAM = """
+import sys, torch
+torch.set_num_threads(1)
+from tokenloom.train.config import *
+from tokenloom.train.loop import train
+network = {network}
+train(TrainConfig(codec=dict(name="image/fsq", levels=[8, 5, 4], **network), data=dict({scenes}), losses={{"l1": 1.0}},
+                  crop=CropConfig(size=32), steps=100000, batch_size=2, log_every=1, save_every=100000,
+                  validate_every=100000, workers=int(sys.argv[2]), accelerator="cpu", out=sys.argv[1]))
+"""
+
+
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+def test_a_signal_leaves_a_whole_checkpoint(number, workers, tmp_path):
+    program = PROGRAM.format(network=NETWORK, scenes=SCENES)
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path / "run"), str(workers)],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    try:
+        end = time.monotonic() + 300
+        while not (tmp_path / "run" / "log.csv").exists() or len((tmp_path / "run" / "log.csv").read_text()) < 300:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.1)
+        os.killpg(process.pid, number)  # as a terminal does: to the workers, too
+        _, errors = process.communicate(timeout=300)
+    finally:
+        process.kill()
+    assert process.returncode == 0, errors[-2000:]
+    assert "Traceback" not in errors
+    saved = state.load(tmp_path / "run")
+    assert 0 < saved["step"] < 100_000
+    assert max(step for step, _ in log(tmp_path / "run")) == saved["step"]
+    codec = codecs.load(tmp_path / "run")
+    assert codec.decode(codec.encode(torch.rand(1, 3, 9, 9))).shape == (1, 3, 9, 9)
+
+
+def test_state_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
+    state.save({"step": 1}, tmp_path)
+    monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="previous one is whole"):
+        state.save({"step": 2}, tmp_path)
+    assert state.load(tmp_path) == {"step": 1} and [p.name for p in tmp_path.iterdir()] == ["state.pt"]
+
+
+def test_a_strangers_state_runs_nothing(tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (os.system, (f"touch {tmp_path / 'trace'}",))
+
+    torch.save({"step": Evil()}, tmp_path / "state.pt")
+    with pytest.raises(ValueError, match="damaged") as error:
+        state.load(tmp_path)
+    assert "\n" not in str(error.value) and not (tmp_path / "trace").exists()
+    for content in (b"", b"PK\3\4", b"\0" * 100):
+        (tmp_path / "state.pt").write_bytes(content)
+        with pytest.raises(ValueError, match="damaged"):
+            state.load(tmp_path)
+
+
+# -- the parts ----------------------------------------------------------------------------------
+
+
+def test_schedule():
+    cfg = TrainConfig(steps=100, optimizer=OptimizerConfig(lr=1.0, warmup=10, final=0.1))
+    rates = [learning_rate(step, cfg) for step in range(101)]
+    assert rates[0] == pytest.approx(0.1) and rates[9] == rates[10] == pytest.approx(1)
+    assert rates[100] == pytest.approx(0.1) and rates[55] == pytest.approx(0.55)
+    assert all(a >= b for a, b in itertools.pairwise(rates[10:]))
+
+
+@pytest.mark.parametrize("name", ["image/vqgan", "audio/rvq"])
+def test_a_nan_step_is_counted_and_changes_nothing(name, tmp_path, monkeypatch):
+    """Neither weights nor codebooks, which a forward pass in training updates."""
+    run = Run(config(tmp_path, name, precision="32-true"))
+    size = (4, 3, 32, 32) if name == "image/vqgan" else (4, 1, 1024)
+    batch = torch.rand(size)
+    for step in range(3):
+        assert run._update(step, batch) is not None
+    before, averaged = copy.deepcopy(run.model.state_dict()), copy.deepcopy(run.ema.state_dict())
+    broken = batch.clone()
+    broken.view(-1)[7] = float("nan")
+    assert run._update(3, broken) is None and run.skipped == 1
+    assert same(run.model.state_dict(), before) and same(run.ema.state_dict(), averaged)
+    monkeypatch.setitem(
+        losses.LOSSES, "l1", lambda x, y: (x - x.detach() + 1e-40).sqrt().mean()
+    )  # finite, its gradient is not
+    assert run._update(4, batch) is None and run.skipped == 2
+    assert same(run.model.state_dict(), before) and same(run.ema.state_dict(), averaged)
+    run.logs.close()
+
+
+def test_a_run_of_nans_gives_up(tmp_path, monkeypatch):
+    real = losses.LOSSES["l1"]
+    monkeypatch.setitem(losses.LOSSES, "l1", lambda x, y: real(x, y) if x is y else real(x, y) * float("inf"))
+    with pytest.raises(ValueError, match="NaN or Inf on 4 steps in a row, the last one 3") as error:
+        train(config(tmp_path, losses={"l1": 1.0}, max_skips=3))
+    assert "\n" not in str(error.value)
+
+
+def test_skips_are_told_of(tmp_path, monkeypatch, capsys):
+    """An infinite loss counts, though its gradient may be finite."""
+    real, calls = losses.LOSSES["l1"], []
+
+    def sometimes(x, y):
+        calls.append(0)
+        return real(x, y) + (float("inf") if len(calls) in (4, 5, 9) else 0)
+
+    monkeypatch.setitem(losses.LOSSES, "l1", sometimes)
+    out = train(config(tmp_path, losses={"l1": 1.0}, steps=12, max_skips=2))
+    assert "12 steps (3 left out for NaN or Inf), psnr" in capsys.readouterr().err
+    assert log(out)[12, "skipped"] == 3
+    assert [step for step, name in log(out) if name == "loss"] == [1, 2, 5, 6, 7, 9, 10, 11, 12]
+
+
+def test_ema_is_an_average(tmp_path):
+    run = Run(config(tmp_path, ema=0.5))
+    start = [p.clone() for p in run.ema.parameters()]
+    run._update(100, torch.rand(4, 3, 32, 32))
+    for old, mine, new in zip(start, run.ema.parameters(), run.model.parameters(), strict=True):
+        torch.testing.assert_close(mine, (old + new.detach()) / 2)
+    run.logs.close()
+
+
+def test_a_broken_file_does_not_end_a_run(tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    scenes = data.open_source(**SCENES)
+    for i in range(6):
+        codecs.write(scenes[i].signal, folder / f"{i}.png")
+    (folder / "2.png").write_bytes(b"no picture")
+    source = {"name": "folder", "path": str(folder)}
+    with pytest.warns(UserWarning, match="broken"):
+        out = train(config(tmp_path / "run", data=source, steps=4))
+    assert codecs.load(out).counts.sum() > 0
+    with pytest.raises(ValueError, match=r"2\.png"):
+        train(config(tmp_path / "strict", data={**source, "strict": True}, steps=4))
+
+
+@pytest.mark.parametrize("name", sorted(losses.LOSSES))
+def test_losses_are_zero_for_equal_signals_and_finite_everywhere(name):
+    shape = (2, 3, 48, 40) if losses.ONLY.get(name) is Modality.IMAGE else (2, 1, 2048)
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(shape, generator=generator)
+    assert losses.LOSSES[name](x, x).item() == pytest.approx(0, abs=1e-5)
+    near, far = x + 0.01 * torch.randn(shape, generator=generator), torch.rand(shape, generator=generator)
+    assert 0 < losses.LOSSES[name](near, x) < losses.LOSSES[name](far, x)
+    for a, b in ((x, x), (torch.zeros(shape), torch.zeros(shape)), (torch.zeros(shape), x), (x, torch.ones(shape))):
+        a = a.clone().requires_grad_()
+        loss = losses.LOSSES[name](a, b)
+        loss.backward()
+        assert torch.isfinite(loss) and torch.isfinite(a.grad).all()
+
+
+# -- a toy codec in the same loop ---------------------------------------------------------------
+
+
+class Blocks(LatentCodec):
+    """Means of 4×4 blocks behind two learned 1×1 convolutions."""
+
+    def __init__(self, channels: int = 4) -> None:
+        quantizer = FSQ([5] * channels)
+        spec = CodeSpec(Modality.IMAGE, quantizer.sizes, (4, 4), 3, None, total=True, ordered=False, causal=False)
+        super().__init__(spec, quantizer)
+        self.down, self.up = torch.nn.Conv2d(3, channels, 1), torch.nn.Conv2d(channels, 3, 1)
+
+    def analyse(self, x):
+        x = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4), mode="replicate")
+        return self.down(F.avg_pool2d(x, 4) * 2 - 1)
+
+    def synthesise(self, latents):
+        return F.interpolate(self.up(latents), scale_factor=4)
+
+
+def test_a_toy_codec_trains(tmp_path):
+    codecs.register("image/toy-train")(Blocks)
+    try:
+        out = train(config(tmp_path, "image/toy-train", steps=30))
+        values = losses_of(out)
+        assert sum(values[-5:]) < 0.9 * sum(values[:5])
+        codec = codecs.load(out)
+        assert isinstance(codec, Blocks) and codec.counts.sum() > 0
+        (container,) = codec.compress(torch.rand(1, 3, 21, 18))
+        assert codecs.decompress(container).shape == (1, 3, 21, 18)
+    finally:
+        registry._classes.pop("image/toy-train")
+
+
+# -- what a person gets wrong -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"losses": {"l3": 1.0}}, "l3"),
+        ({"losses": {"l1": -1.0}}, "negative"),
+        ({"losses": {"stft": 1.0}}, "stft"),
+        ({"losses": {"quantizer": 1.0}}, "reconstruction"),
+        ({"losses": {"l1": "much"}}, "l1"),
+        ({"losses": {"l1": float("nan")}}, "l1"),
+        ({"data": {}}, "no data"),
+        ({"data": {"name": "nothing"}}, "nothing"),
+        ({"data": {"name": "folder"}}, "path"),
+        ({"data": {"name": "folder", "path": "no/such/folder"}}, "no/such/folder"),
+        ({"data": {**SCENES, "colour": 3}}, "colour"),
+        ({"data": {**SCENES, "count": 1}}, "at least 2"),
+        ({"data": PHRASES}, "audio"),
+        ({"codec": {"name": "audio/rvq", **TINY["audio/rvq"]}, "losses": {"l1": 1.0}}, "image"),
+        ({"validation": {"name": "nothing"}}, "nothing"),
+        ({"validation": "photos"}, "no data source"),
+        ({"validation": dict(PHRASES)}, "is audio"),
+        ({"accumulate": 3}, "into accumulate=3 parts"),
+        ({"accumulate": 0}, "accumulate"),
+        ({"max_skips": -1}, "max_skips"),
+        ({"resume": True}, "state.pt"),
+        ({"precision": "fp8"}, "fp8"),
+        ({"precision": "16-mixed"}, "GPU"),
+        ({"store": "int4"}, "int8"),
+        ({"accelerator": "tpu"}, "tpu"),
+        ({"accelerator": "cuda"}, "cuda"),
+        ({"codec": {}}, "no codec"),
+        ({"codec": {"name": "image/nothing"}}, "image/nothing"),
+        ({"codec": {"name": "image/png"}}, "image/png"),
+        ({"codec": {"name": "image/fsq", "level": 3}}, "level"),
+        ({"codec": {"name": "image/fsq", "stride": 7}}, "stride"),
+        ({"codec": {"name": "image/fsq", "stride": 8, "patch": 2, "widths": [8, 16]}}, "stride"),
+        ({"codec": {"name": "audio/rvq", "ratios": [0]}, "data": dict(PHRASES)}, "ratios"),
+        ({"task": "sing"}, "sing"),
+        ({"steps": 0}, "steps"),
+        ({"stop_after": 0}, "stop_after"),
+        ({"stop_after": -1}, "stop_after"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"log_every": 0}, "log_every"),
+        ({"workers": -1}, "workers"),
+        ({"seed": -1}, "seed"),
+        ({"ema": 1.5}, "ema"),
+        ({"precision": "bf16-true"}, "bf16-true"),
+        ({"crop": CropConfig(size=0)}, "size"),
+        ({"crop": CropConfig(scale=0)}, "scale"),
+        ({"crop": CropConfig(pad="zeros")}, "pad"),
+        ({"crop": CropConfig(gain_db=[6, -12])}, "gain_db"),
+        ({"crop": CropConfig(size=100_000)}, "100000 is more than 4096 pixels"),
+        ({"crop": CropConfig(size=16), "losses": {"msssim": 1.0}}, "33 pixels"),
+        ({"optimizer": OptimizerConfig(lr=-1)}, "lr"),
+        ({"optimizer": OptimizerConfig(lr=float("nan"))}, "lr"),
+        ({"optimizer": OptimizerConfig(betas=[0.9])}, "betas"),
+        ({"optimizer": OptimizerConfig(warmup=-1)}, "warmup"),
+        ({"optimizer": OptimizerConfig(clip=0)}, "clip"),
+    ],
+)
+def test_mistakes_are_one_line(changes, says, tmp_path):
+    if says in ("GPU", "cuda") and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        train(config(tmp_path / "run", **changes))
+    assert says in str(error.value) and "\n" not in str(error.value), str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistakes_about_an_existing_run(tmp_path):
+    out = tmp_path / "run"
+    train(config(out, steps=2))
+    files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(ValueError, match="out is empty"):
+        train(config(""))
+    for changes, says in (
+        ({}, "resume=true"),
+        ({"resume": True, "seed": 1}, "seed=0; it cannot go on with 1"),
+        ({"resume": True, "codec": {"name": "image/fsq", **TINY["image/fsq"], "widths": [8, 24]}}, "architecture"),
+        ({"resume": True, "codec": {"name": "image/rvq", **TINY["image/rvq"]}}, "architecture"),
+        ({"resume": True, "losses": {"l1": 1.0}}, "losses.l2=1.0"),
+        ({"resume": True, "batch_size": 2}, "batch_size=4"),
+        ({"resume": True, "optimizer": OptimizerConfig(lr=1e-3, warmup=5)}, "optimizer.lr=0.003"),
+        ({"resume": True, "data": {**SCENES, "count": 30}}, "data.items=23"),
+        ({"resume": True, "steps": 1}, "step 2 already"),
+    ):
+        with pytest.raises(ValueError, match=says) as error:
+            train(config(out, **changes))
+        assert "\n" not in str(error.value)
+    assert files == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    (out / "state.pt").write_bytes(b"broken")
+    with pytest.raises(ValueError, match="damaged"):
+        train(config(out, resume=True))

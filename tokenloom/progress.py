@@ -1,0 +1,52 @@
+"""The progress bar of every long command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+
+class Advance(Protocol):
+    """What `bar` yields."""
+
+    def __call__(self, amount: float = 1, text: str | None = None) -> None:
+        """Move the bar by `amount`, and show `text` in front of it."""
+
+
+class _Speed(ProgressColumn):
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def render(self, task: Task) -> Text:
+        digits = 0 if (task.total or 0) > 10_000 else 2
+        return Text(f"{task.speed:,.{digits}f} {self.unit}/s" if task.speed else "", style="progress.data.speed")
+
+
+@contextmanager
+def bar(text: str, total: float, unit: str, *, done: float = 0) -> Iterator[Advance]:
+    """Show a progress bar on standard error with count, rate and remaining time; it disappears at the end.
+
+    Args:
+        text: What is shown in front of the bar.
+        total: Amount of work, in `unit`.
+        unit: Plural noun, such as "items".
+        done: Amount that was done before.
+
+    Yields:
+        A function (amount, text=None) that advances the bar.
+    """
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"))
+    console = Console(stderr=True)
+    with Progress(*columns, _Speed(unit), TimeRemainingColumn(), console=console, transient=True) as progress:
+        task = progress.add_task(text, total=total, completed=done)
+
+        def advance(amount: float = 1, text: str | None = None) -> None:
+            progress.update(task, advance=amount, description=None if text is None else f"{text:<28.28}")
+
+        yield advance
