@@ -141,7 +141,7 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
 
 
 class LatentCodec(Codec):
-    """A learned codec: `analyse`, a quantizer (see quantizers/), `synthesise`."""
+    """A learned codec: `analyze`, a quantizer (see quantizers/), `synthesize`."""
 
     variants = ()
     codes_weight: ClassVar[float | None] = None
@@ -160,11 +160,11 @@ class LatentCodec(Codec):
             points = sorted({round(1 + i * (count - 1) / min(count - 1, 7)) for i in range(min(count, 8))})
             self.settings = Settings("quantizers", "", count, tuple(points), tuple(range(1, count + 1)))
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         """Map signals (batch, channels, …) to latents (batch, dim, *grid), padded to whole strides."""
         raise NotImplementedError
 
-    def synthesise(self, latents: Tensor) -> Tensor:
+    def synthesize(self, latents: Tensor) -> Tensor:
         """Map quantized latents to signals, neither cropped nor clamped."""
         raise NotImplementedError
 
@@ -174,8 +174,8 @@ class LatentCodec(Codec):
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return reconstructions, neither cropped nor clamped, and the quantizer's loss, both with gradients."""
-        quantized = self.quantizer.quantize(self.analyse(x))
-        return self.synthesise(quantized.latents), quantized.loss
+        quantized = self.quantizer.quantize(self.analyze(x))
+        return self.synthesize(quantized.latents), quantized.loss
 
     @property
     def truncates(self) -> bool:
@@ -186,13 +186,13 @@ class LatentCodec(Codec):
 
     def _encode(self, x: Tensor, setting: int | None) -> Codes:
         with torch.autocast(x.device.type, enabled=False):
-            indices = self.quantizer.search(self.analyse(x), setting)
+            indices = self.quantizer.search(self.analyze(x), setting)
         return Codes(indices, torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1))
 
     def _decode(self, codes: Codes) -> Tensor:
         low = -1.0 if self.spec.modality is Modality.AUDIO else 0.0
         with torch.autocast(codes.indices.device.type, enabled=False):
-            signals = self.synthesise(self.embed(codes)).float().clamp(low, 1.0)
+            signals = self.synthesize(self.embed(codes)).float().clamp(low, 1.0)
         return batches.crop(signals, codes.sizes)
 
     def embed(self, codes: Codes) -> Tensor:

@@ -39,11 +39,11 @@ class Encoder(nn.Module):
         codec = self.codec
         if isinstance(codec, Flex):
             tiles = _tiles(_whole(signal, (codec.tile, codec.tile)), codec.tile)
-            tokens = codec.quantizer.search(codec.analyse(tiles.flatten(0, 2)))[:, 0, : self.setting]
+            tokens = codec.quantizer.search(codec.analyze(tiles.flatten(0, 2)))[:, 0, : self.setting]
             return tokens.unflatten(0, tiles.shape[:3]).permute(0, 3, 1, 2)
         if codec.spec.modality is Modality.IMAGE:
             signal = _whole(signal, codec.spec.stride)
-        latents = codec.analyse(signal)
+        latents = codec.analyze(signal)
         if isinstance(codec, NTC):
             latents = latents / step(self.setting)
         indices = _search(codec.quantizer, latents, self.quantizers)
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
         sizes = torch.zeros(1, len(codec.spec.stride), dtype=torch.int64)
         side = {name: indices.new_full(indices.shape[:1], self.setting, dtype=torch.float32)
                 for name in codec.side_shapes((1,) * len(codec.spec.stride))}  # fmt: skip
-        return codec.synthesise(codec.embed(Codes(indices, sizes, None, side))).float().clamp(self.lowest, 1.0)
+        return codec.synthesize(codec.embed(Codes(indices, sizes, None, side))).float().clamp(self.lowest, 1.0)
 
     def _tiled(self, indices: Tensor) -> Tensor:
         codec = self.codec

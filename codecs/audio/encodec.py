@@ -154,11 +154,11 @@ class Encodec(LatentCodec):
 
     # -- signals ----------------------------------------------------------------------------------
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         """(batch, channels, samples) → (batch, dim, frames); a chunk, divided by its scale, where there are chunks."""
         return self.encoder(x)
 
-    def synthesise(self, latents: Tensor) -> Tensor:
+    def synthesize(self, latents: Tensor) -> Tensor:
         """Quantised latents, of a chunk where there are chunks → (batch, channels, frames · stride)."""
         return self.decoder(latents)
 
@@ -187,7 +187,7 @@ class Encodec(LatentCodec):
                 if self.spec.window is not None:
                     scales.append(loudness(chunk))
                     chunk = chunk / scales[-1]
-                indices.append(self.quantizer.search(self.analyse(chunk), count))
+                indices.append(self.quantizer.search(self.analyze(chunk), count))
         side = {"scale": torch.cat(scales, 1)[..., 0]} if scales else {}
         return Codes(torch.cat(indices, 2), torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1), None, side)
 
@@ -207,7 +207,7 @@ class Encodec(LatentCodec):
         with torch.autocast(codes.indices.device.type, enabled=False):
             latents = self.quantizer.lookup(codes.indices[..., :positions])
             if self.spec.window is None:
-                waves = self.synthesise(latents)[..., :samples]
+                waves = self.synthesize(latents)[..., :samples]
             else:
                 waves = self._joined(latents, codes.side["scale"], samples)
         return waves.float().clamp(-1, 1).contiguous()
@@ -221,7 +221,7 @@ class Encodec(LatentCodec):
         first = 0
         for (start, length), scale in zip(chunks, scales.unbind(1), strict=False):
             frames = -(-length // self.spec.stride[0])
-            wave = self.synthesise(latents[..., first : first + frames]) * scale[:, None, None]
+            wave = self.synthesize(latents[..., first : first + frames]) * scale[:, None, None]
             first += frames
             if total is None:
                 triangle = torch.linspace(0, 1, wave.shape[-1] + 2, device=wave.device)[1:-1]

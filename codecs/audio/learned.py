@@ -43,11 +43,11 @@ class WaveAutoencoder(LatentCodec):
         seanet.initialise(self.decoder)
         nn.init.normal_(self.decoder[-1].conv.weight, std=1e-3)  # begin at silence, not at full scale
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         """(batch, channels, samples) in [-1, 1] → (batch, dim, frames); zeros complete the last frame."""
         return self.encoder(F.pad(x, (0, -x.shape[-1] % self.spec.stride[0])))
 
-    def synthesise(self, latents: Tensor) -> Tensor:
+    def synthesize(self, latents: Tensor) -> Tensor:
         """Quantised latents → (batch, channels, frames · stride), neither cropped nor clamped."""
         return self.decoder(latents)
 

@@ -131,11 +131,11 @@ class Autoencoder(LatentCodec):
         """Side in pixels of the window that one code depends on."""
         return receptive_field(self.encoder)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, dim, *grid); edges replicated up to the stride."""
         x = batches.whole(x, self.spec.stride[0])
         return self.encoder((x * 2 - 1).contiguous(memory_format=torch.channels_last))
 
-    def synthesise(self, latents: Tensor) -> Tensor:
+    def synthesize(self, latents: Tensor) -> Tensor:
         """Quantised latents → images, not yet cropped or clamped."""
         return (self.decoder(latents.contiguous(memory_format=torch.channels_last)) + 1) / 2

@@ -72,12 +72,12 @@ class Flex(LatentCodec):
 
     # -- one tile -------------------------------------------------------------------------------
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width), a tile or smaller → latents (batch, dim, tokens); edges replicated."""
         x = F.pad(x, (0, self.tile - x.shape[3], 0, self.tile - x.shape[2]), mode="replicate")
         return self.encoder(x * 2 - 1)
 
-    def synthesise(self, latents: Tensor) -> Tensor:
+    def synthesize(self, latents: Tensor) -> Tensor:
         """The first quantised latents (batch, dim, 1 to `tokens`) → tiles (batch, 3, tile, tile), not clamped."""
         missing = self.tokens - latents.shape[2]
         kept = torch.arange(self.tokens, device=latents.device) < latents.shape[2]
@@ -101,7 +101,7 @@ class Flex(LatentCodec):
         """
         rows, columns = self.tiles(tuple(x.shape[2:]))
         tiles = self._tiles(x)
-        quantized = self.quantizer.quantize(self.analyse(tiles))
+        quantized = self.quantizer.quantize(self.analyze(tiles))
         count = (self.tokens * torch.rand(len(tiles), 1, device=x.device).square()).ceil().clamp_min(1)
         painted = self._paint(quantized.latents, torch.arange(self.tokens, device=x.device) < count)
         grid = painted.unflatten(0, (rows, columns, len(x)))
@@ -114,7 +114,7 @@ class Flex(LatentCodec):
         with torch.autocast(x.device.type, enabled=False):
             for some in _batched(((item, place) for place in places for item in range(len(x))), CHUNK):
                 tiles = torch.cat([self._cut(x[i : i + 1], *place) for i, place in some])
-                rows.append(self.quantizer.search(self.analyse(tiles))[:, 0])
+                rows.append(self.quantizer.search(self.analyze(tiles))[:, 0])
         return torch.cat(rows).unflatten(0, (-1, len(x))).transpose(0, 1)
 
     def _tiles(self, x: Tensor) -> Tensor:

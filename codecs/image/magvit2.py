@@ -229,13 +229,13 @@ class MAGVIT2(LatentCodec):
         codec = build(cls.name, **architecture)
         return foreign.adopt(codec, _generator(state), checkpoint)
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, bits, *grid); edges replicated up to the stride."""
         x = batches.whole(x, self.spec.stride[0])
         # not channels_last: it gains 15 % here, and its group norm has 8 times the rounding error
         return self.encoder((x * 2 - 1).contiguous())
 
-    def synthesise(self, latents: Tensor) -> Tensor:
+    def synthesize(self, latents: Tensor) -> Tensor:
         """Quantised latents → images, not yet cropped or clamped."""
         return (self.decoder(latents) + 1) / 2
 

@@ -150,14 +150,14 @@ class NTC(LatentCodec):
         """Side in pixels of the window that one code depends on."""
         return max(STRIDE, receptive_field(self.encoder))
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, channels, *grid), steps of 1 at the default quality."""
         centred = batches.whole(x, STRIDE) - 0.5
         with torch.autocast(x.device.type, enabled=False):
             linear = F.conv2d(centred.float(), self.basis, stride=STRIDE) / UNIT
         return linear + self.encoder((2 * centred).contiguous(memory_format=torch.channels_last)).float()
 
-    def synthesise(self, latents: Tensor) -> Tensor:
+    def synthesize(self, latents: Tensor) -> Tensor:
         """Dequantised latents and a plane of the relative quality (see `embed`) → images, not cropped or clamped."""
         with torch.autocast(latents.device.type, enabled=False):
             linear = F.conv_transpose2d(latents[:, :-1].float(), self.basis, stride=STRIDE) * UNIT
@@ -172,20 +172,20 @@ class NTC(LatentCodec):
         low, high = QUALITIES[0], QUALITIES[-1] + 1
         quality = torch.randint(low, high, (2, len(x), 1, 1, 1), device=x.device).sum(0) // 2
         size = step(quality)
-        scaled = self.analyse(x).float() / size
+        scaled = self.analyze(x).float() / size
         codes = self.quantizer.quantize(scaled).latents
         noisy = self.quantizer.shrink(scaled) + torch.rand_like(scaled) - 0.5
         bits = self.context.bits(noisy, codes, _relative(quality).reshape(-1))
         price = LAGRANGIAN / 3 * (size.reshape(-1) * UNIT).square()
         loss = (price * bits).mean() / (x.shape[2] * x.shape[3])
-        return self.synthesise(_with_plane(codes * size, quality)), loss
+        return self.synthesize(_with_plane(codes * size, quality)), loss
 
     def side_shapes(self, size: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return {"quality": ()}
 
     def _encode(self, x: Tensor, setting: int) -> Codes:
         with torch.autocast(x.device.type, enabled=False):
-            indices = self.quantizer.search(self.analyse(x) / step(setting))
+            indices = self.quantizer.search(self.analyze(x) / step(setting))
         sizes = torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1)
         return Codes(indices, sizes, None, {"quality": torch.full((len(x),), float(setting), device=x.device)})
 

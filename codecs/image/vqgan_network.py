@@ -237,12 +237,12 @@ class VQAutoencoder(LatentCodec):
         self.decoder = Decoder(widths, blocks, list(attention), latents, quantizer.dim, groups)
         # not channels_last: it saves a quarter of the time, and rounds five to ten times as much as the official code
 
-    def analyse(self, x: Tensor) -> Tensor:
+    def analyze(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, dim, *grid); edges replicated up to the stride."""
         x = batches.whole(x, self.spec.stride[0])
         return self.encoder((x * 2 - 1).contiguous())
 
-    def synthesise(self, latents: Tensor) -> Tensor:
+    def synthesize(self, latents: Tensor) -> Tensor:
         """Quantised latents → images, not yet cropped or clamped."""
         return (self.decoder(latents.contiguous()) + 1) / 2
 

@@ -339,7 +339,7 @@ def test_embed_is_what_decode_uses(learned):
     latents = learned.embed(codes)
     assert latents.dtype == torch.float32 and tuple(latents.shape[2:]) == tuple(codes.indices.shape[2:])
     with torch.no_grad():
-        y = learned.synthesise(latents)
+        y = learned.synthesize(latents)
     crop = y[(..., *(slice(n) for n in codes.sizes[0].tolist()))]
     low = 0.0 if learned.spec.modality is Modality.IMAGE else -1.0
     torch.testing.assert_close(learned.decode(codes), crop.clamp(low, 1), rtol=0, atol=1e-6)

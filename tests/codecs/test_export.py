@@ -142,7 +142,7 @@ def test_a_recurrence_and_a_mirror_are_what_they_stand_for():
     assert any(isinstance(m, traced.Mirrored) for m in copied.modules())
     for samples in (1, 2, 6, 7, 33):
         x = structured(codec, (samples,))
-        assert (copied.analyse(x) - codec.analyse(x)).abs().max() < 1e-5
+        assert (copied.analyze(x) - codec.analyze(x)).abs().max() < 1e-5
 
 
 def test_an_export_says_what_it_is_and_its_readme_runs():
@@ -251,8 +251,8 @@ def test_a_codec_that_looks_at_its_numbers_is_refused_in_one_line(tmp_path):
     class Curious(registry.codec_class("image/fsq")):
         """What it does depends on what it sees."""
 
-        def analyse(self, x):
-            return super().analyse(x if float(x.mean()) > 0.3 else 1 - x)
+        def analyze(self, x):
+            return super().analyze(x if float(x.mean()) > 0.3 else 1 - x)
 
     try:
         codec = codecs.build("image/curious", **TINY["image/fsq"])

@@ -193,7 +193,7 @@ def test_codes_and_pictures_are_the_official_ones(tmp_path, bits):
     assert set(words.unique().tolist()) == {-1.0, 1.0}
     reconstruction = (slow_decode(words, state) + 1) / 2
     assert reconstruction.std() > 0.1
-    torch.testing.assert_close(codec.synthesise(words).double(), reconstruction, rtol=0, atol=1e-4)
+    torch.testing.assert_close(codec.synthesize(words).double(), reconstruction, rtol=0, atol=1e-4)
     torch.testing.assert_close(codec.decode(codes).double(), reconstruction.clamp(0, 1), rtol=0, atol=1e-4)
 
 

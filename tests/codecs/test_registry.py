@@ -251,11 +251,11 @@ class Blocks(LatentCodec):
         super().__init__(spec, FSQ(list(levels)))
         self.gain = torch.nn.Parameter(torch.ones(3, 1, 1))
 
-    def analyse(self, x):
+    def analyze(self, x):
         x = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4), mode="replicate")
         return self.gain * (F.avg_pool2d(x, 4) * 2 - 1)
 
-    def synthesise(self, latents):
+    def synthesize(self, latents):
         return (F.interpolate(latents, scale_factor=4) + 1) / 2
 
 

@@ -180,7 +180,7 @@ def test_gumbel_takes_the_likeliest_entry(tmp_path):
     same_codes(codec, codes, wanted)
     torch.testing.assert_close(codec.decode(codes), decoded(encoder, decoder, entries[wanted]), rtol=0, atol=1e-4)
     codec.train()
-    latents = codec.analyse(x[..., :32, :32])
+    latents = codec.analyze(x[..., :32, :32])
     straight = codec.quantizer.quantize(latents)
     (straight.latents.sum() + straight.loss).backward()
     assert straight.loss > 0 and all(p.grad.abs().sum() > 0 for p in codec.quantizer.parameters())
@@ -431,4 +431,4 @@ def test_a_whole_photograph_rounds_no_more_than_it_has_to():
     latents = torch.randn(1, 4, 80, 120)
     with torch.no_grad():
         exact = copy.deepcopy(codec.decoder).double()(latents.double())
-        assert (codec.synthesise(latents).double() * 2 - 1 - exact).abs().max() < 3e-5 * exact.std()
+        assert (codec.synthesize(latents).double() * 2 - 1 - exact).abs().max() < 3e-5 * exact.std()

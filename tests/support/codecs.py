@@ -101,7 +101,7 @@ def liven(codec: LatentCodec) -> None:
             silent.normal_(std=0.02)
         return
     x = structured(codec, (64, 64) if codec.spec.modality is Modality.IMAGE else (2048,))
-    latents = codec.analyse(x).transpose(0, 1).flatten(1)
+    latents = codec.analyze(x).transpose(0, 1).flatten(1)
     last = [m for m in codec.encoder.modules() if isinstance(m, torch.nn.Conv1d | torch.nn.Conv2d)][-1]
     mean, spread = latents.mean(1), latents.std(1)
     last.weight.div_(spread.reshape(-1, *[1] * (last.weight.ndim - 1)))

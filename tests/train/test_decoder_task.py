@@ -171,7 +171,7 @@ def test_codes_cost_nothing_where_the_result_has_their_latents(trained, tmp_path
     wanted = codec.embed(codes[0])
     end = (decoder.planes.forward(x) - given.plain) / task.flow.scale(given)
     all_rows = torch.ones(4, dtype=torch.bool)
-    own = (codec.quantizer.bounded(codec.analyse(x)) - wanted).square().flatten(1).mean(1).sum() / wanted.var()
+    own = (codec.quantizer.bounded(codec.analyze(x)) - wanted).square().flatten(1).mean(1).sum() / wanted.var()
     assert task.recoded(codes, given, end, all_rows, x).item() == pytest.approx(own.item(), rel=1e-3)
     assert task.recoded(codes, given, end, ~all_rows, x).item() == 0
 

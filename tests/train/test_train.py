@@ -345,11 +345,11 @@ class Blocks(LatentCodec):
         super().__init__(spec, quantizer)
         self.down, self.up = torch.nn.Conv2d(3, channels, 1), torch.nn.Conv2d(channels, 3, 1)
 
-    def analyse(self, x):
+    def analyze(self, x):
         x = F.pad(x, (0, -x.shape[3] % 4, 0, -x.shape[2] % 4), mode="replicate")
         return self.down(F.avg_pool2d(x, 4) * 2 - 1)
 
-    def synthesise(self, latents):
+    def synthesize(self, latents):
         return F.interpolate(self.up(latents), scale_factor=4)
 
 

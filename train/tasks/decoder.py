@@ -233,7 +233,7 @@ class DecoderTask(nn.Module):
                     continue
                 told, wanted = given[here][chosen], codec.embed(some)[chosen]
                 planes = told.plain + self.flow.scale(told) * end[here][chosen].float()
-                found = bounded(codec.analyse(decoder.planes.inverse(planes, codec.decode(some)[chosen])))
+                found = bounded(codec.analyze(decoder.planes.inverse(planes, codec.decode(some)[chosen])))
                 shared = min(found.shape[-1], wanted.shape[-1])  # codes of flexible length may have fewer
                 found, wanted = found[..., :shared], wanted[:, : found.shape[1], ..., :shared]  # behind them, a dial
                 error = (found - wanted).square().flatten(1).mean(1)
