@@ -12,8 +12,8 @@ from support.codecs import tiny
 from tokenloom import codecs, data
 from tokenloom.codecs import quantizers
 from tokenloom.codecs.quantizers import BSQ, FSQ, MAX_CODEBOOK, ResidualVQ, codebooks
-from tokenloom.codecs.quantizers.vector import BETA
 from tokenloom.codecs.quantizers.codebooks import nearest
+from tokenloom.codecs.quantizers.vector import BETA
 from tokenloom.metrics.tokens import CodeCounts
 from tokenloom.train.tasks.codec import count_codes, fit, validate
 
