@@ -52,7 +52,7 @@ def crop(signals: Tensor, sizes: Tensor) -> Tensor:
     return signals
 
 
-def each(decode: Callable[[Codes], Tensor], codes: Codes, spec: CodeSpec) -> Tensor:
+def decode_by_size(decode: Callable[[Codes], Tensor], codes: Codes, spec: CodeSpec) -> Tensor:
     """A batch of images, one by one where sizes differ: what sees a whole picture must not see a batch's padding."""
     if bool((codes.sizes == codes.sizes[:1]).all()):
         return decode(codes)
@@ -65,7 +65,7 @@ def each(decode: Callable[[Codes], Tensor], codes: Codes, spec: CodeSpec) -> Ten
     return torch.cat(parts)
 
 
-def whole(x: Tensor, stride: int) -> Tensor:
+def pad_to_stride(x: Tensor, stride: int) -> Tensor:
     """Images (batch, channels, height, width), edges replicated at the bottom and right up to whole strides."""
     bottom, right = -x.shape[2] % stride, -x.shape[3] % stride
     return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x

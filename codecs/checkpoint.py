@@ -192,7 +192,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {WEIGHTS}")
     try:
-        return storage.restored(load_file(path))
+        return storage.widen(load_file(path))
     except Exception as error:  # safetensors raises its own untyped error on damaged files
         raise ValueError(f"{path} is damaged: {errors.first_line(error)}") from error
 
@@ -230,7 +230,7 @@ def check_size(state: dict[str, torch.Tensor], needed: int) -> None:
 def state(module: nn.Module, store: str) -> dict[str, torch.Tensor]:
     """Return a module's tensors as they are stored: float32, float16 or int8 (see storage.py)."""
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
-    return storage.stored(tensors, store, dict(module.named_parameters()))
+    return storage.narrow(tensors, store, dict(module.named_parameters()))
 
 
 def write(

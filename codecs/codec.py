@@ -285,7 +285,7 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
     """
     state = checkpoint.state(codec, store)
     clone = build(codec.name, **codec.config)
-    checkpoint.fill(clone, storage.restored(state), Path(folder))
+    checkpoint.fill(clone, storage.widen(state), Path(folder))
     config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex()}
     checkpoint.write(Path(folder), config, state, **extra)
 

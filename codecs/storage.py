@@ -14,7 +14,7 @@ SMALLEST = 4096
 """Tensors of fewer numbers are not worth 8 bits: norms and biases."""
 
 
-def stored(state: dict[str, Tensor], store: str, parameters: Collection[str]) -> dict[str, Tensor]:
+def narrow(state: dict[str, Tensor], store: str, parameters: Collection[str]) -> dict[str, Tensor]:
     """A state dict as it is written.
 
     store       float32; float16; or int8, which takes 8 bits for the large `parameters`, symmetric and
@@ -42,8 +42,8 @@ def stored(state: dict[str, Tensor], store: str, parameters: Collection[str]) ->
     return out
 
 
-def restored(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """What `stored` was given, as far as it was kept."""
+def widen(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return the float32 tensors that `narrow` was given, as precisely as they were kept."""
     scales = {name: value for name, value in state.items() if name.endswith(SCALE)}
     out = {name: value for name, value in state.items() if name not in scales}
     for name, scale in scales.items():

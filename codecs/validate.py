@@ -170,14 +170,15 @@ def _side(given: Codes, codec: CodecInterface) -> None:
             )
 
 
-def whole(value: Any, low: int, high: int) -> bool:
-    """Whether it is an integer of low … high; True and False are none."""
+def is_integer(value: Any, low: int, high: int) -> bool:
+    """Return whether `value` is an int from `low` to `high`. A bool is not an integer here."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
 
 
-def wholes(values: Any, low: int, high: int, longest: int = 16) -> bool:
-    """Whether it is a list of 1 … `longest` such integers."""
-    return isinstance(values, list | tuple) and 1 <= len(values) <= longest and all(whole(v, low, high) for v in values)
+def are_integers(values: Any, low: int, high: int, longest: int = 16) -> bool:
+    """Return whether `values` is a list of 1 to `longest` such integers."""
+    sized = isinstance(values, list | tuple) and 1 <= len(values) <= longest
+    return sized and all(is_integer(value, low, high) for value in values)
 
 
 def limit(modality: Modality) -> int:

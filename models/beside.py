@@ -53,6 +53,6 @@ def weights(model: Path) -> dict[str, torch.Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"{model} holds no model.safetensors")
     try:
-        return storage.restored(load_file(path))
+        return storage.widen(load_file(path))
     except Exception as error:  # safetensors raises its own untyped error on damaged files
         raise ValueError(f"{path} is damaged: {str(error).splitlines()[0]}") from error

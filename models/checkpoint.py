@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenloom import codecs
 from tokenloom.codecs import Codec, Target, checkpoint, storage
-from tokenloom.codecs.validate import whole, wholes
+from tokenloom.codecs.validate import are_integers, is_integer
 
 from . import beside
 from .diffusion import checkpoint as decoder_checkpoint
@@ -60,7 +60,7 @@ def _save(omni: Omni, folder: Path, store: str, config_file: str, extra: dict[st
         if not beside.at_hand(name, channel.codec):
             codecs.save(channel.codec, folder / beside.folder(name))
     state = {k: v.detach().cpu().contiguous().clone() for k, v in omni.transformer.state_dict().items()}
-    state = storage.stored(state, store, dict(omni.transformer.named_parameters()))
+    state = storage.narrow(state, store, dict(omni.transformer.named_parameters()))
     config = {
         "omni": {
             "transformer": omni.transformer.config,
@@ -153,7 +153,7 @@ def _vocabulary(config: Mapping[str, Any], codec: Callable[[str], Codec], more: 
             raise ValueError(f"setting {setting!r:.80} of {entry['name']} is no target: {error}") from error
         channels.append(Channel(entry["name"], codec(entry["name"]), setting, entry.get("pattern") or "raster"))
     longest = config.get("longest") or _transformer(config).get("context", 1024)
-    if not whole(longest, 1, MAX_SIZE):
+    if not is_integer(longest, 1, MAX_SIZE):
         raise ValueError(f"omni.longest {longest!r:.80} is no whole number from 1 to {MAX_SIZE}")
     return Vocabulary(channels, longest)
 
@@ -164,7 +164,7 @@ def _transformer(config: Mapping[str, Any]) -> dict[str, Any]:
         raise ValueError("omni.transformer is no mapping")
     for key, value in given.items():
         most = MAX_LAYERS if key == "layers" else 2**24 if key == "vocabulary" else MAX_SIZE
-        if key != "dropout" and value is not None and not whole(value, 1, most):
+        if key != "dropout" and value is not None and not is_integer(value, 1, most):
             raise ValueError(f"omni.transformer.{key} {value!r:.80} is no whole number from 1 to {most}")
     return dict(given)
 
@@ -179,7 +179,7 @@ def _assembled(config: Mapping[str, Any], vocabulary: Vocabulary, held: int | No
     except TypeError as error:
         raise ValueError(f"no transformer can be built from {arguments!r:.200}: {error}") from error
     sizes = {entry["name"]: entry["size"] for entry in config["channels"] if entry.get("size") is not None}
-    if wrong := [name for name, size in sizes.items() if not wholes(size, 1, 2**28)]:
+    if wrong := [name for name, size in sizes.items() if not are_integers(size, 1, 2**28)]:
         raise ValueError(f"size {sizes[wrong[0]]!r:.80} of {wrong[0]} is no list of samples along each axis")
     return Omni(vocabulary, transformer, sizes=sizes, defaults=config.get("sampling"))
 

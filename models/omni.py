@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from tokenloom.codecs import Codes, Modality, media, rate
 from tokenloom.codecs.hub import Card
-from tokenloom.codecs.validate import whole, wholes
+from tokenloom.codecs.validate import are_integers, is_integer
 
 from . import cards, generate
 from .diffusion import samplers
@@ -93,7 +93,7 @@ class Omni(cards.Published, nn.Module):
         self.statistics: Statistics | None = None
         self._painters: dict[str, DiffusionDecoder] = {}  # of the codecs' channels; no part of the model's weights
         for name, size in self.sizes.items():
-            if name not in vocabulary.channels or not wholes(size, 1, 2**28):
+            if name not in vocabulary.channels or not are_integers(size, 1, 2**28):
                 raise ValueError(f"size {size} of {name}; the channels are {', '.join(vocabulary.channels)}")
             vocabulary.header(name, size)
 
@@ -147,7 +147,7 @@ class Omni(cards.Published, nn.Module):
         and seconds. Raises ValueError for a modality that the model lacks, a prompt longer than its context,
         sampling out of range, and a channel without a diffusion decoder where one is asked for.
         """
-        if not whole(n, 1, MOST):
+        if not is_integer(n, 1, MOST):
             raise ValueError(f"n {n!r} is no whole number from 1 to {MOST}")
         with one_thread(n <= ROWS):
             return self._generate([segments], [0] * n, to, seed, (decoder, steps), progress, sampling)
@@ -170,7 +170,7 @@ class Omni(cards.Published, nn.Module):
         how_decoded: tuple[str, int | None], progress: Callable | None, sampling: dict[str, Any],
     ) -> list[Any]:  # fmt: skip
         """The result of prompt `row`, for each of the `rows`."""
-        if seed is not None and not whole(seed, 0, 2**63 - 1):
+        if seed is not None and not is_integer(seed, 0, 2**63 - 1):
             raise ValueError(f"seed {seed!r} is no whole number from 0 to 2**63 - 1")
         seed = secrets.randbelow(2**31) if seed is None else seed
         channel = None if to is None else self.vocabulary.channel(to)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from tokenloom.codecs.validate import whole
+from tokenloom.codecs.validate import is_integer
 
 from . import generate
 from .vocabulary.vocabulary import Channel, Vocabulary
@@ -31,7 +31,7 @@ def chosen(given: Mapping[str, Any], defaults: Mapping[str, Any], channel: Chann
 
 def check(sampling: Mapping[str, Any]) -> None:
     """ValueError where a number of the sampling is out of range."""
-    if not whole(sampling["best_of"], 1, MOST_TRIES):
+    if not is_integer(sampling["best_of"], 1, MOST_TRIES):
         raise ValueError(f"best_of {sampling['best_of']!r} is no whole number from 1 to {MOST_TRIES}")
     generate.check(**{key: value for key, value in sampling.items() if key != "best_of"})
 

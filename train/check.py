@@ -142,7 +142,7 @@ def _numbers(cfg: TrainConfig) -> None:
     for key, (value, least) in whole.items():
         if value is None and key in ("stop_after", "crop.size"):
             continue
-        if not validate.whole(value, least, 2**62):
+        if not validate.is_integer(value, least, 2**62):
             raise ValueError(f"{key}={value!r} is no whole number from {least} on")
     if len(o.betas) != 2:
         raise ValueError(f"optimizer.betas={o.betas} are not two numbers")

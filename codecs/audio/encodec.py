@@ -23,7 +23,7 @@ from ..quantizers import MAX_CODEBOOK, MAX_QUANTIZERS, ResidualVQ
 from ..quantizers.codebooks import MAX_DISTANCES
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality, Settings
-from ..validate import whole
+from ..validate import is_integer
 from . import seanet
 
 OVERLAP = 0.01
@@ -107,9 +107,9 @@ class Encodec(LatentCodec):
         seanet.check(
             self.name, ratios, channels=channels, sample_rate=sample_rate, filters=filters, residual=residual, lstm=lstm
         )
-        if not whole(sample_rate, 100, 384_000):
+        if not is_integer(sample_rate, 100, 384_000):
             raise ValueError(f"sample_rate {sample_rate} of {self.name} is too low for chunks: at least 100")
-        if not whole(codebook_size, 2, MAX_CODEBOOK):
+        if not is_integer(codebook_size, 2, MAX_CODEBOOK):
             raise ValueError(
                 f"codebook_size {codebook_size!r:.80} of {self.name} is no whole number from 2 to {MAX_CODEBOOK}"
             )
@@ -384,7 +384,7 @@ def _settled(told: dict[str, Any], given: dict[str, Any], count: int, path: Path
         raise ValueError(f"sample_rate {hz!r:.80} is not that of {path}, which is {told['sample_rate']}")
     if "kind" not in given and "sample_rate" not in told and hz in (24_000, 48_000) and USUAL[hz] != kind:
         raise ValueError(f"sample_rate {hz} is not that of {path}: it has the layers of the {kind} model")
-    if "bandwidths" not in out and whole(hz, 1, 384_000):
+    if "bandwidths" not in out and is_integer(hz, 1, 384_000):
         full = round(count * _bits_per_second(hz, stride, told["codebook_size"]) / 1000, 6)
         out["bandwidths"] = [*(v for v in KINDS[out["kind"]].bandwidths if v < full), full]
     if isinstance(out.get("bandwidths"), list | tuple):  # 6 and 6.0 are one configuration

@@ -17,7 +17,7 @@ from .. import checkpoint, foreign
 from ..codec import Codec, build
 from ..registry import register
 from ..types import MAX_SAMPLES, Codes
-from ..validate import whole
+from ..validate import is_integer
 from . import hf_layouts
 from .hf_families import FAMILIES, LARGEST, PARTS, padded
 
@@ -68,7 +68,7 @@ class AudioHF(Codec):
         for value, low, high in (
             (spec.sample_rate, 1, 384_000), (spec.channels, 1, 2), (max(spec.codebook_sizes), 2, LARGEST)
         ):  # fmt: skip
-            if not whole(value, low, high):
+            if not is_integer(value, low, high):
                 raise ValueError(f"{value} Hz, channels or codebook entries are not from {low} to {high}")
         codes = self._encode(torch.zeros(1, spec.channels, size), self.settings.values[0])
         if codes.indices.shape[2:] != spec.grid((size,)) or self._decode(codes).shape[1] != spec.channels:
@@ -202,7 +202,7 @@ def bounded(config: Any) -> int:
     """How many numbers the weights of a config are, counted without allocating any; ValueError for too many."""
     family = FAMILIES[config.model_type]
     quantizers = getattr(config, "num_quantizers", 1)
-    if not whole(quantizers, 1, MAX_COUNT):
+    if not is_integer(quantizers, 1, MAX_COUNT):
         raise ValueError(f"{quantizers} quantizers, wanted are 1 to {MAX_COUNT}")
     if math.prod(getattr(config, "quantization_levels", ())) > MAX_VALUE or min(_strides(config)) < 1:
         raise ValueError("strides are at least 1, quantization levels at most 2^20 together")

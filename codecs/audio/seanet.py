@@ -16,7 +16,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..quantizers import MAX_DIM
-from ..validate import whole, wholes
+from ..validate import are_integers, is_integer
 
 Waves = Float[Tensor, "batch _ _"]
 
@@ -48,9 +48,9 @@ def check(name: str, ratios: Any, **given: Any) -> None:
     """Raise one line, of the codec `name`, where numbers of `WHOLES` and `ratios` make no network."""
     for key, value in given.items():
         low, high = WHOLES[key]
-        if not whole(value, low, high):
+        if not is_integer(value, low, high):
             raise ValueError(f"{key} {value!r:.80} of {name} is no whole number from {low} to {high}")
-    if not wholes(ratios, 1, 64, longest=8) or given["filters"] * 2 ** len(ratios) > MAX_DIM:
+    if not are_integers(ratios, 1, 64, longest=8) or given["filters"] * 2 ** len(ratios) > MAX_DIM:
         raise ValueError(
             f"ratios are a list of whole numbers from 1 to 64, not {ratios!r:.80}; "
             f"each doubles the {given['filters']} filters, to at most {MAX_DIM}"

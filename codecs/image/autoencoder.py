@@ -15,7 +15,7 @@ from .. import batches
 from ..codec import LatentCodec
 from ..quantizers import Quantizer
 from ..types import CodeSpec, Modality
-from ..validate import whole, wholes
+from ..validate import are_integers, is_integer
 
 
 class RMSNorm(nn.Module):
@@ -47,13 +47,13 @@ class Block(nn.Module):
 
 def _stages(stride: int, patch: int, widths: list[int], depths: list[int]) -> None:
     """Raise one line where the stages do not make the stride."""
-    if not whole(stride, 1, 256) or stride & (stride - 1):
+    if not is_integer(stride, 1, 256) or stride & (stride - 1):
         raise ValueError(f"stride {stride!r} is no power of two up to 256")
-    if not whole(patch, 1, 64):
+    if not is_integer(patch, 1, 64):
         raise ValueError(f"patch {patch!r} is no whole number of pixels from 1 to 64")
-    if not wholes(widths, 1, 4096):
+    if not are_integers(widths, 1, 4096):
         raise ValueError(f"widths are a list of whole numbers from 1 to 4096, not {widths!r:.80}")
-    if not wholes(depths, 0, 64):
+    if not are_integers(depths, 0, 64):
         raise ValueError(f"depths are a list of whole numbers from 0 to 64, not {depths!r:.80}")
     if len(widths) != len(depths):
         raise ValueError(f"{len(widths)} widths and {len(depths)} depths; one of each per stage")
@@ -133,7 +133,7 @@ class Autoencoder(LatentCodec):
 
     def analyze(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, dim, *grid); edges replicated up to the stride."""
-        x = batches.whole(x, self.spec.stride[0])
+        x = batches.pad_to_stride(x, self.spec.stride[0])
         return self.encoder((x * 2 - 1).contiguous(memory_format=torch.channels_last))
 
     def synthesize(self, latents: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ..codec import LatentCodec
 from ..quantizers import FSQ, MAX_CODEBOOK
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality, Settings
-from ..validate import whole, wholes
+from ..validate import are_integers, is_integer
 from .resampler import HEAD, Decoder, Encoder, start
 
 CHUNK = 64
@@ -266,13 +266,13 @@ def _check(quantizer: FSQ, tokens: int, tile: int, patch: int, width: int, depth
     """Raise one line where the numbers do not make a codec."""
     if len(quantizer.sizes) > 1 or quantizer.sizes[0] >= MAX_CODEBOOK:
         raise ValueError(f"levels {list(quantizer.levels)} make more entries than one codebook of {MAX_CODEBOOK - 1}")
-    if not whole(tokens, 2, MAX_TOKENS):
+    if not is_integer(tokens, 2, MAX_TOKENS):
         raise ValueError(f"tokens {tokens!r:.80} is no whole number from 2 to {MAX_TOKENS}")
-    if not whole(patch, 2, 64) or patch % 2:
+    if not is_integer(patch, 2, 64) or patch % 2:
         raise ValueError(f"patch {patch!r:.80} is no even number of pixels from 2 to 64")
-    if not whole(tile, patch, 32 * patch) or tile % patch:
+    if not is_integer(tile, patch, 32 * patch) or tile % patch:
         raise ValueError(f"tile {tile!r:.80} is no multiple of patch {patch} up to {32 * patch} pixels")
-    if not whole(width, HEAD, 4096) or width % HEAD:
+    if not is_integer(width, HEAD, 4096) or width % HEAD:
         raise ValueError(f"width {width!r:.80} is no multiple of {HEAD} up to 4096")
-    if not wholes(depths, 0, 64, 2) or len(depths) != 2:
+    if not are_integers(depths, 0, 64, 2) or len(depths) != 2:
         raise ValueError(f"depths are two whole numbers from 0 to 64, not {depths!r:.80}")

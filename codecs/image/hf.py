@@ -19,7 +19,7 @@ from ..codec import Codec, build
 from ..quantizers import MAX_CODEBOOK
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality
-from ..validate import whole, wholes
+from ..validate import are_integers, is_integer
 
 MAX_NUMBERS = 2**30
 """Weights of more numbers than this are refused before a model is allocated; Emu3's tokenizer has 2.7e8."""
@@ -192,13 +192,13 @@ class ImageHF(Codec):
     def _encode(self, x: Tensor, setting: None) -> Codes:
         sizes = torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1)
         with torch.autocast(x.device.type, enabled=False):
-            x = batches.whole(x, self.spec.stride[0])
+            x = batches.pad_to_stride(x, self.spec.stride[0])
             x = ((x - self._mean) / self._std).contiguous()
             index = self._run(self.family.encode, x, self.spec.grid(tuple(x.shape[2:])))
         return Codes(self.from_official(index), sizes)
 
     def _decode(self, codes: Codes) -> Tensor:
-        return batches.each(self._decoded, codes, self.spec)
+        return batches.decode_by_size(self._decoded, codes, self.spec)
 
     def _decoded(self, codes: Codes) -> Tensor:
         with torch.autocast(codes.indices.device.type, enabled=False):
@@ -254,10 +254,10 @@ def configured(model: Any) -> tuple[Family, Any]:
     if stray := sorted(set(map(str, model)) - declared):
         raise ValueError(f"{kind} takes no {stray[0]!r:.80}")
     for name, (low, high) in family.counts.items():
-        if name in model and not whole(model[name], low, high):
+        if name in model and not is_integer(model[name], low, high):
             raise ValueError(f"{name} {model[name]!r:.80} is no whole number from {low} to {high}")
     for name, (low, high) in family.lists.items():
-        if name in model and model[name] != [] and not wholes(model[name], low, high, longest=8):
+        if name in model and model[name] != [] and not are_integers(model[name], low, high, longest=8):
             raise ValueError(f"{name} {model[name]!r:.80} is no list of up to 8 whole numbers from {low} to {high}")
     for name, wanted in (("in_channels", 3), ("out_channels", 3), ("double_latent", False)):
         if model.get(name, wanted) != wanted:

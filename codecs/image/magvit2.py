@@ -15,7 +15,7 @@ from ..codec import Codec, LatentCodec, build
 from ..quantizers import BSQ, MAX_CODEBOOK
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality
-from ..validate import whole, wholes
+from ..validate import are_integers, is_integer
 
 GROUPS, EPSILON = 32, 1e-6
 """Of every group norm."""
@@ -38,7 +38,7 @@ class LFQ(BSQ):
     spherical, commitment = False, COMMITMENT
 
     def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
-        if codebooks is None and whole(bits, 1, 1024):
+        if codebooks is None and is_integer(bits, 1, 1024):
             codebooks = next(n for n in range(1, bits + 1) if bits % n == 0 and 2 ** (bits // n) <= MAX_CODEBOOK)
         super().__init__(bits, codebooks, entropy_weight)
         self.basis = 2 ** torch.arange(self.bits)
@@ -195,14 +195,14 @@ class MAGVIT2(LatentCodec):
         self, channels: int = 128, multipliers: list[int] = (1, 1, 2, 2, 4), blocks: int = 4, bits: int = 18,
         codebooks: int | None = None, entropy_weight: float = 0.1,
     ) -> None:  # fmt: skip
-        if not whole(channels, GROUPS, MAX_WIDTH) or channels % GROUPS:
+        if not is_integer(channels, GROUPS, MAX_WIDTH) or channels % GROUPS:
             raise ValueError(f"channels {channels!r:.80} are no multiple of {GROUPS} up to {MAX_WIDTH}")
-        if not wholes(multipliers, 1, MAX_WIDTH // channels, longest=8):
+        if not are_integers(multipliers, 1, MAX_WIDTH // channels, longest=8):
             raise ValueError(
                 f"multipliers are 1 to 8 whole numbers from 1 to {MAX_WIDTH // channels} for {channels} channels, "
                 f"not {multipliers!r:.80}"
             )
-        if not whole(blocks, 1, 16):
+        if not is_integer(blocks, 1, 16):
             raise ValueError(f"a stage has 1 to 16 residual blocks, not {blocks!r:.80}")
         quantizer = LFQ(bits, codebooks, entropy_weight)
         stride = 2 ** (len(multipliers) - 1)
@@ -231,7 +231,7 @@ class MAGVIT2(LatentCodec):
 
     def analyze(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, bits, *grid); edges replicated up to the stride."""
-        x = batches.whole(x, self.spec.stride[0])
+        x = batches.pad_to_stride(x, self.spec.stride[0])
         # not channels_last: it gains 15 % here, and its group norm has 8 times the rounding error
         return self.encoder((x * 2 - 1).contiguous())
 
@@ -240,7 +240,7 @@ class MAGVIT2(LatentCodec):
         return (self.decoder(latents) + 1) / 2
 
     def _decode(self, codes: Codes) -> Tensor:
-        return batches.each(super()._decode, codes, self.spec)
+        return batches.decode_by_size(super()._decode, codes, self.spec)
 
     def official_index(self, codes: Codes | Tensor) -> Tensor:
         """Codes → the index of the official code, (batch, *grid) int64 in 0 … 2^bits − 1.

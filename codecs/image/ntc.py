@@ -23,7 +23,7 @@ from ..context import MAX_BOUND, ContextModel
 from ..quantizers import Quantized, Quantizer
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality, Settings
-from ..validate import wholes
+from ..validate import are_integers
 from .autoencoder import Block, Encoder, RMSNorm, receptive_field
 
 STRIDE, PATCH = 16, 4
@@ -122,9 +122,9 @@ class NTC(LatentCodec):
         decoder_depths: list[int] = (3, 2, 1), context: int = 128,
     ) -> None:  # fmt: skip
         for name, value, low in (("widths", widths, 1), ("depths", depths, 0), ("decoder_depths", decoder_depths, 0)):
-            if not wholes(value, low, 4096) or len(value) != 3:
+            if not are_integers(value, low, 4096) or len(value) != 3:
                 raise ValueError(f"{name} are three whole numbers from {low} to 4096, not {value!r:.80}")
-        if not wholes([channels], sum(GROUPS) + 1, 3 * STRIDE**2) or not wholes([context], 1, 1024):
+        if not are_integers([channels], sum(GROUPS) + 1, 3 * STRIDE**2) or not are_integers([context], 1, 1024):
             raise ValueError(
                 f"channels {channels!r:.80} and context {context!r:.80}; wanted {sum(GROUPS) + 1} to "
                 f"{3 * STRIDE**2} and 1 to 1024"
@@ -152,7 +152,7 @@ class NTC(LatentCodec):
 
     def analyze(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, channels, *grid), steps of 1 at the default quality."""
-        centred = batches.whole(x, STRIDE) - 0.5
+        centred = batches.pad_to_stride(x, STRIDE) - 0.5
         with torch.autocast(x.device.type, enabled=False):
             linear = F.conv2d(centred.float(), self.basis, stride=STRIDE) / UNIT
         return linear + self.encoder((2 * centred).contiguous(memory_format=torch.channels_last)).float()

@@ -18,7 +18,7 @@ from ..codec import Codec, build
 from ..quantizers import MAX_CODEBOOK, MAX_DIM, Quantized, Quantizer, ResidualVQ
 from ..quantizers.codebooks import MAX_DISTANCES
 from ..registry import register
-from ..validate import whole
+from ..validate import is_integer
 from .vqgan_network import MAX_STAGES, VQAutoencoder, generator, network, renamed
 
 FILES = ("last.ckpt", "model.ckpt", "vqgan.ckpt", "model.safetensors", "pytorch_model.bin")
@@ -29,7 +29,7 @@ KL_WEIGHT, TEMPERATURE = 5e-4, 1.0
 
 
 def _check(entries: Any, dim: Any) -> None:
-    if not whole(entries, 2, MAX_ENTRIES) or not whole(dim, 1, MAX_DIM) or entries * dim > MAX_NUMBERS:
+    if not is_integer(entries, 2, MAX_ENTRIES) or not is_integer(dim, 1, MAX_DIM) or entries * dim > MAX_NUMBERS:
         raise ValueError(
             f"a codebook of {entries!r:.80} × {dim!r:.80}; wanted 2 to {MAX_ENTRIES} entries of 1 to {MAX_DIM} "
             f"channels, at most {MAX_NUMBERS} numbers"
@@ -188,7 +188,7 @@ def described(path: Path) -> dict[str, Any]:
     if absent:
         raise ValueError(f"{path} is no config of a VQGAN: it lacks {absent[0]}")
     resolution, attends, multipliers = sizes["resolution"], sizes["attn_resolutions"], sizes["ch_mult"]
-    if not whole(resolution, 1, 2**16) or not isinstance(attends, list) or not isinstance(multipliers, list):
+    if not is_integer(resolution, 1, 2**16) or not isinstance(attends, list) or not isinstance(multipliers, list):
         raise ValueError(
             f"{path}: resolution {resolution!r:.80}, attn_resolutions {attends!r:.80} and ch_mult {multipliers!r:.80} "
             f"are not a whole number up to {2**16} and two lists"

@@ -22,7 +22,7 @@ from .. import batches, foreign
 from ..codec import LatentCodec
 from ..quantizers import MAX_CODEBOOK, Quantizer
 from ..types import Codes, CodeSpec, Modality
-from ..validate import whole, wholes
+from ..validate import are_integers, is_integer
 
 MAX_WIDTH, MAX_STAGES, MAX_BLOCKS = 4096, 8, 16
 MAX_WEIGHTS = 2**30
@@ -176,21 +176,21 @@ class Decoder(nn.Module):
 
 def _check(channels: Any, multipliers: Any, blocks: Any, attention: Any, latents: Any, groups: Any) -> None:
     """One line for sizes that make no network, or one beyond memory."""
-    if not whole(channels, 1, MAX_WIDTH) or not whole(groups, 1, MAX_WIDTH) or channels % groups:
+    if not is_integer(channels, 1, MAX_WIDTH) or not is_integer(groups, 1, MAX_WIDTH) or channels % groups:
         raise ValueError(
             f"channels {channels!r:.80} are not 1 to {MAX_WIDTH} that divide into {groups!r:.80} groups of a norm"
         )
-    if not wholes(multipliers, 1, MAX_WIDTH // channels, longest=MAX_STAGES):
+    if not are_integers(multipliers, 1, MAX_WIDTH // channels, longest=MAX_STAGES):
         raise ValueError(
             f"multipliers are 1 to {MAX_STAGES} whole numbers from 1 to {MAX_WIDTH // channels} for {channels} "
             f"channels, not {multipliers!r:.80}"
         )
-    if not whole(blocks, 1, MAX_BLOCKS):
+    if not is_integer(blocks, 1, MAX_BLOCKS):
         raise ValueError(f"a stage has 1 to {MAX_BLOCKS} residual blocks, not {blocks!r:.80}")
     stages = range(len(multipliers))
-    if not isinstance(attention, list | tuple) or not all(whole(i, 0, stages[-1]) for i in attention):
+    if not isinstance(attention, list | tuple) or not all(is_integer(i, 0, stages[-1]) for i in attention):
         raise ValueError(f"attention lists stages from 0, the finest, to {stages[-1]}, not {attention!r:.80}")
-    if not whole(latents, 1, MAX_WIDTH):
+    if not is_integer(latents, 1, MAX_WIDTH):
         raise ValueError(f"latents {latents!r:.80} are no whole number of channels from 1 to {MAX_WIDTH}")
     weights = sum((2 * blocks + 1) * 18 * (channels * m) ** 2 for m in multipliers)
     if weights > MAX_WEIGHTS:
@@ -239,7 +239,7 @@ class VQAutoencoder(LatentCodec):
 
     def analyze(self, x: Tensor) -> Tensor:
         """(batch, 3, height, width) in [0, 1] → latents (batch, dim, *grid); edges replicated up to the stride."""
-        x = batches.whole(x, self.spec.stride[0])
+        x = batches.pad_to_stride(x, self.spec.stride[0])
         return self.encoder((x * 2 - 1).contiguous())
 
     def synthesize(self, latents: Tensor) -> Tensor:
@@ -265,7 +265,7 @@ class VQAutoencoder(LatentCodec):
         return Codes(self.from_official(codes.indices[:, 0]), codes.sizes)
 
     def _decode(self, codes: Codes) -> Tensor:
-        return batches.each(super()._decode, codes, self.spec)
+        return batches.decode_by_size(super()._decode, codes, self.spec)
 
     def embed(self, codes: Codes) -> Tensor:
         return super().embed(Codes(self.official_index(codes)[:, None], codes.sizes))

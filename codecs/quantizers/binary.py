@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
-from ..validate import whole
+from ..validate import is_integer
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 
 library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
@@ -33,11 +33,11 @@ class BSQ(Quantizer):
 
     def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
         super().__init__()
-        if not whole(bits, 1, MAX_BITS):
+        if not is_integer(bits, 1, MAX_BITS):
             raise ValueError(f"BSQ takes 1 to {MAX_BITS} bits, not {bits!r:.80}")
         if codebooks is None:
             codebooks = next(n for n in range(1, bits + 1) if bits % n == 0 and bits // n <= 9)
-        if not whole(codebooks, 1, bits) or bits % codebooks or 2 ** (bits // codebooks) > MAX_CODEBOOK:
+        if not is_integer(codebooks, 1, bits) or bits % codebooks or 2 ** (bits // codebooks) > MAX_CODEBOOK:
             raise ValueError(f"{bits} bits do not split into {codebooks!r:.80} codebooks of at most 14 bits each")
         self.dim = bits
         self.bits = bits // codebooks

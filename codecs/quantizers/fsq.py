@@ -9,7 +9,7 @@ import lazy_loader as lazy
 import torch
 from torch import Tensor, nn
 
-from ..validate import whole
+from ..validate import is_integer
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 
 library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
@@ -28,9 +28,9 @@ class FSQ(Quantizer):
 
     def __init__(self, levels: list[int], codebooks: int = 1) -> None:
         super().__init__()
-        if not isinstance(levels, list | tuple) or not levels or any(not whole(n, 3, MAX_LEVELS) for n in levels):
+        if not isinstance(levels, list | tuple) or not levels or any(not is_integer(n, 3, MAX_LEVELS) for n in levels):
             raise ValueError(f"FSQ levels are a list of whole numbers from 3 to {MAX_LEVELS}, not {levels!r:.80}")
-        if not whole(codebooks, 1, len(levels)):
+        if not is_integer(codebooks, 1, len(levels)):
             raise ValueError(f"{len(levels)} FSQ levels make 1 to {len(levels)} codebooks, not {codebooks!r:.80}")
         self.levels = tuple(levels)
         self.dim = len(levels)

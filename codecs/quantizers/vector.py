@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..validate import whole
+from ..validate import is_integer
 from .base import MAX_CODEBOOK, MAX_DIM, MAX_QUANTIZERS, Quantized, Quantizer, flatten, unflatten
 from .codebooks import Batch, kmeans, nearest
 
@@ -39,9 +39,9 @@ class ResidualVQ(Quantizer):
         dead_below: float = 0.1, update: str = "ema", normalise: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        if not whole(codebook_size, 2, MAX_CODEBOOK):
+        if not is_integer(codebook_size, 2, MAX_CODEBOOK):
             raise ValueError(f"a codebook of {codebook_size!r:.80} entries; wanted 2 to {MAX_CODEBOOK}")
-        if not whole(quantizers, 1, MAX_QUANTIZERS) or not whole(dim, 1, MAX_DIM):
+        if not is_integer(quantizers, 1, MAX_QUANTIZERS) or not is_integer(dim, 1, MAX_DIM):
             raise ValueError(
                 f"{quantizers!r:.80} quantizers of {dim!r:.80} channels; "
                 f"wanted 1 to {MAX_QUANTIZERS} quantizers of 1 to {MAX_DIM} channels"

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tokenloom.codecs import Codec, Codes, Modality
-from tokenloom.codecs.validate import wholes
+from tokenloom.codecs.validate import are_integers
 
 from ..vocabulary import segments
 from ..vocabulary.segments import Segment
@@ -300,7 +300,7 @@ class Bridge:
             if only is None:
                 raise ValueError(f"size {size!r}: of which channel? With only=None it is a mapping, channel → size")
             size = {self.vocabulary.channel(only).name: size}
-        if wrong := [value for value in size.values() if not wholes(value, 0, 2**28, 2)]:
+        if wrong := [value for value in size.values() if not are_integers(value, 0, 2**28, 2)]:
             raise ValueError(f"size {wrong[0]!r:.80} is no tuple such as (64, 64) or (8000,)")
 
         sizes = {self.vocabulary.channel(name).name: tuple(value) for name, value in size.items()}

@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenloom import codecs
 from tokenloom.codecs import Codec, Target, checkpoint
-from tokenloom.codecs.validate import whole
+from tokenloom.codecs.validate import is_integer
 
 from .. import beside
 from ..vocabulary.vocabulary import Channel, Vocabulary
@@ -76,7 +76,7 @@ def _checked(description: Any) -> list[dict[str, Any]]:
     if not isinstance(description, dict) or description.get("version") != VERSION:
         version = description.get("version") if isinstance(description, dict) else None
         raise ValueError(f"it describes no bridge of version {VERSION}, but version {version!r:.20}")
-    if not whole(description.get("first"), 0, 2**31) or not whole(description.get("longest"), 16, 2**24):
+    if not is_integer(description.get("first"), 0, 2**31) or not is_integer(description.get("longest"), 16, 2**24):
         raise ValueError("first and longest are not both whole numbers")
     entries = description.get("channels")
     if not isinstance(entries, list) or not entries:

@@ -58,7 +58,7 @@ def save(
     if name == OWN:  # first: a decoder is never without its codec
         codecs.save(decoder.codec, folder / OWN)
     state = {k: v.detach().cpu().contiguous().clone() for k, v in decoder.flow.state_dict().items()}
-    state = storage.stored(state, store, dict(decoder.flow.named_parameters()))
+    state = storage.narrow(state, store, dict(decoder.flow.named_parameters()))
     config = {
         "decoder": {"codec": name, **decoder.config},
         "fingerprints": {"codec": fingerprint},

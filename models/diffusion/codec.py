@@ -14,7 +14,7 @@ from tokenloom import codecs
 from tokenloom.codecs import checkpoint
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes
-from tokenloom.codecs.validate import whole
+from tokenloom.codecs.validate import is_integer
 
 if TYPE_CHECKING:
     from tokenloom.codecs.context import ContextModel
@@ -38,7 +38,7 @@ class Decoded(Codec):
         from . import samplers
 
         super().__init__()
-        if not whole(seed, 0, 2**63 - 1):
+        if not is_integer(seed, 0, 2**63 - 1):
             raise ValueError(f"seed {seed!r} is no whole number from 0 to 2**63 - 1")
         self.decoder, self.seed = decoder, seed
         self.steps = decoder.steps if steps is None else steps

@@ -181,7 +181,7 @@ class DiffusionDecoder(cards.Published, nn.Module):
         validate.codes(codes, self.codec)
         if sampler not in SAMPLERS:
             raise ValueError(f"sampler {sampler!r} is none of {', '.join(SAMPLERS)}")
-        if not validate.whole(seed, 0, 2**63 - 1):
+        if not validate.is_integer(seed, 0, 2**63 - 1):
             raise ValueError(f"seed {seed!r} is no whole number from 0 to 2**63 - 1")
         times = samplers.times(self.steps if steps is None else steps)
         spread = self.flow.noise * (self.temperature if temperature is None else _temperature(temperature))

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tokenloom.codecs.validate import whole, wholes
+from tokenloom.codecs.validate import are_integers, is_integer
 
 FREQUENCIES = 16
 """Sines and cosines of each number that the network is told."""
@@ -139,9 +139,9 @@ def _stage(width: int, depth: int, embedding: int) -> nn.ModuleList:
 
 def _check(patch: int, widths: list[int], depths: list[int]) -> None:
     """Raise one line where the numbers do not make a network."""
-    if not whole(patch, 1, 16):
+    if not is_integer(patch, 1, 16):
         raise ValueError(f"patch {patch!r:.80} is no whole number of pixels from 1 to 16")
-    if not wholes(widths, 1, 2048, longest=6):
+    if not are_integers(widths, 1, 2048, longest=6):
         raise ValueError(f"widths are a list of one to six whole numbers from 1 to 2048, not {widths!r:.80}")
-    if not wholes(depths, 0, 32, longest=6) or len(depths) != len(widths):
+    if not are_integers(depths, 0, 32, longest=6) or len(depths) != len(widths):
         raise ValueError(f"depths are whole numbers from 0 to 32, one for each of {list(widths)}, not {depths!r:.80}")

@@ -43,7 +43,7 @@ class Vocabulary:
         names = [channel.name for channel in channels]
         if not names:
             raise ValueError("a vocabulary needs at least one channel")
-        if not validate.whole(longest, 16, 2**24):
+        if not validate.is_integer(longest, 16, 2**24):
             raise ValueError(f"longest {longest!r:.80} is no whole number of ids from 16 to 2**24")
         if repeated := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"two channels are called {repeated[0]!r}; a name stands for one codec")

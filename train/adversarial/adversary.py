@@ -38,7 +38,7 @@ def check(cfg: AdversaryConfig) -> None:
         raise ValueError(f"adversary.betas={cfg.betas} are not two numbers")
     for key, least, most in (("start", 0, 2**62), ("filters", 1, 4096)):
         value = getattr(cfg, key)
-        if not validate.whole(value, least, most) and (key, value) != ("filters", None):
+        if not validate.is_integer(value, least, most) and (key, value) != ("filters", None):
             raise ValueError(f"adversary.{key}={value!r} is no whole number from {least} to {most}")
     numbers = {
         "weight": (cfg.weight, 0, 1e6), "updates": (cfg.updates, 0.01, 8), "lr": (cfg.lr, 0, 1),
