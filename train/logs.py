@@ -9,7 +9,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from tokenloom.codecs import media
+from tokenloom import files
 
 
 class Logs:
@@ -93,4 +93,4 @@ def _drop_after(path: Path, step: int) -> None:
         return
     lines = path.read_text().splitlines()
     kept = [line for line in lines[1:] if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step]
-    media.write_bytes("\n".join([lines[0] if lines else "step,name,value", *kept, ""]).encode(), path)
+    files.write(path, "\n".join([lines[0] if lines else "step,name,value", *kept, ""]))

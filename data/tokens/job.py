@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from tokenloom import codecs
+from tokenloom import codecs, files
 from tokenloom.codecs import media, rate, registry, validate
 from tokenloom.codecs.codec import Codec, LatentCodec
 from tokenloom.codecs.targets import KINDS
@@ -93,7 +93,7 @@ class Job:
             part.replace(out / name)
         finally:
             part.unlink(missing_ok=True)
-        media.write_bytes(json.dumps(report).encode(), work / f"{number:06d}.json")
+        files.write(work / f"{number:06d}.json", json.dumps(report))
         yield Step(left, 0)
         yield report
 

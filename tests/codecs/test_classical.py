@@ -13,6 +13,7 @@ import soundfile
 import torch
 from PIL import Image
 
+from tokenloom import codecs
 from tokenloom.codecs import media
 from tokenloom.codecs.audio import ogg
 from tokenloom.codecs.text import bpe

@@ -15,7 +15,7 @@ from support.codecs import one_line, tiny
 
 from tokenloom import codecs, models
 from tokenloom.cli.main import main
-from tokenloom.codecs import checkpoint, media
+from tokenloom.codecs import Modality, checkpoint
 from tokenloom.data import Item, Source, open_source
 from tokenloom.eval import recognizer as recogniser
 from tokenloom.eval.decoder import bench as decoder_bench
@@ -77,7 +77,7 @@ class Words(Source):
         t = torch.arange(1800 + 300 * (i % 2)) / 12000
         wave = 0.4 * torch.sin(6.28 * (300 + 500 * (i % 2) + 7 * i) * t) * (t < 0.12)
         noise = 0.02 * torch.randn(len(t), generator=torch.Generator().manual_seed(i))
-        return Item(f"{i}", media.Modality.AUDIO, (wave + noise)[None], 12000, ("low", "high")[i % 2])
+        return Item(f"{i}", Modality.AUDIO, (wave + noise)[None], 12000, ("low", "high")[i % 2])
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from support.codecs import one_line, tiny
 from test_scale import distance, finish, start
 from test_train import config, losses_of, same
 
-from tokenloom import models
+from tokenloom import codecs, models
 from tokenloom.cli.main import main
 from tokenloom.train import check, state
 from tokenloom.train.config import OptimizerConfig, TrainConfig

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from tokenloom import codecs
+from tokenloom import codecs, files
 from tokenloom.codecs import BitstreamError, Codec, Codes, Modality, Target, bitstream, media, rate, registry
 from tokenloom.codecs.targets import psnr
 
@@ -40,7 +40,7 @@ def encode(
     codes = found.encode(batch, dial)
     (data,) = bitstream.write(found, codes)
     with _writing(output):
-        media.write_bytes(data, output)
+        files.write(output, data)
     return f"{output}: {_describe(found, batch, codes, data)} by {codec}"
 
 

@@ -1,0 +1,132 @@
+"""`read` and `write`: one signal from and to a file of any modality."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from tokenloom import files
+
+from ..types import Modality
+from . import audio, images
+from .sources import NOUNS, Source, content, describe, label, openable, refusing, require_file
+
+TEXT_SUFFIXES = (".txt", ".md")
+SUFFIXES = {
+    Modality.IMAGE: images.IMAGE_SUFFIXES, Modality.AUDIO: audio.AUDIO_SUFFIXES, Modality.TEXT: TEXT_SUFFIXES,
+}  # fmt: skip
+
+
+def read(
+    source: Source,
+    modality: Modality | str | None = None,
+    *,
+    sample_rate: int | None = None,
+    channels: int | None = None,
+) -> Tensor | str:
+    """Read one signal.
+
+    EXIF orientation is applied, palettes and gray become RGB, transparency is composed over white, and 16-bit images
+    keep their precision.
+
+    Args:
+        source: A path, the bytes of a file, a PIL image, or an array: images (height, width[, 1, 3 or 4]) of uint8,
+            uint16 or floats in [0, 1]; audio (samples,) or (channels, samples) of floats in [-1, 1] or int16.
+        modality: Default: inferred from suffix, content or type. A float array of one or two axes is audio.
+        sample_rate: In Hz; audio files are resampled to it. An array is assumed to have this rate.
+        channels: Audio is averaged down to one channel, or one channel is repeated.
+
+    Returns:
+        An image, float32 (3, height, width) in [0, 1]; audio, float32 (channels, samples) in [-1, 1]; or a str.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the source is damaged, animated, of another modality, or larger than MAX_PIXELS or MAX_SAMPLES.
+    """
+    kind = _infer(source) if modality is None else Modality(modality)
+    if isinstance(source, str | os.PathLike):
+        require_file(Path(source), kind)
+    if kind is Modality.TEXT:
+        with refusing(label(source), kind):
+            return content(source).decode("utf-8")
+    if kind is Modality.IMAGE:
+        return images.read_image(source)
+    waveform, rate = audio.read_audio(source)
+    if channels is not None:
+        try:
+            waveform = audio.mix(waveform, channels)
+        except ValueError as error:
+            raise ValueError(f"{label(source)} has {error}") from error
+    if sample_rate is not None and rate is not None:
+        waveform = audio.resample(waveform, rate, sample_rate)
+    return waveform
+
+
+def write(signal: Tensor | str, path: str | os.PathLike, *, sample_rate: int | None = None) -> None:
+    """Write one signal, in the form that `read` returns, to a file. The suffix selects the format.
+
+    Images are rounded to 8 bits; JPEG has quality 95, WebP is lossless. WAV, FLAC, AIFF, AU and CAF have 16 bits. The
+    file is written atomically.
+
+    Args:
+        signal: An image, a waveform or a str.
+        path: In an existing folder.
+        sample_rate: In Hz; required for audio.
+
+    Raises:
+        FileNotFoundError: If the folder does not exist.
+        ValueError: If the suffix is unknown or of another modality, on NaN, or if values are out of range.
+    """
+    path = Path(path)
+    kind = modality(path)
+    if isinstance(signal, str) != (kind is Modality.TEXT):
+        raise ValueError(f"{path}: a {path.suffix.lower()} file must hold {NOUNS[kind]}, got {describe(signal)}")
+    if isinstance(signal, str):
+        data = signal.encode("utf-8")
+    elif kind is Modality.IMAGE:
+        data = images.image_file(signal, path)
+    else:
+        data = audio.audio_file(signal, path, sample_rate)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    files.write(path, data)
+
+
+def modality(path: str | os.PathLike) -> Modality:
+    """Return the modality that the suffix of a file names. Raises ValueError for an unknown suffix."""
+    suffix = Path(path).suffix.lower()
+    for kind, suffixes in SUFFIXES.items():
+        if suffix in suffixes:
+            return kind
+    known = " ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
+    raise ValueError(f"{path}: the suffix must be one of {known}, got {suffix or 'none'}")
+
+
+def sample_rate(source: str | os.PathLike | bytes | io.BytesIO) -> int:
+    """Return the sample rate of an audio file in Hz."""
+    if isinstance(source, str | os.PathLike):
+        require_file(Path(source), Modality.AUDIO)
+    with audio.open_audio(source) as file:
+        return file.samplerate
+
+
+def _infer(source: Source) -> Modality:
+    """Infer the modality of a source from its type, suffix or first bytes."""
+    if isinstance(source, Image.Image):
+        return Modality.IMAGE
+    if isinstance(source, np.ndarray):
+        waveform = source.ndim <= 2 and (source.dtype.kind == "f" or source.dtype == np.int16)
+        return Modality.AUDIO if waveform else Modality.IMAGE
+    if isinstance(source, str | os.PathLike):
+        return modality(source)
+    head = openable(source).read(16)
+    if head.startswith(b"RIFF"):
+        return Modality.IMAGE if head[8:12] == b"WEBP" else Modality.AUDIO
+    if head.startswith(images.SIGNATURES) or head[4:8] == b"ftyp":
+        return Modality.IMAGE
+    return Modality.AUDIO if head.startswith(audio.SIGNATURES) else Modality.TEXT

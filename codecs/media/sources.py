@@ -1,0 +1,78 @@
+"""Paths, bytes, PIL images and arrays as sources of a signal, and the errors that name them."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+from torch import Tensor
+
+from tokenloom import errors
+
+from ..types import Modality
+
+Source = str | os.PathLike | bytes | bytearray | memoryview | io.BytesIO | Image.Image | np.ndarray
+
+NOUNS = {Modality.IMAGE: "an image", Modality.AUDIO: "audio", Modality.TEXT: "UTF-8 text"}
+
+
+def require_file(path: Path, kind: Modality) -> None:
+    """Raise an error unless `path` is an existing file."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; it must be a file that holds {NOUNS[kind]}")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}; it must hold {NOUNS[kind]}")
+
+
+def openable(source: Any) -> str | BinaryIO:
+    """Return what Pillow and soundfile open: a path, or a new file object over the bytes."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    if isinstance(source, io.BytesIO):
+        return io.BytesIO(source.getvalue())
+    if isinstance(source, bytes | bytearray | memoryview):
+        return io.BytesIO(source)
+    raise ValueError(f"the source must be a path, bytes, a PIL image or an array, got {describe(source)}")
+
+
+def content(source: Any) -> bytes:
+    """Return the bytes of a path or of a bytes-like source."""
+    file = openable(source)
+    return Path(file).read_bytes() if isinstance(file, str) else file.read()
+
+
+def label(source: Any) -> str:
+    """Return the name of a source for error messages."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    return {Image.Image: "the PIL image", np.ndarray: "the array"}.get(type(source), f"the {type(source).__name__}")
+
+
+def describe(signal: Any) -> str:
+    """Return type and shape of a value for error messages."""
+    if isinstance(signal, Tensor | np.ndarray):
+        return f"{str(signal.dtype).removeprefix('torch.')} array of shape {tuple(signal.shape)}"
+    return type(signal).__name__
+
+
+@contextmanager
+def refusing(name: str, kind: Modality) -> Iterator[None]:
+    """Turn any error of a library into a ValueError of one line. Damaged files cause a dozen types."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"{name} cannot be read as {NOUNS[kind]}: {errors.first_line(error)}") from error
+
+
+def require_range(signal: Tensor, low: int, path: Path) -> None:
+    """Raise ValueError unless all values are finite and in [low, 1]."""
+    if not signal.isfinite().all():
+        raise ValueError(f"{path}: the signal contains NaN or infinity")
+    if signal.min() < low or signal.max() > 1:
+        raise ValueError(f"{path}: values must be in [{low}, 1], got [{signal.min():.4g}, {signal.max():.4g}]")
