@@ -11,14 +11,16 @@ from typing import Any
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item, Source
 
+from ..environment import Environment
 from ..metric import Protocol
 from ..modelled.study import Modelled, Study
 from ..protocols import DEFAULT, RATES, TOKENS, protocol
+from ..serialize import to_plain
 from . import adaptive, bd, exhibits, plots, report, takeaways
 from .adaptive import Adaptive
 from .entries import Contestant, Draw, field_of
 from .figures import Figures
-from .results import Results, environment
+from .results import Results
 
 ANCHORS = {Modality.IMAGE: "image/jpeg", Modality.AUDIO: "audio/opus", Modality.TEXT: "text/bytes"}
 
@@ -91,10 +93,12 @@ def compare(
         record["targets"] = curves[record["codec"]].at(record["setting"]) if record["codec"] in curves else {}
     results.bd_rates = bd.table(results, {str(m): label for m, label in anchors.items()})
     about = {str(m): value for m, value in rates.items()}
-    results.environment = environment(
-        seed=seed, seconds=round(time.perf_counter() - start, 1), anchors=[*anchors.values()], rates=about
-    )
-    results.environment["definitions"] = _definitions(study, curves)
+    results.environment = {
+        **to_plain(Environment(seed=seed, seconds=round(time.perf_counter() - start, 1))),
+        "anchors": [*anchors.values()],
+        "rates": about,
+        "definitions": _definitions(study, curves),
+    }
     results.takeaways = takeaways.takeaways(results)
     results.write()
     plots.write(results)

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import math
-import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from PIL import Image
@@ -16,30 +14,25 @@ from tokenloom.codecs import media
 from tokenloom.codecs.types import Modality
 from tokenloom.metrics import audio as sounds
 
+from ..render import Section, audio_uri, data_uri, image_data, image_uri, inline_svg, write_page
 from . import adaptive
 from .plots import colors, perception_stem
 from .results import KINDS, Results, columns, shown
 from .tables import DECIMALS, measured, number, problems
-
-if TYPE_CHECKING:
-    import jinja2
 
 PICTURE_BYTES, SOUND_BYTES = 5_500_000, 2_500_000
 CROP, SECONDS = 400, 5.0
 WORDS = {"image": "pictures", "audio": "sounds", "text": "texts"}
 
 
-def write(results: Results) -> Path:
-    """Render the report next to results.json and return its path. It fetches nothing when opened."""
-    from ..omni import report as omni_report
-
+def write(results: Results, sections: Sequence[Section] = ()) -> Path:
+    """Render the report next to results.json, with the sections that the caller adds, and return its path."""
     modalities = [m for m in dict.fromkeys(r["modality"] for r in results.records) if results.of(m)]
     counts = [f"{max(r['n'] for r in results.of(m))} {WORDS[m]}" for m in modalities]
-    template = environment().get_template("report.html")
-    html = template.render(
+    return write_page(
+        results.report,
+        "compare.html",
         results=results,
-        style=text("report.css"),
-        script=text("report.js"),
         data=_chart_data(results, modalities),
         colors=colors(results),
         counts=counts,
@@ -52,27 +45,8 @@ def write(results: Results) -> Path:
         targets=_targets(results),
         static=[_static_plot(results, m) for m in modalities if m != "text"],
         perception=_perception(results),
-        omni=omni_report.section(results.folder),
+        sections=sections,
     )
-    temporary = results.report.with_suffix(".part")
-    temporary.write_text(html, encoding="utf-8")
-    temporary.replace(results.report)
-    return results.report
-
-
-def environment() -> jinja2.Environment:
-    """Where templates lie and how they are filled in."""
-    import jinja2
-
-    loader = jinja2.FileSystemLoader(Path(__file__).parent)
-    env = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    env.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    return env
-
-
-def text(name: str) -> str:
-    """A style or script that lies beside the templates."""
-    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 # -- curves ------------------------------------------------------------------------------------
@@ -114,7 +88,7 @@ def _static_plot(results: Results, modality: str) -> str:
     for metric in measured(results, modality):
         path = results.folder / "plots" / f"{modality}-{metric}.svg"
         if path.is_file():
-            return _inline(path)
+            return inline_svg(path)
     return ""
 
 
@@ -124,25 +98,11 @@ def _perception(results: Results) -> list[dict[str, str]]:
     for modality in ("image", "audio"):
         path = results.folder / "plots" / f"{perception_stem(modality)}.svg"
         if path.is_file():
-            found.append({"title": WORDS[modality], "plot": _inline(path)})
+            found.append({"title": WORDS[modality], "plot": inline_svg(path)})
     return found
 
 
-def _inline(path: Path) -> str:
-    """An SVG file as markup within the page."""
-    import jinja2
-
-    svg = path.read_text(encoding="utf-8")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    return jinja2.utils.markupsafe.Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg))
-
-
 # -- exhibits ----------------------------------------------------------------------------------
-
-
-def uri(data: bytes, kind: str) -> str:
-    """Bytes of a media type as a data URI."""
-    return f"data:{kind};base64,{base64.b64encode(data).decode()}"
 
 
 def _figures(tile: dict[str, Any], protocol: dict[str, Any]) -> list[str]:
@@ -189,10 +149,9 @@ def _inline_pictures(results: Results, exhibits: list[dict[str, Any]], side: int
                 left, top = (image.width - width) // 2, (image.height - height) // 2
                 crop = image.crop((left, top, left + width, top + height))
                 exhibit["cropped"] = crop.size != image.size
-            buffer = io.BytesIO()
-            crop.save(buffer, "WEBP", lossless=True)
-            total += buffer.tell()
-            tile["uri"] = uri(buffer.getvalue(), "image/webp")
+            data = image_data(crop)
+            total += len(data)
+            tile["uri"] = data_uri(data, "image/webp")
             exhibit["width"], exhibit["height"] = crop.size
     return total
 
@@ -208,28 +167,25 @@ def _clips(results: Results) -> list[dict[str, Any]]:
             path = results.folder / tile["file"]
             rate = exhibit["sample_rate"]
             waveform = media.read(path)[:, : int(SECONDS * rate)]
-            data = media.encode_audio(waveform, rate, format="FLAC", subtype="PCM_16")
-            total += len(data)
-            tile["uri"] = uri(data, "audio/flac")
+            tile["uri"] = audio_uri(waveform, rate)
+            total += len(tile["uri"]) * 3 // 4  # base64
             mel = sounds.log_mel(waveform, rate, 0.032, 64, 1e-6).mean(0)
             if high is None:  # every tile has the colours of the original
                 high = mel.max().item()
                 low = high - 9.2  # 80 dB
-            tile["spectrogram"] = uri(_spectrogram(mel, low, high), "image/webp")
+            tile["spectrogram"] = image_uri(_spectrogram(mel, low, high), quality=82)
         if total > SOUND_BYTES and number_:
             return exhibits[:number_]
     return exhibits
 
 
-def _spectrogram(mel: torch.Tensor, low: float, high: float) -> bytes:
+def _spectrogram(mel: torch.Tensor, low: float, high: float) -> Image.Image:
     """(mels, frames) natural log → a small picture, low frequencies at the bottom."""
     from matplotlib import colormaps
 
     level = ((mel - low) / max(high - low, 1e-9)).clamp(0, 1).flip(0)
     pixels = (colormaps["magma"](level.numpy())[..., :3] * 255).astype("uint8")
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).resize((480, 128), Image.Resampling.BILINEAR).save(buffer, "WEBP", quality=82)
-    return buffer.getvalue()
+    return Image.fromarray(pixels).resize((480, 128), Image.Resampling.BILINEAR)
 
 
 # -- tables ------------------------------------------------------------------------------------
@@ -287,7 +243,9 @@ def _targets(results: Results) -> list[dict[str, Any]]:
         plot = results.folder / "plots" / f"{adaptive.stem(codec)}.svg"
         labels = [adaptive.LABELS[name] for name in records[0]["targets"]]
         rows = [adaptive.row(record) for record in records]
-        tables.append({"codec": codec, "labels": labels, "rows": rows, "plot": _inline(plot) if plot.is_file() else ""})
+        tables.append(
+            {"codec": codec, "labels": labels, "rows": rows, "plot": inline_svg(plot) if plot.is_file() else ""}
+        )
     return tables
 
 

@@ -5,24 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
-import platform
-import shlex
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 KINDS = ("nominal", "entropy", "coded", "modelled")
-PACKAGES = (
-    "tokenloom", "torch", "numpy", "pillow", "soundfile", "soxr", "tokenizers", "constriction", "torchaudio",
-    "torchmetrics", "pytorch-msssim", "lpips", "pystoi", "pesq", "bjontegaard",
-)  # fmt: skip
 
 
 @dataclass
@@ -119,24 +106,3 @@ def columns(record: dict[str, Any]) -> dict[str, Any]:
 
 def _spread(name: str, summary: dict[str, Any]) -> dict[str, Any]:
     return {name: shown(summary), f"{name}_std": summary["std"], f"{name}_ci95": summary["ci95"]}
-
-
-def environment(**more: Any) -> dict[str, Any]:
-    """Versions, machine, command and date: what it takes to run this again."""
-    return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        "python": platform.python_version(),
-        "machine": f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores",
-        "threads": torch.get_num_threads(),
-        "versions": dict(_versions()),
-        **more,
-    }
-
-
-def _versions() -> Iterator[tuple[str, str]]:
-    for package in PACKAGES:
-        try:
-            yield package, version(package)
-        except PackageNotFoundError:
-            yield package, "not installed"

@@ -13,7 +13,8 @@ from typing import Any
 from tokenloom.data import Source
 from tokenloom.data.sources.source import at_least
 
-from ..compare.results import environment
+from ..environment import Environment
+from ..serialize import to_plain
 from . import exhibits as decoder_exhibits
 from . import report as decoder_report
 from . import verdicts as decoder_verdicts
@@ -72,7 +73,7 @@ def evaluate(
         found[key].sort(key=lambda r: -bench.settings.index(r["setting"]))
     found["absent"], found["definitions"] = bench.absent, bench.definitions()
     found["quarter"], found["verdicts"] = decoder_verdicts.quarter(found), decoder_verdicts.verdicts(found)
-    found["environment"] = environment(seed=seed, seconds=round(time.perf_counter() - begun, 1))
+    found["environment"] = to_plain(Environment(seed=seed, seconds=round(time.perf_counter() - begun, 1)))
     write(found, Path(out))
     return found
 

@@ -12,7 +12,7 @@ from PIL import Image
 from tokenloom.codecs import media
 
 from ..compare.plots import COLORS, MARKERS
-from ..compare.report import environment, text, uri
+from ..render import audio_uri, data_uri, image_uri, write_page
 from .exhibits import heading
 from .realism import diffusion
 
@@ -26,9 +26,10 @@ def write(folder: Path) -> Path:
     """report.html in `folder`, from its decoder.json; it fetches nothing when opened."""
     found = json.loads((folder / "decoder.json").read_text(encoding="utf-8"))
     exhibits = found["exhibits"] or {"figure": None, "sounds": []}
-    page = environment().get_template("decoder.html").render(
+    return write_page(
+        folder / "report.html",
+        "decoder.html",
         found=found,
-        style=text("report.css"),
         figure=exhibits["figure"] and _picture(folder / exhibits["figure"]),
         sounds=_sounds(folder, exhibits["sounds"]),
         chart=chart(found),
@@ -39,16 +40,11 @@ def write(folder: Path) -> Path:
         floors={space: _distance(kid) for space, kid in found["floor"].items()},
         seconds=[_seconds(row) for row in found["seconds"]],
     )  # fmt: skip
-    temporary = folder / "report.html.part"
-    temporary.write_text(page, encoding="utf-8")
-    return temporary.replace(folder / "report.html")
 
 
 def _picture(path: Path) -> str:
-    buffer = io.BytesIO()
     with Image.open(path) as image:
-        image.save(buffer, "WEBP", lossless=True)
-    return uri(buffer.getvalue(), "image/webp")
+        return image_uri(image)
 
 
 def _sounds(folder: Path, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -57,8 +53,7 @@ def _sounds(folder: Path, shown: list[dict[str, Any]]) -> list[dict[str, Any]]:
         for clip in block["clips"]:
             for tile in clip["tiles"]:
                 path = folder / tile["file"]
-                waveform, rate = media.read(path), media.sample_rate(path)
-                tile["uri"] = uri(media.encode_audio(waveform, rate, format="FLAC", subtype="PCM_16"), "audio/flac")
+                tile["uri"] = audio_uri(media.read(path), media.sample_rate(path))
     return shown
 
 
@@ -170,7 +165,7 @@ def chart(found: dict[str, Any]) -> str | None:
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="svg", facecolor="white")
-    return uri(buffer.getvalue(), "image/svg+xml")
+    return data_uri(buffer.getvalue(), "image/svg+xml")
 
 
 # -- on a terminal ---------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from typing import Any
 from tokenloom.codecs import checkpoint
 from tokenloom.data.sources.source import at_least
 
-from ..compare.results import environment
+from ..environment import Environment
+from ..serialize import to_plain
 from . import abilities, bits_table, cost
 from . import report as omni_report
 from . import tables as omni_tables
@@ -73,7 +74,7 @@ def evaluate(
         found["sampling"] = {**bench.omni.defaults, **bench.sampling}
         found["weights"] = sum(p.numel() for p in bench.omni.transformer.parameters())
         found["shipped"] = _shipped(checkpoint.find(str(model)))
-    found["environment"] = environment(seed=seed, seconds=round(time.perf_counter() - start, 1))
+    found["environment"] = to_plain(Environment(seed=seed, seconds=round(time.perf_counter() - start, 1)))
     found["definitions"] = DEFINITIONS
     write(found, Path(out))
     return found

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -11,19 +10,18 @@ from PIL import Image
 
 from tokenloom.codecs import media
 
+from ..compare import report as compare_report
 from ..compare.results import Results
+from ..render import Section, audio_uri, image_uri, render, write_page
 from . import tables as omni_tables
 
 SIDE = 128
 """Pixels of a side that a small picture is enlarged to, each pixel a square."""
 
 
-def section(folder: Path) -> dict[str, Any] | None:
-    """What omni.html shows, from the omni.json of `folder`; None where there is none."""
-    path = folder / "omni.json"
-    if not path.is_file():
-        return None
-    found = json.loads(path.read_text(encoding="utf-8"))
+def section(folder: Path) -> dict[str, Any]:
+    """What omni.html shows, from the omni.json of `folder`."""
+    found = json.loads((folder / "omni.json").read_text(encoding="utf-8"))
     shipped = found["shipped"] if not found["records"] and not found["bits"] else None
     measured = shipped or found
     groups: dict[str, list[dict[str, Any]]] = {}
@@ -55,30 +53,21 @@ def _texts(record: dict[str, Any]) -> dict[str, str]:
 
 def write(folder: Path) -> Path:
     """report.html in `folder`: this section within the report of a comparison that is there, else by itself."""
-    from ..compare import report
-
-    if (folder / "results.json").is_file():
-        return report.write(Results.read(folder))
     shown = section(folder)
-    text = report.environment().get_template("omni_page.html").render(omni=shown, style=report.text("report.css"))
-    temporary = folder / "report.html.part"
-    temporary.write_text(text, encoding="utf-8")
-    return temporary.replace(folder / "report.html")
+    if (folder / "results.json").is_file():
+        generated = Section("generated", "Generated", render("omni.html", omni=shown))
+        return compare_report.write(Results.read(folder), [generated])
+    return write_page(folder / "report.html", "omni_page.html", omni=shown)
 
 
 def _inline(folder: Path, part: dict[str, str]) -> dict[str, str]:
     """A text as it is; a picture or sound as a data URI."""
-    from ..compare.report import uri
-
     if "picture" in part:
         with Image.open(folder / part["picture"]) as image:
             times = max(1, SIDE // max(image.size))
             large = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-        buffer = io.BytesIO()
-        large.save(buffer, "WEBP", lossless=True)
-        return {"picture": uri(buffer.getvalue(), "image/webp")}
+        return {"picture": image_uri(large)}
     if "sound" in part:
         path = folder / part["sound"]
-        return {"sound": uri(media.encode_audio(media.read(path), media.sample_rate(path), format="FLAC",
-                                                subtype="PCM_16"), "audio/flac")}  # fmt: skip
+        return {"sound": audio_uri(media.read(path), media.sample_rate(path))}
     return part

@@ -1,0 +1,96 @@
+"""Rendering of HTML reports: templates, embedded assets, data URIs, and an atomic write.
+
+A report is one file that fetches nothing when it is opened. Its templates, style and script lie in `templates/`.
+"""
+
+from __future__ import annotations
+
+import base64
+import functools
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from PIL import Image
+from torch import Tensor
+
+from tokenloom import files
+from tokenloom.codecs import media
+
+FOLDER = Path(__file__).parent / "templates"
+
+
+@dataclass(frozen=True)
+class Section:
+    """A section that a caller adds to the report of a comparison.
+
+    Attributes:
+        anchor: The id of its `<section>` element, to which the navigation links.
+        title: Text of the link.
+        html: The element itself.
+    """
+
+    anchor: str
+    title: str
+    html: Markup
+
+
+def render(template: str, **values: Any) -> Markup:
+    """Return a template of `templates/` filled in with values, which are escaped unless they are Markup."""
+    return Markup(_environment().get_template(template).render(**values))
+
+
+def write_page(path: Path, template: str, **values: Any) -> Path:
+    """Render a template to a file and return its path."""
+    files.write(path, render(template, **values))
+    return path
+
+
+def asset(name: str) -> Markup:
+    """Return the text of a style or script of `templates/`, to be embedded in a page."""
+    return Markup((FOLDER / name).read_text(encoding="utf-8"))
+
+
+@functools.cache
+def _environment() -> jinja2.Environment:
+    loader = jinja2.FileSystemLoader(FOLDER)
+    environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
+    environment.globals["asset"] = asset
+    return environment
+
+
+# -- embedded files -------------------------------------------------------------------------------
+
+
+def data_uri(data: bytes, media_type: str) -> str:
+    """Return bytes as a data URI."""
+    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+
+
+def image_data(image: Image.Image, **options: Any) -> bytes:
+    """Return an image as a WebP file, lossless unless `options` of Pillow's writer say otherwise."""
+    buffer = io.BytesIO()
+    image.save(buffer, "WEBP", **(options or {"lossless": True}))
+    return buffer.getvalue()
+
+
+def image_uri(image: Image.Image, **options: Any) -> str:
+    """Return an image as a data URI; see `image_data`."""
+    return data_uri(image_data(image, **options), "image/webp")
+
+
+def audio_uri(waveform: Tensor, sample_rate: int) -> str:
+    """Return a waveform (channels, samples) as a data URI of a 16-bit FLAC file."""
+    return data_uri(media.encode_audio(waveform, sample_rate, format="FLAC", subtype="PCM_16"), "audio/flac")
+
+
+def inline_svg(path: Path) -> Markup:
+    """Return an SVG file as an element for a page, without its metadata and namespaces."""
+    svg = path.read_text(encoding="utf-8")
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    return Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg))

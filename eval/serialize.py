@@ -1,0 +1,45 @@
+"""Dataclasses as plain values for JSON, and back.
+
+The keys of a file are the names of the fields, in their order.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from dataclasses import field, fields, is_dataclass
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+def optional() -> Any:
+    """Return a dataclass field that is None by default, and left out of the file then."""
+    return field(default=None, metadata={"optional": True})
+
+
+def to_plain(value: Any) -> Any:
+    """Return dataclasses as dicts, tuples as lists, recursively; other values as they are."""
+    if is_dataclass(value):
+        pairs = ((f, getattr(value, f.name)) for f in fields(value))
+        return {f.name: to_plain(v) for f, v in pairs if v is not None or not f.metadata.get("optional")}
+    if isinstance(value, dict):
+        return {key: to_plain(v) for key, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [to_plain(v) for v in value]
+    return value
+
+
+def from_plain(kind: type[T], value: Any) -> T:
+    """Return what `to_plain` was given, a `kind`: a dataclass, or a list or dict of them, possibly None."""
+    if value is not None and isinstance(kind, types.UnionType):
+        kind = next(member for member in typing.get_args(kind) if member is not type(None))
+    if value is not None and is_dataclass(kind):
+        hints = typing.get_type_hints(kind)
+        return kind(**{key: from_plain(hints[key], v) for key, v in value.items()})
+    container, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if value is not None and container is list and arguments:
+        return typing.cast(T, [from_plain(arguments[0], v) for v in value])
+    if value is not None and container is dict and arguments:
+        return typing.cast(T, {key: from_plain(arguments[1], v) for key, v in value.items()})
+    return value
