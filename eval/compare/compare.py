@@ -11,6 +11,7 @@ from typing import Any
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item, Source
 
+from ..datasets import open_dataset, open_training
 from ..environment import Environment
 from ..metric import Protocol
 from ..modelled.study import Modelled, Study
@@ -124,10 +125,12 @@ def main(cfg: Any) -> Results:
     from . import tables
 
     plain = OmegaConf.to_container(cfg, resolve=True)
-    source, title, strict = open_data(plain["data"])
+    chosen = open_dataset(plain["data"])
     keys = ("anchor", "items", "rate", "seed", "protocols", "targets")
     arguments = {key: plain[key] for key in keys} | {"modelled": open_modelled(plain)}
-    results = compare(plain["codecs"], source, plain["out"], title=title, strict=strict, **arguments)
+    results = compare(
+        plain["codecs"], chosen.source, plain["out"], title=chosen.title, strict=chosen.strict, **arguments
+    )
     console = Console()
     tables.show(results, console)
     for line in results.takeaways:
@@ -138,33 +141,17 @@ def main(cfg: Any) -> Results:
     return results
 
 
-def open_data(settings: dict[str, Any]) -> tuple[Source, str, bool]:
-    """The `data` group → source, a title for its set, and whether broken items are refused."""
-    from tokenloom import data
-
-    arguments = {k: v for k, v in settings.items() if k not in ("name", "strict")}
-    if missing := [k for k, v in arguments.items() if v == "???"]:
-        raise ValueError(f"data={settings['name']} needs data.{missing[0]}=…")
-    source = data.open_source(settings["name"], **arguments)
-    path, parts = arguments.get("path"), arguments.get("parts") or []
-    title = Path(path).stem if isinstance(path, str) else " and ".join(part["name"] for part in parts)
-    return source, title or settings["name"], bool(settings.get("strict", False))
-
-
 def open_modelled(plain: dict[str, Any]) -> Modelled | None:
     """The keys `modelled`, `training` and `budget`."""
-    training = plain["training"]
     if not plain["modelled"]:
-        if training is not None:
+        if plain["training"] is not None:
             raise ValueError("training= is what the modelled rate learns from; add modelled=true")
         return None
+    training = open_training(plain["training"])
     if training is None:
         return Modelled(tokens=plain["budget"])
-    if not isinstance(training, Mapping) or "name" not in training:
-        raise ValueError(f"training={training!r} is no data source, such as {{name: folder, path: photos}}")
-    source, title, strict = open_data(dict(training))
-    source.name = title
-    return Modelled(source, plain["budget"], strict)
+    training.source.name = training.title
+    return Modelled(training.source, plain["budget"], training.strict)
 
 
 def _gather(

@@ -7,7 +7,8 @@ from typing import Any
 
 from tokenloom.data import Source
 
-from .compare import compare, open_data, open_modelled
+from ..datasets import open_dataset
+from .compare import compare, open_modelled
 from .results import Results
 
 
@@ -26,10 +27,12 @@ def main(cfg: Any) -> Results:
     plain = OmegaConf.to_container(cfg, resolve=True)
     if len(plain["codecs"]) != 1:
         raise ValueError(f"evaluate takes one codec, not {len(plain['codecs'])}; compare takes several")
-    source, title, strict = open_data(plain["data"])
+    chosen = open_dataset(plain["data"])
     keys = ("items", "rate", "seed", "protocols", "targets")
     arguments = {key: plain[key] for key in keys} | {"modelled": open_modelled(plain)}
-    results = evaluate(plain["codecs"][0], source, plain["out"], title=title, strict=strict, **arguments)
+    results = evaluate(
+        plain["codecs"][0], chosen.source, plain["out"], title=chosen.title, strict=chosen.strict, **arguments
+    )
     console = Console()
     tables.show(results, console)
     console.print(f"{results.folder / 'results.json'}", highlight=False, markup=False, soft_wrap=True)

@@ -13,6 +13,7 @@ from typing import Any
 from tokenloom.data import Source
 from tokenloom.data.sources.source import at_least
 
+from ..datasets import open_dataset, open_training
 from ..environment import Environment
 from ..serialize import to_plain
 from . import exhibits as decoder_exhibits
@@ -114,17 +115,13 @@ def main(cfg: Any) -> dict[str, Any]:
     from omegaconf import OmegaConf
     from rich.console import Console
 
-    from ..compare.compare import open_data
-
     plain = OmegaConf.to_container(cfg, resolve=True)
-    source, title, strict = open_data(plain["data"])
-    given = plain["training"]
-    if given is not None and (not isinstance(given, dict) or "name" not in given):
-        raise ValueError(f"training={given!r} is no data source, such as {{name: folder, path: photos}}")
-    training, _, strictly = (None, "", False) if given is None else open_data(dict(given))
+    test, training = open_dataset(plain["data"]), open_training(plain["training"])
     keys = ("items", "train_items", "settings", "steps", "seed")
-    found = evaluate(plain["model"], source, plain["out"], training=training, title=title, strict=strict or strictly,
-                     **{key: plain[key] for key in keys})  # fmt: skip
+    found = evaluate(
+        plain["model"], test.source, plain["out"], training=training.source if training else None, title=test.title,
+        strict=test.strict or bool(training and training.strict), **{key: plain[key] for key in keys},
+    )  # fmt: skip
     console = Console()
     decoder_report.show(found, console)
     console.print(f"report: {Path(plain['out']) / 'report.html'}", highlight=False, markup=False, soft_wrap=True)

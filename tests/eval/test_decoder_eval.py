@@ -244,7 +244,7 @@ def test_the_command_knows_a_decoder(pictures, tmp_path, monkeypatch, capsys):
     assert "here/report.html" in out and "Real or decoded" in out and "is absent" in out
     assert json.loads(Path("here/decoder.json").read_text())["settings"] == [2]
     for arguments, said in (
-        (["training=tar"], "training='tar' is no data source"),
+        (["training=tar"], "training must name a data source"),
         (["train_item=3"], "unknown key train_item (did you mean train_items?)"),
         (["items=many"], "items=many is wrong: wanted a whole number"),
         (["--modelled"], "--modelled is for codecs"),

@@ -292,7 +292,7 @@ def test_what_cannot_be_learned_from_is_refused_before_anything_is_measured(tmp_
     ("keys", "said"),
     [
         ({"training": {"name": "images"}, "modelled": False}, "add modelled=true"),
-        ({"training": "photos", "modelled": True}, "training='photos' is no data source"),
+        ({"training": "photos", "modelled": True}, "training must name a data source.*got 'photos'"),
         ({"training": None, "modelled": True, "budget": 0}, "budget 0 is not an integer of at least 1"),
     ],
 )
