@@ -1,1 +1,1 @@
-"""Metrics: pure functions, one definition each, for training and evaluation alike."""
+"""Metrics of reconstructions and codes, for training and evaluation: pure functions, one definition each."""

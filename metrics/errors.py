@@ -1,17 +1,30 @@
-"""Why a metric has no value."""
+"""Reasons why a metric has no value."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
 
 
 class Unmeasurable(ValueError):
-    """This metric has no value on this item; the message is the reason. It is counted, never imputed."""
+    """A metric has no value on an item, for the reason in the message. Such items are counted, never imputed."""
 
 
-def cached_weights(filename: str) -> str | None:
-    """None where `filename` lies in the local torch hub cache, else the reason why it is missing."""
-    path = Path(torch.hub.get_dir()) / "checkpoints" / filename
-    return None if path.is_file() else f"its weights {filename} are not in the local torch hub cache"
+def missing_package(name: str, extra: str = "") -> str | None:
+    """Return why a metric's package cannot be imported, or None."""
+    if find_spec(name):
+        return None
+    command = f" (pip install 'tokenloom[{extra}]')" if extra else ""
+    return f"the package {name} is not installed{command}"
+
+
+def missing_weights(filename: str) -> str | None:
+    """Return why a file of weights cannot be used, or None if it lies in the local torch hub cache."""
+    return None if hub_file(filename).is_file() else f"its weights {filename} are not in the local torch hub cache"
+
+
+def hub_file(filename: str) -> Path:
+    """Return the path of a file of weights in the local torch hub cache, whether it exists or not."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / filename

@@ -1,80 +1,103 @@
-"""LPIPS, the learned distance between pictures, where a loss and a metric both find it.
+"""LPIPS, the learned perceptual distance between images (Zhang et al., arXiv 1801.03924), version 0.1.
 
-Zhang et al. (arXiv 1801.03924), version 0.1. The `lpips` package brings the linear heads; the weights of
-its backbone are looked for in a given file, in the torch hub cache, and, where asked, on the network.
+The `lpips` package has the linear heads. The weights of the backbone come from a given file, from the torch hub cache,
+or, if asked for, from the network.
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
+import lazy_loader as lazy
 import torch
 from torch import Tensor, nn
+
+from tokenloom import files
+from tokenloom.errors import first_line
+
+from .errors import hub_file
+
+lpips = lazy.load("lpips")
 
 FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 """Backbone → torchvision's file of its weights; the digits begin the file's SHA-256."""
 SMALLEST = {"vgg": 16, "alex": 31}
-"""Shortest side in pixels that leaves every layer of a backbone something to see."""
+"""Shortest side in pixels on which every layer of a backbone has an output."""
 ADDRESS = "https://download.pytorch.org/models"
 TIMEOUT = 30
-
-
-def cached(backbone: str) -> Path:
-    """Where the torch hub cache keeps the backbone's weights, be they there or not."""
-    if backbone not in FILES:
-        raise ValueError(f"LPIPS backbone {backbone!r} is none of {tuple(FILES)}")
-    return Path(torch.hub.get_dir()) / "checkpoints" / FILES[backbone]
+"""Seconds."""
 
 
 def load(backbone: str = "vgg", weights: str | Path | None = None, *, download: bool = False) -> nn.Module:
-    """The frozen network: (batch, 3, height, width) twice, in [-1, 1] (or in [0, 1] with normalize=True) → distances.
+    """Return the frozen network.
 
-    weights   a file in torchvision's layout, that of the whole classifier or of its `features`; it comes first,
-              then the torch hub cache, then, with `download`, the network, which fills the cache
-    Raises FileNotFoundError with the path where the file is wanted, ValueError for one that does not fit.
+    It takes two batches (batch, 3, height, width) in [-1, 1], or in [0, 1] with normalize=True, and returns distances
+    (batch, 1, 1, 1).
+
+    Args:
+        backbone: "vgg" or "alex".
+        weights: A file in torchvision's layout, of the whole classifier or of its `features`. Default: the file in the
+            torch hub cache.
+        download: Whether to fill the cache from the network if the file is not in it.
+
+    Raises:
+        FileNotFoundError: If there is no file; the message has its path.
+        ValueError: If the file does not fit, or the backbone is unknown.
     """
-    path = cached(backbone) if weights is None else Path(weights).expanduser()
+    if backbone not in FILES:
+        raise ValueError(f"LPIPS backbone must be one of {tuple(FILES)}, got {backbone!r}")
+    name = FILES[backbone]
+    path = hub_file(name) if weights is None else Path(weights).expanduser()
     if not path.is_file():
-        name = FILES[backbone]
         if weights is not None:
-            raise FileNotFoundError(f"no LPIPS backbone at {path}; wanted torchvision's {name} ({ADDRESS}/{name})")
-        failure = _download(backbone, path) if download else "nothing was downloaded"
-        if failure:
+            raise FileNotFoundError(f"no LPIPS backbone at {path}; it must be torchvision's {name} ({ADDRESS}/{name})")
+        try:
+            if not download:
+                raise OSError("nothing was downloaded")
+            _download(name, path)
+        except OSError as error:  # URLError and timeouts included
             raise FileNotFoundError(
-                f"LPIPS needs the weights of its backbone at {path}: put {ADDRESS}/{name} there ({failure})"
-            )
+                f"LPIPS needs the weights of its backbone at {path}: put {ADDRESS}/{name} there ({first_line(error)})"
+            ) from error
     network = _untrained(backbone)
     _fill(network, path)
     return network.requires_grad_(False).eval()
 
 
 def distance(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Mean LPIPS over a batch of pictures in [0, 1], scalar; ValueError where they are too small."""
+    """Return the mean LPIPS of a batch of image pairs.
+
+    Args:
+        network: As `load` returns it.
+        x: float32 (batch, 3, height, width) in [0, 1].
+        y: Likewise.
+
+    Raises:
+        ValueError: If the images are too small for the backbone.
+    """
     least = SMALLEST["alex" if network.pnet_type == "alex" else "vgg"]
     if min(x.shape[-2:]) < least:
-        raise ValueError(f"LPIPS needs pictures of at least {least} pixels a side, not {min(x.shape[-2:])}")
+        raise ValueError(f"LPIPS needs images of at least {least} pixels a side, got {min(x.shape[-2:])}")
     return network.to(x.device)(x, y, normalize=True).mean()
 
 
 def _untrained(backbone: str) -> nn.Module:
-    import lpips
-
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         warnings.filterwarnings("ignore", message=".*(pretrained|weight enum).*")  # torchvision, of lpips's own call
-        with _without_initialisation():
+        with _without_initialization():
             return lpips.LPIPS(net=backbone, version="0.1", pnet_rand=True, verbose=False)
 
 
 @contextlib.contextmanager
-def _without_initialisation():
-    """Random weights that are overwritten at once: drawing VGG's 138 million takes seconds."""
+def _without_initialization() -> Iterator[None]:
+    """Skip drawing random weights, which are overwritten at once: VGG's 138 million take seconds."""
     names = ("kaiming_uniform_", "kaiming_normal_", "normal_", "uniform_")
     real = {name: getattr(nn.init, name) for name in names}
     for name in names:
@@ -91,35 +114,25 @@ def _fill(network: nn.Module, path: Path) -> None:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types on damaged files
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{path} is not readable as weights: {reason}") from error
+        raise ValueError(f"{path} is not readable as weights: {first_line(error)}") from error
     if not isinstance(state, dict):
-        raise ValueError(f"{path} holds no state dict")
+        raise ValueError(f"{path} has no state dict")
     for name, parameter in network.net.named_parameters():  # slice2.5.weight is torchvision's features.5.weight
         key = name.split(".", 1)[1]
         value = state.get(f"features.{key}", state.get(key))
         if not isinstance(value, Tensor) or value.shape != parameter.shape:
             found = "is missing" if value is None else f"is {tuple(getattr(value, 'shape', ()))}"
             raise ValueError(
-                f"{path} is no such LPIPS backbone: features.{key} {found}, wanted {tuple(parameter.shape)}"
+                f"{path} does not fit this LPIPS backbone: features.{key} {found}, must be {tuple(parameter.shape)}"
             )
         parameter.data.copy_(value)
 
 
-def _download(backbone: str, path: Path) -> str | None:
-    """Fetch into the hub cache, whole or not at all; what went wrong, or None."""
-    name = FILES[backbone]
-    part = path.with_name(f"{name}.{os.getpid()}.part")  # several processes of a run may fetch at once
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+def _download(name: str, path: Path) -> None:
+    """Download a file of weights and check it against the digest in its name. Raises OSError."""
+    with files.writing(path) as part:
         with urlopen(f"{ADDRESS}/{name}", timeout=TIMEOUT) as source, part.open("wb") as file:
             shutil.copyfileobj(source, file)
         digest = hashlib.sha256(part.read_bytes()).hexdigest()
         if not digest.startswith(re.search(r"-([0-9a-f]+)\.", name)[1]):
-            return f"what the network gave has another checksum, {digest[:8]}"
-        part.replace(path)
-    except OSError as error:  # URLError and timeouts included
-        return f"the network gave nothing: {str(error).splitlines()[0] if str(error) else type(error).__name__}"
-    finally:
-        part.unlink(missing_ok=True)
-    return None
+            raise OSError(f"the network sent a file with another checksum, {digest[:8]}")

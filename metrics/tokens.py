@@ -1,8 +1,8 @@
-"""Metrics of the codes themselves: codebook usage and perplexity over a whole set, and idempotence."""
+"""Metrics of codes: usage and perplexity of the codebooks over a whole set, and idempotence."""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,48 +10,68 @@ from torch import Tensor
 from tokenloom.codecs.types import Codes
 
 
+@dataclass
+class CodebookUse:
+    """How a set of items uses one codebook.
+
+    Attributes:
+        size: Number of entries.
+        used: Number of entries that occur at least once.
+        usage: used / size; None without tokens.
+        perplexity: exp of the entropy of the counts, in [1, size]: the number of equally likely entries that would be
+            as hard to guess. None without tokens.
+        tokens: Number of tokens.
+    """
+
+    size: int
+    used: int
+    usage: float | None
+    perplexity: float | None
+    tokens: int
+
+
+class CodeCounts:
+    """Counts of every entry of every codebook over a set of items.
+
+    Args:
+        codebook_sizes: Number of entries of each quantizer's codebook.
+
+    Attributes:
+        counts: One int64 tensor (entries,) per quantizer.
+    """
+
+    def __init__(self, codebook_sizes: tuple[int, ...]) -> None:
+        self.counts = [torch.zeros(size, dtype=torch.int64) for size in codebook_sizes]
+
+    def update(self, codes: Codes) -> None:
+        """Count the codes of a batch."""
+        for row in range(len(codes)):
+            for count, used in zip(self.counts, sequences(codes, row), strict=False):  # a prefix of the quantizers
+                count += torch.bincount(used.cpu(), minlength=len(count))
+
+    def summary(self) -> list[CodebookUse]:
+        """Return the use of each quantizer's codebook."""
+        return [_use(count) for count in self.counts]
+
+
+def _use(count: Tensor) -> CodebookUse:
+    tokens, used = int(count.sum()), int((count > 0).sum())
+    p = count[count > 0].double() / max(tokens, 1)
+    if not tokens:
+        return CodebookUse(len(count), used, None, None, 0)
+    return CodebookUse(len(count), used, used / len(count), float((-(p * p.log()).sum()).exp()), tokens)
+
+
 def sequences(codes: Codes, row: int) -> list[Tensor]:
-    """The codes of one item, one 1-D int64 tensor per quantizer; padding and unused quantizers left out."""
+    """Return the codes of one item, int64 (tokens,) per quantizer, without padding and unused quantizers."""
     flat = codes.indices[row].flatten(1)
     if codes.lengths is not None:
         flat = flat[:, : int(codes.lengths[row])]
     return [q[q >= 0] for q in flat]
 
 
-class CodeCounts:
-    """How often every entry of every codebook was used, over as many items as it is shown."""
-
-    def __init__(self, codebook_sizes: tuple[int, ...]) -> None:
-        self.counts = [torch.zeros(size, dtype=torch.int64) for size in codebook_sizes]
-
-    def update(self, codes: Codes) -> None:
-        for row in range(len(codes)):
-            for count, used in zip(self.counts, sequences(codes, row), strict=False):  # a prefix of the quantizers
-                count += torch.bincount(used.cpu(), minlength=len(count))
-
-    def summary(self) -> list[dict[str, Any]]:
-        """Per quantizer: size, used, usage in [0, 1], perplexity in [1, size], tokens. None where nothing was coded.
-
-        Perplexity is exp of the entropy of the counts: as many equally likely entries would be as hard to guess.
-        """
-        rows = []
-        for count in self.counts:
-            tokens, used = int(count.sum()), int((count > 0).sum())
-            p = count[count > 0].double() / max(tokens, 1)
-            rows.append(
-                {
-                    "size": len(count),
-                    "used": used,
-                    "usage": used / len(count) if tokens else None,
-                    "perplexity": float((-(p * p.log()).sum()).exp()) if tokens else None,
-                    "tokens": tokens,
-                }
-            )
-        return rows
-
-
 def same_share(first: Codes, second: Codes) -> float:
-    """Share of tokens of one item that are equal; where lengths differ, of the longer one."""
+    """Return the share of one item's tokens that are equal. If lengths differ, it is a share of the longer one."""
     equal = total = 0
     for a, b in zip(sequences(first, 0), sequences(second, 0), strict=True):
         n = min(len(a), len(b))

@@ -13,6 +13,7 @@ from tokenloom.metrics.tokens import CodeCounts, same_share
 
 from .. import trial
 from ..metric import Metric, Protocol, Series
+from ..serialize import to_plain
 from ..trial import Trial
 from .entries import Contestant
 from .results import KINDS
@@ -130,7 +131,7 @@ class Figures:
             "bits_per_token": {kind: series.summary() for kind, series in self.per_token.items()},
             "metrics": {name: series.summary() for name, series in self.series.items()},
             "modelled": self.modelled,
-            "codebooks": self.counts.summary(),
+            "codebooks": to_plain(self.counts.summary()),
             "idempotence": self.idempotence.summary(),
             "time": self._time(),
             "items": self.items,

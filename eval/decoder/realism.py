@@ -22,6 +22,7 @@ from tokenloom.codecs.types import Codes, Modality
 from tokenloom.data import Item
 from tokenloom.metrics import audio as sounds
 from tokenloom.metrics import distribution as kernel
+from tokenloom.metrics import features
 from tokenloom.metrics import image as images
 from tokenloom.metrics.errors import Unmeasurable
 
@@ -112,7 +113,7 @@ class Pictures:
         "PSNR": "of 8-bit RGB, mean over items",
         "patches": f"{patch[0]}x{patch[1]} pixels of 8-bit RGB, at random places where the original spans at least "
         f"{flat * 255:.0f} levels, the same places for all variants",
-        "block DCT": kernel.BLOCK_DCT,
+        "block DCT": features.BLOCK_DCT,
     }
 
     def __init__(self, sample_rate: int | None = None) -> None:
@@ -128,7 +129,7 @@ class Pictures:
         return {"psnr": self.psnr(real, decoded)}
 
     def statistics(self, x: Tensor) -> Tensor:
-        return kernel.block_dct(x)
+        return features.block_dct(x)
 
     def plane(self, x: Tensor) -> Tensor:
         """What patches are cut from."""
@@ -153,10 +154,10 @@ class Sounds:
     definitions: ClassVar[dict[str, str]] = {
         "PSNR": f"of the log-mel spectrogram ({mel['n_mels']} bands, frames of {mel['frame_seconds']} s), peak = its "
         f"range of {-20 * math.log10(mel['floor']):.0f} dB below full scale, mean over items",
-        "patches": f"{patch[0]} bands of {patch[1]} frames of the log-mel spectrogram ({kernel.MEL['n_mels']} bands, "
-        f"frames of {kernel.MEL['frame_seconds']} s, hop a quarter), at random places where no frame of the original "
+        "patches": f"{patch[0]} bands of {patch[1]} frames of the log-mel spectrogram ({features.MEL_BANDS} bands, "
+        f"frames of {features.MEL_FRAME_SECONDS} s, hop a quarter), at random places where no frame of the original "
         f"is more than {quiet:g} dB below its loudest, the same places for all variants",
-        "mel statistics": kernel.MEL_STATISTICS,
+        "mel statistics": features.MEL_STATISTICS,
     }
 
     def __init__(self, sample_rate: int) -> None:
@@ -175,18 +176,18 @@ class Sounds:
         return {"psnr": self.psnr(real, decoded), "mel": distance}
 
     def statistics(self, x: Tensor) -> Tensor:
-        return kernel.mel_statistics(x, self.sample_rate)
+        return features.mel_statistics(x, self.sample_rate)
 
     def plane(self, x: Tensor) -> Tensor:
         """What patches are cut from: (channels, bands, frames)."""
-        return sounds.log_mel(x, self.sample_rate, **kernel.MEL).float()
+        return features.log_mel(x, self.sample_rate).float()
 
     def worth(self, plane: Tensor) -> Tensor:
         """Which patches of an original have no quiet frame, by their lowest band and first frame."""
         loudest = F.max_pool2d(plane.amax(0)[None], (self.patch[0], 1), 1)[0]
         lowest = -F.max_pool2d(-loudest[None], (1, self.patch[1]), 1)[0]
         floor = plane.amax().item() - self.quiet * math.log(10) / 20
-        return lowest > max(floor, math.log(kernel.MEL["floor"]) + 1e-6)
+        return lowest > max(floor, math.log(features.MEL_FLOOR) + 1e-6)
 
 
 View = Pictures | Sounds

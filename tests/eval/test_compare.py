@@ -25,6 +25,7 @@ from tokenloom.eval.compare.compare import compare
 from tokenloom.eval.compare.entries import Draw
 from tokenloom.eval.compare.results import Results
 from tokenloom.metrics import distribution as kernel
+from tokenloom.metrics import features
 
 
 class Blocks(Codec):
@@ -283,7 +284,7 @@ def test_the_kernel_distance_of_sounds_knows_the_rate_of_each(tmp_path):
     done = [trial.run(tiny("audio/rvq"), item, lowest["setting"]).output for item in items]
 
     def distance(rates):
-        both = [[kernel.mel_statistics(x, rate) for x, rate in zip(xs, rates, strict=True)]
+        both = [[features.mel_statistics(x, rate) for x, rate in zip(xs, rates, strict=True)]
                 for xs in ([item.signal for item in items], done)]  # fmt: skip
         return kernel.kid(*map(torch.stack, both), paired=True)
 
@@ -294,7 +295,7 @@ def test_the_kernel_distance_of_sounds_knows_the_rate_of_each(tmp_path):
 
 def test_few_items_have_no_kernel_distance_and_say_so(run):
     (summary,) = {json.dumps(r["metrics"]["kid"]) for r in run.records}
-    assert "2 items; a distance between sets wants 8" in summary and json.loads(summary)["mean"] is None
+    assert "2 items; a distance between sets needs 8" in summary and json.loads(summary)["mean"] is None
     html = run.report.read_text(encoding="utf-8")
     assert "KID (block DCT) has no value" in html and 'id="perception"' not in html
     assert not (run.folder / "plots" / "image-perception.svg").exists()

@@ -8,11 +8,10 @@ import torch
 
 from tokenloom.codecs.types import Codes
 from tokenloom.eval import protocols
-from tokenloom.eval.compare import bd
 from tokenloom.eval.metric import Series
 from tokenloom.metrics import audio as sounds
+from tokenloom.metrics import bd_rate, tokens
 from tokenloom.metrics import lpips as perceptual
-from tokenloom.metrics import tokens
 from tokenloom.metrics.errors import Unmeasurable
 
 
@@ -145,7 +144,7 @@ def test_mel_frames_last_32_milliseconds_or_more():
 
 def test_a_sine_of_full_scale_has_magnitude_one():
     t = torch.arange(16000) / 16000
-    magnitude = sounds._magnitude(torch.sin(2 * torch.pi * 1000 * t)[None], 512, 128, 512)
+    magnitude = sounds.magnitude(torch.sin(2 * torch.pi * 1000 * t)[None], 512, 128, 512)
     assert magnitude[:, :, 20:-20].max().item() == pytest.approx(1.0, abs=0.01)
 
 
@@ -182,10 +181,10 @@ def test_usage_and_perplexity_over_a_whole_set():
     counts.update(Codes(torch.tensor([[[0, 1], [5, 5]]]), torch.tensor([[2]])))
     counts.update(Codes(torch.tensor([[[0, 1], [-1, -1]]]), torch.tensor([[2]])))  # one quantizer only
     first, second = counts.summary()
-    assert (first["used"], first["usage"], first["tokens"]) == (2, 0.5, 4)
-    assert first["perplexity"] == pytest.approx(2.0)
-    assert (second["used"], second["usage"], second["tokens"]) == (1, 1 / 8, 2)
-    assert second["perplexity"] == pytest.approx(1.0)
+    assert (first.used, first.usage, first.tokens) == (2, 0.5, 4)
+    assert first.perplexity == pytest.approx(2.0)
+    assert (second.used, second.usage, second.tokens) == (1, 1 / 8, 2)
+    assert second.perplexity == pytest.approx(1.0)
 
 
 def test_padding_counts_neither_for_usage_nor_for_idempotence():
@@ -194,7 +193,7 @@ def test_padding_counts_neither_for_usage_nor_for_idempotence():
     b = Codes(torch.tensor([[[3, 1, 1, 1]]]), sizes, torch.tensor([4]))
     counts = tokens.CodeCounts((4,))
     counts.update(a)
-    assert counts.summary()[0]["used"] == 1
+    assert counts.summary()[0].used == 1
     assert tokens.same_share(a, a) == 1.0
     assert tokens.same_share(a, b) == 1 / 4  # one equal position of the longer four
 
@@ -244,18 +243,18 @@ def test_bd_rate_of_curves_a_factor_apart():
     pytest.importorskip("bjontegaard", reason="bjontegaard is not installed")
     anchor = [(r, 20 + 6 * np.log2(r / 0.1)) for r in (0.1, 0.2, 0.4, 0.8)]
     half = [(r / 2, q) for r, q in anchor]
-    percent, overlap = bd.bd_rate(anchor, half)
+    percent, overlap = bd_rate.bd_rate(anchor, half)
     assert percent == pytest.approx(-50.0, abs=1e-6)
     assert overlap == pytest.approx(1.0)
-    assert bd.bd_rate(half, anchor)[0] == pytest.approx(100.0, abs=1e-6)
-    assert bd.bd_rate(anchor, list(reversed(half)))[0] == pytest.approx(-50.0, abs=1e-6)
+    assert bd_rate.bd_rate(half, anchor)[0] == pytest.approx(100.0, abs=1e-6)
+    assert bd_rate.bd_rate(anchor, list(reversed(half)))[0] == pytest.approx(-50.0, abs=1e-6)
 
 
 def test_bd_rate_of_a_partial_overlap_and_a_dominated_point():
     pytest.importorskip("bjontegaard", reason="bjontegaard is not installed")
     anchor = [(0.1, 20.0), (0.2, 26.0), (0.4, 32.0)]
     test = [(0.1, 26.0), (0.15, 25.0), (0.2, 32.0), (0.4, 38.0)]  # half the bits; one point worse than a cheaper one
-    percent, overlap = bd.bd_rate(anchor, test)
+    percent, overlap = bd_rate.bd_rate(anchor, test)
     assert percent == pytest.approx(-50.0, abs=1e-6)
     assert overlap == pytest.approx(6 / 18)
 
@@ -271,7 +270,7 @@ def test_bd_rate_of_a_partial_overlap_and_a_dominated_point():
 def test_bd_rate_that_does_not_exist_says_why(test, reason):
     pytest.importorskip("bjontegaard", reason="bjontegaard is not installed")
     with pytest.raises(ValueError, match=reason):
-        bd.bd_rate([(0.1, 20.0), (0.4, 32.0)], test)
+        bd_rate.bd_rate([(0.1, 20.0), (0.4, 32.0)], test)
 
 
 def test_counts_take_prefixes_of_the_quantizers():
@@ -279,4 +278,4 @@ def test_counts_take_prefixes_of_the_quantizers():
     counts = tokens.CodeCounts((4, 4, 4))
     counts.update(Codes(torch.tensor([[[0, 0, 3]], [[0, 1, 3]]]), torch.tensor([[3], [3]])))
     first, second, _ = counts.summary()
-    assert (first["tokens"], first["used"], second["tokens"], second["usage"]) == (6, 3, 0, None)
+    assert (first.tokens, first.used, second.tokens, second.usage) == (6, 3, 0, None)

@@ -105,7 +105,7 @@ def test_what_is_no_backbone_is_one_line(hub):
         with pytest.raises(ValueError) as error:
             perceptual.load("alex", hub / file)
         assert says in str(error.value) and one_line(error)
-    with pytest.raises(ValueError, match="none of"):
+    with pytest.raises(ValueError, match="must be one of"):
         perceptual.load("resnet")
 
 

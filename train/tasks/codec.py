@@ -158,7 +158,7 @@ def validate(
 def _usage(counts: CodeCounts) -> dict[str, float]:
     result: dict[str, float] = {}
     for name in ("usage", "perplexity"):
-        each = {f"{name}/{q}": row[name] for q, row in enumerate(counts.summary(), 1) if row[name] is not None}
+        each = {f"{name}/{q}": v for q, use in enumerate(counts.summary(), 1) if (v := getattr(use, name)) is not None}
         result[name] = sum(each.values()) / len(each)
         result |= each if 1 < len(counts.counts) <= LISTED else {}
     return result

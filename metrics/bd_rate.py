@@ -1,0 +1,70 @@
+"""BD-rate: the mean difference in rate at equal quality (Bjøntegaard, VCEG-M33)."""
+
+from __future__ import annotations
+
+import math
+import warnings
+
+import lazy_loader as lazy
+
+from . import errors
+
+bjontegaard = lazy.load("bjontegaard")
+
+DEFINITION = {
+    "method": "piecewise cubic (pchip) through log10 rate over quality",
+    "curve": "the means of a set per setting; a point of no higher quality than a cheaper one is left out",
+    "rate": "coded",
+    "interval": "the qualities that both curves reach; overlap = its share of all that either reaches",
+}
+
+Point = tuple[float, float]
+"""Rate and quality."""
+
+
+def bd_rate(anchor: list[Point], test: list[Point]) -> tuple[float, float]:
+    """Return the rate difference of `test` against `anchor` at equal quality, and the overlap of the two curves.
+
+    Args:
+        anchor: Points in any order. Rates are in any one unit; more quality is better.
+        test: Points of the other curve.
+
+    Returns:
+        The mean difference in percent, negative if `test` needs fewer bits; and the share in (0, 1] of the whole
+        quality interval that both curves cover.
+
+    Raises:
+        ValueError: If there is no such number; the message is the reason.
+    """
+    if reason := errors.missing_package("bjontegaard", "compare"):
+        raise ValueError(reason)
+    anchor, test = frontier(anchor), frontier(test)
+    for name, points in (("the anchor", anchor), ("the codec", test)):
+        if len(points) < 2:
+            raise ValueError(f"{name} has {len(points)} usable point{'s' * (len(points) != 1)}, a curve needs 2")
+    low, high = max(anchor[0][1], test[0][1]), min(anchor[-1][1], test[-1][1])
+    if low >= high:
+        raise ValueError("the two curves have no quality in common")
+    overlap = (high - low) / (max(anchor[-1][1], test[-1][1]) - min(anchor[0][1], test[0][1]))
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # the library warns of fits that it does not trust
+            percent = bjontegaard.bd_rate(
+                *zip(*anchor, strict=True), *zip(*test, strict=True), "pchip",
+                require_matching_points=False, min_overlap=0,
+            )  # fmt: skip
+    except Warning as warning:
+        raise ValueError(str(warning)) from warning
+    if not math.isfinite(percent):
+        raise ValueError("the fit gave no number")
+    return float(percent), overlap
+
+
+def frontier(points: list[Point]) -> list[Point]:
+    """Return the points in order of rate, without those of no higher quality than a cheaper one."""
+    best, kept = -math.inf, []
+    for rate, quality in sorted(points, key=lambda p: (p[0], -p[1])):
+        if math.isfinite(quality) and quality > best:
+            best = quality
+            kept.append((rate, quality))
+    return kept

@@ -1,0 +1,8 @@
+"""Metrics of text."""
+
+from __future__ import annotations
+
+
+def exact(reference: str, output: str) -> float:
+    """Return 1 if the text came back unchanged, else 0."""
+    return float(reference == output)
