@@ -8,6 +8,15 @@ def first_line(error: BaseException) -> str:
     return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
+def one_line(error: BaseException) -> str:
+    """Return an error's whole message on one line. For an error of the operating system: the file and the reason."""
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
 def missing(package: str, extra: str) -> ValueError:
     """Return the error to raise when an optional package is not installed."""
     return ValueError(f"this needs {package}, which is not installed: pip install 'tokenloom[{extra}]'")

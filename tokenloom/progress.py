@@ -12,10 +12,10 @@ from rich.text import Text
 
 
 class Advance(Protocol):
-    """What `bar` yields."""
+    """The function that `bar` yields."""
 
-    def __call__(self, amount: float = 1, text: str | None = None) -> None:
-        """Move the bar by `amount`, and show `text` in front of it."""
+    def __call__(self, amount: float = 1, text: str | None = None, total: float | None = None) -> None:
+        """Move the bar by `amount`; replace the text in front of it, and the total, if they are given."""
 
 
 class _Speed(ProgressColumn):
@@ -32,21 +32,25 @@ class _Speed(ProgressColumn):
 def bar(text: str, total: float, unit: str, *, done: float = 0) -> Iterator[Advance]:
     """Show a progress bar on standard error with count, rate and remaining time; it disappears at the end.
 
+    Without a terminal nothing is shown.
+
     Args:
-        text: What is shown in front of the bar.
+        text: Shown in front of the bar.
         total: Amount of work, in `unit`.
         unit: Plural noun, such as "items".
         done: Amount that was done before.
 
     Yields:
-        A function (amount, text=None) that advances the bar.
+        A function (amount, text=None, total=None) that advances the bar.
     """
-    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f}/{task.total:,.0f}"))
     console = Console(stderr=True)
-    with Progress(*columns, _Speed(unit), TimeRemainingColumn(), console=console, transient=True) as progress:
+    count = TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
+    columns = (TextColumn("{task.description}"), BarColumn(), count, _Speed(unit), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(text, total=total, completed=done)
 
-        def advance(amount: float = 1, text: str | None = None) -> None:
-            progress.update(task, advance=amount, description=None if text is None else f"{text:<28.28}")
+        def advance(amount: float = 1, text: str | None = None, total: float | None = None) -> None:
+            description = None if text is None else f"{text:<28.28}"
+            progress.update(task, advance=amount, description=description, total=total)
 
         yield advance

@@ -19,6 +19,7 @@ from support.codecs import tiny
 
 from tokenloom import codecs, models
 from tokenloom.cli.main import main
+from tokenloom.cli.overrides import quote
 from tokenloom.codecs import media
 
 TINY = [
@@ -68,8 +69,8 @@ def refuse(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 2) -> s
 
 def test_help_imports_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom tokenloom.cli import main\n"
-        "for argv in (['--help'], ['train', '--help'], ['compare', '--help']):\n"
+        "import sys\nfrom tokenloom.cli.commands import COMMANDS\nfrom tokenloom.cli.main import main\n"
+        "for argv in (['--help'], *([name, '--help'] for name in COMMANDS)):\n"
         "    try: main(argv)\n    except SystemExit as stop: assert stop.code == 0\n"
         "print([m for m in ('torch', 'numpy', 'hydra', 'omegaconf', 'rich', 'PIL') if m in sys.modules])"
     )
@@ -180,7 +181,7 @@ def test_codec_of_ones_own_is_named_by_its_folder(capsys: pytest.CaptureFixture[
     del bpe
     succeed(capsys, "encode", "notes.txt", "--codec", "mine")
     gc.collect()
-    assert "not at hand" in refuse(capsys, "decode", "notes.tlm", "-o", "back.txt")
+    assert "no available codec has the fingerprint" in refuse(capsys, "decode", "notes.tlm", "-o", "back.txt")
     assert not Path("back.txt").exists()
     succeed(capsys, "decode", "notes.tlm", "-o", "back.txt", "--codec", "mine")
     assert Path("back.txt").read_bytes() == Path("notes.txt").read_bytes()
@@ -246,8 +247,8 @@ def test_a_decoder_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[s
         ([*decode, "--decoder", "omni-small"], "omni-small is no decoder; there are diffusion"),
         ([*decode, "--decoder", "diffusion"], "no diffusion decoder is for this image/fsq"),
         (["decode", "notes.tlm", "-o", "back.txt", "--decoder", "diffusion"], "text/bytes"),
-        ([*decode, "--steps", "2"], "--steps 2 is for a decoder; name one with --decoder"),
-        ([*decode, "--seed", "2"], "--seed 2 is for a decoder; name one with --decoder"),
+        ([*decode, "--steps", "2"], "--steps 2 needs a decoder; name one with --decoder"),
+        ([*decode, "--seed", "2"], "--seed 2 needs a decoder; name one with --decoder"),
         ([*decode, "--decoder", "wrong", "--steps", "few"], "--steps: invalid int value: 'few'"),
     ):
         assert said in refuse(capsys, *argv)
@@ -270,14 +271,14 @@ ENCODE = ["encode", "photo.png", "-o", "out.tlm", "--codec"]
         (["weave"], "'weave'"),
         (["codecs", "--yaml"], "unknown option --yaml"),
         (["codecs", "more"], "unknown argument more"),
-        (["encode", "photo.png"], "encode needs --codec; for image there are"),
+        (["encode", "photo.png"], "encode needs --codec; for image choose"),
         ([*ENCODE, "image/nosuch"], "unknown codec 'image/nosuch'"),
         ([*ENCODE, "nosuch"], "unknown codec 'nosuch'"),
         ([*ENCODE, "pictures"], "no config.yaml or config.json in it"),
         ([*ENCODE, "image/fsq"], "has to be trained first"),
         ([*ENCODE, "text/bpe"], "needs tokenizer"),
-        ([*ENCODE, "image/jpeg", "--setting", "300"], "quality 300 of image/jpeg is none of"),
-        ([*ENCODE, "image/jpeg", "--setting", "good"], "quality good of image/jpeg"),
+        ([*ENCODE, "image/jpeg", "--setting", "300"], "quality of image/jpeg must be one of"),
+        ([*ENCODE, "image/jpeg", "--setting", "good"], "got good"),
         ([*ENCODE, "image/png", "--setting", "3"], "image/png has no setting"),
         ([*ENCODE, "image/jpeg", "--psnr", "abc"], "'abc'"),
         ([*ENCODE, "image/jpeg", "--psnr", "-3"], "psnr=-3"),
@@ -292,7 +293,7 @@ ENCODE = ["encode", "photo.png", "-o", "out.tlm", "--codec"]
         (["encode", "photo.png", "--codec", "image/png", "-o", "pictures"], "pictures is a folder"),
         (["encode", "photo.png", "--codec", "image/png", "-o", "no/out.tlm"], "there is no folder no"),
         (["encode", "photo.png", "--codec", "image/png", "-o", "notes.txt/out.tlm"], "there is no folder notes.txt"),
-        (["encode", "photo.png", "--codec", "image/png", "-o", "/dev/null"], "no regular file"),
+        (["encode", "photo.png", "--codec", "image/png", "-o", "/dev/null"], "must be a regular file"),
         (["decode", "nosuch.tlm"], "there is no file nosuch.tlm"),
         (["decode", "pictures"], "pictures is a folder"),
         (["decode", "notes.txt"], "no tokenloom container"),
@@ -402,8 +403,6 @@ def test_values_that_hydra_cannot_read_are_quoted(capsys: pytest.CaptureFixture[
 
 
 def test_quoting() -> None:
-    from tokenloom.cli.hydra_app import quote
-
     untouched = [
         "steps=3", "codecs=[image/jpeg,natural-fsq]", "seed=range(0,3)", "crop.size=${batch_size}", "rate={kbps: 6}",
         "data.path='it(1).tar'", "seed=0,1", "codecs=[image/jpeg", "data.path=a(1,b(2", "~codec", "foo",
@@ -429,13 +428,13 @@ def test_quoting() -> None:
         (["losses.dists=1"], "unknown key losses.dists; known under losses: l1, l2"),
         (["codec=image/fsq", "codec.levls=[8]"], "did you mean codec.levels?"),
         (["data.path=x"], "choose one with data="),
-        (["steps=abc"], "steps=abc is wrong: wanted a whole number"),
-        (["optimizer.lr=abc"], "optimizer.lr=abc is wrong: wanted a number"),
-        (["resume=maybe"], "resume=maybe is wrong: wanted true or false"),
+        (["steps=abc"], "steps=abc is wrong: it must be a whole number"),
+        (["optimizer.lr=abc"], "optimizer.lr=abc is wrong: it must be a number"),
+        (["resume=maybe"], "resume=maybe is wrong: it must be true or false"),
         (["steps=null"], "steps=null"),
-        (["steps=1,2"], "a sweep takes -m"),
+        (["steps=1,2"], "a sweep with -m"),
         (["crop.size=${nosuch}"], "nosuch"),
-        (["steps"], "no key=value pair"),
+        (["steps"], "must have the form key=value, got 'steps'"),
         (["data.path=[a"], "cannot read data.path=[a"),
         (["--stepz"], "unknown option --stepz"),
         (["precision=8-bit", *TINY], "precision '8-bit'"),
@@ -454,7 +453,7 @@ def test_train_misuse_is_one_line(capsys: pytest.CaptureFixture[str], argv: list
         (["codecs=[image/jpeg"], "cannot read codecs=[image/jpeg"),
         (["codecs=[]"], "codecs is empty"),
         (["codecz=[image/jpeg]"], "unknown key codecz (did you mean codecs?)"),
-        (["items=abc"], "items=abc is wrong: wanted a whole number"),
+        (["items=abc"], "items=abc is wrong: it must be a whole number"),
         (["seed=abc"], "seed=abc is wrong"),
         (["anchor=nosuch"], "nosuch"),
         (["protocols=[nosuch]"], "nosuch"),
@@ -469,7 +468,7 @@ def test_compare_misuse_is_one_line(capsys: pytest.CaptureFixture[str], argv: li
 
 def test_bug_keeps_its_traceback() -> None:
     code = (
-        "from tokenloom import codecs\nfrom tokenloom.cli import main\n"
+        "from tokenloom import codecs\nfrom tokenloom.cli.main import main\n"
         "codecs.registry.codec_class('image/png').options = lambda *_: 1 / 0\n"
         "main(['encode', 'photo.png', '--codec', 'image/png'])"
     )

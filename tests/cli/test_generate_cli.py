@@ -45,7 +45,7 @@ def run(capsys: pytest.CaptureFixture[str], model: str, *argv: str) -> tuple[str
 
 def test_a_picture_and_what_it_cost(capsys, model):
     out, err = run(capsys, model, "red heart", "--to", "image", "-o", "heart.png", "--seed", "3", "--guidance", "2")
-    assert out == "heart.png: a picture of 24 x 32 pixels\n"
+    assert out == "heart.png: an image of 24 x 32 pixels\n"
     assert media.read("heart.png").shape == (3, 32, 24)
     wanted = models.load(model).generate(["red heart"], "image", seed=3, guidance=2.0)[0]
     assert (media.read("heart.png") - wanted).abs().max() <= 0.5 / 255 + 1e-6
@@ -101,7 +101,7 @@ def test_names_follow_the_prompt_and_overwrite_nothing(capsys, model):
 
 def test_several_pictures_are_a_grid_and_several_sounds_numbered(capsys, model):
     out, err = run(capsys, model, "red", "--to", "image", "-n", "5", "--seed", "0", "--top-k", "20", "--top-p", "0.9")
-    assert out == "red.png: 5 pictures of 24 x 32 pixels\n" and "60 tokens in 5 results" in err
+    assert out == "red.png: 5 images of 24 x 32 pixels\n" and "60 tokens in 5 results" in err
     sheet = media.read("red.png")
     assert sheet.shape == (3, 2 * 32 + GAP, 3 * 24 + 2 * GAP)
     pictures = models.load(model).generate(["red"], "image", n=5, seed=0, top_k=20, top_p=0.9)
@@ -149,7 +149,10 @@ def test_what_cannot_be_is_one_line(capsys, model):
     for argv, says in (
         (["red", "--to", "video"], "'video' is no channel and no modality"),
         (["absent.png", "--to", "text"], "there is no file absent.png"),
-        (["red", "--to", "image", "-o", "heart.wav"], "heart.wav is a name for audio, and --to image makes image"),
+        (
+            ["red", "--to", "image", "-o", "heart.wav"],
+            "heart.wav is for audio, but --to image generates image",
+        ),
         (["red", "--to", "image", "-o", "heart.xyz"], "heart.xyz"),
         (["red", "--to", "image", "-o", "no/heart.png"], "no folder no"),
         (["x" * 500, "--to", "image"], "a prompt of 503 tokens does not fit into the context of 160 tokens"),

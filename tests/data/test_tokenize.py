@@ -492,7 +492,7 @@ def test_reading_refuses_what_is_not_its_own(mine: str) -> None:
         (["codec=image/jpeg", "format=zip"], "format 'zip' is none of webdataset, parquet"),
         (["codec=image/jpeg", "engine=spark"], "engine 'spark' is none of local, ray"),
         (["codec=image/jpeg", "shard_items=0"], "shard_items 0 is not an integer of at least 1"),
-        (["codec=image/jpeg", "shard_items=abc"], "shard_items=abc is wrong: wanted a whole number"),
+        (["codec=image/jpeg", "shard_items=abc"], "shard_items=abc is wrong: it must be a whole number"),
         (["codec=image/jpeg", "batch_size=0"], "batch_size 0"),
         (["codec=image/jpeg", "workers=-1"], "workers -1"),
         (["codec=image/jpeg", "device=tpu"], "device=tpu"),

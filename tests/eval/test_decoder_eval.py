@@ -246,7 +246,7 @@ def test_the_command_knows_a_decoder(pictures, tmp_path, monkeypatch, capsys):
     for arguments, said in (
         (["training=tar"], "training must name a data source"),
         (["train_item=3"], "unknown key train_item (did you mean train_items?)"),
-        (["items=many"], "items=many is wrong: wanted a whole number"),
+        (["items=many"], "items=many is wrong: it must be a whole number"),
         (["--modelled"], "--modelled is for codecs"),
     ):
         assert main(["evaluate", pictures, *data, *arguments]) == 2

@@ -1,63 +1,78 @@
-"""`tokenloom generate`: texts, pictures and sounds in; what the model makes of them out."""
+"""Generation of images, sounds and texts into files, as `tokenloom generate` runs it."""
 
 from __future__ import annotations
 
 import math
-import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
+from tokenloom import models, progress
+from tokenloom.cli import outputs
 from tokenloom.codecs import Modality, media
+from tokenloom.models.omni import Statistics
 
-if TYPE_CHECKING:
-    from tokenloom.models.omni import Statistics
-
-SUFFIX = {Modality.IMAGE: ".png", Modality.AUDIO: ".wav", Modality.TEXT: ".txt"}
 GAP = 2
-"""White pixels between the pictures of a grid."""
+"""White pixels between the images of a grid."""
 
 
 def run(
     segments: Sequence[str], to: str, output: Path | None = None, *, model: str, n: int = 1, **sampling: Any
 ) -> None:
-    """Generate, write and say so: texts and names of files on stdout, what it cost on stderr.
+    """Generate and write results. Texts and file names go to stdout, the cost to stderr.
 
-    segments  each a text, or the name of a file where it ends like one
-    to        a modality, the name of a channel, or "any"
-    output    the file to write; None: named after the prompt, next to nothing that is there
-    sampling  seed, decoder, steps, guidance, temperature, top_k, top_p, best_of, as in Omni.generate
+    Args:
+        segments: Each a text, or a file name if it ends like one.
+        to: A modality, the name of a channel, or "any".
+        output: The file to write; None for a new name after the prompt.
+        model: A shipped name, a folder or a hub id.
+        n: Number of results.
+        **sampling: seed, decoder, steps, guidance, temperature, top_k, top_p, best_of, as in `Omni.generate`.
     """
     prompt = [_segment(given) for given in segments]
     if output is not None:
-        _check(output)
-    from tokenloom import models
-
+        media.modality(output)
+        outputs.check(output)
     omni = models.load(model)
     channel = None if to == "any" else omni.vocabulary.channel(to)
-    kind = None if channel is None else channel.codec.spec.modality
-    if output is not None and kind is not None and media.modality(output) is not kind:
-        raise ValueError(f"{output} is a name for {media.modality(output)}, and --to {to} makes {kind}")
-    with _bar() as progress:
-        results = omni.generate(prompt, None if to == "any" else to, n, progress=progress, **sampling)
-    stem = _stem(prompt, kind)
-    if kind is None:
-        made = [segment for result in results for segment in result]
-        _write_any(made, output or Path(stem), omni.sample_rate, fresh=output is None)
-    elif kind is Modality.TEXT:
+    modality = None if channel is None else channel.codec.spec.modality
+    if output is not None and modality is not None and (named := media.modality(output)) is not modality:
+        raise ValueError(f"the name {output} is for {named}, but --to {to} generates {modality}")
+    with _bar() as advance:
+        results = omni.generate(prompt, None if to == "any" else to, n, progress=advance, **sampling)
+    default = _default_name(prompt, modality)
+    if modality is None:
+        generated = [segment for result in results for segment in result]
+        _write_any(generated, output or Path(default), omni.sample_rate, fresh=output is None)
+    elif modality is Modality.TEXT:
         _write_texts(results, output)
     else:
-        _write_signals(results, output or Path(stem + SUFFIX[kind]), omni.sample_rate, fresh=output is None)
+        path = output or Path(default + outputs.SUFFIX[modality])
+        _write_signals(results, path, omni.sample_rate, fresh=output is None)
     print(*_report(omni.statistics), sep="\n", file=sys.stderr)
 
 
+def grid(images: Sequence[Tensor]) -> Tensor:
+    """Arrange images (3, height, width) in one, row by row, with as many rows as columns if possible, on white."""
+    if len(images) == 1:
+        return images[0]
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    sheet = images[0].new_ones(3, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP)
+    for i, image in enumerate(images):
+        top, left = i // columns * (height + GAP), i % columns * (width + GAP)
+        sheet[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+    return sheet
+
+
 def _segment(given: str) -> str | Path:
-    """A path where the suffix is that of a picture, sound or text file; else a text."""
+    """Return a path if the suffix is that of an image, sound or text file, otherwise the text."""
     try:
         media.modality(given)
     except ValueError:
@@ -68,27 +83,16 @@ def _segment(given: str) -> str | Path:
     return path
 
 
-def _check(output: Path) -> None:
-    """Refuse, before any work, what could not be written."""
-    media.modality(output)
-    if output.is_dir():
-        raise ValueError(f"{output} is a folder; the output is a file")
-    if not output.parent.is_dir():
-        raise FileNotFoundError(f"there is no folder {output.parent} to write {output.name} to")
-    if not os.access(output.parent, os.W_OK):
-        raise PermissionError(f"{output.parent} is a folder that cannot be written to")
-
-
-def _stem(prompt: Sequence[str | Path], kind: Modality | None) -> str:
-    """A file name after the last segment of the prompt that has one: "red heart" → red-heart."""
+def _default_name(prompt: Sequence[str | Path], modality: Modality | None) -> str:
+    """Return a file name without suffix after the last segment that has letters or digits: "red heart" → red-heart."""
     for segment in reversed(prompt):
         text = segment.stem if isinstance(segment, Path) else segment
         if slug := re.sub(r"\W+", "-", text.lower()).strip("-_")[:60]:
             return slug
-    return "sample" if kind is None else str(kind)
+    return "sample" if modality is None else str(modality)
 
 
-# -- what is written ----------------------------------------------------------------------------
+# -- files -----------------------------------------------------------------------------------------
 
 
 def _write_texts(texts: list[str], output: Path | None) -> None:
@@ -100,13 +104,13 @@ def _write_texts(texts: list[str], output: Path | None) -> None:
 
 
 def _write_signals(results: list[Tensor], path: Path, sample_rate: int | None, *, fresh: bool) -> None:
-    """One file; several pictures as one grid, several sounds as numbered files."""
+    """Write one file, or several images as a grid, or several sounds as numbered files."""
     if results[0].ndim == 3:
         (path,) = _free([path]) if fresh else [path]
         media.write(grid(results), path)
         height, width = results[0].shape[1:]
-        each = f"{len(results)} pictures of" if len(results) > 1 else "a picture of"
-        print(f"{path}: {each} {width} x {height} pixels")
+        subject = f"{len(results)} images" if len(results) > 1 else "an image"
+        print(f"{path}: {subject} of {width} x {height} pixels")
         return
     paths = [path] if len(results) == 1 else [_numbered(path, i + 1, len(results)) for i in range(len(results))]
     for sound, path in zip(results, _free(paths) if fresh else paths, strict=True):
@@ -115,32 +119,32 @@ def _write_signals(results: list[Tensor], path: Path, sample_rate: int | None, *
 
 
 def _write_any(segments: list[str | Tensor], base: Path, sample_rate: int | None, *, fresh: bool) -> None:
-    """Texts printed, pictures and sounds in numbered files, all in the model's order."""
+    """Print texts, and write images and sounds to numbered files, in the model's order."""
     signals = [segment for segment in segments if not isinstance(segment, str)]
     paths = []
     for i, segment in enumerate(signals):
-        kind = Modality.IMAGE if segment.ndim == 3 else Modality.AUDIO
-        own = bool(base.suffix) and not fresh and media.modality(base) is kind
-        path = base if own else base.with_name((base.name if fresh else base.stem) + SUFFIX[kind])
+        modality = Modality.IMAGE if segment.ndim == 3 else Modality.AUDIO
+        fits = bool(base.suffix) and not fresh and media.modality(base) is modality
+        path = base if fits else base.with_name((base.name if fresh else base.stem) + outputs.SUFFIX[modality])
         paths.append(_numbered(path, i + 1, len(signals)) if len(signals) > 1 else path)
-    files = iter(_free(paths) if fresh else paths)
+    remaining = iter(_free(paths) if fresh else paths)
     for segment in segments:
         if isinstance(segment, str):
             print(segment)
         else:
-            path = next(files)
+            path = next(remaining)
             media.write(segment, path, sample_rate=sample_rate)
             print(path)
     if not segments:
-        print("the model ended the document at once", file=sys.stderr)
+        print("the model ended the document without generating anything", file=sys.stderr)
 
 
-def _numbered(path: Path, number: int, of: int) -> Path:
-    return path.with_name(f"{path.stem}-{number:0{len(str(of))}d}{path.suffix}")
+def _numbered(path: Path, number: int, count: int) -> Path:
+    return path.with_name(f"{path.stem}-{number:0{len(str(count))}d}{path.suffix}")
 
 
 def _free(paths: list[Path]) -> list[Path]:
-    """These names, or the first that nothing has: the file in the way may be the prompt."""
+    """Return these names, or the first variants that do not exist: an existing file may be the prompt."""
     extra, chosen = 1, paths
     while any(path.exists() for path in chosen):
         extra += 1
@@ -148,44 +152,31 @@ def _free(paths: list[Path]) -> list[Path]:
     return chosen
 
 
-def grid(pictures: Sequence[Tensor]) -> Tensor:
-    """Pictures (3, height, width) → one, in rows as long as their number, white where nothing is."""
-    if len(pictures) == 1:
-        return pictures[0]
-    columns = math.ceil(math.sqrt(len(pictures)))
-    rows = math.ceil(len(pictures) / columns)
-    height, width = (max(picture.shape[axis] for picture in pictures) for axis in (1, 2))
-    sheet = pictures[0].new_ones(3, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP)
-    for i, picture in enumerate(pictures):
-        top, left = i // columns * (height + GAP), i % columns * (width + GAP)
-        sheet[:, top : top + picture.shape[1], left : left + picture.shape[2]] = picture
-    return sheet
-
-
-# -- what is said -------------------------------------------------------------------------------
+# -- reports ---------------------------------------------------------------------------------------
 
 
 @contextmanager
 def _bar() -> Iterator[Callable[[int, int], None]]:
-    """A bar over tokens on stderr, gone when it is done."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    """Show a progress bar; yield a function of the number of tokens so far and in total."""
+    with progress.bar("sampling", 0, "tokens") as advance:
+        before = 0
 
-    columns = TextColumn("tokens"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as shown:
-        task = shown.add_task("tokens", total=None)
-        yield lambda done, total: shown.update(task, completed=done, total=total)
+        def update(done: int, total: int) -> None:
+            nonlocal before
+            advance(done - before, total=total)
+            before = done
+
+        yield update
 
 
 def _report(statistics: Statistics) -> list[str]:
-    """Tokens, bits and seconds."""
+    """Return two lines: tokens and bits; seconds and seed."""
     tokens, count = sum(statistics.tokens), len(statistics.tokens)
-    each = f" in {count} results" if count > 1 else ""
+    results = f" in {count} results" if count > 1 else ""
     bits = f"{sum(statistics.nominal):.1f} bits nominal, {sum(statistics.modelled):.1f} bits under the model"
-    seconds = ", ".join(f"{stage} {taken:.2f} s" for stage, taken in statistics.seconds.items())
-    tries = f", the best of {statistics.tries} samples" if statistics.tries > 1 else ""
+    seconds = ", ".join(f"{stage} {duration:.2f} s" for stage, duration in statistics.seconds.items())
+    samples = f", the best of {statistics.tries} samples" if statistics.tries > 1 else ""
     return [
-        f"{statistics.prompt_tokens[0]} tokens of prompt; {tokens} tokens{each}{tries}: {bits}",
+        f"{statistics.prompt_tokens[0]} tokens of prompt; {tokens} tokens{results}{samples}: {bits}",
         f"{seconds}; seed {statistics.seed}",
     ]

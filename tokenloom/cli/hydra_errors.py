@@ -1,28 +1,47 @@
-"""What Hydra and OmegaConf complain of, in one line that says what to type instead."""
+"""Errors of Hydra and OmegaConf as one line that says what to type instead."""
 
 from __future__ import annotations
 
 import difflib
 import re
-from typing import Any
+
+import hydra
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from omegaconf import OmegaConf
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
+
+from tokenloom import errors
+from tokenloom.cli.options import choices
 
 GROUPS = ("codec", "data", "experiment")
+_REQUIREMENTS = {
+    "could not be converted to Integer": "it must be a whole number",
+    "could not be converted to Float": "it must be a number",
+    "is not a valid bool": "it must be true or false",
+    "is not Optional": "it must not be null",
+    "is not a subclass of": "it has keys of its own, given as key.name=value",
+    "is not a ListConfig": "it must be a list, [a,b]",
+}
+"""Part of OmegaConf's message → what must hold."""
 
 
 def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
-    """One line for any of their exceptions."""
-    from hydra.errors import MissingConfigException, OverrideParseException
-    from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
+    """Return one line for an exception of Hydra or OmegaConf.
 
+    Args:
+        error: The exception.
+        config_name: Name of the file under conf/ that was composed.
+        overrides: The user's overrides.
+    """
     if isinstance(error, OverrideParseException):
-        return _unreadable(error.override)
+        return _unreadable(str(error.override))
     if isinstance(error, MissingConfigException):
         return _missing_choice(error)
-    text = _first_line(error)
+    text = errors.first_line(error)
     if several := re.match(r"Ambiguous value for argument '(.*)'$", text):
         key, _, value = several[1].partition("=")
-        return f"{key}={value} names several values: a list is '{key}=[{value}]', a sweep takes -m, a text quotes"
-    inner: Any = error
+        return f"{key}={value} has several values: write a list as '{key}=[{value}]', a text in quotes, a sweep with -m"
+    inner: BaseException | None = error
     while inner is not None and not isinstance(inner, ConfigAttributeError | ConfigKeyError | ValidationError):
         inner = inner.__cause__
     if isinstance(inner, ValidationError):
@@ -34,28 +53,22 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
     return text
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
 def _unreadable(override: str) -> str:
     key, equals, value = override.partition("=")
     if not equals:
-        return f"{override!r} is no key=value pair"
+        return f"an override must have the form key=value, got {override!r}"
     example = f'\'{key}=["a","b"]\'' if value.startswith("[") else f"'{key}=\"…\"'"
-    return f"cannot read {override}; a value with special characters is written in quotes within quotes: {example}"
+    return f"cannot read {override}; put a value with special characters in two pairs of quotes: {example}"
 
 
-def _missing_choice(error: Any) -> str:
-    from tokenloom.cli.parser import choices
-
+def _missing_choice(error: MissingConfigException) -> str:
     if plugin := re.fullmatch(r"hydra/launcher/(joblib|submitit_local|submitit_slurm)", str(error.missing_cfg_file)):
         return f"hydra/launcher={plugin[1]} is not installed: pip install 'tokenloom[sweep]'"
     group, _, choice = str(error.missing_cfg_file).partition("/")
     if not choice or group not in GROUPS:
-        return _first_line(error)
+        return errors.first_line(error)
     known = choices(group)
-    return f"unknown choice {group}={choice}{_close(choice, known)}; known: {', '.join(known)}"
+    return f"unknown choice {group}={choice}{_suggestion(choice, known)}; known: {', '.join(known)}"
 
 
 def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
@@ -64,16 +77,12 @@ def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
     if not known and parent in GROUPS:
         return f"unknown key {key}: there is no {parent} yet, choose one with {parent}=…"
     prefix = f"{parent}." if parent else ""
-    close = _close(leaf, known, prefix)
-    return f"unknown key {key}{close}; known{f' under {parent}' if parent else ''}: {', '.join(known)}"
+    known_under = f"known under {parent}" if parent else "known"
+    return f"unknown key {key}{_suggestion(leaf, known, prefix)}; {known_under}: {', '.join(known)}"
 
 
 def _keys_of(parent: str, config_name: str, overrides: list[str]) -> list[str]:
-    """The keys beside the one that does not exist, with the groups that the overrides choose."""
-    import hydra
-    from hydra.errors import HydraException
-    from omegaconf import OmegaConf
-
+    """Return the keys under `parent`, with the groups that the overrides choose."""
     chosen = [o for o in overrides if o.partition("=")[0] in GROUPS and "," not in o]
     for attempt in (chosen, []):
         try:
@@ -85,27 +94,13 @@ def _keys_of(parent: str, config_name: str, overrides: list[str]) -> list[str]:
     return []
 
 
-def _wrong_type(error: Any, overrides: list[str]) -> str:
+def _wrong_type(error: ValidationError, overrides: list[str]) -> str:
     key = error.full_key or "value"
     given = next((o for o in reversed(overrides) if o.lstrip("+").partition("=")[0] == key), key)
-    text = _first_line(error)
-    for pattern, wanted in _WANTED.items():
-        if re.search(pattern, text):
-            return f"{given} is wrong: {wanted}"
-    return f"{given} is wrong: {text}"
+    text = errors.first_line(error)
+    return f"{given} is wrong: {next((r for part, r in _REQUIREMENTS.items() if part in text), text)}"
 
 
-_WANTED = {
-    "could not be converted to Integer": "wanted a whole number",
-    "could not be converted to Float": "wanted a number",
-    "is not a valid bool": "wanted true or false",
-    "is not Optional": "it cannot be null",
-    "is not a subclass of": "it holds keys of its own, given as key.name=value",
-    "is not a ListConfig": "wanted a list, [a,b]",
-    "is not a ListConfig, list or tuple": "wanted a list, [a,b]",
-}
-
-
-def _close(name: str, known: list[str], prefix: str = "") -> str:
+def _suggestion(name: str, known: list[str], prefix: str = "") -> str:
     match = difflib.get_close_matches(name, known, 1, 0.6)
     return f" (did you mean {prefix}{match[0]}?)" if match else ""

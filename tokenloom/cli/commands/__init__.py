@@ -1,0 +1,87 @@
+"""The table of commands.
+
+The module of a command has the command's name and imports nothing heavy at its head. It defines
+
+    arguments(parser)    add the arguments and the end of the help text
+    run(args, rest)      do the work and return the exit status; `rest` holds further positional arguments
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+from types import ModuleType
+from typing import NamedTuple, NoReturn
+
+from tokenloom import __version__
+
+
+class Command(NamedTuple):
+    """One line of the table."""
+
+    summary: str
+    """Help line, without a capital letter and a full stop."""
+    more: bool = False
+    """Whether the command accepts positional arguments beyond those it declares, such as key=value."""
+
+
+COMMANDS = {
+    "codecs": Command("list the available codecs"),
+    "encode": Command("turn an image, a sound or a text into a file of tokens"),
+    "decode": Command("turn a file of tokens back into an image, a sound or a text"),
+    "export": Command("write a codec's encoder and decoder for ONNX Runtime or torch.export"),
+    "generate": Command("generate images, sounds and texts from one another", more=True),
+    "train": Command("train a codec, a transformer over codecs, or a diffusion decoder", more=True),
+    "compare": Command("compare the fidelity of codecs and the bits they need", more=True),
+    "evaluate": Command("measure one codec at each of its settings, or a model", more=True),
+    "tokenize": Command("turn a data set into shards of tokens", more=True),
+}
+
+_EXAMPLES = """\
+examples:
+  tokenloom codecs
+  tokenloom encode photo.png --codec natural-fsq
+  tokenloom decode photo.tlm -o back.png
+  tokenloom compare 'codecs=[image/jpeg,image/avif,natural-fsq]' data=images
+  tokenloom train codec=image/fsq data=folder data.path=photos out=runs/mine
+  tokenloom generate "red heart" --to image -o heart.png
+tokenloom COMMAND --help shows the options of a command.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """ArgumentParser that raises ValueError with one line, instead of printing the usage and exiting."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(f"{message}; see {self.prog} --help")
+
+
+def module(name: str) -> ModuleType:
+    """Import the module of a command."""
+    return importlib.import_module(f"{__name__}.{name}")
+
+
+def parser(name: str | None) -> argparse.ArgumentParser:
+    """Build the parser: every command with its help line, and the arguments of the command `name`."""
+    root = _Parser(
+        prog="tokenloom",
+        description="Discrete codecs for text, images and audio behind one interface, compared fairly.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    root.add_argument("--version", action="version", version=f"tokenloom {__version__}")
+    root.add_argument("--debug", action="store_true", help="show the traceback of an error; also after a command")
+    subparsers = root.add_subparsers(dest="command", metavar="COMMAND")
+    for command, (summary, _) in COMMANDS.items():
+        subparser = subparsers.add_parser(
+            command,
+            help=summary,
+            description=f"{summary[0].upper()}{summary[1:]}.",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        if command == name:
+            module(command).arguments(subparser)
+    return root

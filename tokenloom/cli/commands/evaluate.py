@@ -1,0 +1,38 @@
+"""`tokenloom evaluate`: measure one codec at each of its settings, or a model."""
+
+from __future__ import annotations
+
+import argparse
+
+from tokenloom import cli
+from tokenloom.cli import options
+
+EPILOG = """\
+The key=value pairs are those of tokenloom compare.
+A model for text, images and sound has other keys: packs=FOLDER of its test data, items, rows, sampling, seed, out;
+tokenloom evaluate omni-small --cfg job lists them.
+A diffusion decoder is compared with the plain decoder and with two controls, on the same codes. Its keys are
+training={name: …, path: …} for the training split, train_items, settings and steps.
+
+examples:
+  tokenloom evaluate natural-fsq data=images
+  tokenloom evaluate omni-small packs=data
+  tokenloom evaluate runs/mine data=folder data.path=photos items=50 out=runs/mine/evaluation
+  tokenloom evaluate runs/mine --modelled data=tar data.path=test.tar 'training={name: tar, path: train.tar}'
+  tokenloom evaluate NAME-diffusion data=tar data.path=test.tar 'training={name: tar, path: train.tar}'
+"""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    parser.epilog = EPILOG
+    parser.add_argument("codec", metavar="CODEC", help="a registered name, a shipped name, a folder or a hub id")
+    parser.add_argument(
+        "--modelled", action="store_true", help="also measure the bits under a small transformer trained on the codes"
+    )
+    options.add(parser, "CODEC")
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    return cli.evaluation.run(
+        args.codec, rest, modelled=args.modelled, multirun=args.multirun, flags=options.flags(args)
+    )

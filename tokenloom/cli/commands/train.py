@@ -1,0 +1,43 @@
+"""`tokenloom train`: train a codec, a transformer or a diffusion decoder."""
+
+from __future__ import annotations
+
+import argparse
+
+from tokenloom import cli
+from tokenloom.cli import options
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    options.add(parser)
+    parser.epilog = f"""\
+key=value pairs:
+  codec=NAME           {", ".join(options.choices("codec"))};
+                       its own keys with a dot: codec.stride=16
+  data=NAME            {", ".join(options.choices("data"))};
+                       its own keys with a dot: data.path=photos
+  experiment=NAME      {", ".join(options.choices("experiment"))}: recipes of shipped weights and of published models
+  steps=10000          length of the run; fixes the learning-rate schedule
+  batch_size=16        crops per step; accumulate=4 computes them in four parts
+  crop.size=128        side in pixels, or samples of sound
+  losses.l1=1          weights of losses: l1, l2, msssim, stft, mel, lpips, quantizer
+  optimizer.lr=9e-4    also betas, weight_decay, warmup, final, clip
+  precision=32-true    or bf16-mixed, 16-mixed (GPU)
+  out=FOLDER           folder for weights, logs and samples; default: runs/train/<date>
+  resume=true          continue the run in `out` exactly where it stopped
+  stop_after=5000      stop early without shortening the schedule
+  seed=0
+Every key and its default: tokenloom train --cfg job. Ctrl-C stops after the current step and saves.
+
+examples:
+  tokenloom train codec=image/fsq data=folder data.path=photos out=runs/mine
+  tokenloom train codec=audio/rvq codec.sample_rate=16000 data=tar data.path=speech.tar
+  tokenloom train codec=image/fsq data=images steps=500 resume=true out=runs/mine
+  tokenloom train -m codec=image/fsq,image/bsq seed=0,1 data=scenes out=runs/sweep
+  tokenloom train -m hydra/launcher=joblib hydra.launcher.n_jobs=4 seed=0,1,2,3 codec=image/fsq data=scenes
+  torchrun --nproc-per-node 2 -m tokenloom train codec=image/fsq data=scenes out=runs/two
+"""
+
+
+def run(args: argparse.Namespace, rest: list[str]) -> int:
+    return cli.hydra_app.run("train", rest, multirun=args.multirun, flags=options.flags(args))

@@ -1,0 +1,31 @@
+"""Options that the commands with key=value pairs share."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from tokenloom import conf
+
+
+def choices(group: str) -> list[str]:
+    """Return the choices of a configuration group, such as image/fsq of `codec`. Reads file names only."""
+    root = Path(conf.__path__[0]) / group
+    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+
+
+def add(parser: argparse.ArgumentParser, positional: str = "") -> None:
+    """Add Hydra's options to the parser of a command, and the usage line with its positional argument, if any."""
+    parser.usage = f"{parser.prog}{positional and ' ' + positional} [-m] [--cfg job] [key=value ...]"
+    parser.add_argument("-m", "--multirun", action="store_true", help="sweep: one job for each value of key=a,b,c")
+    parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"], help="print the configuration and stop")
+    parser.add_argument("-r", "--resolve", action="store_true", help="with --cfg: replace ${references} by values")
+    parser.add_argument("-p", "--package", help="with --cfg: print only this part, such as optimizer")
+    topics = ["all", "config", "defaults", "defaults-tree", "plugins", "searchpath"]
+    parser.add_argument("--info", nargs="?", const="all", choices=topics, help="show how the configuration is composed")
+
+
+def flags(args: argparse.Namespace) -> list[str]:
+    """Return the options of `add` as Hydra expects them, except --multirun."""
+    given = [f for name in ("cfg", "package", "info") if (value := getattr(args, name)) for f in (f"--{name}", value)]
+    return [*given, *(["--resolve"] if args.resolve else [])]
