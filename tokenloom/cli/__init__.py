@@ -1,7 +1,7 @@
-"""The command line. Modules that import heavy packages are loaded when a command first uses them, as `cli.files`."""
+"""The command line. The modules named here import heavy packages; a command loads them when it runs."""
 
 import lazy_loader as lazy
 
 __getattr__, __dir__, __all__ = lazy.attach(
-    __name__, submodules=["evaluation", "exporting", "files", "generation", "hydra_app", "listing"]
+    __name__, submodules=["conversion", "evaluation", "exporting", "generation", "hydra_app", "listing"]
 )

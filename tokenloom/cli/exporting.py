@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from tokenloom import codecs
-from tokenloom.cli.files import parse_setting
+from tokenloom.cli.conversion import parse_setting
 from tokenloom.codecs import export
 
 

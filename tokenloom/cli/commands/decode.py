@@ -38,5 +38,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     options = {name: getattr(args, name) for name in ("codec", "decoder", "steps", "seed")}
-    print(cli.files.decode(args.input, args.output, **options))
+    print(cli.conversion.decode(args.input, args.output, **options))
     return 0

@@ -35,5 +35,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     targets = {"psnr": args.psnr, "bits_per_pixel": args.bpp, "kbps": args.kbps}
     target = {name: value for name, value in targets.items() if value is not None}
-    print(cli.files.encode(args.input, args.codec, args.output, setting=args.setting, target=target))
+    print(cli.conversion.encode(args.input, args.codec, args.output, setting=args.setting, target=target))
     return 0
