@@ -1,21 +1,23 @@
-"""Dataclasses as plain values for JSON, and back.
+"""Dataclasses as plain values for JSON, and back; records as CSV.
 
 The keys of a file are the names of the fields, in their order.
 """
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import types
 import typing
-from dataclasses import field, fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, is_dataclass
 from typing import Any, TypeVar
 
 T = TypeVar("T")
 
-
-def optional() -> Any:
-    """Return a dataclass field that is None by default, and left out of the file then."""
-    return field(default=None, metadata={"optional": True})
+OPTIONAL = {"optional": True}
+"""Metadata of a dataclass field that is left out of the file if it is None."""
 
 
 def to_plain(value: Any) -> Any:
@@ -43,3 +45,17 @@ def from_plain(kind: type[T], value: Any) -> T:
     if value is not None and container is dict and arguments:
         return typing.cast(T, {key: from_plain(arguments[1], v) for key, v in value.items()})
     return value
+
+
+def to_json(value: Any) -> str:
+    """Return the text of a JSON file; NaN and infinity are a ValueError."""
+    return json.dumps(to_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """Return the text of a CSV file: a header of all keys, in the order of their first use, and a line for each row."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), restval="")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()

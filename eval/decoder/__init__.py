@@ -1,0 +1,1 @@
+"""Evaluation of diffusion decoders: distortion, realism, consistency and speed against the codec's own decoder."""

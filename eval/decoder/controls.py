@@ -1,41 +1,43 @@
-"""Two controls that look or sound sharper without knowing more: an unsharp mask, and high-pass noise.
+"""Two controls that add sharpness but no information: an unsharp mask and high-pass noise.
 
-A decoder that is preferred to them by a measure of realism is not preferred for its sharpness alone.
+If a measure of realism prefers a decoder to both, it does not prefer it for sharpness alone.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 LOSS = 1.0
-"""dB of distortion that a control may lose against the plain signal."""
+"""Largest loss of PSNR against the plain signal in dB."""
 BISECTIONS = 16
-NEIGHBOURHOOD = {1: 65, 2: 9}
-"""Samples along each axis, by their number: of sounds, of pictures."""
+NEIGHBORHOOD = {1: 65, 2: 9}
+"""Number of axes (1: audio, 2: images) → samples along each, over which noise follows the signal's detail."""
 STRONGEST = {"unsharp": 16.0, "noise": 0.5}
 DEFINITION = (
     "high pass: the signal minus itself blurred with (1, 2, 1) / 4 along every axis, edges repeated; unsharp: "
-    "x + strength * high pass of x; noise: x + high pass of white Gaussian noise of RMS strength (full scale 1), loud "
-    f"where the high pass of x is ({NEIGHBOURHOOD[2]}x{NEIGHBOURHOOD[2]} pixels or {NEIGHBOURHOOD[1]} samples around); "
-    "each strength fitted on decoded training items so that the high-pass energy equals that of the real ones, or less "
-    f"where the loss against plain would exceed {LOSS:g} dB"
+    "x + strength * high pass of x; noise: x + high pass of white Gaussian noise of RMS strength (full scale 1), "
+    f"weighted by the local high-pass energy of x ({NEIGHBORHOOD[2]}x{NEIGHBORHOOD[2]} pixels or {NEIGHBORHOOD[1]} "
+    "samples); each strength is fitted on decoded training items: the high-pass energy equals that of the real items, "
+    f"or less if the loss against plain would exceed {LOSS:g} dB"
 )
 
 
 @dataclass(frozen=True)
-class Strength:
-    """How strong a control is, and what it came to on the items it was fitted on.
+class ControlStrength:
+    """Strength of a control, and its effect on the items it was fitted on.
 
-    energy  mean square of the high-pass part, against that of the real signals
-    plain   the same of the plain signals; loss  dB against plain
-    capped  whether it is weaker than its energy asks for, because of LOSS
+    Attributes:
+        value: The strength.
+        energy: High-pass energy with the control, as a share of that of the real signals.
+        plain: The same of the plain signals.
+        loss: Loss of PSNR against plain in dB.
+        capped: Whether LOSS limits the strength, not the energy.
     """
 
     value: float
@@ -44,12 +46,9 @@ class Strength:
     loss: float
     capped: bool
 
-    def describe(self) -> dict[str, Any]:
-        return asdict(self)
-
 
 def high_pass(x: Tensor) -> Tensor:
-    """(batch, channels, *axes) with one or two axes → what (1, 2, 1) / 4 along every axis takes away."""
+    """Return a signal (batch, channels, *axes) minus itself blurred with (1, 2, 1) / 4 along its one or two axes."""
     axes = x.ndim - 2
     blurred = F.pad(x, (1, 1) * axes, mode="replicate")
     for axis in range(2, x.ndim):
@@ -59,14 +58,19 @@ def high_pass(x: Tensor) -> Tensor:
 
 
 def unsharp(x: Tensor, strength: float, seeds: Sequence[int] = ()) -> Tensor:
-    """(batch, channels, *axes) + strength · its high-pass part, not clamped; nothing in it is random."""
+    """Add the high-pass part times `strength` to (batch, channels, *axes), not clamped. `seeds` are not used."""
     return x + strength * high_pass(x)
 
 
 def noise(x: Tensor, strength: float, seeds: Sequence[int]) -> Tensor:
-    """(batch, channels, *axes) + high-pass Gaussian noise of RMS `strength` an item, one seed each; not clamped.
+    """Add high-pass Gaussian noise with RMS `strength` to each item of (batch, channels, *axes), not clamped.
 
-    It is loud where the item itself has high-pass energy: harder to tell from detail than noise that is everywhere.
+    The noise follows the local high-pass energy of the item: it is harder to tell from detail than uniform noise.
+
+    Args:
+        x: Signals.
+        strength: RMS of the noise of an item; full scale is 1.
+        seeds: One per item.
     """
     drawn = [torch.randn(item.shape, generator=torch.Generator().manual_seed(seed)) for item, seed in
              zip(x, seeds, strict=True)]  # fmt: skip
@@ -77,8 +81,8 @@ def noise(x: Tensor, strength: float, seeds: Sequence[int]) -> Tensor:
 
 
 def _local(x: Tensor) -> Tensor:
-    """Means over NEIGHBOURHOOD samples around each along the axes of (batch, 1, *axes), edges repeated."""
-    size = NEIGHBOURHOOD[x.ndim - 2]
+    """Return local means of (batch, 1, *axes) over NEIGHBORHOOD samples along each axis, edges repeated."""
+    size = NEIGHBORHOOD[x.ndim - 2]
     pool = F.avg_pool1d if x.ndim == 3 else F.avg_pool2d
     return pool(F.pad(x, (size // 2,) * 2 * (x.ndim - 2), mode="replicate"), size, 1)
 
@@ -90,23 +94,29 @@ def fit(
     control: str,
     real: Sequence[Tensor],
     plain: Sequence[Tensor],
-    distortion: Callable[[Tensor, Tensor], float],
-    finish: Callable[[Tensor], Tensor],
+    psnr: Callable[[Tensor, Tensor], float],
+    quantize: Callable[[Tensor], Tensor],
     seed: int = 0,
-) -> Strength:
-    """The strength at which the control's high-pass energy is that of real signals, within LOSS dB of the plain ones.
+) -> ControlStrength:
+    """Find the strength that gives the high-pass energy of real signals, or loses LOSS dB against the plain ones.
 
-    real, plain  training items and their decoded versions, (channels, *axes) each
-    distortion   (real, decoded) → dB, more is better; finish  clamps and rounds, as a file would
     Energy and loss rise with the strength, so both are found by bisection.
+
+    Args:
+        control: Name in CONTROLS.
+        real: Training signals, (channels, *axes) each.
+        plain: The same, decoded by the plain decoder.
+        psnr: Maps (real, decoded) to dB.
+        quantize: Clamps and rounds, as a file would.
+        seed: Seed of the noise.
     """
     apply = CONTROLS[control]
 
     def made(strength: float) -> list[Tensor]:
-        return [finish(apply(x[None], strength, [seed + i]))[0] for i, x in enumerate(plain)]
+        return [quantize(apply(x[None], strength, [seed + i]))[0] for i, x in enumerate(plain)]
 
     def decibels(signals: Sequence[Tensor]) -> float:
-        values = [distortion(a, b) for a, b in zip(real, signals, strict=True)]
+        values = [psnr(a, b) for a, b in zip(real, signals, strict=True)]
         finite = [v for v in values if math.isfinite(v)]
         return math.fsum(finite) / len(finite) if finite else math.inf
 
@@ -120,11 +130,11 @@ def fit(
     value = matched if loss(made(matched)) <= LOSS else bisect(lambda s: loss(made(s)) <= LOSS, matched)
     final = made(value)
     share = 1 / wanted if wanted else 0.0
-    return Strength(value, energy(final) * share, before * share, loss(final), value < matched)
+    return ControlStrength(value, energy(final) * share, before * share, loss(final), value < matched)
 
 
 def bisect(holds: Callable[[float], bool], top: float) -> float:
-    """The largest value of 0 … top up to which `holds` is true, to BISECTIONS bits; 0 where it never is."""
+    """Return the largest value from 0 to `top` at which `holds` is true, to BISECTIONS bits; 0 if there is none."""
     if holds(top):
         return top
     low, high = 0.0, top
@@ -135,6 +145,6 @@ def bisect(holds: Callable[[float], bool], top: float) -> float:
 
 
 def energy(signals: Sequence[Tensor]) -> float:
-    """Mean square of the high-pass part over all samples of (channels, *axes) signals."""
+    """Return the mean square of the high-pass part over all samples of signals (channels, *axes)."""
     total = math.fsum(float(high_pass(x[None]).double().square().sum()) for x in signals)
     return total / sum(x.numel() for x in signals)

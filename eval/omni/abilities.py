@@ -68,7 +68,7 @@ def text_to_spoken(bench: Bench) -> Figure:
     takes = TAKES if bench.most is None else max(2, min(TAKES, bench.most // len(DIGITS)))
     asked = [word for word in DIGITS for _ in range(takes)]
     answers = bench.ask([[word] for word in asked], "audio", "text → spoken digit")
-    heard = recogniser.hear([bench.at_8khz(a.result) for a in answers])
+    heard = recogniser.classify([bench.at_8khz(a.result) for a in answers])
     hits = [a == b for a, b in zip(asked, heard, strict=True)]
     distinct = {w: differing([answers[n].result for n in range(len(asked)) if asked[n] == w]) for w in DIGITS}
     for word in DIGITS[:: max(1, len(DIGITS) // 5)]:
@@ -228,13 +228,13 @@ def keycap_to_spoken(bench: Bench) -> Figure:
     asked = [digit for digit in range(10) for _ in range(takes)]
     prompts = [[pack.signals[pack.where[f"keycap {digit}"]]] for digit in asked]
     answers = bench.ask(prompts, "audio", "keycap → spoken digit")
-    heard = recogniser.hear([bench.at_8khz(answer.result) for answer in answers])
+    heard = recogniser.classify([bench.at_8khz(answer.result) for answer in answers])
     hits = [DIGITS[digit] == word for digit, word in zip(asked, heard, strict=True)]
     for n in range(0, len(asked), max(1, len(asked) // 3)):
         bench.show("keycap → spoken digit", prompts[n], answers[n].result, hits[n])
     texts = [answer.result[:LONGEST] for answer in bench.ask(prompts, "text", "keycap → text → spoken digit")]
     through = bench.ask([[text] for text in texts], "audio", "keycap → text → spoken digit")
-    heard = recogniser.hear([bench.at_8khz(answer.result) for answer in through])
+    heard = recogniser.classify([bench.at_8khz(answer.result) for answer in through])
     detail = {"through its own text": share([DIGITS[d] == w for d, w in zip(asked, heard, strict=True)])}
     return Figure(hits, bench.speech_ceiling, detail)
 

@@ -16,7 +16,7 @@ from tokenloom.data import Item
 from tokenloom.data.sources.source import at_least
 from tokenloom.models.sampling import PLAIN, SAMPLING, check
 
-from .. import recognizer as recogniser
+from ..classifiers import spoken_words as recogniser
 from .packs import Packs, draw
 from .retrieval import Gallery
 
@@ -152,7 +152,7 @@ class Bench:
     # -- speech ---------------------------------------------------------------------------------
 
     @cached_property
-    def recogniser(self) -> recogniser.Recogniser:
+    def recogniser(self) -> recogniser.SpokenWordClassifier:
         """Trained on the real training clips, or taken from the cache."""
         pack = self.packs["spoken_digits-train"]
         clips = [media.convert(item.signal, item.sample_rate, recogniser.SAMPLE_RATE, 1) for item in pack.items]
@@ -179,7 +179,7 @@ class Bench:
         pack = self.packs["spoken_digits-test"]
         said = pack.captions if rows is None else [pack.captions[i] for i in rows]
         rate = pack.items[0].sample_rate if rows is None else self.omni.sample_rate
-        heard = self.recogniser.hear([media.convert(sound, rate, recogniser.SAMPLE_RATE, 1) for sound in sounds])
+        heard = self.recogniser.classify([media.convert(sound, rate, recogniser.SAMPLE_RATE, 1) for sound in sounds])
         return sum(a == b for a, b in zip(heard, said, strict=True)) / len(said)
 
     # -- the report -----------------------------------------------------------------------------

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,26 +19,26 @@ from tokenloom import codecs, models
 from tokenloom.cli.main import main
 from tokenloom.codecs import Modality, checkpoint
 from tokenloom.data import Item, Source, open_source
-from tokenloom.eval import recognizer as recogniser
-from tokenloom.eval.decoder import bench as decoder_bench
+from tokenloom.eval.classifiers import image_words, realfake, spoken_words
+from tokenloom.eval.decoder import claims, distance, figure, measures, per_setting, references, setup, speed, tables
 from tokenloom.eval.decoder import evaluate as decoders
-from tokenloom.eval.decoder import exhibits as decoder_exhibits
-from tokenloom.eval.decoder import labels, realfake, realism
-from tokenloom.eval.decoder import report as decoder_report
-from tokenloom.eval.decoder import verdicts as decoder_verdicts
-from tokenloom.eval.decoder.bench import Bench
+from tokenloom.eval.decoder.records import Claim, DecoderResults, DistanceRecord
+from tokenloom.eval.serialize import to_plain
 
 VARIANTS = ["plain", "unsharp", "noise", "diffusion 1", "diffusion 2", "diffusion 16"]
+
+
+def shorten(patch: pytest.MonkeyPatch, cache: Path) -> None:
+    for module, name, value in ((realfake, "STEPS", 3), (image_words, "EPOCHS", 1), (spoken_words, "EPOCHS", 1),
+                                (speed, "REPEATS", 1)):  # fmt: skip
+        patch.setattr(module, name, value)
+    patch.setenv("XDG_CACHE_HOME", str(cache))
 
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, tmp_path):
     """Trainings of a few steps, kept where nobody else looks."""
-    monkeypatch.setattr(realfake, "STEPS", 3)
-    monkeypatch.setattr(labels, "EPOCHS", 1)
-    monkeypatch.setattr(recogniser, "EPOCHS", 1)
-    monkeypatch.setattr(decoder_bench, "TIMED", 1)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    shorten(monkeypatch, tmp_path / "cache")
 
 
 def behind(name: str, folder: Path) -> str:
@@ -81,58 +83,59 @@ class Words(Source):
 
 
 @pytest.fixture(scope="module")
-def found(pictures, tmp_path_factory) -> dict[str, Any]:
-    """An evaluation of pictures at two settings; its folder is under `folder`."""
-    folder = tmp_path_factory.mktemp("found")
+def folder(tmp_path_factory) -> Path:
+    """Where `found` writes its files."""
+    return tmp_path_factory.mktemp("found")
+
+
+@pytest.fixture(scope="module")
+def found(pictures, folder) -> DecoderResults:
+    """An evaluation of pictures at two settings."""
     with pytest.MonkeyPatch.context() as patch:
-        for module, name, value in ((realfake, "STEPS", 3), (labels, "EPOCHS", 1), (decoder_bench, "TIMED", 1)):
-            patch.setattr(module, name, value)
-        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        shorten(patch, folder / "cache")
         arguments = {"training": scenes(64, 1), "train_items": 5, "settings": [8, 2], "steps": [16, 2, 1]}
-        made = decoders.evaluate(pictures, scenes(5), folder, title="shapes", **arguments)
-    return {**made, "folder": folder}
+        return decoders.evaluate(pictures, scenes(5), folder, title="shapes", **arguments)
 
 
 # -- what comes out --------------------------------------------------------------------------------
 
 
 def test_every_variant_has_every_figure_at_every_setting(found):
-    assert [(r["setting"], r["variant"]) for r in found["records"]] == [(s, v) for s in (8, 2) for v in VARIANTS]
-    assert found["absent"] == {} and not found["interrupted"]
-    for r in found["records"]:
-        assert r["n"] == r["distortion"]["psnr"]["n"] == 5
-        assert set(r["kid"]) == {"labels", "block DCT"} and 0 <= r["accuracy"]["accuracy"] <= 1
-        assert (r["same"] is None) == (r["variant"] in ("unsharp", "noise"))
-        assert r["tokens"] == r["setting"]
-    plain = found["records"][0]
-    assert plain["against_plain"]["mean"] == 0 and plain["steps"] is None
-    sharp = found["records"][1]
-    gap = sharp["distortion"]["psnr"]["mean"] - plain["distortion"]["psnr"]["mean"]
-    assert sharp["against_plain"]["mean"] == pytest.approx(gap)
-    assert [r["sampler"] for r in found["records"][3:6]] == ["shortcut", "shortcut", "euler"]
-    assert set(found["records"][3]["kid"]["labels"]["below"]) == {"plain", "unsharp", "noise"}
-    assert {(c["setting"], c["control"]) for c in found["controls"]} == {(s, c) for s in (8, 2) for c in VARIANTS[1:3]}
-    assert set(found["floor"]) == {"labels", "block DCT"}
-    assert [row["of"] for row in found["seconds"]] == ["first item", "64x64"]
-    assert set(found["seconds"][1]["steps"]) == {"1", "2"}
+    assert [(r.setting, r.variant) for r in found.records] == [(s, v) for s in (8, 2) for v in VARIANTS]
+    assert found.absent == {} and not found.interrupted
+    for r in found.records:
+        assert r.n == r.distortion["psnr"]["n"] == 5
+        assert set(r.kid) == {"labels", "block DCT"} and 0 <= r.accuracy.accuracy <= 1
+        assert (r.same is None) == (r.variant in ("unsharp", "noise"))
+        assert r.tokens == r.setting
+    plain = found.records[0]
+    assert plain.against_plain["mean"] == 0 and plain.steps is None
+    sharp = found.records[1]
+    gap = sharp.distortion["psnr"]["mean"] - plain.distortion["psnr"]["mean"]
+    assert sharp.against_plain["mean"] == pytest.approx(gap)
+    assert [r.sampler for r in found.records[3:6]] == ["shortcut", "shortcut", "euler"]
+    assert set(found.records[3].kid["labels"].below) == {"plain", "unsharp", "noise"}
+    assert {(c.setting, c.control) for c in found.controls} == {(s, c) for s in (8, 2) for c in VARIANTS[1:3]}
+    assert set(found.floor) == {"labels", "block DCT"}
+    assert [row.of for row in found.seconds] == ["first item", "64x64"]
+    assert set(found.seconds[1].steps) == {"1", "2"}
 
 
 def test_the_plain_figures_are_those_of_the_codec(found):
     codec = tiny("image/flex")
-    seen = realism.view(codec)
+    seen = measures.measures_of(codec)
     values = [seen.psnr(x, codec.decode(codec.encode(x[None], 2))[0]) for x in
-              (realism.signal(item, codec) for item in scenes(5).items())]  # fmt: skip
-    assert decoder_verdicts.at(found, 2, "plain")["distortion"]["psnr"]["mean"] == pytest.approx(sum(values) / 5)
+              (measures.signal(item, codec) for item in scenes(5).items())]  # fmt: skip
+    assert found.record(2, "plain").distortion["psnr"]["mean"] == pytest.approx(sum(values) / 5)
 
 
-def test_files_and_page_hold_what_was_found(found):
-    folder = found["folder"]
+def test_files_and_page_hold_what_was_found(found, folder):
     kept = json.loads((folder / "decoder.json").read_text())
-    assert kept == json.loads(json.dumps({k: v for k, v in found.items() if k != "folder"}))
+    assert kept == json.loads(json.dumps(to_plain(found)))
     rows = list(csv.DictReader((folder / "decoder.csv").open()))
     assert len(rows) == 12 and {"psnr", "kid_labels_low", "kid_block_dct", "accuracy", "codes_back"} <= set(rows[0])
     page = (folder / "report.html").read_text()
-    for said in ("plain decoder", "diffusion, 1 step", "unsharp", "What was aimed at", "A quarter of the tokens",
+    for said in ("plain decoder", "diffusion, 1 step", "unsharp", "Goals and results", "A quarter of the tokens",
                  "shapes", "high-pass energy", "data:image/webp;base64", "data:image/svg+xml;base64"):  # fmt: skip
         assert said in page, said
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page
@@ -143,17 +146,17 @@ def test_files_and_page_hold_what_was_found(found):
 def test_the_same_seed_gives_the_same_figures(found, pictures, tmp_path):
     again = decoders.evaluate(pictures, scenes(5), tmp_path, training=scenes(64, 1), train_items=5, settings=[2],
                               steps=[1, 2, 16])  # fmt: skip
-    assert again["records"] == [r for r in found["records"] if r["setting"] == 2]
+    assert again.records == [r for r in found.records if r.setting == 2]
 
 
 def test_sounds_have_the_same_figures_and_can_be_heard(sounds, tmp_path):
     found = decoders.evaluate(sounds, Words(4), tmp_path, training=Words(18), train_items=4, settings=[1, 3],
                               steps=[1])  # fmt: skip
-    assert found["absent"] == {} and found["modality"] == "audio"
-    for r in found["records"]:
-        assert set(r["distortion"]) == {"psnr", "mel"} and set(r["kid"]) == {"labels", "mel statistics"}
-        assert r["accuracy"]["patches"] > 0
-    assert [row["of"] for row in found["seconds"]] == ["first item"]
+    assert found.absent == {} and found.modality == "audio"
+    for r in found.records:
+        assert set(r.distortion) == {"psnr", "mel"} and set(r.kid) == {"labels", "mel statistics"}
+        assert r.accuracy.patches > 0
+    assert [row.of for row in found.seconds] == ["first item"]
     page = (tmp_path / "report.html").read_text()
     assert page.count("<audio") == 2 * 3 * 3 and "mel PSNR" in page  # settings, clips, variants
     assert (tmp_path / "exhibits" / "decoder-3-0-plain.flac").is_file()
@@ -161,43 +164,43 @@ def test_sounds_have_the_same_figures_and_can_be_heard(sounds, tmp_path):
 
 def test_without_training_data_what_needs_it_is_absent(pictures, tmp_path):
     found = decoders.evaluate(pictures, scenes(3), tmp_path, settings=[8], steps=[1])
-    assert [r["variant"] for r in found["records"]] == ["plain", "diffusion 1"]
-    assert set(found["absent"]) == {"controls", "real or decoded", "floor", "KID in labels"}
-    assert all("training={name: tar" in reason for reason in found["absent"].values())
-    assert all(r["accuracy"] is None and set(r["kid"]) == {"block DCT"} for r in found["records"])
-    reached = {v["title"]: v["reached"] for v in found["verdicts"]}
+    assert [r.variant for r in found.records] == ["plain", "diffusion 1"]
+    assert set(found.absent) == {"controls", "real or decoded", "floor", "KID in labels"}
+    assert all("training={name: tar" in reason for reason in found.absent.values())
+    assert all(r.accuracy is None and set(r.kid) == {"block DCT"} for r in found.records)
+    reached = {v.title: v.reached for v in found.verdicts}
     assert reached["Real or decoded, diffusion 1"] is reached["KID in block DCT, diffusion 1"] is None
     assert "Absent: needs tokens 8 and about 2" in (tmp_path / "report.html").read_text()
 
 
 def test_few_labels_leave_only_their_space_out(pictures, tmp_path):
     found = decoders.evaluate(pictures, scenes(3), tmp_path, training=scenes(4), settings=[8], steps=[1])
-    assert list(found["absent"]) == ["KID in labels"] and "4 training captions" in found["absent"]["KID in labels"]
-    assert found["records"][0]["accuracy"] and found["train_items"] == 4
+    assert list(found.absent) == ["KID in labels"] and "4 training captions" in found.absent["KID in labels"]
+    assert found.records[0].accuracy and found.train_items == 4
 
 
 def test_an_interruption_leaves_the_settings_done(pictures, tmp_path, monkeypatch):
-    measure = Bench.measure
+    measure = per_setting.measure_setting
 
-    def twice(self, setting, bar):
+    def twice(setup, real, setting, advance):
         if setting == 4:
             raise KeyboardInterrupt
-        return measure(self, setting, bar)
+        return measure(setup, real, setting, advance)
 
-    monkeypatch.setattr(Bench, "measure", twice)
+    monkeypatch.setattr(decoders, "measure_setting", twice)
     found = decoders.evaluate(pictures, scenes(3), tmp_path, steps=[1])
-    assert found["interrupted"] and {r["setting"] for r in found["records"]} == {8, 2}  # all and a quarter come first
+    assert found.interrupted and {r.setting for r in found.records} == {8, 2}  # all and a quarter come first
     assert "interrupted" in (tmp_path / "report.html").read_text()
 
-    monkeypatch.setattr(Bench, "read", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-    assert decoders.evaluate(pictures, scenes(3), tmp_path / "none")["records"] == []
+    monkeypatch.setattr(references, "read", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+    assert decoders.evaluate(pictures, scenes(3), tmp_path / "none").records == []
     assert (tmp_path / "none" / "report.html").is_file()
 
 
 def test_large_pictures_go_in_small_batches(monkeypatch):
-    monkeypatch.setattr(decoder_bench, "SAMPLES", 3000)
+    monkeypatch.setattr(per_setting, "SAMPLES", 3000)
     shapes = [(3, 30, 30), (3, 100, 100), (3, 30, 30), (3, 30, 30), (3, 30, 30), (3, 100, 100)]
-    assert list(decoder_bench.batches(shapes)) == [[0, 2, 3], [4], [1], [5]]
+    assert list(per_setting.batches(shapes)) == [[0, 2, 3], [4], [1], [5]]
 
 
 # -- mistakes --------------------------------------------------------------------------------------
@@ -206,12 +209,12 @@ def test_large_pictures_go_in_small_batches(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        ({"settings": [9]}, "settings: 9 is none of"),
-        ({"settings": []}, "settings is empty"),
+        ({"settings": [9]}, "got 9"),
+        ({"settings": []}, "settings must not be empty"),
         ({"steps": [0]}, "steps 0 is no whole number"),
         ({"steps": ["two"]}, "steps 'two'"),
-        ({"steps": []}, "steps is empty"),
-        ({"items": 1}, "data holds 1 image items"),
+        ({"steps": []}, "steps must not be empty"),
+        ({"items": 1}, "data must have at least 2 image items"),
         ({"items": 0}, "items 0"),
         ({"train_items": 1}, "train_items 1"),
         ({"seed": -1}, "seed -1"),
@@ -224,7 +227,7 @@ def test_mistakes_are_one_line(pictures, tmp_path, arguments, said):
 
 
 def test_data_of_another_modality_and_codecs_are_refused(pictures, tmp_path):
-    with pytest.raises(ValueError, match="data holds 0 image items") as error:
+    with pytest.raises(ValueError, match=r"data must have at least 2 image items.*got 0") as error:
         decoders.evaluate(pictures, Words(3), tmp_path)
     assert one_line(error)
     codecs.save(tiny("image/flex"), tmp_path / "codec")
@@ -257,25 +260,26 @@ def test_the_command_knows_a_decoder(pictures, tmp_path, monkeypatch, capsys):
 # -- claims ----------------------------------------------------------------------------------------
 
 
-def claims(found: dict[str, Any], title: str) -> dict[str, Any]:
-    return next(v for v in decoder_verdicts.verdicts(found) if v["title"].startswith(title))
+def claim_of(found: DecoderResults, title: str) -> Claim:
+    return next(v for v in claims.claims(found) if v.title.startswith(title))
 
 
-def altered(found: dict[str, Any], variant: str, **figures: Any) -> dict[str, Any]:
-    """The same evaluation with other figures of a variant at both settings: kid, accuracy or loss."""
-    found = copy.deepcopy({k: v for k, v in found.items() if k != "folder"})
-    for record in found["records"]:
-        if record["variant"] == variant:
-            for kid in record["kid"].values():
-                kid["value"] = figures.get("kid", kid["value"])
-            record["accuracy"]["accuracy"] = figures.get("accuracy", record["accuracy"]["accuracy"])
-            record["against_plain"]["mean"] = figures.get("loss", record["against_plain"]["mean"])
+def altered(found: DecoderResults, variant: str, **values: Any) -> DecoderResults:
+    """The same evaluation with other values of a variant at both settings: kid, accuracy or loss."""
+    found = copy.deepcopy(found)
+    for record in found.records:
+        if record.variant == variant:
+            for kid in record.kid.values():
+                kid.value = values.get("kid", kid.value)
+            accuracy = values.get("accuracy", record.accuracy.accuracy)
+            record.accuracy = replace(record.accuracy, accuracy=accuracy)
+            record.against_plain["mean"] = values.get("loss", record.against_plain["mean"])
     return found
 
 
-def judged(found: dict[str, Any], **mine: Any) -> dict[str, Any]:
-    """Rivals at a KID of 1 and 90 %, the few steps with the given figures."""
-    found = {**found, "usual": 2}
+def judged(found: DecoderResults, **mine: Any) -> DecoderResults:
+    """Baselines at a KID of 1 and 90 %, the few steps with the given values."""
+    found = replace(found, usual=2)
     for variant in ("plain", "unsharp", "noise", "diffusion 16"):
         found = altered(found, variant, kid=1.0, accuracy=0.9)
     return altered(found, "diffusion 2", **mine)
@@ -283,62 +287,62 @@ def judged(found: dict[str, Any], **mine: Any) -> dict[str, Any]:
 
 def test_claims_follow_from_the_figures(found):
     good = judged(found, kid=0.5, accuracy=0.4, loss=-0.5)
-    assert all(claims(good, title)["reached"] for title in ("KID in labels", "KID in block", "Real or", "Loss"))
-    quarter = claims(good, "Diffusion from a quarter")
-    assert quarter["reached"] and "diffusion 2 at tokens 2 against plain at 8" in quarter["found"]
-    assert "KID in labels 0.5 against 1" in quarter["found"] and "told right 40.0 % against 90.0 %" in quarter["found"]
-    assert claims(good, "2 steps against 16: KID in labels")["reached"]
+    assert all(claim_of(good, title).reached for title in ("KID in labels", "KID in block", "Real or", "Loss"))
+    quarter = claim_of(good, "Diffusion from a quarter")
+    assert quarter.reached and "diffusion 2 at tokens 2 against plain at 8" in quarter.found
+    assert "KID in labels 0.5 against 1" in quarter.found and "real or decoded 40.0 % against 90.0 %" in quarter.found
+    assert claim_of(good, "2 steps against 16: KID in labels").reached
 
     bad = judged(found, kid=1.2, accuracy=0.05, loss=-1.5)  # as far below chance as is told easily
     for title in ("KID in labels", "KID in block", "Real or", "Loss", "Diffusion from", "2 steps against 16: KID"):
-        assert claims(bad, title)["reached"] is False, title
-    assert "+1.50 dB at most" in claims(bad, "Loss")["found"]
-    assert "+20 %" in claims(bad, "2 steps against 16: KID in labels")["found"]
+        assert claim_of(bad, title).reached is False, title
+    assert "+1.50 dB at most" in claim_of(bad, "Loss").found
+    assert "+20 %" in claim_of(bad, "2 steps against 16: KID in labels").found
 
 
 def test_one_setting_that_fails_is_named(found):
     mixed = judged(found, kid=0.5, accuracy=0.5)
-    decoder_verdicts.at(mixed, 2, "unsharp")["kid"]["labels"]["value"] = 0.1
-    claim = claims(mixed, "KID in labels")
-    assert not claim["reached"] and claim["found"].startswith("at 1 of 2 settings, not at 2")
+    mixed.record(2, "unsharp").kid["labels"].value = 0.1
+    claim = claim_of(mixed, "KID in labels")
+    assert not claim.reached and claim.found.startswith("at 1 of 2 settings, not at 2")
 
 
 def test_a_quarter_is_near_a_quarter():
     sweep = [1, 2, 4, 8, 16, 32, 64]
-    assert decoder_verdicts.nearest_quarter(sweep, 64) == 16
-    assert decoder_verdicts.nearest_quarter([1, 2, 3, 4, 5, 6], 6) == 1  # of two as near the lower
-    assert decoder_verdicts.nearest_quarter([32, 64], 64) is None
-    assert decoder_verdicts.nearest_quarter([None], None) is None
+    assert setup.nearest_quarter(sweep, 64) == 16
+    assert setup.nearest_quarter([1, 2, 3, 4, 5, 6], 6) == 1  # of two as near the lower
+    assert setup.nearest_quarter([32, 64], 64) is None
+    assert setup.nearest_quarter([None], None) is None
 
 
 def test_relative_differences_of_distances_about_zero():
-    assert decoder_verdicts.relative(1.1, 1.0) == pytest.approx(0.1)
-    assert decoder_verdicts.relative(-0.1, -0.2) == 0 and decoder_verdicts.relative(0.1, 0.0) == 10
+    assert claims.increase(1.1, 1.0) == pytest.approx(0.1)
+    assert claims.increase(-0.1, -0.2) == 0 and claims.increase(0.1, 0.0) == 10
 
 
 def test_differences_beyond_chance_are_told_by_the_draws():
-    record = {"steps": 4, "variant": "diffusion 4", "kid": {"labels": {"value": 0.0}}}
+    record = SimpleNamespace(steps=4, variant="diffusion 4", kid={"labels": DistanceRecord(0.0, 0.0, 0.0, 2)})
     rivals = {"plain": torch.ones(100), "unsharp": torch.linspace(-1, 1, 100)}
     draws = {"diffusion 4": {"labels": torch.zeros(100)}, **{k: {"labels": v} for k, v in rivals.items()}}
-    decoder_verdicts.compare_draws(record, draws)
-    assert record["kid"]["labels"]["below"] == {"plain": True, "unsharp": False}
+    distance.compare_draws(record, draws)
+    assert record.kid["labels"].below == {"plain": True, "unsharp": False}
 
 
 # -- the figure ------------------------------------------------------------------------------------
 
 
 def test_the_figure_shows_few_settings_and_enlarges_small_pictures():
-    assert decoder_exhibits.shown_settings([1, 2, 4, 8, 16, 32, 64]) == [64, 16, 4, 1]
-    assert decoder_exhibits.shown_settings([None]) == [None]
-    small = decoder_exhibits.picture(torch.rand(3, 64, 48))
+    assert figure.shown_settings([1, 2, 4, 8, 16, 32, 64]) == [64, 16, 4, 1]
+    assert figure.shown_settings([None]) == [None]
+    small = figure.image_tile(torch.rand(3, 64, 48))
     assert small.size == (144, 192)
     assert small.getpixel((0, 0)) == small.getpixel((2, 2))
-    assert decoder_exhibits.picture(torch.rand(3, 300, 500)).size == (192, 192)
+    assert figure.image_tile(torch.rand(3, 300, 500)).size == (192, 192)
 
 
 def test_figures_are_written_as_people_read_them(found):
-    (block, _) = decoder_report.blocks(found)
-    assert block["title"].startswith("tokens 8: 8 tokens a picture")
-    assert all(len(row["cells"]) + 1 == len(decoder_report.header(found)) for row in block["rows"])
-    assert decoder_report._summary({"mean": None, "perfect": 2, "ci95": None}) == "∞"
-    assert decoder_report._summary({"mean": -1.234, "perfect": 0, "ci95": 0.5}, "+.2f") == "−1.23 ± 0.50"
+    (block, _) = tables.setting_tables(found)
+    assert block.title.startswith("tokens 8: 8 tokens per image")
+    assert all(len(row.cells) + 1 == len(tables.header(found)) for row in block.rows)
+    assert tables._mean({"mean": None, "perfect": 2, "ci95": None}) == "∞"
+    assert tables._mean({"mean": -1.234, "perfect": 0, "ci95": 0.5}, "+.2f") == "−1.23 ± 0.50"

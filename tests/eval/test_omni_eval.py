@@ -18,7 +18,7 @@ from tokenloom import codecs, models
 from tokenloom.codecs import checkpoint, media
 from tokenloom.data.documents.kinds import DIGITS, TONES
 from tokenloom.data.sources import words
-from tokenloom.eval import recognizer as recogniser
+from tokenloom.eval.classifiers import spoken_words
 from tokenloom.eval.omni import abilities, bits_table, cost
 from tokenloom.eval.omni import evaluate as omni
 from tokenloom.eval.omni import tables as omni_tables
@@ -109,7 +109,7 @@ def model(tmp_path_factory) -> str:
 @pytest.fixture
 def bench(model, packs, tmp_path, monkeypatch) -> Bench:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(recogniser, "EPOCHS", 2)
+    monkeypatch.setattr(spoken_words, "EPOCHS", 2)
     return Bench(model, Packs(packs), tmp_path / "out", most=4)
 
 
@@ -183,34 +183,34 @@ def test_packs_say_what_is_missing(packs, tmp_path):
 
 
 def test_the_recogniser_learns_repeats_itself_and_is_kept(packs, tmp_path, monkeypatch):
-    monkeypatch.setattr(recogniser, "EPOCHS", 8)
-    monkeypatch.setattr(recogniser, "BATCH", 6)
+    monkeypatch.setattr(spoken_words, "EPOCHS", 8)
+    monkeypatch.setattr(spoken_words, "BATCH", 6)
     train, test = (Packs(packs)[f"spoken_digits-{split}"] for split in ("train", "test"))
-    first = recogniser.trained(train.signals, train.captions, tmp_path)
-    heard = first.hear(test.signals)
+    first = spoken_words.trained(train.signals, train.captions, tmp_path)
+    heard = first.classify(test.signals)
     assert sum(a == b for a, b in zip(heard, test.captions, strict=True)) >= 15, "of 20; chance gives 2"
-    assert first.hear([x * 0.3 for x in test.signals]) == heard, "loudness is no feature"
-    again = recogniser.train(train.signals, train.captions)
+    assert first.classify([x * 0.3 for x in test.signals]) == heard, "loudness is no feature"
+    again = spoken_words.train(train.signals, train.captions)
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
-    monkeypatch.setattr(recogniser, "train", None)  # what is kept is used
-    kept = recogniser.trained(train.signals, train.captions, tmp_path)
-    assert kept.hear(test.signals) == heard
+    monkeypatch.setattr(spoken_words, "train", None)  # what is kept is used
+    kept = spoken_words.trained(train.signals, train.captions, tmp_path)
+    assert kept.classify(test.signals) == heard
     with pytest.raises(TypeError):  # of other clips there is none
-        recogniser.trained(train.signals[1:], train.captions[1:], tmp_path)
+        spoken_words.trained(train.signals[1:], train.captions[1:], tmp_path)
 
 
 def test_silence_and_a_clip_of_one_sample_are_heard_as_some_word(packs):
-    network = recogniser.Recogniser(DIGITS)
-    assert set(network.hear([torch.zeros(1, 800), torch.ones(1, 1) * 0.1, torch.zeros(1, 30_000)])) <= set(DIGITS)
-    assert network.hear([]) == []
+    network = spoken_words.SpokenWordClassifier(DIGITS)
+    assert set(network.classify([torch.zeros(1, 800), torch.ones(1, 1) * 0.1, torch.zeros(1, 30_000)])) <= set(DIGITS)
+    assert network.classify([]) == []
     with pytest.raises(ValueError, match="8000 Hz"):
-        network.hear([torch.zeros(2, 800)])
+        network.classify([torch.zeros(2, 800)])
 
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 def test_the_recipe_keeps_to_the_clips_it_is_shown():
     clip = Packs(SHARED)["spoken_digits-test"].signals[0]
-    assert clip.shape[0] == 1 and recogniser.spectrogram(clip).shape == (recogniser.MELS, recogniser.FRAMES)
+    assert clip.shape[0] == 1 and spoken_words.spectrogram(clip).shape == (spoken_words.MELS, spoken_words.FRAMES)
 
 
 # -- figures -------------------------------------------------------------------------------------
@@ -308,7 +308,7 @@ def test_bits_are_those_of_an_uncached_walk(bench):
 
 def test_files_and_report(model, packs, tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(recogniser, "EPOCHS", 1)
+    monkeypatch.setattr(spoken_words, "EPOCHS", 1)
     rows = ["samples", "spoken_to_text", "text_to_spoken", "analogy", "bits"]
     found = omni.evaluate(model, packs, tmp_path, items=3, rows=rows)
     assert [r["key"] for r in found["records"]] == ["spoken_to_text", "text_to_spoken", "analogy"]

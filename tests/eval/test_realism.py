@@ -1,4 +1,4 @@
-"""What measures realism: the controls, the judge of patches, the features of labels, distances between sets."""
+"""Measures of realism: controls, real-or-decoded classifier, label features, distances between sets."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from support.codecs import one_line, signals, structured, tiny
 from tokenloom import codecs, models
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item, open_source
-from tokenloom.eval import recognizer as recogniser
-from tokenloom.eval.decoder import controls, labels, realfake, realism
+from tokenloom.eval.classifiers import image_words, labels, realfake, spoken_words
+from tokenloom.eval.decoder import controls, measures, variants
+from tokenloom.eval.decoder.distance import distance
 from tokenloom.metrics import distribution as kernel
 from tokenloom.metrics import image as images
 from tokenloom.metrics.errors import Unmeasurable
 
-PICTURES, SOUNDS = realism.Pictures(), realism.Sounds(8000)
+PICTURES, SOUNDS = measures.ImageMeasures(), measures.AudioMeasures(8000)
 
 
 @pytest.fixture(scope="module")
@@ -54,21 +55,21 @@ def test_the_noise_has_its_strength_and_follows_an_items_own_seed():
     assert there[:12].max() < 1e-6 and there[24:].min() > 0.01
 
 
-@pytest.mark.parametrize("seen", [PICTURES, SOUNDS], ids=lambda seen: seen.modality)
+@pytest.mark.parametrize("seen", [PICTURES, SOUNDS], ids=lambda seen: type(seen).__name__)
 def test_a_fitted_control_has_the_energy_of_real_signals_or_costs_a_decibel(seen):
     codec = tiny("image/fsq" if seen is PICTURES else "audio/rvq")
-    real = [seen.finish(structured(codec, (40, 40) if seen is PICTURES else (3000,), seed))[0] for seed in range(3)]
-    plain = [seen.finish(x - 0.7 * controls.high_pass(x[None])[0]) for x in real]
+    real = [seen.quantize(structured(codec, (40, 40) if seen is PICTURES else (3000,), seed))[0] for seed in range(3)]
+    plain = [seen.quantize(x - 0.7 * controls.high_pass(x[None])[0]) for x in real]
     for name in controls.CONTROLS:
-        found = controls.fit(name, real, plain, seen.psnr, seen.finish)
+        found = controls.fit(name, real, plain, seen.psnr, seen.quantize)
         assert found.plain < 0.8 and found.value > 0
         if found.capped:
             assert found.loss == pytest.approx(1, abs=0.05) and found.energy < 1
         else:
             assert found.energy == pytest.approx(1, abs=0.02) and found.loss <= 1.001
-    sharpened = controls.fit("unsharp", real, plain, lambda a, b: 0.0, seen.finish)
+    sharpened = controls.fit("unsharp", real, plain, lambda a, b: 0.0, seen.quantize)
     assert sharpened.energy == pytest.approx(1, abs=0.02) and not sharpened.capped
-    assert controls.fit("unsharp", plain, real, seen.psnr, seen.finish).value == 0  # sharp enough as it is
+    assert controls.fit("unsharp", plain, real, seen.psnr, seen.quantize).value == 0  # sharp enough as it is
 
 
 def test_bisection_finds_where_a_condition_ends():
@@ -83,23 +84,23 @@ def test_bisection_finds_where_a_condition_ends():
 def test_variants_are_what_decoders_and_controls_give_rounded_as_in_a_file(decoder):
     x = signals(decoder.codec, (40, 40), 3)
     codes = decoder.codec.encode(x, 4)
-    strengths = realism.fit_controls(decoder.codec, list(x), 4)
-    made = realism.variants(decoder, codes, steps=(1, 2, 16), strengths=strengths, seed=5, first=7)
+    strengths = variants.fit_controls(decoder.codec, list(x), 4)
+    made = variants.decode(decoder, codes, steps=(1, 2, 16), strengths=strengths, seed=5, first=7)
     assert list(made) == ["plain", "unsharp", "noise", "diffusion 1", "diffusion 2", "diffusion 16"]
-    seed = 5 * realism.ITEMS_APART + 7
-    rounded = PICTURES.finish
+    seed = 5 * variants.SEED_STRIDE + 7
+    rounded = PICTURES.quantize
     assert torch.equal(made["plain"], rounded(decoder.codec.decode(codes)))
     assert torch.equal(made["diffusion 2"], rounded(decoder.decode(codes, steps=2, seed=seed)))
     assert torch.equal(made["diffusion 16"], rounded(decoder.decode(codes, steps=16, seed=seed, sampler="euler")))
     for y in made.values():
         assert y.shape == x.shape and y.min() >= 0 and y.max() <= 1
         assert torch.equal(y, (y * 255).round() / 255)
-    assert list(realism.variants(decoder, codes, steps=())) == ["plain"]
+    assert list(variants.decode(decoder, codes, steps=())) == ["plain"]
 
 
 def test_texts_have_no_realism():
     with pytest.raises(ValueError, match="text/bytes is for text") as error:
-        realism.view(codecs.build("text/bytes"))
+        measures.measures_of(codecs.build("text/bytes"))
     assert one_line(error)
 
 
@@ -123,7 +124,7 @@ def test_the_psnr_of_a_spectrogram_is_that_of_a_known_difference():
 def test_patches_lie_where_the_original_is_not_flat():
     x = torch.full((3, 40, 50), 0.5)
     x[:, 20:, 30:] = torch.rand(3, 20, 20, generator=torch.Generator().manual_seed(0))
-    found = realism.places(PICTURES, x, 1000, 0)
+    found = measures.patch_corners(PICTURES, x, 1000, 0)
     slow = {
         (row, column)
         for row in range(33)
@@ -131,26 +132,33 @@ def test_patches_lie_where_the_original_is_not_flat():
         if any((p.max() - p.min()) >= PICTURES.flat for p in x[:, row : row + 8, column : column + 8])
     }
     assert {tuple(place) for place in found.tolist()} == slow
-    some = realism.places(PICTURES, x, 5, 1)
-    assert len(some) == 5 and torch.equal(some, realism.places(PICTURES, x, 5, 1))
-    cut = realism.patches(PICTURES, x, some)
+    some = measures.patch_corners(PICTURES, x, 5, 1)
+    assert len(some) == 5 and torch.equal(some, measures.patch_corners(PICTURES, x, 5, 1))
+    cut = measures.cut_patches(PICTURES, x, some)
     row, column = some[2].tolist()
     assert cut.shape == (5, 3, 8, 8) and torch.equal(cut[2], x[:, row : row + 8, column : column + 8])
     for nothing in (torch.full((3, 40, 50), 0.5), torch.rand(3, 40, 7)):
-        assert realism.patches(PICTURES, nothing, realism.places(PICTURES, nothing, 5, 0)).shape == (0, 3, 8, 8)
+        assert measures.cut_patches(PICTURES, nothing, measures.patch_corners(PICTURES, nothing, 5, 0)).shape == (
+            0,
+            3,
+            8,
+            8,
+        )
 
 
 def test_patches_of_a_sound_lie_where_it_is_loud():
     t = torch.arange(8000) / 8000
     x = (torch.sin(2 * math.pi * 1000 * t) * (t > 0.5) * 0.5)[None] + 1e-3 * torch.sin(2 * math.pi * 3000 * t)
-    found = realism.places(SOUNDS, x, 10000, 0)
+    found = measures.patch_corners(SOUNDS, x, 10000, 0)
     assert len(found) and found[:, 1].min() * 64 / 8000 > 0.45  # hops of 8 ms
-    assert realism.patches(SOUNDS, x, found[:3]).shape == (3, 1, 10, 4)
+    assert measures.cut_patches(SOUNDS, x, found[:3]).shape == (3, 1, 10, 4)
     silent = torch.zeros(1, 4000)
-    assert not len(realism.places(SOUNDS, silent, 10, 0)) and not len(realism.places(SOUNDS, silent[:, :1], 10, 0))
+    assert not len(measures.patch_corners(SOUNDS, silent, 10, 0)) and not len(
+        measures.patch_corners(SOUNDS, silent[:, :1], 10, 0)
+    )
 
 
-# -- the judge -------------------------------------------------------------------------------------
+# -- real or decoded -------------------------------------------------------------------------------
 
 
 def noises(items: int, seed: int, spread: float = 1.0) -> list[torch.Tensor]:
@@ -158,11 +166,11 @@ def noises(items: int, seed: int, spread: float = 1.0) -> list[torch.Tensor]:
     return [spread * torch.randn(16, 3, 8, 8, generator=generator) for _ in range(items)]
 
 
-def test_the_judge_is_at_chance_for_equals_and_right_about_others(monkeypatch):
+def test_the_classifier_is_at_chance_for_equals_and_right_about_others(monkeypatch):
     monkeypatch.setattr(realfake, "STEPS", 30)
     real, test = noises(20, 0), noises(12, 1)
     same = realfake.accuracy(real, noises(20, 2), test, noises(12, 3))
-    assert same.beyond_chance < 0.1 and same.low < 0.5 < same.high
+    assert same.from_chance < 0.1 and same.low < 0.5 < same.high
     assert (same.patches, same.items) == (12 * 16 * 2, 12)
     smooth = realfake.accuracy(real, noises(20, 2, 0.6), test, noises(12, 3, 0.6))
     assert smooth.accuracy > 0.95
@@ -171,7 +179,7 @@ def test_the_judge_is_at_chance_for_equals_and_right_about_others(monkeypatch):
     assert torch.get_num_threads() == threads
 
 
-def test_the_judge_wants_pairs_and_something_to_see(monkeypatch):
+def test_the_classifier_needs_pairs_and_patches(monkeypatch):
     monkeypatch.setattr(realfake, "STEPS", 2)
     real = noises(3, 0)
     with pytest.raises(ValueError, match="training patches differ") as error:
@@ -185,9 +193,9 @@ def test_the_judge_wants_pairs_and_something_to_see(monkeypatch):
 
 def test_an_interval_over_items_is_wider_than_one_over_patches():
     hits, counts = torch.tensor([10.0, 10, 0, 0]), torch.full((4,), 10.0)
-    told = realfake._judgement(hits.double(), counts.double())
+    told = realfake.over_items(hits.double(), counts.double())
     assert told.accuracy == 0.5 and (told.low, told.high) == (0.0, 1.0)
-    even = realfake._judgement(torch.full((4,), 5.0).double(), counts.double())
+    even = realfake.over_items(torch.full((4,), 5.0).double(), counts.double())
     assert (even.low, even.high) == (0.5, 0.5)
 
 
@@ -197,12 +205,12 @@ def test_an_interval_over_items_is_wider_than_one_over_patches():
 def test_a_distance_leaves_out_what_has_no_features_and_has_an_interval():
     real = list(torch.randn(30, 5, generator=torch.Generator().manual_seed(0)))
     fake = [x + 1 for x in real]
-    found = realism.distance([*real, None], [*fake, fake[0]])
+    found = distance([*real, None], [*fake, fake[0]])
     assert found.items == 30 and found.low < found.value < found.high
     assert found.value == kernel.kid(torch.stack(real), torch.stack(fake), paired=True)
-    assert realism.distance(real, real).value == pytest.approx(0, abs=1e-9)
+    assert distance(real, real).value == pytest.approx(0, abs=1e-9)
     with pytest.raises(Unmeasurable, match="1 items"):
-        realism.distance([real[0], None], fake[:2])
+        distance([real[0], None], fake[:2])
 
 
 # -- labels ----------------------------------------------------------------------------------------
@@ -210,40 +218,40 @@ def test_a_distance_leaves_out_what_has_no_features_and_has_an_interval():
 
 def test_labels_are_words_of_pictures_and_captions_of_sounds():
     captions = ["A red star"] * 9 + ["a blue star"] * 8 + ["a green star", "star: old moon"] * 4 + ["a moon"] * 4
-    assert labels.enough(captions, Modality.IMAGE) == ["a", "blue", "moon", "red", "star"]
-    assert labels.enough(["one"] * 8 + ["two"] * 9 + ["three"], Modality.AUDIO) == ["one", "two"]
+    assert labels.frequent_labels(captions, Modality.IMAGE) == ["a", "blue", "moon", "red", "star"]
+    assert labels.frequent_labels(["one"] * 8 + ["two"] * 9 + ["three"], Modality.AUDIO) == ["one", "two"]
     with pytest.raises(Unmeasurable, match="0 words occur in 8 or more of the 3 training captions") as error:
-        labels.enough(["a", "b", "c"], Modality.IMAGE)
+        labels.frequent_labels(["a", "b", "c"], Modality.IMAGE)
     assert one_line(error)
     with pytest.raises(Unmeasurable, match="1 captions"):
-        labels.enough(["one"] * 8 + ["two", ""] * 7, Modality.AUDIO)
+        labels.frequent_labels(["one"] * 8 + ["two", ""] * 7, Modality.AUDIO)
 
 
 def test_a_network_of_labels_learns_them_and_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(labels, "EPOCHS", 4)
+    monkeypatch.setattr(image_words, "EPOCHS", 4)
     scenes = list(open_source("scenes", count=80, size=32, words=0.0).items())
-    # what the mean over a picture can tell: its colour
+    # what the mean over a picture can tell: its color
     items = [Item(str(i), s.modality, s.signal, caption="bright kind" if s.signal.mean() > 0.5 else "dark sort")
              for i, s in enumerate(scenes)]  # fmt: skip
     told: list[float] = []
-    learned = labels.learned(items, folder=tmp_path, progress=told.append)
+    learned = labels.learn(items, folder=tmp_path, progress=told.append)
     assert told[-1] == 1 and learned.labels == ["bright", "dark", "kind", "sort"]
-    assert learned.right([i.signal for i in items], [i.caption for i in items]) > 0.8
-    assert learned.right([items[0].signal], ["unheard of"]) is None
+    assert learned.accuracy([i.signal for i in items], [i.caption for i in items]) > 0.8
+    assert learned.accuracy([items[0].signal], ["unheard of"]) is None
     features = learned.features(items[0].signal)
-    assert features.shape == (labels.WIDTHS[-1],)
+    assert features.shape == (image_words.WIDTHS[-1],)
     assert learned.features(torch.rand(3, 17, 90)).shape == features.shape
     (kept,) = tmp_path.iterdir()
-    again = labels.learned(iter(items), folder=tmp_path, progress=lambda share: pytest.fail("trained again"))
+    again = labels.learn(iter(items), folder=tmp_path, progress=lambda share: pytest.fail("trained again"))
     assert torch.equal(again.features(items[0].signal), features) and list(tmp_path.iterdir()) == [kept]
 
 
-def test_sounds_have_the_recognisers_features_at_any_rate(tmp_path, monkeypatch):
-    monkeypatch.setattr(recogniser, "EPOCHS", 1)
+def test_sounds_have_the_classifiers_features_at_any_rate(tmp_path, monkeypatch):
+    monkeypatch.setattr(spoken_words, "EPOCHS", 1)
     t = torch.arange(1600) / 8000
     items = [Item(f"{pitch}-{i}", Modality.AUDIO, 0.3 * torch.sin(6.28 * (pitch + i) * t)[None], 8000, str(pitch))
              for pitch in (300, 900) for i in range(8)]  # fmt: skip
-    learned = labels.learned(items, 16000, tmp_path)
-    assert learned.labels == ["300", "900"] and "16 real training clips" in learned.about
+    learned = labels.learn(items, 16000, tmp_path)
+    assert learned.labels == ["300", "900"] and "16 real training clips" in learned.definition
     assert learned.features(items[0].signal.repeat(1, 2)).shape == (192,)
-    assert learned.name(items[0].signal) in learned.labels
+    assert learned.classify(items[0].signal) in learned.labels

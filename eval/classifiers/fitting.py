@@ -1,0 +1,100 @@
+"""Train the small classifiers of the evaluation reproducibly, and keep them in the cache."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from tokenloom import files, progress, threads
+
+Progress = Callable[[float], None]
+"""Takes the share of a training that is done, from 0 to 1."""
+Network = TypeVar("Network", bound=nn.Module)
+
+
+@contextmanager
+def reproducible(seed: int = 0) -> Iterator[None]:
+    """Compute on one thread, with random numbers that depend on `seed` alone."""
+    with threads.limit(1), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        yield
+
+
+def batches(items: int, size: int, epochs: int) -> Iterator[Tensor]:
+    """Yield the item numbers of each batch; every epoch has its own random order."""
+    for _ in range(epochs):
+        yield from torch.randperm(items).split(size)
+
+
+def fit(
+    network: nn.Module,
+    rows: Iterable[Tensor],
+    loss: Callable[[Tensor], Tensor],
+    steps: int,
+    *,
+    rate: float,
+    weight_decay: float,
+    warmup: float,
+    progress: Progress | None = None,
+) -> None:
+    """Train with AdamW and the 1cycle schedule.
+
+    Args:
+        network: Trained in place.
+        rows: Item numbers of each step.
+        loss: Maps item numbers to a scalar.
+        steps: Length of `rows`.
+        rate: Highest learning rate.
+        weight_decay: Of AdamW.
+        warmup: Share of the steps over which the rate rises.
+        progress: Called after each step.
+    """
+    optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=weight_decay)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=warmup)
+    for step, some in enumerate(rows, 1):
+        value = loss(some)
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        schedule.step()
+        if progress:
+            progress(step / steps)
+
+
+def cached(name: str, network: Network, train: Callable[[], Network], folder: str | Path | None = None) -> Network:
+    """Return a trained network, in evaluation mode, from the cache if it is there.
+
+    Args:
+        name: File name without suffix; it must change with everything that changes the weights.
+        network: Untrained network that receives the cached weights.
+        train: Makes the trained network if the cache lacks it.
+        folder: Default: the user's cache folder.
+    """
+    path = Path(folder or files.cache_folder()) / f"{name}.safetensors"
+    if path.is_file():
+        network.load_state_dict(load_file(path))
+        return network.eval()
+    network = train()
+    with files.writing(path) as part:  # two evaluations may train it at the same time
+        save_file({key: value.contiguous() for key, value in network.state_dict().items()}, part)
+    return network.eval()
+
+
+@contextmanager
+def training_bar(text: str) -> Iterator[Progress]:
+    """Show a progress bar in percent while a classifier is trained."""
+    with progress.bar(text, 100, "%") as advance:
+        shown = 0.0
+
+        def show(share: float) -> None:
+            nonlocal shown
+            advance(100 * share - shown)
+            shown = 100 * share
+
+        yield show

@@ -1,0 +1,150 @@
+"""Label features: the last layer of a classifier of the captions of real training items.
+
+They are the second feature space in which sets of signals are compared (see metrics/distribution.py).
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from tokenloom.codecs import media
+from tokenloom.codecs.types import Modality
+from tokenloom.data import Item
+from tokenloom.metrics.errors import Unmeasurable
+
+from . import image_words, spoken_words
+from .fitting import Progress
+from .spoken_words import SpokenWordClassifier
+
+MIN_COUNT = 8
+"""Captions that a word must occur in, or items that a spoken caption must occur in, to be a label."""
+MIN_LABELS = {Modality.IMAGE: 4, Modality.AUDIO: 2}
+MAX_ITEMS = 4096
+"""Training items at most."""
+SPACE = "labels"
+
+
+@dataclass(frozen=True)
+class LabelFeatures:
+    """A trained label classifier.
+
+    Attributes:
+        features: Maps a signal (channels, *axes) to its features (d,).
+        classify: Returns the most likely label of a signal.
+        split: Returns the labels that a caption names, and its other words.
+        labels: All labels, sorted.
+        definition: Text for the report.
+    """
+
+    features: Callable[[Tensor], Tensor]
+    classify: Callable[[Tensor], str]
+    split: Callable[[str], set[str]]
+    labels: list[str]
+    definition: str
+
+    def accuracy(self, signals: Sequence[Tensor], captions: Sequence[str]) -> float | None:
+        """Return the share of signals whose most likely label is in their caption; None if no caption has a label."""
+        pairs = [(x, self.split(c)) for x, c in zip(signals, captions, strict=True)]
+        known = [(x, names) for x, names in pairs if names & set(self.labels)]
+        return sum(self.classify(x) in names for x, names in known) / len(known) if known else None
+
+
+def learn(
+    items: Iterable[Item],
+    sample_rate: int | None = None,
+    folder: str | Path | None = None,
+    progress: Progress | None = None,
+) -> LabelFeatures:
+    """Train a classifier of the captions of real training items, all of one modality.
+
+    Args:
+        items: Items with captions.
+        sample_rate: Hz of the sounds that will be classified.
+        folder: Where trained classifiers are kept; default: the user's cache.
+        progress: Called with the share of the training that is done.
+
+    Raises:
+        Unmeasurable: If the captions have too few labels.
+    """
+    modality, captions, inputs = Modality.IMAGE, [], []
+    for item in items:  # one after the other, to hold only the inputs of the classifier
+        modality = item.modality
+        captions.append(item.caption)
+        image = modality is Modality.IMAGE
+        inputs.append(image_words.center(item.signal) if image else _at_8khz(item.signal, item.sample_rate))
+    labels = frequent_labels(captions, modality)
+    if modality is Modality.IMAGE:
+        targets = torch.tensor([[float(label in words(caption)) for label in labels] for caption in captions])
+        return _of_images(image_words.trained(inputs, targets, labels, folder, progress), labels, len(inputs))
+    known = [i for i, caption in enumerate(captions) if caption in labels]
+    network = spoken_words.trained([inputs[i] for i in known], [captions[i] for i in known], folder, progress)
+    return _of_sounds(network, labels, len(known), sample_rate)
+
+
+def frequent_labels(captions: Sequence[str], modality: Modality) -> list[str]:
+    """Return the labels of some captions, sorted.
+
+    For images, words in at least MIN_COUNT captions but not in all; for sounds, whole captions.
+
+    Raises:
+        Unmeasurable: If there are fewer than MIN_LABELS.
+    """
+    split = words if modality is Modality.IMAGE else lambda caption: {caption} - {""}
+    counts = Counter(label for caption in captions for label in split(caption))
+    found = sorted(label for label, n in counts.items() if MIN_COUNT <= n < len(captions))
+    if len(found) < MIN_LABELS[modality]:
+        kind = "words" if modality is Modality.IMAGE else "captions"
+        raise Unmeasurable(
+            f"{len(found)} {kind} occur in {MIN_COUNT} or more of the {len(captions)} training captions; "
+            f"a label classifier needs {MIN_LABELS[modality]}"
+        )
+    return found
+
+
+def words(caption: str) -> set[str]:
+    """Return the words of a caption in lower case."""
+    return set(re.findall(r"[^\W\d_]+", caption.lower()))
+
+
+def _at_8khz(x: Tensor, sample_rate: int | None) -> Tensor:
+    return media.convert(x, sample_rate, spoken_words.SAMPLE_RATE, 1)
+
+
+def _of_sounds(network: SpokenWordClassifier, labels: list[str], clips: int, sample_rate: int | None) -> LabelFeatures:
+    @torch.no_grad()
+    def features(x: Tensor) -> Tensor:
+        return network.embed(spoken_words.spectrogram(_at_8khz(x, sample_rate))[None])[0]
+
+    definition = (
+        f"sounds: mean and maximum over time of the features before the last layer of a classifier of {len(labels)} "
+        f"captions, trained on {clips} real training clips; its input is the first 1.7 s after leading silence, at "
+        f"{spoken_words.SAMPLE_RATE} Hz, with the level normalized"
+    )
+    return LabelFeatures(
+        features, lambda x: network.classify([_at_8khz(x, sample_rate)])[0], lambda caption: {caption}, labels,
+        definition,
+    )  # fmt: skip
+
+
+def _of_images(network: image_words.ImageWordClassifier, labels: list[str], images: int) -> LabelFeatures:
+    @torch.no_grad()
+    def features(x: Tensor) -> Tensor:
+        return network.features(x[None])[0]
+
+    @torch.no_grad()
+    def classify(x: Tensor) -> str:
+        return labels[int(network(x[None])[0].argmax())]
+
+    definition = (
+        f"images: the {image_words.WIDTHS[-1]} features before the last layer, means over the whole image, of a "
+        f"classifier with {len(image_words.WIDTHS)} convolutions of the {len(labels)} words that occur in {MIN_COUNT} "
+        f"or more captions, trained on {images} real training images"
+    )
+    return LabelFeatures(features, classify, words, labels, definition)

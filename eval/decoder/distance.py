@@ -1,0 +1,73 @@
+"""Kernel distance (KID) between sets of signals in a feature space, with a bootstrap interval."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenloom.metrics import distribution
+from tokenloom.metrics.errors import Unmeasurable
+
+from .records import DistanceRecord, VariantRecord
+from .variants import BASELINES
+
+
+@dataclass(frozen=True)
+class SetDistance:
+    """A KID with its 95 % interval over items, and the draws of the bootstrap."""
+
+    value: float
+    low: float
+    high: float
+    items: int
+    draws: Tensor
+
+    def record(self) -> DistanceRecord:
+        """Return the values that decoder.json keeps."""
+        return DistanceRecord(self.value, self.low, self.high, self.items)
+
+
+def distance(real: Sequence[Tensor | None], fake: Sequence[Tensor | None], *, paired: bool = True) -> SetDistance:
+    """Return the KID between two sets (see metrics/distribution.py).
+
+    Args:
+        real: Features of each item, (d,); None for an item without features, which is left out.
+        fake: The same of the other set.
+        paired: Whether fake[i] was decoded from the codes of real[i]. Items are left out of both sets then.
+
+    Raises:
+        Unmeasurable: If fewer than 2 items are left.
+    """
+    if paired:
+        both = [(a, b) for a, b in zip(real, fake, strict=True) if a is not None and b is not None]
+        real, fake = [a for a, _ in both], [b for _, b in both]
+    x, y = [a for a in real if a is not None], [b for b in fake if b is not None]
+    if min(len(x), len(y)) < 2:
+        raise Unmeasurable(f"{min(len(x), len(y))} items have these features; a distance between sets needs 2")
+    reals, fakes = torch.stack(x), torch.stack(y)
+    draws = distribution.bootstrap(reals, fakes, paired=paired)
+    value = distribution.kid(reals, fakes, paired=paired)
+    return SetDistance(value, *distribution.interval(draws), len(y), draws)
+
+
+def compare_draws(record: VariantRecord, draws: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Set `below` of each distance of a diffusion record: whether it is smaller than a baseline's beyond chance.
+
+    Args:
+        record: Changed in place.
+        draws: Variant → feature space → draws of the bootstrap; all variants draw the same items.
+    """
+    if record.steps is None:
+        return
+    for space, kid in record.kid.items():
+        kid.below = {}
+        for name in BASELINES:
+            if space in draws.get(name, {}):
+                difference = draws[record.variant][space] - draws[name][space]
+                try:
+                    kid.below[name] = distribution.interval(difference)[1] < 0
+                except Unmeasurable:  # too few items to draw from
+                    continue

@@ -1,0 +1,136 @@
+"""Tables of the evaluation of a diffusion decoder: as text for its page, and on a terminal."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..classifiers.realfake import ClassifierAccuracy
+from .records import ControlRecord, DecoderResults, DistanceRecord, QuarterRow, SpeedRecord, Summary, VariantRecord
+from .variants import PLAIN, diffusion, heading
+
+MISSING = "–"
+ACCURACY = "real or decoded"
+"""Heading of the accuracy of the classifier."""
+
+
+@dataclass
+class VariantRow:
+    """A line of the table of one setting; `usual` marks the number of steps that the claims are about."""
+
+    name: str
+    cells: list[str]
+    usual: bool
+
+
+@dataclass
+class SettingTable:
+    """The table of one setting."""
+
+    title: str
+    rows: list[VariantRow]
+
+
+def realism_header(results: DecoderResults) -> list[str]:
+    """Return the headings of the measures of realism."""
+    return [*(f"KID, {space}" for space in results.spaces), ACCURACY]
+
+
+def header(results: DecoderResults) -> list[str]:
+    """Return the headings of the columns of `setting_tables`."""
+    distortions = ["PSNR / dB"] if results.modality == "image" else ["mel PSNR / dB", "mel distance"]
+    return ["variant", *distortions, "against plain / dB", *realism_header(results), "codes recovered"]
+
+
+def setting_tables(results: DecoderResults) -> list[SettingTable]:
+    """Return the table of each setting, from high to low."""
+    tables: dict[Any, SettingTable] = {}
+    for record in results.records:
+        table = tables.setdefault(record.setting, SettingTable(_title(results, record), []))
+        cells = [_mean(summary) for summary in record.distortion.values()]
+        cells.append(MISSING if record.variant == PLAIN else _mean(record.against_plain, "+.2f"))
+        cells += realism_cells(results, record)
+        cells.append(_percent(record.same and record.same["mean"]))
+        table.rows.append(VariantRow(heading(record.variant), cells, record.variant == diffusion(results.usual)))
+    return list(tables.values())
+
+
+def _title(results: DecoderResults, record: VariantRecord) -> str:
+    setting = "" if record.setting is None else f"{results.setting_name} {record.setting}: "
+    item = "image" if results.modality == "image" else "sound"
+    return f"{setting}{record.tokens:.4g} tokens per {item}, {record.rate:.3g} {results.rate_unit} nominal"
+
+
+def realism_cells(results: DecoderResults, record: VariantRecord | QuarterRow) -> list[str]:
+    """Return the cells below `realism_header`."""
+    return [*(distance_cell(record.kid.get(space)) for space in results.spaces), _accuracy(record.accuracy)]
+
+
+def _mean(summary: Summary | None, form: str = ".2f") -> str:
+    if not summary or summary["mean"] is None:
+        return "∞" if summary and summary["perfect"] else MISSING
+    spread = "" if summary["ci95"] is None else f" ± {summary['ci95']:.2f}"
+    return f"{summary['mean']:{form}}{spread}".replace("-", "−")
+
+
+def distance_cell(kid: DistanceRecord | None) -> str:
+    """Return a KID with its interval."""
+    return MISSING if kid is None else f"{kid.value:.3g} ({kid.low:.3g} to {kid.high:.3g})".replace("-", "−")
+
+
+def _accuracy(found: ClassifierAccuracy | None) -> str:
+    if found is None:
+        return MISSING
+    return f"{100 * found.accuracy:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
+
+
+def _percent(share: float | None) -> str:
+    return MISSING if share is None else f"{100 * share:.1f} %"
+
+
+def control_cells(results: DecoderResults, control: ControlRecord) -> list[str]:
+    """Return setting, name, strength, energies, loss and limit of a control."""
+    setting = MISSING if control.setting is None else f"{results.setting_name} {control.setting}"
+    limit = "loss" if control.capped else "energy"
+    return [setting, control.control, f"{control.value:.4g}", _percent(control.plain), _percent(control.energy),
+            f"{control.loss:.2f} dB".replace("-", "−"), limit]  # fmt: skip
+
+
+def quarter_cells(results: DecoderResults) -> list[list[str]]:
+    """Return the lines of the comparison of a quarter of the tokens with all of them."""
+    rows = results.quarter.rows if results.quarter else []
+    return [[f"{heading(row.variant)}, {results.setting_name} {row.setting}", f"{row.tokens:.4g}",
+             *realism_cells(results, row)] for row in rows]  # fmt: skip
+
+
+def speed_title(row: SpeedRecord) -> str:
+    """Return what was decoded, with its size."""
+    return row.of if row.of == row.size else f"{row.of} ({row.size})"
+
+
+def speed_cells(row: SpeedRecord) -> dict[str, float]:
+    """Return the seconds of each variant by its heading."""
+    return {heading(PLAIN): row.plain, **{heading(diffusion(int(n))): s for n, s in row.steps.items()}}
+
+
+def show(results: DecoderResults, console: Console) -> None:
+    """Print every table, the claims, and what is absent."""
+    for setting in setting_tables(results):
+        table = Table(title=escape(f"{results.decoder}, {setting.title}"))
+        for name in header(results):
+            table.add_column(name, justify="left" if name == "variant" else "right", overflow="fold")
+        for row in setting.rows:
+            table.add_row(escape(row.name), *row.cells, style="bold" if row.usual else None)
+        console.print(table)
+    words = {True: "[green]reached[/]", False: "[red]not reached[/]", None: "[yellow]unknown[/]"}
+    for claim in results.verdicts:
+        text = escape(f"{claim.title}, {claim.goal}: {claim.found}")
+        console.print(f"{words[claim.reached]} {text}", highlight=False, soft_wrap=True)
+    for name, reason in results.absent.items():
+        console.print(f"{name} is absent: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if results.interrupted:
+        console.print("interrupted: only the settings that were done are listed")
