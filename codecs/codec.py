@@ -59,7 +59,7 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
     @classmethod
     def imported(cls, checkpoint: str, **arguments: Any) -> Codec:
         """Build the codec from another project's checkpoint. `codecs.build(name, checkpoint=…)` calls this."""
-        raise ValueError(f"{cls.name} reads no checkpoints of other projects; codecs.load opens tokenloom's own")
+        raise ValueError(f"{cls.name} takes no checkpoint of other projects; codecs.load opens tokenloom checkpoints")
 
     # -- public -----------------------------------------------------------------------------
 

@@ -99,7 +99,7 @@ def _write_one(codec: CodecInterface, codes: Codes) -> bytes:
 def _read_one(codec: CodecInterface, data: bytes) -> Codes:
     found = fingerprint(data)
     if found != codec.fingerprint:
-        raise BitstreamError(f"written by codec {found.hex()}, not by {codec.name} {codec.fingerprint.hex()}")
+        raise BitstreamError(f"written by the codec {found.hex()}, not by {codec.name} {codec.fingerprint.hex()}")
     spec = codec.spec
     body = _Reader(bytes(data)[HEAD:-4])
     axes = 2 if spec.modality is Modality.IMAGE else 1

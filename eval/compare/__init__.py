@@ -1,0 +1,5 @@
+"""`tokenloom compare`: codecs, settings and data sets against each other."""
+
+from .compare import compare
+
+__all__ = ["compare"]

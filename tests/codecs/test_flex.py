@@ -13,6 +13,7 @@ from support.codecs import one_line, structured, tiny
 
 from tokenloom import codecs
 from tokenloom.codecs import BitstreamError, Codes, Modality, Target, TargetError, bitstream, rate
+from tokenloom.codecs.bitstream import container
 from tokenloom.codecs.image.flex import by_rank, by_tile, row_length
 from tokenloom.codecs.targets import Curve, psnr
 from tokenloom.data import Item, Source, open_source
@@ -156,11 +157,11 @@ def test_lengths_out_of_bounds_are_refused_before_any_work(flex):
         with pytest.raises(ValueError, match=f"4 to 32 tokens, not {length}") as error:
             flex.decode(wrong)
         assert one_line(error)
-    head = bitstream.MAGIC + bytes([bitstream.VERSION]) + flex.fingerprint
+    head = container.MAGIC + bytes([container.VERSION]) + flex.fingerprint
 
     def sealed(height, width, length, payload):
-        body = head + b"".join(map(bitstream._varint, (height, width, length))) + payload
-        return body + bitstream.zlib.crc32(body).to_bytes(4, "little")
+        body = head + b"".join(map(container._varint, (height, width, length))) + payload
+        return body + container.zlib.crc32(body).to_bytes(4, "little")
 
     for size, length in (((1, 2**26), 5), ((1, 2**26), 2**23), ((96, 96), 33), ((96, 96), 2**40), ((96, 96), 20)):
         with pytest.raises(BitstreamError) as error:

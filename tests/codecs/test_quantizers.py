@@ -531,7 +531,7 @@ def share_lost(dead_below: float) -> float:
 def test_small_batches_do_not_wear_a_codebook_out(monkeypatch):
     """An entry that is used once in eight batches is rare only because the batches are small."""
     assert share_lost(0.1) == 0 and share_lost(2.0) == 0
-    monkeypatch.setattr(quantizers, "DEAD_SHARE", 1e9)  # the threshold as it stands
+    monkeypatch.setattr(quantizers.vector, "DEAD_SHARE", 1e9)  # the threshold as it stands
     assert share_lost(2.0) > 0.1
 
 

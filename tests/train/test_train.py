@@ -19,7 +19,8 @@ from PIL import Image
 from support.codecs import NETWORK, TINY
 
 from tokenloom import codecs, data
-from tokenloom.codecs import CodeSpec, LatentCodec, Modality, bitstream, rate, registry
+from tokenloom.codecs import CodeSpec, LatentCodec, Modality, rate
+from tokenloom.codecs.bitstream import packing
 from tokenloom.codecs.quantizers import FSQ
 from tokenloom.train import losses, state
 from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
@@ -85,10 +86,10 @@ def test_loss_falls_and_the_checkpoint_works(name, tmp_path):
     codes = codec.encode(x)
     nominal, entropy = rate.nominal(codec.spec, codes).item(), rate.entropy(codec, codes).item()
     assert 0 < entropy <= 1.1 * nominal
-    (container,) = codec.compress(x)
-    packed = bitstream.pack(codes.indices[0].flatten(1).numpy(), codec.spec.codebook_sizes)
-    assert len(container) <= len(packed) + 32
-    assert torch.equal(codecs.decompress(container), codec.decode(codes))
+    (written,) = codec.compress(x)
+    packed = packing.pack(codes.indices[0].flatten(1).numpy(), codec.spec.codebook_sizes)
+    assert len(written) <= len(packed) + 32
+    assert torch.equal(codecs.decompress(written), codec.decode(codes))
 
 
 def test_range_coding_is_used_where_it_is_shorter(tmp_path):
@@ -101,10 +102,10 @@ def test_range_coding_is_used_where_it_is_shorter(tmp_path):
     codec = codecs.load(out)
     x = codecs.read(folder / "0.png")[None]
     codes = codec.encode(x)
-    (container,) = codec.compress(x)
-    assert container[bitstream.HEAD + 2] == bitstream.RANGE_CODED
+    (written,) = codec.compress(x)
+    assert written[container.HEAD + 2] == container.RANGE_CODED
     assert rate.entropy(codec, codes) < 0.7 * rate.nominal(codec.spec, codes)
-    assert len(container) < len(bitstream.pack(codes.indices[0].flatten(1).numpy(), codec.spec.codebook_sizes)) + 18
+    assert len(written) < len(packing.pack(codes.indices[0].flatten(1).numpy(), codec.spec.codebook_sizes)) + 18
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
@@ -361,10 +362,10 @@ def test_a_toy_codec_trains(tmp_path):
         assert sum(values[-5:]) < 0.9 * sum(values[:5])
         codec = codecs.load(out)
         assert isinstance(codec, Blocks) and codec.counts.sum() > 0
-        (container,) = codec.compress(torch.rand(1, 3, 21, 18))
-        assert codecs.decompress(container).shape == (1, 3, 21, 18)
+        (written,) = codec.compress(torch.rand(1, 3, 21, 18))
+        assert codecs.decompress(written).shape == (1, 3, 21, 18)
     finally:
-        registry._classes.pop("image/toy-train")
+        codecs.registry._classes.pop("image/toy-train")
 
 
 # -- what a person gets wrong -------------------------------------------------------------------
