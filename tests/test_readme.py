@@ -32,8 +32,8 @@ RUN = (
 @pytest.fixture(scope="session")
 def files(tmp_path_factory) -> Path:
     """A folder with a photograph, a sound, and other projects' checkpoints with random weights."""
-    from test_bridge import host_tokenizer, llama
-    from test_vqgan_family import chameleon_and_decoder, config_of, taming_checkpoint, taming_state
+    from support.hosts import host_tokenizer, llama
+    from support.taming import chameleon_and_decoder, config_of, taming_checkpoint, taming_state
     from transformers import MimiConfig, MimiModel
 
     folder = tmp_path_factory.mktemp("readme")

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from support.cli import refuse, succeed
 from support.codecs import tiny
 
 from tokenloom import codecs, models
@@ -42,26 +43,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     soundfile.write("song.wav", np.stack([0.3 * np.sin(2764 * t), 0.2 * np.sin(4021 * t)], -1), 44_100)
     Path("notes.txt").write_text("naïve café\n", encoding="utf-8")
     return tmp_path
-
-
-def succeed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """What a command that works says on stdout."""
-    capsys.readouterr()
-    status = main(argv)
-    out, err = capsys.readouterr()
-    assert status == 0, err
-    return out
-
-
-def refuse(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 2) -> str:
-    """The one line of a command that does not: nothing on stdout, no traceback."""
-    capsys.readouterr()
-    assert main(argv) == status
-    out, err = capsys.readouterr()
-    assert out == ""
-    assert err.startswith("tokenloom: ")
-    assert err.count("\n") == 1
-    return err.removeprefix("tokenloom: ").rstrip("\n")
 
 
 # -- help -------------------------------------------------------------------------------------------

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_cli import refuse
-from test_omni import fresh, painter, picture, sound
+from support.cli import refuse
+from support.omni import fresh, painter, picture, sound
 
 from tokenloom import models
 from tokenloom.cli.generation import GAP, grid

@@ -6,49 +6,23 @@ import copy
 import re
 
 import pytest
-import skimage.data
 import torch
 import torch.nn.functional as F
 import yaml
 from support.codecs import one_line
+from support.taming import chameleon_and_decoder, config_of, janus, photograph, taming_checkpoint, taming_state
 
 from tokenloom import codecs
-from tokenloom.codecs import Codes, Target, media, rate
+from tokenloom.codecs import Codes, Target, rate
 from tokenloom.codecs.image import llamagen, taming, vqgan_network
 from tokenloom.codecs.image.vqgan_network import Attention, split
 from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
 from tokenloom.train.loop import train
 
-SIZES = {"channel_multiplier": [1, 1, 2], "num_res_blocks": 1, "latent_channels": 16, "base_channels": 32}
-"""Of transformers' classes; the group norms of all of them have 32 groups."""
 OURS = {"channels": 32, "multipliers": [1, 1, 2], "blocks": 1, "latents": 16}
 TINY = {"channels": 8, "multipliers": [1, 2, 2], "blocks": 1, "attention": [2], "latents": 8, "groups": 4, "dim": 8}
 LARGE = 20000
 """Entries of a codebook beyond 2^14, and no power of two."""
-
-
-def photograph(height: int = 96, width: int = 84) -> torch.Tensor:
-    return media.read(skimage.data.astronaut()[20 : 20 + height, 150 : 150 + width])[None]
-
-
-@torch.no_grad()
-def lively(model: torch.nn.Module, entries: int, dim: int) -> torch.Tensor:
-    """Random norms, then a random codebook that lies where the latents of a photograph do."""
-    for name, parameter in model.named_parameters():
-        if "norm" in name:
-            parameter.add_(0.2 * torch.randn_like(parameter))
-    latents = model.quant_conv(model.encoder(photograph() * 2 - 1)).transpose(0, 1).flatten(1)
-    return latents.mean(1) + latents.std(1) * torch.randn(entries, dim)
-
-
-def janus(entries: int = 512, dim: int = 8, grid: int = 24):
-    from transformers import JanusVQVAE, JanusVQVAEConfig
-
-    torch.manual_seed(0)
-    config = JanusVQVAEConfig(num_embeddings=entries, embed_dim=dim, num_patches=grid, **SIZES)
-    model = JanusVQVAE(config).eval()
-    model.quantize.embedding.weight.data = lively(model, entries, dim)
-    return model
 
 
 @torch.no_grad()
@@ -59,40 +33,6 @@ def janus_codes(model, x):
     codes = model.encode(x * 2 - 1).image_tokens
     model.quantize.embedding.weight.data = raw
     return codes.reshape(len(x), *(n // 4 for n in x.shape[2:]))
-
-
-def chameleon_and_decoder(attends: tuple[int, ...] = (2,), entries: int = 512, dim: int = 8):
-    """taming's network: Chameleon's encoder and codebook, Janus's decoder, attention at these stages."""
-    from transformers import ChameleonVQVAE, ChameleonVQVAEConfig
-    from transformers.models.janus.modeling_janus import JanusVQVAEAttnBlock
-
-    torch.manual_seed(1)
-    resolutions = [96 >> stage for stage in attends]
-    encoder = ChameleonVQVAE(
-        ChameleonVQVAEConfig(
-            num_embeddings=entries, embed_dim=dim, resolution=96, attn_resolutions=resolutions, **SIZES
-        )
-    ).eval()
-    encoder.quantize.embedding.weight.data = lively(encoder, entries, dim)
-    decoder = janus(16, dim).decoder
-    for i, stage in enumerate(reversed(range(3))):
-        width = 32 * SIZES["channel_multiplier"][stage]
-        blocks = [JanusVQVAEAttnBlock(width) for _ in range(2 if stage in attends else 0)]
-        decoder.up[i].attn = torch.nn.ModuleList(blocks)
-    return encoder, decoder
-
-
-def taming_state(encoder, decoder) -> dict[str, torch.Tensor]:
-    """In the official layout: `up.0` is the last stage, and a discriminator lies beside."""
-    state = dict(encoder.state_dict())
-    for name, value in decoder.state_dict().items():
-        state["decoder." + re.sub(r"^up\.(\d)", lambda m: f"up.{2 - int(m[1])}", name)] = value
-    return state | {"loss.discriminator.main.0.weight": torch.ones(3), "loss.perceptual_loss.lin0": torch.ones(3)}
-
-
-def taming_checkpoint(path, state: dict[str, torch.Tensor], **more):
-    torch.save({"state_dict": state, "epoch": 7, "global_step": 9, **more}, path)
-    return str(path)
 
 
 @torch.no_grad()
@@ -292,18 +232,6 @@ def test_targets_and_training_go_on_from_a_checkpoint(tmp_path):
 
 
 # -- what is refused --------------------------------------------------------------------------------
-
-
-def config_of(**changes) -> dict:
-    ddconfig = {
-        "double_z": False, "z_channels": 16, "resolution": 96, "in_channels": 3, "out_ch": 3, "ch": 32,
-        "ch_mult": [1, 1, 2], "num_res_blocks": 1, "attn_resolutions": [24], "dropout": 0.0,
-    }  # fmt: skip
-    params = {"embed_dim": 8, "n_embed": 512, "ddconfig": ddconfig, "lossconfig": {"target": "os.abort"}}
-    for key, value in changes.items():
-        where = params if key in params else ddconfig
-        where[key] = value
-    return {"model": {"target": "os.abort", "base_learning_rate": 4.5e-6, "params": params}}
 
 
 @pytest.fixture(scope="module")

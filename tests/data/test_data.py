@@ -16,6 +16,7 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from support.packs import flac, write_tar
 
 from tokenloom import data
 from tokenloom.codecs import media
@@ -32,20 +33,6 @@ def png(height: int, width: int, seed: int = 0) -> bytes:
     pixels = np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(buffer, "PNG")
     return buffer.getvalue()
-
-
-def flac(samples: np.ndarray, rate: int = 8000) -> bytes:
-    waveform = torch.from_numpy(np.atleast_2d(samples).astype(np.float32))
-    return media.encode_audio(waveform, rate, format="FLAC", subtype="PCM_16")
-
-
-def write_tar(path: Path, files: dict[str, bytes], form: int = tarfile.PAX_FORMAT) -> str:
-    with tarfile.open(path, "w", format=form) as archive:
-        for name, content in files.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            archive.addfile(info, io.BytesIO(content))
-    return str(path)
 
 
 def write_folder(path: Path, files: dict[str, bytes]) -> str:

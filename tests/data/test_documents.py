@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import itertools
 import re
 from collections import Counter
@@ -11,9 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from support.codecs import one_line, tiny
-from test_data import flac, write_tar
+from support.packs import TONES, png, write_packs, write_tar
 
 from tokenloom import data
 from tokenloom.codecs import validate
@@ -22,46 +20,6 @@ from tokenloom.data import variants
 from tokenloom.data.documents.documents import Documents
 from tokenloom.data.documents.kinds import DIGITS, said, tone
 from tokenloom.data.sources import words
-
-FIGURES = ("waving hand", "raised fist", "thumbs up")
-TONES = (None, "light", "medium", "dark")
-RATE = 8000
-
-
-def toned(figure: str, tone: str | None) -> str:
-    return f"{figure} {tone} skin tone" if tone else figure
-
-
-def png(pixels: np.ndarray) -> bytes:
-    """(height, width, 3) in [0, 1]."""
-    buffer = io.BytesIO()
-    Image.fromarray((255 * pixels).round().astype(np.uint8)).save(buffer, "PNG")
-    return buffer.getvalue()
-
-
-def write_packs(
-    folder: Path, side: int = 32, samples: int = 120, names: tuple[str, str] = ("emoji.tar", "digits.tar")
-) -> Path:
-    """Two tar shards with captions: 12 toned pictures, a heart and 10 keycaps; two sounds a digit."""
-    captions = [toned(figure, tone) for figure in FIGURES for tone in TONES]
-    captions += ["red heart", *(f"keycap {digit}" for digit in range(10))]
-    files = {}
-    for i, caption in enumerate(captions):
-        y, x = np.mgrid[:side, :side] / side
-        rng = np.random.default_rng(i)
-        across, down, radius, *colour = rng.uniform(0.3, 0.7, 6)
-        disc = ((x - across) ** 2 + (y - down) ** 2 < radius**2 / 4)[..., None]
-        files[f"e{i:02d}.png"] = png(np.where(disc, colour, 1.0))
-        files[f"e{i:02d}.txt"] = caption.encode()
-    write_tar(folder / names[0], files)
-    t = np.arange(samples) / RATE
-    sounds = {}
-    for i in range(20):
-        sounds[f"d{i:02d}.flac"] = flac(0.4 * np.sin(2 * np.pi * (200 + 90 * (i % 10) + 20 * (i // 10)) * t), RATE)
-        sounds[f"d{i:02d}.txt"] = DIGITS[i % 10].encode()
-    write_tar(folder / names[1], sounds)
-    return folder
-
 
 SOURCES = {
     "emoji": {"name": "tar", "path": "emoji.tar"},

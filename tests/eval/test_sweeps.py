@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from test_cli import refuse, succeed
+from support.cli import refuse, succeed
 
 from tokenloom import codecs
 from tokenloom.cli.main import main

@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.codecs import one_line
-from test_train import config
+from support.training import config
 
 from tokenloom.codecs import Modality
 from tokenloom.metrics import lpips as perceptual

@@ -15,6 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from support.codecs import one_line, structured, tiny
+from support.omni import CONTEXT, fresh, painter, picture, sound
 
 from tokenloom import codecs, models
 from tokenloom.codecs import Codes, Target, media
@@ -23,45 +24,10 @@ from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import segments
 from tokenloom.models.vocabulary.vocabulary import DOCUMENT, STOP, Channel, Vocabulary
 
-CONTEXT = 160
-
-
-def fresh(
-    *, size: tuple[int, int] | None = (32, 24), pattern: str = "delay", longest: int = CONTEXT, **options
-) -> Omni:
-    """A model over four tiny codecs whose random weights make it listen to its prompt."""
-    vocabulary = Vocabulary(
-        [
-            Channel("text/bytes", codecs.build("text/bytes")),
-            Channel("pictures", tiny("image/fsq")),
-            Channel("flexible", tiny("image/flex"), 6),
-            Channel("sounds", tiny("audio/rvq"), 2, pattern),
-        ],
-        longest,
-    )
-    torch.manual_seed(0)
-    transformer = Transformer(
-        vocabulary.size, vocabulary.places, width=32, layers=2, heads=2, kv_heads=1, context=CONTEXT
-    )
-    for name, weight in transformer.named_parameters():
-        if weight.ndim > 1 and not weight.any():
-            torch.nn.init.normal_(weight, std=2 * weight.shape[1] ** -0.5)
-        elif name.startswith("embedding"):
-            torch.nn.init.normal_(weight, std=0.15)
-    return Omni(vocabulary, transformer, sizes={"pictures": size} if size else None, **options).eval()
-
 
 @functools.cache
 def omni() -> Omni:
     return fresh()
-
-
-def picture(height: int = 32, width: int = 24) -> torch.Tensor:
-    return structured(tiny("image/fsq"), (height, width))[0]
-
-
-def sound(samples: int = 100) -> torch.Tensor:
-    return structured(tiny("audio/rvq"), (samples,))[0]
 
 
 def greedy(segments: list, to: str | None, **options) -> object:
@@ -280,14 +246,6 @@ def test_a_prompt_longer_than_the_context_names_both_lengths():
 
 
 # -- the diffusion decoder --------------------------------------------------------------------------
-
-
-def painter(folder: Path, name: str) -> models.DiffusionDecoder:
-    """An untrained decoder for a tiny codec, which `decoder_for` gives as long as it is kept."""
-    codecs.save(tiny(name), folder / "codec")
-    decoder = models.build_decoder({"codec": str(folder / "codec"), "widths": [8, 16], "depths": [1, 1]})
-    models.save(decoder, folder / "decoder")
-    return models.load(folder / "decoder")
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Codes]:

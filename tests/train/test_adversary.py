@@ -12,7 +12,7 @@ import sys
 import pytest
 import torch
 from support.codecs import NETWORK, TINY, one_line, tiny
-from test_train import SCENES, config, log, same
+from support.training import SCENES, config, log, same
 from torch import nn
 
 from tokenloom import codecs

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import os
 import subprocess
 import sys
 
 import pytest
 import torch
 from support.codecs import one_line, tiny
+from support.processes import environment
 
 from tokenloom import codecs, models
 from tokenloom.train import state
@@ -98,16 +98,14 @@ def test_it_begins_from_another_decoder(trained, tmp_path):
 def test_two_processes_are_one_with_the_same_batch(trained, tmp_path):
     script = tmp_path / "run.py"
     script.write_text(
-        "import sys, torch; torch.set_num_threads(1); sys.path.insert(0, sys.argv[1])\n"
+        "import sys, torch; torch.set_num_threads(1)\n"
         "from pathlib import Path\nfrom test_decoder_task import config\nfrom tokenloom.train.loop import train\n"
-        "train(config(Path(sys.argv[2]), Path(sys.argv[3]), steps=4, batch_size=16, losses={'codes': 0.0}))\n"
+        "train(config(Path(sys.argv[1]), Path(sys.argv[2]), steps=4, batch_size=16, losses={'codes': 0.0}))\n"
     )
-    here = os.path.dirname(__file__)
     for out, launch in (("one", [sys.executable]), ("two", [sys.executable, "-m", "torch.distributed.run",
                         "--nproc-per-node", "2", "--master-port", "29731"])):  # fmt: skip
-        command = [*launch, str(script), here, str(trained), str(tmp_path / out)]
-        alone = {**os.environ, "OMP_NUM_THREADS": "1"}
-        done = subprocess.run(command, check=False, capture_output=True, text=True, env=alone)
+        command = [*launch, str(script), str(trained), str(tmp_path / out)]
+        done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment())
         assert done.returncode == 0, done.stderr[-2000:]
     one, two = (state.load(tmp_path / name)["model"] for name in ("one", "two"))
     moved = max((one[k] - torch.zeros_like(one[k])).abs().max().item() for k in one if k.startswith("network.leave"))

@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support.codecs import one_line, tiny
-from test_scale import distance, finish, start
-from test_train import config, losses_of, same
+from support.processes import distance, finish, start
+from support.training import config, losses_of, same
 
 from tokenloom import codecs, models
 from tokenloom.cli.main import main

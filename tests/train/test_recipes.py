@@ -14,7 +14,7 @@ import torch
 from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
-from test_documents import write_packs
+from support.packs import write_packs
 
 from tokenloom import codecs, data, models
 from tokenloom.cli import hydra_app

@@ -6,45 +6,19 @@ import json
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
-from test_train import config, log, losses_of, same
+from support.processes import distance, finish, start
+from support.training import config, log, losses_of, same
 
 from tokenloom import codecs
 from tokenloom.codecs.codec import Codec
 from tokenloom.train import check, loop, state
 from tokenloom.train.config import CropConfig
 from tokenloom.train.loop import Run, train
-
-HERE = Path(__file__).parent
-
-
-def start(program: str, *arguments: str | Path, processes: int = 1, **options) -> subprocess.Popen:
-    """A Python program that may import from tests/, under torchrun where it takes several processes."""
-    torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
-    path = Path(arguments[0]) / "program.py"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"import sys\nsys.path.insert(0, {str(HERE)!r})\nimport torch\ntorch.set_num_threads(1)\n{program}")
-    return subprocess.Popen(
-        [sys.executable, *(torchrun if processes > 1 else []), str(path), *map(str, arguments)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1"}, **options,
-    )  # fmt: skip
-
-
-def finish(process: subprocess.Popen) -> str:
-    try:
-        out, errors = process.communicate(timeout=300)
-    finally:
-        process.kill()
-    assert process.returncode == 0, errors[-3000:]
-    return out
-
 
 # -- several processes --------------------------------------------------------------------------
 
@@ -65,11 +39,6 @@ def shared(key: str, out: Path):
     if name.endswith("rvq"):
         cfg.codec |= {"decay": 0.5, "dead_below": 1.5 if name.startswith("image") else 12}  # a third of the mean
     return cfg
-
-
-def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """Mean absolute difference over all tensors of two states."""
-    return torch.cat([(a[name].double() - b[name].double()).abs().flatten() for name in a]).mean().item()
 
 
 WATCHED = """
@@ -138,7 +107,7 @@ def test_two_processes_are_one_with_the_same_batch(tmp_path):
 
 LONG = """
 from pathlib import Path
-from test_train import config
+from support.training import config
 from tokenloom.train.loop import train
 train(config(Path(sys.argv[1]) / "run", steps=100_000, save_every=100_000, validate_every=100_000, batch_size=2))
 """

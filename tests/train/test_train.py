@@ -10,13 +10,13 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from support.codecs import NETWORK, TINY
+from support.training import PHRASES, SCENES, config, log, losses_of, same
 
 from tokenloom import codecs, data
 from tokenloom.codecs import CodeSpec, LatentCodec, Modality, rate
@@ -25,45 +25,6 @@ from tokenloom.codecs.quantizers import FSQ
 from tokenloom.train import losses, state
 from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
 from tokenloom.train.loop import Run, learning_rate, train
-
-SCENES = {"name": "scenes", "count": 24, "size": 40}
-PHRASES = {"name": "phrases", "count": 4, "seconds": 1.0, "sample_rate": 8000}
-
-
-def config(out: Path, name: str = "image/fsq", **changes) -> TrainConfig:
-    """40 steps of a tiny codec on generated data, with everything that makes runs differ turned on."""
-    audio = name.startswith("audio/")
-    defaults = {
-        "codec": {"name": name, **TINY.get(name, {})},
-        "data": dict(PHRASES if audio else SCENES),
-        "losses": {"l1": 1.0, "stft": 0.1, "quantizer": 1.0} if audio else {"l1": 1.0, "l2": 1.0, "quantizer": 0.1},
-        "optimizer": OptimizerConfig(lr=3e-3, warmup=5),
-        "crop": CropConfig(size=1024 if audio else 32, scale=0.8),
-        "steps": 40, "batch_size": 4, "log_every": 1, "save_every": 1000, "validate_every": 1000,
-        "accelerator": "cpu", "out": str(out),
-    }  # fmt: skip
-    return TrainConfig(**(defaults | changes))
-
-
-def log(out: Path) -> dict[tuple[int, str], float]:
-    rows = list(csv.DictReader((out / "log.csv").open()))
-    return {(int(r["step"]), r["name"]): float(r["value"]) for r in rows}
-
-
-def losses_of(out: Path) -> list[float]:
-    return [value for (_, name), value in sorted(log(out).items()) if name == "loss"]
-
-
-def same(a, b) -> bool:
-    """Bit for bit, through dicts and lists."""
-    if isinstance(a, torch.Tensor):
-        return a.dtype == b.dtype and torch.equal(a, b)
-    if isinstance(a, dict):
-        return list(a) == list(b) and all(same(a[k], b[k]) for k in a)
-    if isinstance(a, list | tuple):
-        return len(a) == len(b) and all(map(same, a, b))
-    return a == b
-
 
 # -- learning -----------------------------------------------------------------------------------
 

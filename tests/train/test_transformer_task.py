@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from support.codecs import one_line, tiny
-from test_documents import write_packs
-from test_scale import distance, finish, start
-from test_train import log, losses_of, same
+from support.packs import write_packs
+from support.processes import distance, finish, start
+from support.training import log, losses_of, same
 
 from tokenloom import codecs, data, models
 from tokenloom.codecs import Modality, Target, media
