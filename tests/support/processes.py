@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def start(program: str, *arguments: str | Path, processes: int = 1, **options) -> subprocess.Popen:
-    """Start a Python program that may import from tests/ and tests/train; under torchrun if it has several processes."""
+    """Start a Python program that may import from tests/ and tests/train, under torchrun if it has several processes"""
     torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
     path = Path(arguments[0]) / "program.py"
     path.parent.mkdir(parents=True, exist_ok=True)
