@@ -1,10 +1,13 @@
-"""Other copies of a signal: moved, scaled or mirrored pictures, faster or slower sounds; the same for all signals.
+"""Copies of a signal: shifted, scaled or mirrored images, and faster or slower sounds.
 
-What copy k does depends on k alone. So copy k of one picture goes with copy k of another, which is
-what pairs of pictures need, and tokens of all copies can be computed once.
+The transformation of copy k depends on k alone. Copy k of two images is thus transformed alike, as documents with
+several images need, and the tokens of all copies can be computed once.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -12,37 +15,66 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokenloom.codecs import media
+from tokenloom.codecs.types import CodeSpec, Modality
+
+from .sources.source import Item, Source
 
 SHIFT, SCALE = 0.07, (0.86, 1.04)
-"""Of pictures: the largest shift against the side, the factors of size."""
+"""Of images: the largest shift relative to the side, and the range of the scale."""
 SPEED, GAIN_DB = (0.88, 1.12), (-9.0, 3.0)
-"""Of sounds: the factors of speed, and with it of pitch; the gains."""
+"""Of sounds: the range of the speed, which changes the pitch too, and of the gain."""
 
 
 def image(x: Tensor, copy: int) -> Tensor:
-    """Float32 (3, height, width) in [0, 1] → the same size. 0: itself; odd copies mirror the one before."""
+    """Return a copy of an image, float32 (3, height, width) in [0, 1]. 0 is the original; odd ones are mirrored."""
     if mirrored := copy % 2:
         copy -= 1
     if copy:
         across, down, scale = _draws(copy, 3)
         scale = SCALE[0] + scale * (SCALE[1] - SCALE[0])
-        across, down = ((2 * n - 1) * SHIFT * 2 for n in (across, down))  # of a grid from −1 to 1
+        across, down = ((2 * n - 1) * SHIFT * 2 for n in (across, down))  # in coordinates from −1 to 1
         affine = torch.tensor([[1 / scale, 0.0, across], [0.0, 1 / scale, down]])
         grid = F.affine_grid(affine[None], [1, *x.shape], align_corners=False)
-        # bicubic, and the border's pixels beyond it
+        # bicubic; the border pixels are repeated
         x = F.grid_sample(x[None], grid, "bicubic", "border", align_corners=False)[0]
         x = (x.clamp(0, 1) * 255).round() / 255
     return x.flip(2).contiguous() if mirrored else x
 
 
 def audio(x: Tensor, sample_rate: int, copy: int) -> Tensor:
-    """Float32 (channels, samples) in [-1, 1] → at another speed and gain; 0: itself. The gain never clips."""
+    """Return a copy of audio, float32 (channels, samples) in [-1, 1]. 0 is the original. The gain never clips."""
     if not copy:
         return x
     speed, gain = _draws(copy, 2)
     speed, gain = (low + n * (high - low) for n, (low, high) in ((speed, SPEED), (gain, GAIN_DB)))
     x = media.convert(x, round(sample_rate * speed), sample_rate, x.shape[0])
-    return (x * min(10 ** (gain / 20), 1 / max(float(x.abs().max()), 1e-9))).clamp(-1, 1)  # of what rounding adds
+    return (x * min(10 ** (gain / 20), 1 / max(float(x.abs().max()), 1e-9))).clamp(-1, 1)  # against rounding errors
+
+
+class Copies(Source):
+    """The copies of every item of a source, item by item. Audio has the sample rate and channels of `spec`."""
+
+    def __init__(self, source: Source, copies: int, spec: CodeSpec) -> None:
+        self.source, self.copies, self.spec = source, copies, spec
+        self.name = source.name
+
+    def __len__(self) -> int:
+        return len(self.source) * self.copies
+
+    def contents(self) -> Iterator[tuple[str, int]]:
+        return self.source.contents()
+
+    def __getitem__(self, i: int) -> Item:
+        number, copy = divmod(self._check(i), self.copies)
+        item = self.source[number]
+        key = item.key if self.copies == 1 else f"{item.key}/{copy}"
+        if item.modality is not self.spec.modality:
+            return replace(item, key=key)
+        if item.modality is Modality.IMAGE:
+            return replace(item, key=key, signal=image(item.signal, copy))
+        rate = self.spec.sample_rate
+        signal = media.convert(item.signal, item.sample_rate, rate, self.spec.channels)
+        return replace(item, key=key, signal=audio(signal, rate, copy), sample_rate=rate)
 
 
 def _draws(copy: int, count: int) -> list[float]:

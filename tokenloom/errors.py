@@ -17,9 +17,9 @@ def one_line(error: BaseException) -> str:
     return " ".join(text.split())
 
 
-def missing(package: str, extra: str) -> ValueError:
-    """Return the error to raise when an optional package is not installed."""
-    return ValueError(f"this needs {package}, which is not installed: pip install 'tokenloom[{extra}]'")
+def missing(package: str, extra: str, feature: str = "this") -> ValueError:
+    """Return the error to raise when an optional package is not installed, which `feature` needs."""
+    return ValueError(f"{feature} needs {package}, which is not installed: pip install 'tokenloom[{extra}]'")
 
 
 def describe(error: BaseException) -> str:

@@ -4,18 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
 from rich.text import Text
-
-
-class Advance(Protocol):
-    """The function that `bar` yields."""
-
-    def __call__(self, amount: float = 1, text: str | None = None, total: float | None = None) -> None:
-        """Move the bar by `amount`; replace the text in front of it, and the total, if they are given."""
 
 
 class _Speed(ProgressColumn):
@@ -28,8 +20,24 @@ class _Speed(ProgressColumn):
         return Text(f"{task.speed:,.{digits}f} {self.unit}/s" if task.speed else "", style="progress.data.speed")
 
 
+class Bar:
+    """A progress bar; `bar` makes it."""
+
+    def __init__(self, progress: Progress, task: TaskID, width: int) -> None:
+        self._progress, self._task, self._width = progress, task, width
+
+    def __call__(self, amount: float = 1, text: str | None = None, total: float | None = None) -> None:
+        """Move the bar by `amount`; replace the text in front of it, and the total, if they are given."""
+        description = None if text is None else f"{text:<{self._width}.{self._width}}"
+        self._progress.update(self._task, advance=amount, description=description, total=total)
+
+    def say(self, line: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
+
+
 @contextmanager
-def bar(text: str, total: float, unit: str, *, done: float = 0) -> Iterator[Advance]:
+def bar(text: str, total: float, unit: str, *, done: float = 0, width: int = 28) -> Iterator[Bar]:
     """Show a progress bar on standard error with count, rate and remaining time; it disappears at the end.
 
     Without a terminal nothing is shown.
@@ -39,6 +47,7 @@ def bar(text: str, total: float, unit: str, *, done: float = 0) -> Iterator[Adva
         total: Amount of work, in `unit`.
         unit: Plural noun, such as "items".
         done: Amount that was done before.
+        width: Number of characters of the texts that the bar is given later.
 
     Yields:
         A function (amount, text=None, total=None) that advances the bar.
@@ -47,10 +56,4 @@ def bar(text: str, total: float, unit: str, *, done: float = 0) -> Iterator[Adva
     count = TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
     columns = (TextColumn("{task.description}"), BarColumn(), count, _Speed(unit), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(text, total=total, completed=done)
-
-        def advance(amount: float = 1, text: str | None = None, total: float | None = None) -> None:
-            description = None if text is None else f"{text:<28.28}"
-            progress.update(task, advance=amount, description=description, total=total)
-
-        yield advance
+        yield Bar(progress, progress.add_task(text, total=total, completed=done), width)

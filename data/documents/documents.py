@@ -1,44 +1,36 @@
-"""Documents of texts, pictures and sounds in a row, drawn from captioned sources: what a transformer learns from."""
+"""Documents that interleave texts, images and sounds: the training data of the transformer."""
 
 from __future__ import annotations
 
 import inspect
 import math
-import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
-from tokenloom.codecs.types import Modality
+from .emoji import AnalogyDocument, EditDocument
+from .kind import DocumentKind, DocumentPart
+from .kinds import CaptionDocument, SeriesDocument, SumDocument
+from .library import Library, open_library
 
-from ..sources.source import Source, at_least
-from .kinds import KINDS, Kind, Part
-
-__all__ = ["Documents", "Library", "Part"]
-
-
-@dataclass(frozen=True)
-class Library:
-    """What documents are made of: sources by name, and the captions of all their items, read once."""
-
-    sources: dict[str, Source]
-    captions: dict[str, list[str]]
-    modalities: dict[str, Modality]
-    copies: dict[Modality, int]
-    """How many copies of each signal there are (see variants.py), the original included."""
+KINDS: dict[str, type[DocumentKind]] = {
+    kind.name: kind for kind in (CaptionDocument, EditDocument, AnalogyDocument, SeriesDocument, SumDocument)
+}
 
 
 class Documents:
-    """Endless documents; document g is a pure function of (seed, g).
+    """An endless sequence of documents. Document g is a pure function of (seed, g).
 
-    sources  name → a source's `name` and its own keys: {emoji: {name: tar, path: emoji64-train.tar}}
-    kinds    mappings with the `kind` of a document (see kinds.py), its `share` of all, and its own
-             keys: [{kind: caption, source: emoji, share: 3}, {kind: edit, source: emoji}]
-    copies   modality → how many copies of each signal there are, the original included
-    dropout  the share of documents that keep nothing but their last part: what guidance needs
-    folder   where the sources' relative paths begin; None: the working directory
+    Args:
+        sources: Name → `name` and arguments of a source: {emoji: {name: tar, path: emoji64-train.tar}}. A folder that
+            `tokenloom tokenize` wrote is {name: tokens, path: tokens/photos}.
+        kinds: Mappings with `kind` (see `KINDS`), `share` of all documents, and the arguments of the kind:
+            [{kind: caption, source: emoji, share: 3}, {kind: edit, source: emoji}].
+        copies: Modality → number of copies of each signal, the original included.
+        dropout: Share of documents that keep only their last part, for classifier-free guidance.
+        folder: Folder of the relative paths in `sources`; None: the working directory.
     """
 
     name = "documents"
@@ -48,82 +40,50 @@ class Documents:
         copies: Mapping[str, int] | None = None, dropout: float = 0.1, folder: str | None = None,
     ) -> None:  # fmt: skip
         if not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
-            raise ValueError(f"data.dropout {dropout!r} is not a share within 0 to 1")
-        self.nodes = _nodes(sources, folder)
-        self.library = _library(self.nodes, copies or {})
+            raise ValueError(f"data.dropout must be a share from 0 to 1, got {dropout!r}")
+        self.library = open_library(sources, copies or {}, folder)
         self.dropout = dropout
         if isinstance(kinds, str | Mapping) or not kinds:
-            raise ValueError(f"data.kinds {kinds!r} is not a list such as [{{kind: caption, source: …}}]")
-        self.kinds = [_kind(self.library, given) for given in kinds]
-        shares = np.array([share for share, _ in self.kinds], dtype=np.float64)
+            raise ValueError(f"data.kinds must be a list such as [{{kind: caption, source: …}}], got {kinds!r}")
+        built = [_build_kind(self.library, options) for options in kinds]
+        self.kinds = [kind for _, kind in built]
+        shares = np.array([share for share, _ in built], dtype=np.float64)
         self.shares = shares.cumsum() / shares.sum()
 
     @property
     def uses(self) -> dict[tuple[str, str | None], int]:
-        """Every (source, channel) whose tokens are needed, and of how many copies."""
+        """(source, channel) of all tokens that are needed → number of copies."""
         most: dict[tuple[str, str | None], int] = {}
-        for source, channel, copies in (kind.uses for _, kind in self.kinds):
+        for source, channel, copies in (kind.uses for kind in self.kinds):
             most[source, channel] = max(copies, most.get((source, channel), 0))
         return most
 
-    def draw(self, seed: int, g: int) -> list[Part]:
-        """Document g, at least one part."""
+    def draw(self, seed: int, g: int) -> list[DocumentPart]:
+        """Return document g, at least one part."""
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, g])))
-        which = int(np.searchsorted(self.shares, rng.random(), side="right"))
-        parts = self.kinds[min(which, len(self.kinds) - 1)][1].draw(rng)
+        number = int(np.searchsorted(self.shares, rng.random(), side="right"))
+        parts = self.kinds[min(number, len(self.kinds) - 1)].draw(rng)
         return [replace(parts[-1], given=False)] if rng.random() < self.dropout else parts
 
 
-def _nodes(given: Mapping[str, Mapping[str, Any]], folder: str | None) -> dict[str, dict[str, Any]]:
-    """Every source's own keys, with its path where it lies."""
-    if not isinstance(given, Mapping) or not given:
-        raise ValueError(f"data.sources {given!r} is no mapping such as {{emoji: {{name: tar, path: …}}}}")
-    nodes = {}
-    for name, node in given.items():
-        if not isinstance(node, Mapping) or "name" not in node:
-            raise ValueError(f"data.sources.{name}: {node!r} lacks a name")
-        below = {"path": os.path.join(folder, str(node["path"]))} if folder and "path" in node else {}
-        nodes[str(name)] = {**node, **below}
-    return nodes
-
-
-def _library(nodes: Mapping[str, Mapping[str, Any]], copies: Mapping[str, int]) -> Library:
-    from .. import open_source
-
-    sources, captions, modalities = {}, {}, {}
-    for name, node in nodes.items():
-        source = sources[name] = open_source(**node)
-        items = list(source.items(strict=True))  # a broken item would shift the numbers of those after it
-        captions[name], modalities[name] = [item.caption for item in items], items[0].modality
-        if stray := [item.key for item in items if item.modality is not modalities[name]]:
-            raise ValueError(f"data.sources.{name}: {stray[0]} is of another modality than the first item")
-    if not isinstance(copies, Mapping):
-        raise ValueError(f"data.copies {copies!r:.80} is no mapping such as {{image: 8, audio: 4}}")
-    wrong = set(copies) - {str(modality) for modality in (Modality.IMAGE, Modality.AUDIO)}
-    if wrong:
-        raise ValueError(f"data.copies of {wrong.pop()!r}: only image and audio have copies")
-    return Library(
-        sources, captions, modalities, {m: at_least(f"data.copies.{m}", copies.get(m, 1), 1) for m in Modality}
-    )
-
-
-def _kind(library: Library, given: Mapping[str, Any]) -> tuple[float, Kind]:
-    options = dict(given) if isinstance(given, Mapping) else {}
+def _build_kind(library: Library, config: Mapping[str, Any]) -> tuple[float, DocumentKind]:
+    """Return the share and the kind."""
+    options = dict(config) if isinstance(config, Mapping) else {}
     name, share = options.pop("kind", None), options.pop("share", 1.0)
     if name not in KINDS:
-        raise ValueError(f"data.kinds: {name!r} is none of {', '.join(KINDS)}")
+        raise ValueError(f"data.kinds: kind must be one of {', '.join(KINDS)}, got {name!r}")
     if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share < math.inf:
-        raise ValueError(f"data.kinds: the share {share!r} of {name} is no positive number")
-    keys = _keys(KINDS[name])
+        raise ValueError(f"data.kinds: the share of {name} must be a positive number, got {share!r}")
+    keys = _arguments(KINDS[name])
     if unknown := sorted(set(options) - set(keys), key=str):
         raise ValueError(f"data.kinds: {name} takes no {unknown[0]!r}; it takes share, {', '.join(keys)}")
     if "source" not in options:
-        raise ValueError(f"data.kinds: {name} needs a source, one of {', '.join(library.sources)}")
+        raise ValueError(f"data.kinds: {name} needs a source, one of {', '.join(library)}")
     return float(share), KINDS[name](library, **options)
 
 
-def _keys(kind: type[Kind]) -> list[str]:
-    """The keys that a kind takes, its own and those of what it derives from."""
+def _arguments(kind: type[DocumentKind]) -> list[str]:
+    """Return the arguments of a kind and its base classes."""
     makers = [vars(cls)["__init__"] for cls in kind.__mro__[:-1] if "__init__" in vars(cls)]
     keys = dict.fromkeys(key for maker in makers for key in inspect.signature(maker).parameters)
     return [key for key in keys if key not in ("self", "library", "options")]

@@ -1,26 +1,34 @@
-"""Hugging Face `datasets` as a source; the package is an extra: tokenloom[hub]."""
+"""Hugging Face `datasets` as a source. The package is an extra: tokenloom[hub]."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import lazy_loader as lazy
+
 from tokenloom.codecs.types import Modality
+from tokenloom.errors import first_line, missing
 
 from .source import BrokenItem, Item, Source, at_least, decode
+
+datasets = lazy.load("datasets")
 
 
 class Hub(Source):
     """One split of a data set from the hub or a local folder, downloaded once and memory-mapped.
 
-    path            a hub id (`ylecun/mnist`) or a folder that `datasets` reads
-    split           "train", "test", "train[:100]"
-    config          the data set's configuration, where it has several
-    column          the signal's column; null: the first of images or audio, else the first of strings
-    caption_column  the caption's column; null: no captions
-    limit           the first so many items
+    Args:
+        path: A hub id such as `ylecun/mnist`, or a folder that `datasets` reads.
+        split: Such as "train", "test" or "train[:100]".
+        config: Configuration of the data set, if it has several.
+        column: Column of the signal. None: the first column of images or audio, else the first of strings.
+        caption_column: Column of the caption. None: no captions.
+        limit: Largest number of items.
 
-    Raises a one-line ValueError where the package, the data set or a column is missing.
+    Raises:
+        ValueError: The package, the data set or a column is missing.
     """
 
     name = "hub"
@@ -35,22 +43,20 @@ class Hub(Source):
         caption_column: str | None = None,
         limit: int | None = None,
     ) -> None:
-        try:
-            import datasets
-        except ImportError as error:
-            raise ValueError("data source hub needs the package datasets: pip install 'tokenloom[hub]'") from error
+        if find_spec("datasets") is None:
+            raise missing("datasets", "hub", "data source hub")
         try:
             rows = datasets.load_dataset(path, config, split=split)
-        except Exception as error:  # offline, absent, gated, malformed: dozens of types, one meaning
+        except Exception as error:  # offline, absent, gated, malformed: dozens of types
             generic = isinstance(error, datasets.exceptions.DatasetGenerationError)
-            first = str(error.__cause__ if generic and error.__cause__ else error).strip().split("\n")[0]
-            raise ValueError(f"data set {path!r} (split {split!r}) did not load: {first}") from error
+            reason = first_line(error.__cause__ if generic and error.__cause__ else error)
+            raise ValueError(f"data set {path!r} (split {split!r}) did not load: {reason}") from error
         self.path = path
-        self.column, self.modality = _signal_column(rows.features, column, datasets)
+        self.column, self.modality = _signal_column(rows.features, column)
         self.caption_column = caption_column
         if caption_column is not None and caption_column not in rows.features:
-            raise ValueError(f"caption_column {caption_column!r} is none of {', '.join(rows.features)}")
-        if self.modality is not Modality.TEXT:  # the file's own bytes: decoding is ours
+            raise ValueError(f"caption_column must be one of {', '.join(rows.features)}, got {caption_column!r}")
+        if self.modality is not Modality.TEXT:  # to the bytes of the file: decoding is ours
             rows = rows.cast_column(self.column, type(rows.features[self.column])(decode=False))
         columns = dict.fromkeys([self.column, *([caption_column] if caption_column else [])])
         rows = rows.select_columns(list(columns))
@@ -75,17 +81,19 @@ class Hub(Source):
         return Item(key, self.modality, signal, rate, caption)
 
 
-def _signal_column(features: dict[str, Any], column: str | None, datasets: Any) -> tuple[str, Modality]:
-    kinds = {}
+def _signal_column(features: dict[str, Any], column: str | None) -> tuple[str, Modality]:
+    modalities = {}
     for name, feature in features.items():
         if isinstance(feature, datasets.Image):
-            kinds[name] = Modality.IMAGE
+            modalities[name] = Modality.IMAGE
         elif isinstance(feature, datasets.Audio):
-            kinds[name] = Modality.AUDIO
+            modalities[name] = Modality.AUDIO
         elif getattr(feature, "dtype", None) in ("string", "large_string"):
-            kinds[name] = Modality.TEXT
+            modalities[name] = Modality.TEXT
     if column is None:
-        column = next((n for n, kind in kinds.items() if kind is not Modality.TEXT), next(iter(kinds), None))
-    if column not in kinds:
-        raise ValueError(f"column {column!r} is none of the pictures, sound and strings: {', '.join(kinds) or 'none'}")
-    return column, kinds[column]
+        signals = (name for name, modality in modalities.items() if modality is not Modality.TEXT)
+        column = next(signals, next(iter(modalities), None))
+    if column not in modalities:
+        known = ", ".join(modalities) or "none"
+        raise ValueError(f"column must be one of images, audio or strings ({known}), got {column!r}")
+    return column, modalities[column]

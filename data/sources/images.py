@@ -1,4 +1,4 @@
-"""The colour photographs that lie inside scikit-image's wheel: no download, no files of one's own."""
+"""The color photographs in the wheel of scikit-image: no download needed."""
 
 from __future__ import annotations
 
@@ -28,9 +28,10 @@ PHOTOGRAPHS = {
 
 
 class Images(Source):
-    """scikit-image's eight colour photographs, shrunk (Lanczos) to at most `max_side` pixels a side.
+    """The eight color photographs of scikit-image, downscaled (Lanczos).
 
-    max_side  null keeps each at its own size, 451×300 to 1411×1411
+    Args:
+        max_side: Longest side in pixels. None keeps the sizes of the files, 451×300 to 1411×1411.
     """
 
     name = "images"
@@ -39,7 +40,7 @@ class Images(Source):
         self.max_side = None if max_side is None else at_least("max_side", max_side, 1)
         spec = find_spec("skimage")
         if spec is None:
-            raise ValueError("data source images needs the package scikit-image: pip install scikit-image")
+            raise ValueError("data source images needs scikit-image, which is not installed: pip install scikit-image")
         self.folder = Path(spec.submodule_search_locations[0]) / "data"
 
     def __len__(self) -> int:

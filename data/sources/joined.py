@@ -9,6 +9,7 @@ from io import BytesIO
 from itertools import accumulate
 from typing import Any, NamedTuple
 
+import lazy_loader as lazy
 import torch
 
 from tokenloom.codecs.types import Modality
@@ -16,19 +17,21 @@ from tokenloom.codecs.types import Modality
 from .files import Entry, Files
 from .source import BrokenItem, Item, Source, at_least, warn_broken
 
+soundfile = lazy.load("soundfile")
 
-class Take(NamedTuple):
-    """One item of the source and how many samples it adds."""
+
+class Segment(NamedTuple):
+    """One item of the source and its number of samples."""
 
     index: int
     samples: int
 
 
 class Clip(NamedTuple):
-    """`samples` samples from `start` on, counted from the beginning of the first take."""
+    """`samples` samples from `start` on, counted from the beginning of the first segment."""
 
     key: str
-    takes: tuple[Take, ...]
+    segments: tuple[Segment, ...]
     start: int
     samples: int
 
@@ -36,19 +39,21 @@ class Clip(NamedTuple):
 class Joined(Source):
     """Clips of exactly `seconds` from the audio items of one group, in file order.
 
-    files    a source of audio files, of one rate and channel count within each group
-    seconds  length of a clip; what remains at a group's end is dropped
-    group    meta key whose values separate the groups; all items of a value belong together,
-             adjacent in the file or not. None: one group of everything
-    limit    the first so many clips
+    Unreadable items are left out of the clips and counted by `items`.
 
-    Unreadable items are left out of the joins; `items` counts them. Raises ValueError where a
-    group has no full clip or mixes formats.
+    Args:
+        files: Audio files. Within a group all have the same sample rate and number of channels.
+        seconds: Length of a clip. The rest at the end of a group is dropped.
+        group: Metadata key. Items with the same value form a group, adjacent or not. None: all items are one group.
+        limit: Largest number of clips.
+
+    Raises:
+        ValueError: There is not enough audio for one clip, or a group mixes formats.
     """
 
     def __init__(self, files: Files, seconds: float, group: str | None = None, limit: int | None = None) -> None:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
-            raise ValueError(f"join {seconds!r} is not a positive number of seconds")
+            raise ValueError(f"join must be a positive number of seconds, got {seconds!r}")
         if limit is not None:
             at_least("limit", limit, 1)
         self.name, self.files, self.group = files.name, files, group
@@ -61,14 +66,17 @@ class Joined(Source):
     def __len__(self) -> int:
         return len(self.clips)
 
+    def contents(self) -> Iterator[tuple[str, int]]:
+        return self.files.contents()
+
     def __getitem__(self, i: int) -> Item:
         clip = self.clips[self._check(i)]
         items = []
-        for take in clip.takes:
-            items.append(self.files[take.index])
-            if (got := items[-1].signal.shape[-1]) != take.samples:
-                entry = self.files.entries[take.index]
-                raise BrokenItem(f"{entry.signal}: has {got} samples, its header says {take.samples}")
+        for segment in clip.segments:
+            items.append(self.files[segment.index])
+            if (got := items[-1].signal.shape[-1]) != segment.samples:
+                entry = self.files.entries[segment.index]
+                raise BrokenItem(f"{entry.signal}: has {got} samples, its header says {segment.samples}")
         signal = torch.cat([item.signal for item in items], dim=-1)[:, clip.start : clip.start + clip.samples]
         caption = " ".join(item.caption for item in items if item.caption)
         meta = {"takes": [item.key for item in items]}
@@ -77,7 +85,7 @@ class Joined(Source):
         return Item(clip.key, Modality.AUDIO, signal.contiguous(), items[0].sample_rate, caption, meta)
 
     def items(self, strict: bool = False) -> Iterator[Item]:
-        """As `Source.items`; takes whose header was already unreadable count too."""
+        """As `Source.items`. Files whose header was unreadable count too."""
         if strict and self.broken:
             raise BrokenItem(self.broken[0])
         yield from super().items(strict)
@@ -85,7 +93,7 @@ class Joined(Source):
         warn_broken(self.name, self.broken, len(self.files), "joined without")
 
     def _plan(self, seconds: float) -> list[Clip]:
-        takes: dict[Any, list[Take]] = {}
+        segments: dict[Any, list[Segment]] = {}
         formats: dict[Any, tuple[int, int]] = {}
         for i, entry in enumerate(self.files.entries):
             if entry.modality is not Modality.AUDIO:
@@ -102,11 +110,11 @@ class Joined(Source):
                     f"{entry.signal} has {rate} Hz and {channels} channels, "
                     f"the others to join it with {known[0]} Hz and {known[1]} channels"
                 )
-            takes.setdefault(value, []).append(Take(i, samples))
+            segments.setdefault(value, []).append(Segment(i, samples))
         clips = []
-        for value, run in takes.items():
+        for value, members in segments.items():
             length = round(seconds * formats[value][0])
-            clips += _cut(f"{self.name if self.group is None else value}", run, max(length, 1))
+            clips += _cut(f"{self.name if self.group is None else value}", members, max(length, 1))
         return clips
 
     def _group(self, entry: Entry) -> str | int | float | bool | None:
@@ -115,29 +123,27 @@ class Joined(Source):
         meta = entry.read_meta()
         if self.group not in meta:
             known = ", ".join(meta) or "nothing"
-            raise ValueError(f"{entry.signal} has no {self.group!r} in its meta, which has {known}")
+            raise ValueError(f"{entry.signal} has no {self.group!r} in its metadata, only {known}")
         value = meta[self.group]
         if isinstance(value, list | dict):
-            raise ValueError(f"{entry.signal}: {self.group!r} is a {type(value).__name__}, wanted a plain value")
+            raise ValueError(f"{entry.signal}: {self.group!r} must be a plain value, got a {type(value).__name__}")
         return value
 
 
-def _cut(name: str, takes: list[Take], length: int) -> list[Clip]:
-    """Clips of `length` samples from takes laid end to end."""
-    ends = list(accumulate(take.samples for take in takes))
+def _cut(name: str, segments: list[Segment], length: int) -> list[Clip]:
+    """Cut segments laid end to end into clips of `length` samples."""
+    ends = list(accumulate(segment.samples for segment in segments))
     clips = []
     for k in range(ends[-1] // length):
         start = k * length
         first, last = bisect_right(ends, start), bisect_left(ends, start + length)
-        before = ends[first] - takes[first].samples
-        clips.append(Clip(f"{name}-{k:04d}", tuple(takes[first : last + 1]), start - before, length))
+        before = ends[first] - segments[first].samples
+        clips.append(Clip(f"{name}-{k:04d}", tuple(segments[first : last + 1]), start - before, length))
     return clips
 
 
 def _header(entry: Entry) -> tuple[int, int, int]:
-    """(Hz, channels, samples) without decoding."""
-    import soundfile
-
+    """Return (Hz, channels, samples) without decoding."""
     try:
         info = soundfile.info(BytesIO(entry.signal.read()))
     except soundfile.SoundFileError as error:

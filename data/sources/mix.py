@@ -4,34 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from bisect import bisect_right
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
-from typing import Any
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, chain
+
+from tokenloom.codecs.types import Modality
 
 from .source import Item, Source
 
 
 class Mix(Source):
-    """The items of all parts in order; modalities may mix. Keys get their part's number in front.
-
-    parts  mappings of a source's `name` and its own keys: [{name: images}, {name: phrases, count: 8}]
-    """
+    """The items of several sources in order. Modalities may differ. A key is prefixed with the number of its source."""
 
     name = "mix"
 
-    def __init__(self, parts: Sequence[Mapping[str, Any]]) -> None:
-        from .. import open_source
-
-        if isinstance(parts, str | Mapping) or not parts:
-            raise ValueError(f"data.parts {parts!r} is not a list such as [{{name: images}}, {{name: phrases}}]")
-        for part in parts:
-            if not isinstance(part, Mapping) or "name" not in part:
-                raise ValueError(f"data.parts: {part!r} lacks a name")
-        self.parts = [open_source(**part) for part in parts]
+    def __init__(self, parts: Sequence[Source]) -> None:
+        self.parts = list(parts)
         self.ends = list(accumulate(len(part) for part in self.parts))
 
     def __len__(self) -> int:
         return self.ends[-1]
+
+    def candidates(self, modality: Modality) -> Sequence[int]:
+        starts = [0, *self.ends]
+        return [starts[k] + i for k, part in enumerate(self.parts) for i in part.candidates(modality)]
+
+    def contents(self) -> Iterator[tuple[str, int]]:
+        return chain.from_iterable(part.contents() for part in self.parts)
 
     def __getitem__(self, i: int) -> Item:
         k = bisect_right(self.ends, self._check(i))

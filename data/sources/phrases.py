@@ -1,4 +1,4 @@
-"""Short musical phrases, composed and synthesised from a seed: melody, chords and bass in a room."""
+"""Short musical phrases, composed and synthesized from a seed: melody, chords and bass in a room."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from .source import Item, Source, at_least
 
 KEYS = ("C", "C sharp", "D", "E flat", "E", "F", "F sharp", "G", "A flat", "A", "B flat", "B")
 SCALES = {"major": (0, 2, 4, 5, 7, 9, 11), "minor": (0, 2, 3, 5, 7, 8, 10)}
-PROGRESSIONS = {  # degrees of the scale that the triads stand on; all come home
+PROGRESSIONS = {  # root of each triad as a degree of the scale; all end on the tonic
     "major": ((0, 4, 5, 0), (0, 5, 3, 4), (0, 3, 4, 0), (0, 2, 3, 0)),
     "minor": ((0, 5, 2, 0), (0, 3, 6, 0), (0, 5, 6, 0), (0, 6, 5, 0)),
 }
 TEMPI = {"slow": 8, "moderate": 12, "fast": 16}  # eighth notes in a phrase
 PEAK = 0.7
-"""Largest absolute sample of every phrase."""
+"""Largest absolute sample of each phrase."""
 
 
 @dataclass(frozen=True)
 class Timbre:
     """An instrument by additive synthesis.
 
-    partials  frequency ratio → amplitude
-    decay     seconds in which the fundamental falls to 1/e; the k-th partial falls k^damping times faster
-    attack    seconds of rise
-    vibrato   depth in semitones
-    breath    amplitude of noise that follows the tone's envelope
+    Attributes:
+        partials: Frequency ratio → amplitude.
+        decay: Seconds until the fundamental falls to 1/e. The k-th partial falls k^damping times faster.
+        damping: See `decay`.
+        attack: Rise time in seconds.
+        vibrato: Depth in semitones.
+        breath: Amplitude of noise that follows the envelope of the tone.
     """
 
     partials: dict[float, float]
@@ -47,7 +49,7 @@ def _harmonics(*amplitudes: float) -> dict[float, float]:
 
 
 def _stiff(inharmonicity: float, count: int, slope: float) -> dict[float, float]:
-    """Partials of a stiff string: the k-th at k √(1 + B k²), B the inharmonicity."""
+    """Return the partials of a stiff string, the k-th at k √(1 + B k²) with inharmonicity B."""
     return {k * math.sqrt(1 + inharmonicity * k * k): k**-slope for k in range(1, count + 1)}
 
 
@@ -66,7 +68,7 @@ ACCOMPANIMENTS = ("piano", "guitar", "organ", "marimba", "violin")
 
 @dataclass(frozen=True)
 class Note:
-    """MIDI pitch, start and length in seconds, loudness."""
+    """A note: MIDI pitch, start and length in seconds, loudness."""
 
     pitch: int
     start: float
@@ -75,19 +77,20 @@ class Note:
 
 
 class Phrases(Source):
-    """Mono phrases with captions; item i is a pure function of (seed, i).
+    """Mono phrases with captions. Item i is a pure function of (seed, i).
 
-    count        how many items
-    seconds      length of each, at least 1
-    sample_rate  Hz, at least 8000
-    seed         at least 0
+    Args:
+        count: Number of items.
+        seconds: Length of each, from 1 to 600.
+        sample_rate: Hz, at least 8000.
+        seed: At least 0.
     """
 
     name = "phrases"
 
     def __init__(self, count: int = 64, seconds: float = 4.0, sample_rate: int = 24000, seed: int = 0) -> None:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= 600:
-            raise ValueError(f"seconds {seconds!r} is not within 1 to 600")
+            raise ValueError(f"seconds must be from 1 to 600, got {seconds!r}")
         self.count, self.seconds, self.seed = at_least("count", count, 1), float(seconds), at_least("seed", seed, 0)
         self.sample_rate = at_least("sample_rate", sample_rate, 8000)
 
@@ -115,7 +118,7 @@ class Phrases(Source):
 def _compose(
     rng: np.random.Generator, tonic: int, mode: str, steps: int, seconds: float
 ) -> tuple[list[Note], list[Note]]:
-    """Melody and accompaniment over four chords; the last seventh of the time is left to ring."""
+    """Compose melody and accompaniment over four chords. The last seventh of the time is left to ring."""
     step = seconds * 6 / 7 / steps
     scale, progression = SCALES[mode], PROGRESSIONS[mode][int(rng.integers(4))]
     base = 60 + (tonic if tonic < 7 else tonic - 12)
@@ -145,8 +148,8 @@ def _compose(
 
 
 def _play(track: np.ndarray, note: Note, timbre: Timbre, rate: int, rng: np.random.Generator) -> None:
-    """Add a note to the track: partials below Nyquist under one envelope."""
-    start = int((note.start + float(rng.uniform(0, 0.008))) * rate)  # nobody plays on the grid
+    """Add a note to the track: partials below the Nyquist frequency under one envelope."""
+    start = int((note.start + float(rng.uniform(0, 0.008))) * rate)  # human timing
     release = 0.12
     t = np.arange(min(int((note.length + release) * rate), len(track) - start)) / rate
     frequency = 440 * 2 ** ((note.pitch - 69) / 12)
@@ -168,7 +171,7 @@ def _play(track: np.ndarray, note: Note, timbre: Timbre, rate: int, rng: np.rand
 
 
 def _room(dry: np.ndarray, rate: int, rng: np.random.Generator) -> np.ndarray:
-    """A small room: exponentially decaying noise as its impulse response; the end fades to silence."""
+    """Add the reverberation of a small room (exponentially decaying noise as impulse response) and a final fade."""
     n = int(0.7 * rate)
     response = rng.standard_normal(n) * np.exp(-np.arange(n) / rate / 0.16)
     response *= 0.3 / math.sqrt(float(np.sum(response**2)))

@@ -1,4 +1,4 @@
-"""Captioned pictures drawn from a seed: coloured shapes at named places, and rendered words."""
+"""Captioned images generated from a seed: colored shapes at named places, and rendered words."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenloom.codecs.types import Modality
 
 from .source import Item, Source, at_least
 
-COLOURS = {
+COLORS = {
     "red": (214, 48, 49),
     "orange": (241, 143, 35),
     "yellow": (250, 211, 62),
@@ -25,7 +25,7 @@ COLOURS = {
     "white": (252, 252, 250),
 }
 PLACES = ("top left", "top", "top right", "left", "centre", "right", "bottom left", "bottom", "bottom right")
-SIZES = {"small": 0.21, "": 0.28, "large": 0.35}  # of a shape, against the picture's side
+SIZES = {"small": 0.21, "": 0.28, "large": 0.35}  # of a shape, relative to the side of the image
 SHAPES = ("circle", "square", "triangle", "diamond", "star", "ring", "cross", "hexagon")
 # fmt: off
 WORDS = (
@@ -36,16 +36,17 @@ WORDS = (
 )
 # fmt: on
 _SUPERSAMPLING = 4
-_CONTRAST = 130  # least distance in RGB between what is drawn and what it is drawn on
+_CONTRAST = 130  # least RGB distance between a shape and the background
 
 
 class Scenes(Source):
-    """Pictures with captions that say all there is to see; item i is a pure function of (seed, i).
+    """Images with complete captions. Item i is a pure function of (seed, i).
 
-    count  how many items
-    size   height and width in pixels, at least 16
-    seed   at least 0
-    words  the share of pictures that show a rendered word rather than shapes
+    Args:
+        count: Number of items.
+        size: Height and width in pixels, at least 16.
+        seed: At least 0.
+        words: Share of images that show a rendered word instead of shapes.
     """
 
     name = "scenes"
@@ -54,7 +55,7 @@ class Scenes(Source):
         self.count, self.size, self.seed = at_least("count", count, 1), at_least("size", size, 16), seed
         at_least("seed", seed, 0)
         if not 0 <= words <= 1:
-            raise ValueError(f"words {words!r} is not a share within 0 to 1")
+            raise ValueError(f"words must be a share from 0 to 1, got {words!r}")
         self.words = words
 
     def __len__(self) -> int:
@@ -63,36 +64,36 @@ class Scenes(Source):
     def __getitem__(self, i: int) -> Item:
         rng = np.random.default_rng([self.seed, self._check(i)])
         side = self.size * _SUPERSAMPLING
-        ground, *others = (str(c) for c in rng.permutation(list(COLOURS)))
-        colours = [c for c in others if math.dist(COLOURS[c], COLOURS[ground]) >= _CONTRAST]
-        canvas = Image.new("RGB", (side, side), COLOURS[ground])
+        ground, *others = (str(c) for c in rng.permutation(list(COLORS)))
+        colors = [c for c in others if math.dist(COLORS[c], COLORS[ground]) >= _CONTRAST]
+        canvas = Image.new("RGB", (side, side), COLORS[ground])
         draw = ImageDraw.Draw(canvas)
-        caption = (_word if rng.random() < self.words else _shapes)(draw, side, rng, colours)
+        caption = (_word if rng.random() < self.words else _shapes)(draw, side, rng, colors)
         pixels = np.array(canvas.reduce(_SUPERSAMPLING))  # a box filter: smooth edges
         image = torch.from_numpy(pixels).permute(2, 0, 1).float().div(255).contiguous()
         return Item(f"scene-{i:06d}", Modality.IMAGE, image, None, f"{caption} on {ground}")
 
 
-def _word(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator, colours: list[str]) -> str:
+def _word(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator, colors: list[str]) -> str:
     word = str(rng.choice(WORDS))
     width = side * rng.uniform(0.6, 0.85)
     points = 0.4 * side
     points *= min(width / draw.textlength(word, font=ImageFont.load_default(points)), 1)
     where = (side * rng.uniform(0.47, 0.53), side * rng.uniform(0.3, 0.7))
-    draw.text(where, word, fill=COLOURS[colours[0]], font=ImageFont.load_default(points), anchor="mm")
-    return f'the word "{word}" in {colours[0]}'
+    draw.text(where, word, fill=COLORS[colors[0]], font=ImageFont.load_default(points), anchor="mm")
+    return f'the word "{word}" in {colors[0]}'
 
 
-def _shapes(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator, colours: list[str]) -> str:
-    """One to three shapes in different cells of a 3 × 3 grid, in reading order."""
+def _shapes(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator, colors: list[str]) -> str:
+    """Draw one to three shapes in different cells of a 3 × 3 grid, in reading order. Return the caption."""
     cells = sorted(int(c) for c in rng.choice(9, size=rng.integers(1, 4), replace=False))
     parts = []
-    for cell, colour in zip(cells, colours[: len(cells)], strict=True):
+    for cell, color in zip(cells, colors[: len(cells)], strict=True):
         shape, size = str(rng.choice(SHAPES)), str(rng.choice(list(SIZES)))
-        centre = tuple(side * (0.2 + 0.3 * k) + side * rng.uniform(-0.02, 0.02) for k in (cell % 3, cell // 3))
-        _draw(draw, shape, centre, side * SIZES[size] / 2, COLOURS[colour])
+        center = tuple(side * (0.2 + 0.3 * k) + side * rng.uniform(-0.02, 0.02) for k in (cell % 3, cell // 3))
+        _draw(draw, shape, center, side * SIZES[size] / 2, COLORS[color])
         where = "in the centre" if PLACES[cell] == "centre" else f"at the {PLACES[cell]}"
-        parts.append(f"{f'a {size} {colour}' if size else _article(colour)} {shape} {where}")
+        parts.append(f"{f'a {size} {color}' if size else _article(color)} {shape} {where}")
     return ", ".join(parts)
 
 
@@ -101,21 +102,21 @@ def _article(noun: str) -> str:
 
 
 def _draw(
-    draw: ImageDraw.ImageDraw, shape: str, centre: tuple[float, float], r: float, colour: tuple[int, int, int]
+    draw: ImageDraw.ImageDraw, shape: str, center: tuple[float, float], r: float, color: tuple[int, int, int]
 ) -> None:
-    """A shape within the circle of radius r."""
-    x, y = centre
+    """Draw a shape within the circle of radius r."""
+    x, y = center
     if shape == "circle":
-        draw.ellipse((x - r, y - r, x + r, y + r), fill=colour)
+        draw.ellipse((x - r, y - r, x + r, y + r), fill=color)
     elif shape == "ring":
-        draw.ellipse((x - r, y - r, x + r, y + r), outline=colour, width=round(0.4 * r))
+        draw.ellipse((x - r, y - r, x + r, y + r), outline=color, width=round(0.4 * r))
     elif shape == "square":
-        draw.rectangle((x - 0.85 * r, y - 0.85 * r, x + 0.85 * r, y + 0.85 * r), fill=colour)
+        draw.rectangle((x - 0.85 * r, y - 0.85 * r, x + 0.85 * r, y + 0.85 * r), fill=color)
     elif shape == "cross":
-        draw.rectangle((x - r, y - 0.3 * r, x + r, y + 0.3 * r), fill=colour)
-        draw.rectangle((x - 0.3 * r, y - r, x + 0.3 * r, y + r), fill=colour)
+        draw.rectangle((x - r, y - 0.3 * r, x + r, y + 0.3 * r), fill=color)
+        draw.rectangle((x - 0.3 * r, y - r, x + 0.3 * r, y + r), fill=color)
     else:
         corners = {"triangle": 3, "diamond": 4, "hexagon": 6, "star": 10}[shape]
         radii = [r * (0.42 if shape == "star" and k % 2 else 1.0) for k in range(corners)]
         angles = [2 * math.pi * k / corners - math.pi / 2 for k in range(corners)]
-        draw.polygon([(x + q * math.cos(a), y + q * math.sin(a)) for q, a in zip(radii, angles, strict=True)], colour)
+        draw.polygon([(x + q * math.cos(a), y + q * math.sin(a)) for q, a in zip(radii, angles, strict=True)], color)

@@ -1,4 +1,4 @@
-"""What a source of signals is: a sequence of items, read when asked for."""
+"""The base class of all sources: a sequence of items that are read on access."""
 
 from __future__ import annotations
 
@@ -16,11 +16,23 @@ from tokenloom.codecs.types import Modality
 
 
 class BrokenItem(ValueError):
-    """An item that cannot be read; its message is one line: which file, and why."""
+    """An item cannot be read. The message is one line with the file and the reason."""
 
 
 def decode(data: bytes, modality: Modality, where: object) -> tuple[Tensor | str, int | None]:
-    """The bytes of a file → (signal, Hz or None). Raises BrokenItem, which says `where`."""
+    """Decode the bytes of a file.
+
+    Args:
+        data: Content of the file.
+        modality: Modality of the signal.
+        where: Location to name in the error.
+
+    Returns:
+        The signal, and its sample rate in Hz (None unless it is audio).
+
+    Raises:
+        BrokenItem: The bytes cannot be decoded.
+    """
     try:
         signal = media.read(data, modality)
         return signal, media.sample_rate(data) if modality is Modality.AUDIO else None
@@ -33,12 +45,13 @@ def decode(data: bytes, modality: Modality, where: object) -> tuple[Tensor | str
 class Item:
     """One signal at its native size and rate.
 
-    key          unique within its source
-    signal       image float32 (3, height, width) in [0, 1]; audio float32 (channels, samples)
-                 in [-1, 1]; text str
-    sample_rate  Hz, for audio only
-    caption      what the item shows or says; "" where unknown
-    meta         whatever else is known of it
+    Attributes:
+        key: Unique within its source.
+        modality: Modality of the signal.
+        signal: Image float32 (3, height, width) in [0, 1]; audio float32 (channels, samples) in [-1, 1]; text str.
+        sample_rate: Hz; None unless it is audio.
+        caption: Description or transcript; "" if unknown.
+        meta: Other properties of the item.
     """
 
     key: str
@@ -50,24 +63,32 @@ class Item:
 
 
 class Source(ABC):
-    """Random access to items. Holds an index and no open file, so it is cheap to fork and to pickle."""
+    """Random access to items. A source holds an index and no open file, so it is cheap to fork and to pickle."""
 
     name: str = ""
     skipped: int = 0
-    """How many broken items the last pass of `items` left out."""
+    """Number of broken items that the last pass of `items` left out."""
 
     @abstractmethod
     def __len__(self) -> int: ...
 
     @abstractmethod
     def __getitem__(self, i: int) -> Item:
-        """Item i of 0 … len − 1. Raises BrokenItem where it cannot be read, IndexError outside."""
+        """Read item i, from 0 to len − 1. Raises BrokenItem if it cannot be read, IndexError outside."""
+
+    def candidates(self, modality: Modality) -> Sequence[int]:
+        """Return the items that may have a modality, as far as known without reading them."""
+        return range(len(self))
+
+    def contents(self) -> Iterator[tuple[str, int]]:
+        """Yield name and size in bytes of the files that the items are read from, if they are files."""
+        return iter(())
 
     def items(self, strict: bool = False) -> Iterator[Item]:
-        """All healthy items in order.
+        """Iterate over all readable items in order.
 
-        Broken ones are counted in `skipped` and told of in one warning at the end; with
-        `strict` the first one is raised as BrokenItem.
+        Broken items are counted in `skipped` and reported in one warning at the end. With `strict` the first one
+        raises BrokenItem.
         """
         self.skipped = 0
         broken = []
@@ -89,21 +110,21 @@ class Source(ABC):
         return i
 
 
-def warn_broken(name: str, broken: Sequence[str], total: int, what: str) -> None:
-    """One warning that counts the broken items and shows the first; none if there are none."""
+def warn_broken(name: str, broken: Sequence[str], total: int, verb: str) -> None:
+    """Warn once with the number of broken items and the first one, if there are any."""
     if broken:
-        warnings.warn(f"{name}: {what} {len(broken)} broken of {total} items, first: {broken[0]}", stacklevel=3)
+        warnings.warn(f"{name}: {verb} {len(broken)} broken of {total} items, first: {broken[0]}", stacklevel=3)
 
 
 def choice(value: str | Modality | None) -> Modality | None:
-    """A modality by name; ValueError with the allowed ones otherwise."""
+    """Return a modality by name. Raises ValueError for an unknown name."""
     if value is None or value in tuple(Modality):
         return None if value is None else Modality(value)
-    raise ValueError(f"modality {value!r} is none of {', '.join(Modality)}")
+    raise ValueError(f"modality must be one of {', '.join(Modality)}, got {value!r}")
 
 
 def at_least(name: str, value: Any, least: int) -> int:
-    """`value` if it is an integer of at least `least`; one-line ValueError otherwise."""
+    """Return `value` if it is an integer of at least `least`. Raises ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"{name} {value!r} is not an integer of at least {least}")
+        raise ValueError(f"{name} must be an integer of at least {least}, got {value!r}")
     return value

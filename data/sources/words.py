@@ -1,4 +1,4 @@
-"""Short words in capital letters, drawn from a seed: what a model has to spell, letter by letter."""
+"""Images of short words in capital letters, generated from a seed. A model has to spell them letter by letter."""
 
 from __future__ import annotations
 
@@ -11,30 +11,30 @@ from torch import Tensor
 
 from tokenloom.codecs.types import Modality
 
-from .scenes import COLOURS
+from .scenes import COLORS
 from .source import Item, Source, at_least
 
-INKS = {name: COLOURS[name] for name in ("black", "red", "green", "blue", "purple", "brown")} | {"green": (30, 130, 70)}
-"""Those of the scenes' colours that can be read on white, and a darker green."""
+INKS = {name: COLORS[name] for name in ("black", "red", "green", "blue", "purple", "brown")} | {"green": (30, 130, 70)}
+"""The colors of the scenes that can be read on white, with a darker green."""
 LETTERS = 4
-"""The most letters of a word: each has a quarter of the picture's width."""
+"""Largest number of letters in a word. Each letter takes a quarter of the width."""
 SPLITS = ("train", "test")
 _CONSONANTS, _VOWELS = "BCDFGHJKLMNPQRSTVWXYZ", "AEIOU"
-_TESTED = 8  # one word in this many is of the split "test"
+_TESTED = 8  # one word in this many is in the split "test"
 _SUPERSAMPLING = 4
 
 
 class Words(Source):
-    """Pictures of words of 2 to 4 letters on white, captioned `the word SHIP in red`; item i is a pure
-    function of (seed, split, i).
+    """Images of words of 2 to 4 letters on white, captioned `the word SHIP in red`.
 
-    Words are made up, mostly of consonants and vowels in turn. Whether a word is of the split "train" or
-    "test" depends on the word alone (`split`), whatever the seed: what is tested was never trained on.
+    Item i is a pure function of (seed, split, i). Words are made up, mostly of alternating consonants and vowels.
+    The split of a word depends on the word alone, not on the seed: no test word occurs in training.
 
-    count  how many items
-    size   height and width in pixels, at least 16
-    seed   at least 0
-    split  train or test
+    Args:
+        count: Number of items.
+        size: Height and width in pixels, at least 16.
+        seed: At least 0.
+        split: "train" or "test".
     """
 
     name = "words"
@@ -43,7 +43,7 @@ class Words(Source):
         self.count, self.size, self.seed = at_least("count", count, 1), at_least("size", size, 16), seed
         at_least("seed", seed, 0)
         if split not in SPLITS:
-            raise ValueError(f"split {split!r} is none of {', '.join(SPLITS)}")
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         self.split = split
 
     def __len__(self) -> int:
@@ -52,7 +52,7 @@ class Words(Source):
     def __getitem__(self, i: int) -> Item:
         rng = np.random.default_rng([self.seed, SPLITS.index(self.split), self._check(i)])
         ink = str(rng.choice(list(INKS)))
-        while split(word := _make_up(rng)) != self.split:
+        while split(word := _made_up(rng)) != self.split:
             pass
         return Item(f"word-{i:06d}", Modality.IMAGE, render(word, ink, self.size), None, caption(word, ink))
 
@@ -62,21 +62,26 @@ def caption(word: str, ink: str) -> str:
 
 
 def split(word: str) -> str:
-    """The split that a word is of."""
+    """Return the split of a word."""
     return SPLITS[zlib.crc32(word.upper().encode()) % _TESTED == 0]
 
 
 def render(word: str, ink: str, size: int = 64) -> Tensor:
-    """A word of 1 to 4 letters → float32 (3, size, size) in [0, 1]: each letter centred in a cell of a quarter's
-    width, the word centred in the picture. ValueError for a longer word or another ink."""
+    """Render a word of 1 to 4 letters as float32 (3, size, size) in [0, 1].
+
+    Each letter is centered in a cell of a quarter of the width, and the word is centered in the image.
+
+    Raises:
+        ValueError: The word is longer, or the ink is unknown.
+    """
     if not 1 <= len(word) <= LETTERS:
-        raise ValueError(f"{word!r:.40} has {len(word)} letters; 1 to {LETTERS} fit")
+        raise ValueError(f"{word!r:.40} must have 1 to {LETTERS} letters, got {len(word)}")
     if ink not in INKS:
-        raise ValueError(f"ink {ink!r} is none of {', '.join(INKS)}")
+        raise ValueError(f"ink must be one of {', '.join(INKS)}, got {ink!r}")
     side = size * _SUPERSAMPLING
     canvas = Image.new("RGB", (side, side), (255, 255, 255))
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(0.3 * side)  # capitals just under a quarter high; a W alone leaves its cell, by 1/32
+    font = ImageFont.load_default(0.3 * side)  # capitals just under a quarter high; only a W leaves its cell, by 1/32
     left = (1 - len(word) / LETTERS) / 2
     for place, letter in enumerate(word.upper()):
         at = side * (left + (place + 0.5) / LETTERS), side * 0.61
@@ -85,8 +90,8 @@ def render(word: str, ink: str, size: int = 64) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255).contiguous()
 
 
-def _make_up(rng: np.random.Generator) -> str:
-    """Vowels and consonants in turn, and now and then any letters at all."""
+def _made_up(rng: np.random.Generator) -> str:
+    """Return alternating vowels and consonants, or sometimes random letters."""
     length = int(rng.integers(2, LETTERS + 1))
     if rng.random() < 0.25:
         return "".join(rng.choice(list(_CONSONANTS + _VOWELS), length))

@@ -1,4 +1,4 @@
-"""A data set as tokens on disk: its index, and its rows as `Codes` again."""
+"""Reading a tokenized data set: its index, and its rows as `Codes`."""
 
 from __future__ import annotations
 
@@ -9,21 +9,24 @@ from typing import Any
 
 from tokenloom.codecs.codec import Codec
 
-from .shards import Row, format_of
+from .optional import get_format
+from .row import TokenRow
 
 INDEX = "_index.json"
-"""Arrow reads a folder of Parquet files as one table and leaves out names that begin like this."""
+"""Arrow reads a folder of Parquet files as one table and skips names that begin with an underscore."""
 VERSION = 1
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
-    """What `tokenloom tokenize` wrote of itself: codec, setting, spec, data, shards, totals.
+    """Return the index that `tokenloom tokenize` wrote: codec, setting, spec, data, shards, totals.
 
-    Raises FileNotFoundError where a folder has none, ValueError where it is none of ours.
+    Raises:
+        FileNotFoundError: The folder has no index.
+        ValueError: The index is damaged or of another version.
     """
     path = Path(folder) / INDEX
     if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no tokens: there is no {path}; tokenloom tokenize writes one")
+        raise FileNotFoundError(f"{folder} holds no tokens: {path} does not exist; tokenloom tokenize writes it")
     try:
         index = json.loads(path.read_bytes())
         version = index["version"] if isinstance(index, dict) else None
@@ -35,7 +38,7 @@ def read_index(folder: str | Path) -> dict[str, Any]:
 
 
 def check(index: Mapping[str, Any], codec: Codec, folder: str | Path) -> None:
-    """ValueError unless `codec` is the one that wrote these tokens, weights included."""
+    """Raise ValueError unless `codec` wrote these tokens, with the same weights."""
     wrote = index["codec"]
     if wrote["fingerprint"] != codec.fingerprint.hex():
         raise ValueError(
@@ -44,32 +47,36 @@ def check(index: Mapping[str, Any], codec: Codec, folder: str | Path) -> None:
         )
 
 
-def read(folder: str | Path, codec: Codec | None = None) -> Iterator[Row]:
-    """Rows of a tokenised data set, in the order of the data: `key`, `codes` (a batch of one), `caption`, `meta`.
+def read(folder: str | Path, codec: Codec | None = None) -> Iterator[TokenRow]:
+    """Iterate over the rows of a tokenized data set in the order of the data.
 
         codec = codecs.load("natural-fsq")
         for row in tokens.read("tokens/photos", codec):
-            picture = codec.decode(row.codes)[0]  # what codec.decode(codec.encode(item)) gives
+            image = codec.decode(row.codes)[0]  # equal to codec.decode(codec.encode(item))
 
-    codec  checked against the fingerprint in the index, if given
-    Raises FileNotFoundError without an index, ValueError for another codec, for a data set that is not
-    complete, and for a damaged shard.
+    Args:
+        folder: Written by `tokenize`.
+        codec: Codec whose fingerprint must match, if given.
+
+    Raises:
+        FileNotFoundError: The folder has no index.
+        ValueError: The codec differs, shards are missing, or, while iterating, a shard is damaged.
     """
     folder = Path(folder)
     index = read_index(folder)
     if codec is not None:
         check(index, codec, folder)
     if not index["complete"]:
-        raise ValueError(f"{folder} is not complete; the same tokenloom tokenize goes on with it")
+        raise ValueError(f"{folder} is not complete; the same tokenloom tokenize continues it")
     for shard in index["shards"]:
         if not is_whole(folder, shard):
-            raise ValueError(f"{folder / shard['name']} is missing or cut; the same tokenloom tokenize makes it again")
-    rows = format_of(index["format"]).read
-    return (row for shard in index["shards"] for row in _named(folder / shard["name"], rows))
+            raise ValueError(f"{folder / shard['name']} is missing or cut; the same tokenloom tokenize writes it again")
+    rows = get_format(index["format"]).read
+    return (row for shard in index["shards"] for row in _read_shard(folder / shard["name"], rows))
 
 
 def is_complete(folder: str | Path) -> bool:
-    """Whether a folder holds all shards of a data set."""
+    """Return whether a folder holds all shards of a data set."""
     try:
         index = read_index(folder)
     except FileNotFoundError:
@@ -78,14 +85,14 @@ def is_complete(folder: str | Path) -> bool:
 
 
 def is_whole(folder: Path, shard: Mapping[str, Any]) -> bool:
-    """Whether a shard is there, with the bytes that its report says."""
+    """Return whether a shard exists with the size in its report."""
     path = folder / shard["name"]
     return path.is_file() and path.stat().st_size == shard["bytes"]
 
 
-def _named(path: Path, rows: Callable[[Path], Iterator[Row]]) -> Iterator[Row]:
+def _read_shard(path: Path, rows: Callable[[Path], Iterator[TokenRow]]) -> Iterator[TokenRow]:
     try:
         yield from rows(path)
-    except Exception as error:  # tarfile, NumPy, JSON and Arrow have a dozen types for damage
-        said = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
-        raise ValueError(f"{path} is damaged: {said or type(error).__name__}") from error
+    except Exception as error:  # tarfile, NumPy, JSON and Arrow raise a dozen types for damage
+        reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
+        raise ValueError(f"{path} is damaged: {reason or type(error).__name__}") from error

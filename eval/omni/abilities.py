@@ -16,7 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenloom.data.documents.kinds import DIGITS, tone
+from tokenloom.data.documents.emoji import split_tone
+from tokenloom.data.documents.kinds import DIGITS
 from tokenloom.data.sources import words
 
 from .bench import Answer, Bench
@@ -113,7 +114,7 @@ def _parts(bench: Bench, answers: list[Answer], rows: list[int]) -> dict[str, An
     """How often the figure and how often the tone is right, of captions with one tone."""
     pack = bench.packs["emoji64-test"]
     nearest = [bench.captions[n] for n in bench.gallery.nearest([a.result for a in answers])]
-    pairs = [(tone(pack.captions[i]), tone(found)) for i, found in zip(rows, nearest, strict=True)]
+    pairs = [(split_tone(pack.captions[i]), split_tone(found)) for i, found in zip(rows, nearest, strict=True)]
     pairs = [(wanted, found or ("", None)) for wanted, found in pairs if wanted and wanted[1]]
     return {
         "figure right": share([a[0] == b[0] for a, b in pairs]),
@@ -141,7 +142,7 @@ def instructed(bench: Bench) -> Figure:
     train, test = bench.packs["emoji64-train"], bench.packs["emoji64-test"]
     pairs = [(i, s) for i, caption in enumerate(test.captions) if (s := source_of(caption, train)) is not None]
     pairs = [pairs[n] for n in draw(len(pairs), bench.most, bench.seed)]
-    prompts = [[train.signals[s], f"make it {tone(test.captions[i])[1]} skin tone"] for i, s in pairs]
+    prompts = [[train.signals[s], f"make it {split_tone(test.captions[i])[1]} skin tone"] for i, s in pairs]
     answers = bench.ask(prompts, "image", "picture + instruction → picture")
     wanted = [test.captions[i] for i, _ in pairs]
     hits = bench.right(answers, wanted)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from tokenloom.data import Item, open_source
-from tokenloom.data.documents.kinds import TONES, tone
+from tokenloom.data.documents.emoji import TONES, split_tone
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Pack:
     @cached_property
     def tones(self) -> dict[tuple[str, str | None], int]:
         """(figure, tone or None) → item, of all captions that name at most one tone."""
-        return {known: i for i, caption in enumerate(self.captions) if (known := tone(caption))}
+        return {known: i for i, caption in enumerate(self.captions) if (known := split_tone(caption))}
 
 
 class Missing(ValueError):
@@ -79,7 +79,7 @@ def draw(total: int, count: int | None, seed: int) -> list[int]:
 
 def source_of(target: str, pack: Pack) -> int | None:
     """The item of `pack` that shows the figure of the caption `target` in the nearest other tone; None without one."""
-    wanted = tone(target)
+    wanted = split_tone(target)
     if wanted is None or wanted[1] is None:
         return None
     figure, place = wanted[0], TONES.index(wanted[1])

@@ -129,14 +129,14 @@ def test_a_cut_or_damaged_tar_is_refused(tmp_path):
         end = archive.offset
     for cut in [1, 200, 511, *(s + d for s in starts for d in (100, 512, 700))]:
         (tmp_path / "cut.tar").write_bytes(whole[:cut])
-        with pytest.raises(ValueError, match="no readable tar shard") as caught:
+        with pytest.raises(ValueError, match="not a readable, uncompressed tar shard") as caught:
             open_source("tar", path=str(tmp_path / "cut.tar"))
         assert "\n" not in str(caught.value)
     for start in starts:
         damaged = bytearray(whole)
         damaged[start + 130] ^= 1  # within a header: its checksum no longer fits
         (tmp_path / "cut.tar").write_bytes(damaged)
-        with pytest.raises(ValueError, match="no readable tar shard"):
+        with pytest.raises(ValueError, match="not a readable, uncompressed tar shard"):
             open_source("tar", path=str(tmp_path / "cut.tar"))
     (tmp_path / "cut.tar").write_bytes(whole[:end])  # merely without the zeros at the end
     assert len(open_source("tar", path=str(tmp_path / "cut.tar"))) == 3
@@ -171,25 +171,29 @@ def test_errors_of_a_person_are_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     image = write_tar(tmp_path / "x.tar", pictures(1))
     cases = [
-        (ValueError, "none of folder, tar", {"name": "floder"}),
+        (ValueError, "must be one of folder, tar", {"name": "floder"}),
         (ValueError, "takes no 'pth'; it takes path", {"name": "folder", "pth": "x"}),
         (ValueError, "needs data.path", {"name": "tar"}),
         (FileNotFoundError, "does not exist", {"name": "folder", "path": str(tmp_path / "none")}),
         (FileNotFoundError, "is a file", {"name": "folder", "path": image}),
         (FileNotFoundError, "does not exist", {"name": "tar", "path": str(tmp_path / "*.none")}),
-        (ValueError, "holds nothing to read", {"name": "folder", "path": str(tmp_path / "empty")}),
-        (ValueError, "no readable tar shard", {"name": "tar", "path": __file__}),
-        (ValueError, "no readable tar shard", {"name": "tar", "path": str(tmp_path)}),
-        (ValueError, "none of text, image, audio", {"name": "tar", "path": image, "modality": "video"}),
-        (ValueError, "limit 0", {"name": "tar", "path": image, "limit": 0}),
+        (ValueError, "holds no file that can be read", {"name": "folder", "path": str(tmp_path / "empty")}),
+        (ValueError, "not a readable, uncompressed tar shard", {"name": "tar", "path": __file__}),
+        (ValueError, "not a readable, uncompressed tar shard", {"name": "tar", "path": str(tmp_path)}),
+        (
+            ValueError,
+            "modality must be one of text, image, audio, got 'video'",
+            {"name": "tar", "path": image, "modality": "video"},
+        ),
+        (ValueError, "limit must be an integer of at least 1, got 0", {"name": "tar", "path": image, "limit": 0}),
         (ValueError, "no audio to join", {"name": "tar", "path": image, "join": 1.0}),
-        (ValueError, "join -1", {"name": "tar", "path": image, "join": -1}),
-        (ValueError, "without join", {"name": "tar", "path": image, "group": "speaker"}),
-        (ValueError, "max_side 0", {"name": "images", "max_side": 0}),
-        (ValueError, "words 2", {"name": "scenes", "words": 2}),
-        (ValueError, "seed -1", {"name": "phrases", "seed": -1}),
-        (ValueError, "is not a list", {"name": "mix", "parts": "images"}),
-        (ValueError, "lacks a name", {"name": "mix", "parts": [{"count": 1}]}),
+        (ValueError, "join must be a positive number of seconds, got -1", {"name": "tar", "path": image, "join": -1}),
+        (ValueError, "needs join", {"name": "tar", "path": image, "group": "speaker"}),
+        (ValueError, "max_side must be an integer of at least 1, got 0", {"name": "images", "max_side": 0}),
+        (ValueError, "words must be a share from 0 to 1, got 2", {"name": "scenes", "words": 2}),
+        (ValueError, "seed must be an integer of at least 0, got -1", {"name": "phrases", "seed": -1}),
+        (ValueError, "must be a list such as", {"name": "mix", "parts": "images"}),
+        (ValueError, "needs a name", {"name": "mix", "parts": [{"count": 1}]}),
     ]
     for kind, words, kwargs in cases:
         with pytest.raises(kind, match=words.replace(".", r"\.")) as caught:
@@ -290,7 +294,7 @@ def test_generators_are_pure_functions_of_seed_and_index(name, kwargs):
 
 
 def test_scenes_show_what_their_captions_say():
-    from tokenloom.data.sources.scenes import COLOURS, PLACES
+    from tokenloom.data.sources.scenes import COLORS, PLACES
 
     items = list(open_source("scenes", count=60, size=64).items())
     words = [i for i in items if i.caption.startswith("the word")]
@@ -298,7 +302,7 @@ def test_scenes_show_what_their_captions_say():
     for item in items:
         assert item.signal.shape == (3, 64, 64) and item.signal.min() >= 0 and item.signal.max() <= 1
         scene, _, ground = item.caption.rpartition(" on ")
-        distance = (item.signal - torch.tensor(COLOURS[ground]).view(3, 1, 1) / 255).abs().amax(0)
+        distance = (item.signal - torch.tensor(COLORS[ground]).view(3, 1, 1) / 255).abs().amax(0)
         share = (distance > 0.1).float().mean()
         assert distance[0, 0] < 0.01 or "top left" in scene
         assert 0.01 < share < 0.5, item.caption
@@ -307,10 +311,10 @@ def test_scenes_show_what_their_captions_say():
         for part in scene.split(", "):
             *_, place = (p for p in sorted(PLACES, key=len) if part.endswith(p))
             row, column = divmod(PLACES.index(place), 3)
-            colour = next(c for c in part.split() if c in COLOURS)
+            colour = next(c for c in part.split() if c in COLORS)
             y, x = (round(64 * (0.2 + 0.3 * k)) for k in (row, column))
             near = item.signal[:, max(y - 12, 0) : y + 12, max(x - 12, 0) : x + 12].flatten(1)
-            found = (near - torch.tensor(COLOURS[colour]).view(3, 1) / 255).abs().amax(0) < 0.02
+            found = (near - torch.tensor(COLORS[colour]).view(3, 1) / 255).abs().amax(0) < 0.02
             assert found.sum() > 10, (item.key, part)
 
 
@@ -341,7 +345,7 @@ def test_hub_reads_a_local_data_set_or_says_what_is_missing(tmp_path, monkeypatc
     try:
         import datasets  # noqa: F401
     except ImportError:
-        with pytest.raises(ValueError, match=r"needs the package datasets: pip install 'tokenloom\[hub\]'"):
+        with pytest.raises(ValueError, match=r"needs datasets, which is not installed: pip install 'tokenloom\[hub\]'"):
             open_source("hub", path="someone/something")
         return
     monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "cache")
@@ -372,7 +376,7 @@ def test_sources_are_cheap_to_pickle(tmp_path, name):
 
 
 def test_every_config_is_read_in_full():
-    from tokenloom.data import _SOURCES
+    from tokenloom.data.sources.registry import SOURCES
 
     configs = {file.stem: yaml.safe_load(file.read_text()) for file in CONF.glob("*.yaml")}
     assert set(configs) == {*data.names(), "demo", "documents"}
@@ -381,7 +385,7 @@ def test_every_config_is_read_in_full():
         assert config.pop("strict") is False
         name = config.pop("name")
         assert stem in {name, "demo"}
-        parameters = inspect.signature(_SOURCES[name]).parameters
+        parameters = inspect.signature(SOURCES[name]).parameters
         assert set(config) == set(parameters), stem
         for key, value in config.items():
             default = parameters[key].default
@@ -526,12 +530,12 @@ def test_broken_items_are_replaced_by_their_successors(tmp_path, workers):
 def test_what_cannot_train_is_one_line(tmp_path, photos, sounds, workers):
     dead = open_source("tar", path=write_tar(tmp_path / "x.tar", {"a.png": b"1", "b.png": b"2"}))
     cases = [
-        ("is audio, wanted image", sounds, {}),
-        ("is image, wanted audio", photos, {"sample_rate": 8000}),
+        ("must be image, got audio", sounds, {}),
+        ("must be audio, got image", photos, {"sample_rate": 8000}),
         ("none of its 2 items", dead, {}),
-        ("does not divide among 3", photos, {"world_size": 3}),
-        ("size 0", photos, {"size": 0}),
-        ("steps 3", photos, {"start_step": 4, "steps": 3}),
+        ("must be a multiple of the 3 processes", photos, {"world_size": 3}),
+        ("size must be an integer of at least 1, got 0", photos, {"size": 0}),
+        ("steps must be an integer of at least 4, got 3", photos, {"start_step": 4, "steps": 3}),
     ]
     for words, source, kwargs in cases:
         with warnings.catch_warnings():

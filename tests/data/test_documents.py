@@ -18,7 +18,9 @@ from tokenloom.codecs import validate
 from tokenloom.codecs.types import Modality
 from tokenloom.data import variants
 from tokenloom.data.documents.documents import Documents
-from tokenloom.data.documents.kinds import DIGITS, said, tone
+from tokenloom.data.documents.emoji import split_tone
+from tokenloom.data.documents.kind import copy_suffix
+from tokenloom.data.documents.kinds import DIGITS
 from tokenloom.data.sources import words
 
 SOURCES = {
@@ -104,7 +106,7 @@ def test_uses_are_the_most_copies_that_any_kind_takes(documents):
 def test_captions_announce_copies_and_name_what_follows(documents):
     aliases = {"keycap 7": ["seven", "7"]}
     some = documents({"kind": "caption", "source": "emoji", "aliases": aliases, "reverse": 0.4, "original": 0.3})
-    captions, seen = some.library.captions["emoji"], Counter()
+    captions, seen = some.library["emoji"].captions, Counter()
     for first, second in drawn(some, 800):
         assert first.given and not second.given
         if first.modality is Modality.IMAGE:
@@ -123,7 +125,8 @@ def test_captions_announce_copies_and_name_what_follows(documents):
 def test_captions_of_sounds_keep_quiet_about_copies(documents):
     found = drawn(documents({"kind": "caption", "source": "digits", "reverse": 0, "original": 0}))
     assert {text.text for text, _ in found} == set(DIGITS) and {sound.copy for _, sound in found} == {0, 1, 2}
-    assert [said(Modality.IMAGE, copy) for copy in range(4)] == ["", ", mirrored", ", moved", ", moved, mirrored"]
+    suffixes = [copy_suffix(Modality.IMAGE, copy) for copy in range(4)]
+    assert suffixes == ["", ", mirrored", ", moved", ", moved, mirrored"]
 
 
 def test_only_some_captions(documents):
@@ -135,7 +138,7 @@ def test_only_some_captions(documents):
 
 def test_edits_keep_copy_and_figure(documents):
     some = documents({"kind": "edit", "source": "emoji"})
-    captions, shapes, asked = some.library.captions["emoji"], Counter(), set()
+    captions, shapes, asked = some.library["emoji"].captions, Counter(), set()
     for parts in drawn(some, 600):
         *before, order, after = parts
         before, shown = before[:-1], before[-1]
@@ -144,11 +147,11 @@ def test_edits_keep_copy_and_figure(documents):
         else:
             wanted = re.fullmatch(r"make it (\S+) skin tone", order.text)[1]
             assert after.copy == shown.copy and after.item != shown.item
-            assert tone(captions[after.item]) == (tone(captions[shown.item])[0], wanted)
-            asked.add((tone(captions[shown.item])[1], wanted))
+            assert split_tone(captions[after.item]) == (split_tone(captions[shown.item])[0], wanted)
+            asked.add((split_tone(captions[shown.item])[1], wanted))
         assert order.given and not after.given
         if before:
-            assert before[0].text == captions[shown.item] + said(Modality.IMAGE, shown.copy)
+            assert before[0].text == captions[shown.item] + copy_suffix(Modality.IMAGE, shown.copy)
             assert before[0].given and not shown.given  # with its caption the first picture is asked for, too
         else:
             assert shown.given
@@ -159,9 +162,9 @@ def test_edits_keep_copy_and_figure(documents):
 
 def test_analogies(documents):
     some = documents({"kind": "analogy", "source": "emoji"})
-    captions = some.library.captions["emoji"]
+    captions = some.library["emoji"].captions
     for parts in drawn(some):
-        (a, x), (b, y), (c, z), (d, w) = (tone(captions[part.item]) for part in parts)
+        (a, x), (b, y), (c, z), (d, w) = (split_tone(captions[part.item]) for part in parts)
         assert a == b != c == d and x == z != y == w and y is not None
         assert len({part.copy for part in parts}) == 1 and [p.given for p in parts] == [True, False, False, False]
 
@@ -169,14 +172,14 @@ def test_analogies(documents):
 def test_series(documents):
     some = documents({"kind": "series", "source": "emoji", "count": 3})
     for parts in drawn(some, 50):
-        assert [part.text for part in parts[::2]] == [some.library.captions["emoji"][p.item] for p in parts[1::2]]
+        assert [part.text for part in parts[::2]] == [some.library["emoji"].captions[p.item] for p in parts[1::2]]
         assert len(parts) == 6 and not any(part.given for part in parts)
 
 
 @pytest.mark.parametrize(("source", "named"), [("digits", "{word}"), ("emoji", "keycap {digit}")])
 def test_sums_add_up(documents, source, named):
     some = documents({"kind": "sum", "source": source, "named": named})
-    captions = some.library.captions[source]
+    captions = some.library[source].captions
     numbers = {named.format(word=word, digit=digit): digit for digit, word in enumerate(DIGITS)}
     shapes = Counter()
     for parts in drawn(some, 400):
@@ -211,7 +214,7 @@ def test_pictures_and_sounds_never_share_a_document(documents):
     ],
 )
 def test_tones(caption, wanted):
-    assert tone(caption) == wanted
+    assert split_tone(caption) == wanted
 
 
 # -- what a person gets wrong -------------------------------------------------------------------
@@ -222,39 +225,39 @@ CAPTION = {"kind": "caption", "source": "emoji"}
 @pytest.mark.parametrize(
     ("kind", "options", "says"),
     [
-        ({**CAPTION, "kind": "poem"}, {}, "'poem' is none of caption, edit"),
-        ({"source": "emoji"}, {}, "None is none of caption"),
+        ({**CAPTION, "kind": "poem"}, {}, "one of caption, edit, analogy, series, sum, got 'poem'"),
+        ({"source": "emoji"}, {}, "series, sum, got None"),
         ({"kind": "caption"}, {}, "needs a source, one of emoji"),
-        ({**CAPTION, "source": "emojis"}, {}, "'emojis' is none of emoji, digits, words"),
+        ({**CAPTION, "source": "emojis"}, {}, "one of emoji, digits, words, got 'emojis'"),
         ({**CAPTION, "colour": 3}, {}, "caption takes no 'colour'; it takes share, source, reverse, aliases"),
-        ({**CAPTION, "share": 0}, {}, "share 0 of caption"),
-        ({**CAPTION, "share": -1.0}, {}, "share -1.0"),
-        ({**CAPTION, "share": float("inf")}, {}, "share inf"),
-        ({**CAPTION, "share": float("nan")}, {}, "share nan"),
-        ({**CAPTION, "share": "much"}, {}, "share 'much'"),
-        ({**CAPTION, "reverse": 1.5}, {}, "reverse 1.5"),
-        ({**CAPTION, "original": -0.1}, {}, "original -0.1"),
-        ({**CAPTION, "copies": 0}, {}, "copies 0"),
-        ({**CAPTION, "aliases": "seven"}, {}, "aliases 'seven'"),
-        ({**CAPTION, "aliases": {"keycap 7": "seven"}}, {}, "is no mapping such as"),
-        ({**CAPTION, "only": "("}, {}, "only '(' is no regular expression"),
+        ({**CAPTION, "share": 0}, {}, "share of caption must be a positive number, got 0"),
+        ({**CAPTION, "share": -1.0}, {}, "got -1.0"),
+        ({**CAPTION, "share": float("inf")}, {}, "got inf"),
+        ({**CAPTION, "share": float("nan")}, {}, "got nan"),
+        ({**CAPTION, "share": "much"}, {}, "got 'much'"),
+        ({**CAPTION, "reverse": 1.5}, {}, "reverse must be a share from 0 to 1, got 1.5"),
+        ({**CAPTION, "original": -0.1}, {}, "original must be a share from 0 to 1, got -0.1"),
+        ({**CAPTION, "copies": 0}, {}, "copies must be an integer of at least 1, got 0"),
+        ({**CAPTION, "aliases": "seven"}, {}, "aliases must be a mapping such as {keycap 7: [seven]}, got 'seven'"),
+        ({**CAPTION, "aliases": {"keycap 7": "seven"}}, {}, "must be a mapping such as"),
+        ({**CAPTION, "only": "("}, {}, "only must be a regular expression, got '('"),
         ({**CAPTION, "only": "zebra"}, {}, "zebra"),
-        ({"kind": "series", "source": "emoji", "count": 0}, {}, "count 0"),
-        ({"kind": "edit", "source": "words"}, {}, "words has no two captions that differ in their skin tone"),
+        ({"kind": "series", "source": "emoji", "count": 0}, {}, "count must be an integer of at least 1, got 0"),
+        ({"kind": "edit", "source": "words"}, {}, "words needs two captions that differ only in their skin tone"),
         ({"kind": "sum", "source": "emoji"}, {}, "emoji has no item with the caption 'zero'"),
         ({"kind": "sum", "source": "emoji", "named": "keycap {number}"}, {}, "keycap {number}"),
-        ({"kind": "sum", "source": "emoji", "named": 7}, {}, "named 7"),
-        ("caption", {}, "None is none of"),
-        (CAPTION, {"dropout": 1.5}, "dropout 1.5"),
-        (CAPTION, {"dropout": "some"}, "dropout 'some'"),
+        ({"kind": "sum", "source": "emoji", "named": 7}, {}, "got 7"),
+        ("caption", {}, "got None"),
+        (CAPTION, {"dropout": 1.5}, "dropout must be a share from 0 to 1, got 1.5"),
+        (CAPTION, {"dropout": "some"}, "got 'some'"),
         (CAPTION, {"copies": {"text": 2}}, "only image and audio"),
-        (CAPTION, {"copies": {"image": 0}}, "copies.image 0"),
-        (CAPTION, {"copies": 4}, "data.copies 4"),
-        (CAPTION, {"sources": {}}, "data.sources {}"),
+        (CAPTION, {"copies": {"image": 0}}, "copies.image must be an integer of at least 1, got 0"),
+        (CAPTION, {"copies": 4}, "data.copies must be a mapping such as {image: 8, audio: 4}, got 4"),
+        (CAPTION, {"sources": {}}, "data.sources must be a mapping such as {emoji: {name: tar, path: …}}, got {}"),
         (CAPTION, {"sources": {"emoji": {"path": "x.tar"}}}, "data.sources.emoji"),
         (CAPTION, {"sources": {"emoji": {"name": "nothing"}}}, "nothing"),
         (CAPTION, {"sources": {"emoji": {"name": "tar", "path": "missing.tar"}}}, "missing.tar"),
-        (CAPTION, {"sources": {"emoji": {"name": "words", "split": "dev"}}}, "split 'dev' is none of train, test"),
+        (CAPTION, {"sources": {"emoji": {"name": "words", "split": "dev"}}}, "one of train, test, got 'dev'"),
     ],
 )
 def test_mistakes_are_one_line(documents, kind, options, says):
@@ -265,7 +268,7 @@ def test_mistakes_are_one_line(documents, kind, options, says):
 
 @pytest.mark.parametrize("kinds", ["caption", {"kind": "caption"}, [], None])
 def test_kinds_are_a_list(packs, kinds):
-    with pytest.raises(ValueError, match=r"data\.kinds .* is not a list such as") as error:
+    with pytest.raises(ValueError, match=r"data\.kinds must be a list such as") as error:
         Documents(SOURCES, kinds, folder=str(packs))
     assert one_line(error)
 
@@ -276,7 +279,7 @@ def test_sources_of_texts_or_of_several_modalities_are_refused(documents, tmp_pa
     with pytest.raises(ValueError, match="'texts' holds texts"):
         documents({"kind": "caption", "source": "texts"}, sources=texts)
     parts = [{"name": "words", "count": 1}, {"name": "phrases", "count": 1, "seconds": 1}]
-    with pytest.raises(ValueError, match=r"data\.sources\.both: .* another modality"):
+    with pytest.raises(ValueError, match=r"data\.sources\.both: .* has another"):
         documents({"kind": "caption", "source": "both"}, sources={"both": {"name": "mix", "parts": parts}})
 
 
@@ -287,7 +290,7 @@ def test_analogies_that_no_two_figures_allow_are_refused(documents, tmp_path):
         files |= {f"{i}.png": png(np.full((8, 8, 3), i / 4)), f"{i}.txt": caption.encode()}
     sources = {"few": {"name": "tar", "path": write_tar(tmp_path / "few.tar", files)}}
     assert documents({"kind": "edit", "source": "few"}, sources=sources, folder=None).draw(0, 0)
-    with pytest.raises(ValueError, match="few has no two figures that share two skin tones"):
+    with pytest.raises(ValueError, match="few needs two emoji that share two skin tones"):
         documents({"kind": "analogy", "source": "few"}, sources=sources, folder=None)
 
 
@@ -413,13 +416,13 @@ def test_each_letter_has_its_cell():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: words.render("HELLO", "red"), "'HELLO' has 5 letters; 1 to 4 fit"),
-        (lambda: words.render("", "red"), "0 letters"),
-        (lambda: words.render("SHIP", "pink"), "ink 'pink' is none of black, red"),
-        (lambda: data.open_source("words", count=0), "count 0"),
-        (lambda: data.open_source("words", size=8), "size 8"),
-        (lambda: data.open_source("words", seed=-1), "seed -1"),
-        (lambda: data.open_source("words", split="dev"), "split 'dev' is none of train, test"),
+        (lambda: words.render("HELLO", "red"), "'HELLO' must have 1 to 4 letters, got 5"),
+        (lambda: words.render("", "red"), "must have 1 to 4 letters, got 0"),
+        (lambda: words.render("SHIP", "pink"), "got 'pink'"),
+        (lambda: data.open_source("words", count=0), "count must be an integer of at least 1, got 0"),
+        (lambda: data.open_source("words", size=8), "size must be an integer of at least 16, got 8"),
+        (lambda: data.open_source("words", seed=-1), "seed must be an integer of at least 0, got -1"),
+        (lambda: data.open_source("words", split="dev"), "one of train, test, got 'dev'"),
     ],
 )
 def test_mistakes_about_words(call, says):

@@ -26,10 +26,11 @@ from tokenloom.cli.main import main
 from tokenloom.codecs import media, rate, registry
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, CodeSpec, Modality, Settings, Target
-from tokenloom.data.tokens import reading, shards, tokenize
+from tokenloom.data.tokens import TokenRow, optional, reading, tar, tokenize
+from tokenloom.data.tokens.row import index_type
 
 SCENES = {"name": "scenes", "count": 23, "size": 32}
-FORMATS = list(shards.FORMATS)
+FORMATS = list(optional.FORMATS)
 
 
 class Sided(Codec):
@@ -173,7 +174,7 @@ def test_index_says_what_the_shards_are(mine: str) -> None:
     ("sizes", "name"), [((256,), "uint8"), ((9, 257), "int16"), ((2**15,), "int16"), ((2**18,), "int32")]
 )
 def test_indices_take_the_smallest_type(sizes: tuple[int, ...], name: str) -> None:
-    assert shards.index_type(sizes) == name and np.iinfo(name).max >= max(sizes) - 1
+    assert index_type(sizes) == name and np.iinfo(name).max >= max(sizes) - 1
 
 
 def test_neighbours_of_one_size_are_encoded_together() -> None:
@@ -212,9 +213,9 @@ def test_webdataset_reads_side_information_and_any_key() -> None:
     webdataset = pytest.importorskip("webdataset")
     codes = codecs.build("image/sided").encode(torch.rand(1, 3, 9, 8))
     keys = ["a.b/c.d", "a", "__a__/b", "/a", "", "a/", "ä", "a\\b", "50%", "x" * 300, "../a", "a%2Eb"]
-    with open("any.tar", "wb") as file, shards.tar_writer(file, "uint8") as write:
+    with open("any.tar", "wb") as file, tar.writer(file, "uint8") as write:
         for key in keys:
-            write(shards.Row(key, codes, "", {"speaker": key}))
+            write(TokenRow(key, codes, "", {"speaker": key}))
     samples = list(webdataset.WebDataset("any.tar", shardshuffle=False).decode())
     assert (
         [sample["json"]["key"] for sample in samples]
@@ -223,8 +224,8 @@ def test_webdataset_reads_side_information_and_any_key() -> None:
     )
     assert len({sample["__key__"] for sample in samples}) == len(keys)
     assert all(np.array_equal(sample["range.npy"], codes.side["range"][0].numpy()) for sample in samples)
-    assert [row.key for row in shards.read_tar(Path("any.tar"))] == keys
-    assert all(equal(row.codes, codes) for row in shards.read_tar(Path("any.tar")))
+    assert [row.key for row in tar.read(Path("any.tar"))] == keys
+    assert all(equal(row.codes, codes) for row in tar.read(Path("any.tar")))
 
 
 def test_pyarrow_reads_it(mine: str) -> None:
@@ -289,7 +290,7 @@ def test_bytes_do_not_depend_on_kills(mine: str, format: str) -> None:
     for moment in moments:
         hit += killed(start, moment)
         for shard in Path("out").glob("tokens-*"):  # whole, or not there
-            assert len(list(shards.FORMATS[format].read(shard))) in (4, 3)
+            assert len(list(optional.get_format(format).read(shard))) in (4, 3)
     assert hit >= 3
     reports = [json.loads(p.read_bytes()) for p in Path("out/.progress").glob("*.json")]
     done = {report["name"]: Path("out", report["name"]).stat().st_mtime_ns for report in reports}
@@ -317,7 +318,7 @@ def test_ctrl_c_leaves_whole_shards_and_says_how_to_go_on(mine: str) -> None:
     process.join()
     err = Path("err").read_text(encoding="utf-8")
     assert (process.exitcode, Path("said").read_text(encoding="utf-8")) == (130, ""), err
-    assert "of 20 shards are whole in out; the same command goes on" in err
+    assert "of 20 shards are complete in out; the same command continues" in err
     assert err.splitlines()[-1] == "tokenloom: interrupted" and "Traceback" not in err
     assert 1 <= len(list(Path("out").glob("tokens-*"))) < 20
     with pytest.raises(ValueError, match="not complete"):
@@ -484,17 +485,17 @@ def test_reading_refuses_what_is_not_its_own(mine: str) -> None:
         (["codec=image/jpeg", "data.path=nosuch"], "nosuch"),
         (["codec=image/jpeg", "data=tar"], "tar"),
         (["codec=image/jpeg", "dat=tar"], "unknown key dat"),
-        (["codec=image/jpeg", "data.modality=audio"], "holds no image, which image/jpeg would need"),
+        (["codec=image/jpeg", "data.modality=audio"], "holds no image, which image/jpeg needs"),
         (["codec=image/jpeg", "setting=200"], "quality 200 of image/jpeg is none of"),
-        (["codec=image/jpeg", "setting={psnr: -3}"], "is not a positive number"),
+        (["codec=image/jpeg", "setting={psnr: -3}"], "must be a positive number"),
         (["codec=image/jpeg", "setting={kbps: 3}"], "is for audio codecs"),
-        (["codec=image/jpeg", "setting={nosuch: 3}"], "'nosuch' is no target; targets are psnr"),
-        (["codec=image/jpeg", "format=zip"], "format 'zip' is none of webdataset, parquet"),
-        (["codec=image/jpeg", "engine=spark"], "engine 'spark' is none of local, ray"),
-        (["codec=image/jpeg", "shard_items=0"], "shard_items 0 is not an integer of at least 1"),
+        (["codec=image/jpeg", "setting={nosuch: 3}"], "the target must be one of psnr"),
+        (["codec=image/jpeg", "format=zip"], "format must be one of webdataset, parquet, got 'zip'"),
+        (["codec=image/jpeg", "engine=spark"], "engine must be one of local, ray, got 'spark'"),
+        (["codec=image/jpeg", "shard_items=0"], "shard_items must be an integer of at least 1, got 0"),
         (["codec=image/jpeg", "shard_items=abc"], "shard_items=abc is wrong: it must be a whole number"),
-        (["codec=image/jpeg", "batch_size=0"], "batch_size 0"),
-        (["codec=image/jpeg", "workers=-1"], "workers -1"),
+        (["codec=image/jpeg", "batch_size=0"], "batch_size must be an integer of at least 1, got 0"),
+        (["codec=image/jpeg", "workers=-1"], "workers must be an integer of at least 0, got -1"),
         (["codec=image/jpeg", "device=tpu"], "device=tpu"),
         (["codec=image/jpeg", "out=mixed"], "out=mixed holds other files"),
         (["codec=image/jpeg", "out=mixed/0.wav"], "mixed/0.wav"),
@@ -516,7 +517,7 @@ def test_missing_package_is_one_line(
     mixed()
     monkeypatch.setitem(sys.modules, package, None)
     line = refuse(capsys, "codec=image/jpeg", override)
-    assert line == f"{override} needs the package {package}: pip install 'tokenloom[{extra}]'"
+    assert line == f"{override} needs {package}, which is not installed: pip install 'tokenloom[{extra}]'"
 
 
 def test_help_and_sweep(capsys: pytest.CaptureFixture[str]) -> None:

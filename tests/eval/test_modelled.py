@@ -293,7 +293,7 @@ def test_what_cannot_be_learned_from_is_refused_before_anything_is_measured(tmp_
     [
         ({"training": {"name": "images"}, "modelled": False}, "add modelled=true"),
         ({"training": "photos", "modelled": True}, "training must name a data source.*got 'photos'"),
-        ({"training": None, "modelled": True, "budget": 0}, "budget 0 is not an integer of at least 1"),
+        ({"training": None, "modelled": True, "budget": 0}, "budget must be an integer of at least 1, got 0"),
     ],
 )
 def test_keys_that_mean_nothing(keys, said):

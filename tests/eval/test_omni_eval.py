@@ -16,7 +16,8 @@ from support.codecs import one_line, tiny
 
 from tokenloom import codecs, models
 from tokenloom.codecs import checkpoint, media
-from tokenloom.data.documents.kinds import DIGITS, TONES
+from tokenloom.data.documents.emoji import TONES
+from tokenloom.data.documents.kinds import DIGITS
 from tokenloom.data.sources import words
 from tokenloom.eval.classifiers import spoken_words
 from tokenloom.eval.omni import abilities, bits_table, cost

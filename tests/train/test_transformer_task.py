@@ -17,13 +17,16 @@ from support.training import log, losses_of, same
 
 from tokenloom import codecs, data, models
 from tokenloom.codecs import Modality, Target, media
-from tokenloom.data import variants
+from tokenloom.data import tokens, variants
 from tokenloom.data.documents.documents import Documents
+from tokenloom.data.tokens import table as table_module
+from tokenloom.data.tokens.job import Encoder
+from tokenloom.data.tokens.table import TokenTable, cached_table
 from tokenloom.models.vocabulary.vocabulary import DOCUMENT, STOP, Channel
 from tokenloom.train import state
 from tokenloom.train.config import OptimizerConfig, TrainConfig
 from tokenloom.train.loop import Run, train
-from tokenloom.train.tasks import tokens, transformer
+from tokenloom.train.tasks import transformer
 from tokenloom.train.tasks.transformer import FIELDS, MODALITIES, TransformerJob, TransformerTask
 
 CONTEXT = 160
@@ -116,7 +119,13 @@ def opened(there: Path, name: str) -> tuple[data.Source, dict]:
     return data.open_source(**node), node
 
 
-def alike(a: tokens.Table, b: tokens.Table) -> bool:
+def table(source: data.Source, node: dict, channel: Channel, copies: int, cache: Path) -> TokenTable:
+    """The codes of a source by a channel, as a training has them."""
+    encoder = Encoder(channel.codec.spec, channel.encode)
+    return cached_table(source, node, channel.codec, encoder, channel.setting, copies, cache)
+
+
+def alike(a: TokenTable, b: TokenTable) -> bool:
     return a.copies == b.copies and same(dict(sorted(a.tensors.items())), dict(sorted(b.tensors.items())))
 
 
@@ -131,7 +140,7 @@ CHANNELS = {
 def test_a_table_is_what_the_codec_says_of_each_copy(there, tmp_path, name, channel):
     source, node = opened(there, name)
     channel = CHANNELS[channel]()
-    found = tokens.table(source, node, channel, 3, tmp_path)
+    found = table(source, node, channel, 3, tmp_path)
     for item in range(0, len(source), 3):
         x = source[item].signal
         for copy in range(3):
@@ -145,23 +154,70 @@ def test_a_table_is_what_the_codec_says_of_each_copy(there, tmp_path, name, chan
             assert (got.lengths is None) == (wanted.lengths is None)
             assert got.lengths is None or torch.equal(got.lengths, wanted.lengths)
             x = source[item].signal
-    with pytest.raises(IndexError, match="copy 3 of a table with 3"):
+    with pytest.raises(IndexError, match="copies 0 to 2, not 3"):
         found[0, 3]
 
 
 def test_a_table_is_computed_once(there, tmp_path, monkeypatch):
     source, node = opened(there, "words")
-    first = tokens.table(source, node, CHANNELS["pictures"](), 2, tmp_path)
-    (file,) = tmp_path.iterdir()
-    monkeypatch.setattr(tokens, "_encode", lambda *_: pytest.fail("computed again"))
-    again = tokens.table(source, node, CHANNELS["pictures"](), 2, tmp_path)
-    assert alike(again, first) and list(tmp_path.iterdir()) == [file]
+    first = table(source, node, CHANNELS["pictures"](), 2, tmp_path)
+    (folder,) = tmp_path.iterdir()
+    monkeypatch.setattr(Channel, "encode", lambda *_: pytest.fail("computed again"))
+    again = table(source, node, CHANNELS["pictures"](), 2, tmp_path)
+    assert alike(again, first) and list(tmp_path.iterdir()) == [folder]
+
+
+def test_the_cache_is_a_folder_that_tokenize_would_write(there, tmp_path):
+    """The same shards, byte for byte, where there is one copy."""
+    source, node = opened(there, "words")
+    table(source, node, Channel("pictures", codecs.load(there / "pictures")), 1, tmp_path / "cache")
+    (folder,) = (tmp_path / "cache").iterdir()
+    tokens.tokenize(node, str(there / "pictures"), tmp_path / "out", workers=0, batch_size=32)
+    assert [p.name for p in sorted(folder.iterdir())] == [".lock", "_index.json", "tokens-000000.tar"]
+    for name in ("tokens-000000.tar",):
+        assert (folder / name).read_bytes() == (tmp_path / "out" / name).read_bytes()
+    assert tokens.is_complete(folder)
+
+
+def test_tokenized_data_trains_as_its_signals_do(there, tmp_path):
+    """A folder that `tokenize` wrote is a source of documents: the same run, bit for bit."""
+    _, node = opened(there, "words")
+    tokens.tokenize(node, str(there / "pictures"), tmp_path / "tokens", workers=0, batch_size=32)
+    kinds = [{"kind": "caption", "source": "words", "copies": 1}]
+    straight, ready = (documents_of(there, tmp_path / name, kinds) for name in ("signals", "shards"))
+    for cfg in (straight, ready):
+        cfg.data |= {"sources": {"words": node}, "folder": None, "copies": {}}
+        cfg.steps = 3
+    ready.data["sources"] = {"words": {"name": "tokens", "path": str(tmp_path / "tokens")}}
+    ready.tokens = str(tmp_path / "unused")
+    a, b = train(straight), train(ready)
+    assert (a / "model.safetensors").read_bytes() == (b / "model.safetensors").read_bytes()
+    assert not (tmp_path / "unused").exists()
+
+
+def test_tokens_of_another_codec_setting_or_copies_are_refused(there, tmp_path):
+    _, node = opened(there, "digits")
+    tokens.tokenize(node, str(there / "sounds"), tmp_path / "tokens", setting=2, workers=0)
+    for kind, says in (
+        ({}, "at setting 2, not 1"), ({"channel": "pictures"}, "holds audio, the channel pictures is for image"),
+        ({"copies": 2}, "tokens of one copy of each item, not of 2"),
+    ):  # fmt: skip
+        cfg = documents_of(there, tmp_path, [{"kind": "caption", "source": "sounds", **kind}])
+        cfg.data |= {"sources": {"sounds": {"name": "tokens", "path": str(tmp_path / "tokens")}}, "folder": None}
+        with pytest.raises(ValueError, match=says) as error:
+            train(cfg)
+        assert one_line(error)
+    cfg.data["kinds"] = [{"kind": "caption", "source": "sounds"}]
+    cfg.omni["channels"][2] |= {"codec": "digits-rvq", "setting": 2}
+    with pytest.raises(ValueError, match=r"holds tokens of .*not of this audio/rvq") as error:
+        train(cfg)
+    assert one_line(error)
 
 
 def test_a_table_is_of_this_data_codec_setting_and_copies(there, tmp_path):
     def count(*what) -> int:
-        tokens.table(*what, tmp_path)
-        return len(list(tmp_path.glob("*.safetensors")))
+        table(*what, tmp_path)
+        return len(list(tmp_path.glob("*/_index.json")))
 
     folder = there / "few"
     folder.mkdir(exist_ok=True)
@@ -187,39 +243,37 @@ def test_a_table_is_of_this_data_codec_setting_and_copies(there, tmp_path):
     assert count(open_(), node, pictures, 1) == 8
 
 
-@pytest.mark.parametrize("harm", ["cut", "empty", "rows"])
+@pytest.mark.parametrize("harm", ["cut", "empty", "flipped", "index"])
 def test_a_damaged_table_is_computed_again(there, tmp_path, harm):
-    from safetensors.torch import load_file, save_file
-
     source, node = opened(there, "words")
-    whole = tokens.table(source, node, CHANNELS["pictures"](), 1, tmp_path)
-    (file,) = tmp_path.iterdir()
+    whole = table(source, node, CHANNELS["pictures"](), 1, tmp_path)
+    (file,) = tmp_path.glob("*/_index.json" if harm == "index" else "*/tokens-*.tar")
     content = file.read_bytes()
-    if harm == "rows":
-        save_file({name: value[:3].clone() for name, value in load_file(file).items()}, file)
-    else:
-        file.write_bytes(content[: len(content) // 2] if harm == "cut" else b"")
+    flipped = bytearray(content)
+    flipped[700] ^= 1  # within the indices of the first item
+    file.write_bytes({"empty": b"", "flipped": bytes(flipped)}.get(harm, content[: len(content) // 2]))
     with pytest.warns(UserWarning, match="damaged and computed again"):
-        again = tokens.table(source, node, CHANNELS["pictures"](), 1, tmp_path)
-    assert alike(again, whole) and file.stat().st_size == len(content)
+        again = table(source, node, CHANNELS["pictures"](), 1, tmp_path)
+    assert alike(again, whole) and file.read_bytes() == content
 
 
 def test_a_table_that_was_being_written_is_not_read(there, tmp_path, monkeypatch):
-    import safetensors.torch
-
     source, node = opened(there, "words")
-    real = safetensors.torch.save_file
+    real = Channel.encode
+    calls = []
 
-    def dies(tensors, path):
-        Path(path).write_bytes(b"half")
-        raise KeyboardInterrupt
+    def dies(channel, x):
+        calls.append(len(x))
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(channel, x)
 
-    monkeypatch.setattr(safetensors.torch, "save_file", dies)
+    monkeypatch.setattr(table_module, "BATCH", 4)
+    monkeypatch.setattr(Channel, "encode", dies)
     with pytest.raises(KeyboardInterrupt):
-        tokens.table(source, node, CHANNELS["pictures"](), 1, tmp_path)
-    assert not list(tmp_path.glob("*.safetensors"))
-    monkeypatch.setattr(safetensors.torch, "save_file", real)
-    assert len(tokens.table(source, node, CHANNELS["pictures"](), 1, tmp_path).tensors["sizes"]) == 6
+        table(source, node, CHANNELS["pictures"](), 1, tmp_path)
+    assert not list(tmp_path.glob("*/tokens-*"))
+    assert len(table(source, node, CHANNELS["pictures"](), 1, tmp_path).tensors["sizes"]) == 6
 
 
 def test_one_table_for_a_channel_that_is_asked_for_in_two_ways(there, tmp_path):
@@ -571,10 +625,10 @@ def whole(**changes):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (of("data", kinds=[{"kind": "poem", "source": "emoji"}]), "'poem' is none of caption"),
-        (of("data", kinds=[{"kind": "caption", "source": "cats"}]), "'cats' is none of emoji"),
-        (of("data", kinds=[{"kind": "caption", "source": "emoji", "share": 0}]), "share 0"),
-        (of("data", kinds=[{**KINDS[0], "channel": "sounds"}]), "is image, sounds is for audio"),
+        (of("data", kinds=[{"kind": "poem", "source": "emoji"}]), "kind must be one of caption, edit, analogy, series, sum, got 'poem'"),
+        (of("data", kinds=[{"kind": "caption", "source": "cats"}]), "source must be one of emoji, digits, words, scenes, got 'cats'"),
+        (of("data", kinds=[{"kind": "caption", "source": "emoji", "share": 0}]), "share of caption must be a positive number, got 0"),
+        (of("data", kinds=[{**KINDS[0], "channel": "sounds"}]), "holds image, the channel sounds is for audio"),
         (of("data", kinds=[{"kind": "caption", "source": "emoji", "channel": "video"}]), "'video' is no channel"),
         (of("data", kinds=[]), "needs data.kinds"),
         (of("data", sources={}), "needs data.sources"),
@@ -633,6 +687,6 @@ def test_signals_that_a_target_is_out_of_reach_of_have_all_their_tokens(tmp_path
     channel = Channel("flex", codec, Target(psnr=99))
     node = {"name": "words", "count": 3, "size": 48}
     with pytest.warns(UserWarning, match=r"out of reach of Target\(psnr=99\)"):
-        found = tokens.table(data.open_source(**node), node, channel, 1, tmp_path)
+        found = table(data.open_source(**node), node, channel, 1, tmp_path)
     full = codec.encode(data.open_source(**node)[1].signal[None])
     assert torch.equal(found[1, 0].indices, full.indices) and torch.equal(found[1, 0].lengths, full.lengths)

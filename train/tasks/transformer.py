@@ -17,14 +17,17 @@ from torch.utils.data import DataLoader, Dataset
 
 from tokenloom import models
 from tokenloom.codecs import Modality, checkpoint, media
-from tokenloom.data.documents.documents import Documents, Part
+from tokenloom.data.documents.documents import Documents
+from tokenloom.data.documents.kind import DocumentPart
+from tokenloom.data.documents.library import CaptionedSource
+from tokenloom.data.tokens.job import Encoder
+from tokenloom.data.tokens.table import TokenTable, cached_table, read_table
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import segments
 from tokenloom.models.vocabulary.vocabulary import DOCUMENT, STOP, Vocabulary
 
 from ..config import TrainConfig
 from ..job import Job
-from .tokens import Table, table
 
 FIELDS = ("ids", "places", "documents", "kinds", "weights", "modalities", "averages")
 """Rows of a packed sequence: each id, the place of the one after it, its document's number (0: padding), the kind of
@@ -114,7 +117,7 @@ class TransformerJob(Job):
             figures[name] = nats[modality] / math.log(2) / size[modality] * scale
         return figures
 
-    def _sample(self, model: nn.Module, packer: Packer, drawn: list[list[Part]], path: Path) -> None:
+    def _sample(self, model: nn.Module, packer: Packer, drawn: list[list[DocumentPart]], path: Path) -> None:
         """Pictures of the first documents that ask for one in words: the codec's own above, the model's below."""
         asked = [d for d in drawn if d[-1].modality is Modality.IMAGE and d[0].modality is Modality.TEXT][:SHOWN]
         asked = [d for d in asked if packer.channel(d[-1]) == packer.channel(asked[0][-1]) and len(d) == 2]
@@ -190,31 +193,30 @@ class Packer:
     ) -> None:
         self.documents, self.vocabulary, self.weights = documents, vocabulary, weights
         self.length = length
-        self.tables: dict[tuple[str, str], Table] = {}
-        library = documents.library
-        most: dict[tuple[str, str], int] = {}  # one channel may be asked for by its name and as a modality's first
+        self.tables: dict[tuple[str, str], TokenTable] = {}
+        most: dict[tuple[str, str], int] = {}  # a channel may be requested by name and as the first of its modality
         for (source, channel), copies in documents.uses.items():
-            used = source, vocabulary.channel(channel or str(library.modalities[source])).name
+            used = source, vocabulary.channel(channel or str(documents.library[source].modality)).name
             most[used] = max(copies, most.get(used, 0))
         for (source, name), copies in most.items():
-            where = library.sources[source], documents.nodes[source]
-            self.tables[source, name] = table(*where, vocabulary.channels[name], copies, folder)
+            used = documents.library[source], vocabulary.channels[name]
+            self.tables[source, name] = _table(f"data.sources.{source}", *used, copies, folder)
         self.texts = vocabulary.channel("text")
         self._segments: dict[Any, Tensor] = {}
         self._lengths: dict[Any, int] = {}
         self._check()
 
     def _check(self) -> None:
-        for _, kind in self.documents.kinds:
+        for kind in self.documents.kinds:
             rng = np.random.default_rng(0)
             lengths = [self.count(kind.draw(rng)) for _ in range(TRIED)]
             if sum(n > self.length for n in lengths) > LEFT_OUT * TRIED:
                 raise ValueError(
-                    f"data.kinds: documents of {type(kind).__name__.lower()} over {kind.source} take up to "
+                    f"data.kinds: documents of {kind.name} over {kind.source} take up to "
                     f"{max(lengths)} tokens; the context has {self.length} (omni.transformer.context)"
                 )
 
-    def count(self, parts: list[Part]) -> int:
+    def count(self, parts: list[DocumentPart]) -> int:
         """Ids of a document."""
         for key, part in ((_key(part), part) for part in parts):
             if key not in self._lengths:
@@ -222,35 +224,35 @@ class Packer:
                 (self._lengths[key],) = segments.length(codec, self.codes(part))
         return 2 + sum(self._lengths[_key(part)] for part in parts)
 
-    def fits(self, parts: list[Part]) -> bool:
+    def fits(self, parts: list[DocumentPart]) -> bool:
         """Whether a document is no longer than a sequence; a warning tells of the first that is."""
         if (count := self.count(parts)) > self.length:
             said = f"a document of {count} tokens is longer than the context of {self.length}"
             warnings.warn(f"{said}: such documents are left out", stacklevel=2)
         return count <= self.length
 
-    def channel(self, part: Part) -> str:
+    def channel(self, part: DocumentPart) -> str:
         return self.vocabulary.channel(part.channel or str(part.modality)).name
 
-    def codes(self, part: Part) -> Any:
+    def codes(self, part: DocumentPart) -> Any:
         if part.modality is Modality.TEXT:
             return self.texts.codec.encode([part.text])
         return self.tables[part.source, self.channel(part)][part.item, part.copy]
 
-    def segment(self, part: Part) -> Tensor:
+    def segment(self, part: DocumentPart) -> Tensor:
         key = _key(part)
         if key not in self._segments:
             (self._segments[key],) = self.vocabulary.segment(self.channel(part), self.codes(part))
         return self._segments[key]
 
-    def size(self, part: Part) -> float:
+    def size(self, part: DocumentPart) -> float:
         """Bytes of text, pixels, seconds."""
         sizes = self.codes(part).sizes[0]
         if part.modality is Modality.AUDIO:
             return int(sizes[0]) / self.vocabulary.channel(self.channel(part)).codec.spec.sample_rate
         return float(sizes.prod())
 
-    def document(self, parts: list[Part]) -> Tensor:
+    def document(self, parts: list[DocumentPart]) -> Tensor:
         """→ (len(FIELDS), ids) int64; the document's number is left 1."""
         pieces = [self.segment(part) for part in parts]
         ids = torch.cat([torch.tensor([DOCUMENT]), *pieces, torch.tensor([STOP])])
@@ -292,7 +294,19 @@ class Packer:
         return self.pack(documents)
 
 
-def _key(part: Part) -> tuple:
+def _table(key: str, source: CaptionedSource, channel: Channel, copies: int, folder: Path) -> TokenTable:
+    """Return the codes of a source by one channel: the tokens that it holds, or its signals encoded once."""
+    if source.modality is not channel.modality:
+        raise ValueError(f"{key} holds {source.modality}, the channel {channel.name} is for {channel.modality}")
+    if source.source is None:
+        if copies > 1:
+            raise ValueError(f"{key} holds tokens of one copy of each item, not of {copies}")
+        return read_table(source.config["path"], channel.codec, channel.setting)
+    encoder = Encoder(channel.codec.spec, channel.encode)
+    return cached_table(source.source, source.config, channel.codec, encoder, channel.setting, copies, folder)
+
+
+def _key(part: DocumentPart) -> tuple:
     """What a part's ids depend on."""
     return part.text, part.source, part.item, part.copy, part.channel
 

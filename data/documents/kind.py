@@ -1,0 +1,111 @@
+"""The base class of all kinds of documents, and the parts that a document consists of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from tokenloom.codecs.types import Modality
+
+from ..sources.source import at_least
+from .library import Library
+
+
+@dataclass(frozen=True)
+class DocumentPart:
+    """One segment of a document: a text, or a copy of an item of a source.
+
+    Attributes:
+        modality: Modality of the segment.
+        text: The text.
+        source: Name of the source; "" for a text.
+        item: Number of the item.
+        copy: Number of the copy (see data/variants.py).
+        channel: Name of the codec in the vocabulary; None: the first codec of the modality.
+        given: The part belongs to the prompt. It has a smaller weight in the loss.
+    """
+
+    modality: Modality
+    text: str = ""
+    source: str = ""
+    item: int = 0
+    copy: int = 0
+    channel: str | None = None
+    given: bool = False
+
+
+def text(content: str, given: bool = False) -> DocumentPart:
+    """Return a text as a part."""
+    return DocumentPart(Modality.TEXT, content, given=given)
+
+
+def share(name: str, value: Any) -> float:
+    """Return `value` if it is a number from 0 to 1. Raises ValueError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"data.kinds: {name} must be a share from 0 to 1, got {value!r}")
+    return float(value)
+
+
+def copy_suffix(modality: Modality, copy: int) -> str:
+    """Return the words that announce a copy at the end of a caption."""
+    if modality is not Modality.IMAGE:
+        return ""  # a voice may be fast or slow without an announcement
+    return (", moved" if copy > 1 else "") + (", mirrored" if copy % 2 else "")
+
+
+class DocumentKind:
+    """Draws documents from one source.
+
+    Args:
+        library: All sources.
+        source: Name of the source.
+        channel: Name of the codec in the vocabulary; None: the first codec of the modality.
+        copies: Number of copies of each signal; None: all that the source has.
+        original: Share of signals that are the original; the others are a random copy.
+    """
+
+    name: ClassVar[str]
+    """Name in a config."""
+
+    def __init__(
+        self, library: Library, source: str, channel: str | None = None, copies: int | None = None,
+        original: float = 0.5,
+    ) -> None:  # fmt: skip
+        if source not in library:
+            raise ValueError(f"data.kinds: source must be one of {', '.join(library)}, got {source!r}")
+        self.source, self.channel = source, channel
+        self.original = share("original", original)
+        self.modality, self.captions = library[source].modality, library[source].captions
+        if self.modality is Modality.TEXT:
+            raise ValueError(f"data.kinds: source {source!r} holds texts; documents need images or sounds")
+        self.copies = at_least("data.kinds: copies", library[source].copies if copies is None else copies, 1)
+
+    @property
+    def uses(self) -> tuple[str, str | None, int]:
+        """(source, channel, copies) of the tokens that the documents need."""
+        return self.source, self.channel, self.copies
+
+    def draw(self, rng: np.random.Generator) -> list[DocumentPart]:
+        """Draw one document."""
+        raise NotImplementedError
+
+    def part(self, item: int, copy: int = 0, given: bool = False) -> DocumentPart:
+        """Return an item of the source as a part."""
+        return DocumentPart(self.modality, "", self.source, item, copy, self.channel, given)
+
+    def copy(self, rng: np.random.Generator) -> int:
+        """Draw the original or any copy."""
+        return 0 if rng.random() < self.original else int(rng.integers(self.copies))
+
+
+def merge_texts(parts: Sequence[DocumentPart]) -> list[DocumentPart]:
+    """Join adjacent texts into one part."""
+    merged: list[DocumentPart] = []
+    for part in parts:
+        if merged and part.modality is Modality.TEXT is merged[-1].modality:
+            part = text(merged.pop().text + part.text, part.given)
+        merged.append(part)
+    return merged

@@ -1,0 +1,87 @@
+"""The sources that documents are made of, and the captions of all their items."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from tokenloom.codecs.types import Modality
+
+from ..sources.registry import open_source
+from ..sources.source import Source, at_least
+from ..tokens import reading
+
+TOKENS = "tokens"
+"""Name of a source that is a folder written by `tokenloom tokenize`: {name: tokens, path: tokens/photos}."""
+
+
+@dataclass(frozen=True)
+class CaptionedSource:
+    """One source with the properties of its items that documents need.
+
+    Attributes:
+        config: `name` and arguments of the source, with its path resolved.
+        modality: Modality of all items.
+        captions: One per item.
+        copies: Number of copies of each item (see data/variants.py), the original included.
+        source: The signals; None if the source is a folder of tokens.
+    """
+
+    config: dict[str, Any]
+    modality: Modality
+    captions: list[str]
+    copies: int
+    source: Source | None
+
+
+Library = Mapping[str, CaptionedSource]
+"""Sources by name."""
+
+
+def open_library(
+    sources: Mapping[str, Mapping[str, Any]], copies: Mapping[str, int], folder: str | None
+) -> dict[str, CaptionedSource]:
+    """Open sources and read the captions of all items.
+
+    Args:
+        sources: Name → `name` and arguments of a source.
+        copies: Modality → number of copies of each signal, the original included; 1 by default.
+        folder: Folder of the relative paths; None: the working directory.
+    """
+    if not isinstance(sources, Mapping) or not sources:
+        raise ValueError(f"data.sources must be a mapping such as {{emoji: {{name: tar, path: …}}}}, got {sources!r}")
+    for name, config in sources.items():
+        if not isinstance(config, Mapping) or "name" not in config:
+            raise ValueError(f"data.sources.{name} needs a name, got {config!r}")
+    if not isinstance(copies, Mapping):
+        raise ValueError(f"data.copies must be a mapping such as {{image: 8, audio: 4}}, got {copies!r:.80}")
+    if unknown := set(copies) - {str(Modality.IMAGE), str(Modality.AUDIO)}:
+        raise ValueError(f"data.copies: only image and audio have copies, got {unknown.pop()!r}")
+    checked = {m: at_least(f"data.copies.{m}", copies.get(m, 1), 1) for m in Modality}
+    library = {}
+    for name, config in sources.items():
+        below = {"path": os.path.join(folder, str(config["path"]))} if folder and "path" in config else {}
+        open_ = _open_tokens if config["name"] == TOKENS else _open_signals
+        library[str(name)] = open_(str(name), {**config, **below}, checked)
+    return library
+
+
+def _open_signals(name: str, config: dict[str, Any], copies: Mapping[Modality, int]) -> CaptionedSource:
+    source = open_source(**config)
+    items = list(source.items(strict=True))  # leaving out a broken item would renumber those after it
+    modality = items[0].modality
+    if stray := [item.key for item in items if item.modality is not modality]:
+        raise ValueError(f"data.sources.{name}: all items must have one modality, {stray[0]} has another")
+    return CaptionedSource(config, modality, [item.caption for item in items], copies[modality], source)
+
+
+def _open_tokens(name: str, config: dict[str, Any], _: Mapping[Modality, int]) -> CaptionedSource:
+    if unknown := sorted(set(config) - {"name", "path"}):
+        raise ValueError(f"data.sources.{name}: {TOKENS} takes no {unknown[0]!r}; it takes path")
+    if "path" not in config:
+        raise ValueError(f"data.sources.{name} needs a path, a folder written by tokenloom tokenize")
+    captions = [row.caption for row in reading.read(config["path"])]
+    modality = Modality(reading.read_index(config["path"])["spec"]["modality"])
+    return CaptionedSource(config, modality, captions, 1, None)

@@ -1,0 +1,70 @@
+"""The sources by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from .containers import folder, tar
+from .hub import Hub
+from .images import Images
+from .mix import Mix
+from .phrases import Phrases
+from .scenes import Scenes
+from .source import Source
+from .words import Words
+
+
+def mix(parts: Sequence[Mapping[str, Any]]) -> Mix:
+    """Open several sources as one.
+
+    Args:
+        parts: A mapping per source with its `name` and arguments: [{name: images}, {name: phrases, count: 8}].
+    """
+    if isinstance(parts, str | Mapping) or not parts:
+        raise ValueError(f"data.parts must be a list such as [{{name: images}}, {{name: phrases}}], got {parts!r}")
+    for part in parts:
+        if not isinstance(part, Mapping) or "name" not in part:
+            raise ValueError(f"data.parts: every part needs a name, got {part!r}")
+    return Mix([open_source(**part) for part in parts])
+
+
+SOURCES: dict[str, Callable[..., Source]] = {
+    "folder": folder,
+    "tar": tar,
+    "images": Images,
+    "scenes": Scenes,
+    "words": Words,
+    "phrases": Phrases,
+    "hub": Hub,
+    "mix": mix,
+}
+
+
+def names() -> list[str]:
+    """Return the names of all sources."""
+    return list(SOURCES)
+
+
+def open_source(name: str, **kwargs: Any) -> Source:
+    """Open a source.
+
+    Args:
+        name: One of `names()`.
+        kwargs: The keys of `conf/data/<name>.yaml` except `name` and `strict`.
+
+    Raises:
+        ValueError: The name or a key is unknown, a key is missing, or a value is out of range.
+        FileNotFoundError: A path does not exist.
+    """
+    if name not in SOURCES:
+        raise ValueError(f"data source must be one of {', '.join(names())}, got {name!r}")
+    make = SOURCES[name]
+    parameters = inspect.signature(make).parameters
+    if unknown := sorted(set(kwargs) - set(parameters)):
+        raise ValueError(f"data source {name} takes no {unknown[0]!r}; it takes {', '.join(parameters)}")
+    required = [key for key, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
+    if missing := [key for key in required if kwargs.get(key) is None]:
+        raise ValueError(f"data source {name} needs data.{missing[0]}")
+    return make(**kwargs)
