@@ -478,8 +478,8 @@ def test_reading_refuses_what_is_not_its_own(mine: str) -> None:
     [
         ([], "no codec chosen"),
         (["codec=image/nosuch"], "unknown codec 'image/nosuch'"),
-        (["codec=image/fsq"], "has to be trained first"),
-        (["codec=image/fsq", "codec.stride=8"], "has to be trained first"),
+        (["codec=image/fsq"], "must be trained first"),
+        (["codec=image/fsq", "codec.stride=8"], "must be trained first"),
         (["codec=emoji-fsq", "codec.stride=8"], "codec.stride is for registered codecs"),
         (["codec=audio/opus", "codec.nosuch=8"], "takes no 'nosuch'"),
         (["codec=image/jpeg", "data.path=nosuch"], "nosuch"),
