@@ -625,9 +625,18 @@ def whole(**changes):
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        (of("data", kinds=[{"kind": "poem", "source": "emoji"}]), "kind must be one of caption, edit, analogy, series, sum, got 'poem'"),
-        (of("data", kinds=[{"kind": "caption", "source": "cats"}]), "source must be one of emoji, digits, words, scenes, got 'cats'"),
-        (of("data", kinds=[{"kind": "caption", "source": "emoji", "share": 0}]), "share of caption must be a positive number, got 0"),
+        (
+            of("data", kinds=[{"kind": "poem", "source": "emoji"}]),
+            "kind must be one of caption, edit, analogy, series, sum, got 'poem'",
+        ),
+        (
+            of("data", kinds=[{"kind": "caption", "source": "cats"}]),
+            "source must be one of emoji, digits, words, scenes, got 'cats'",
+        ),
+        (
+            of("data", kinds=[{"kind": "caption", "source": "emoji", "share": 0}]),
+            "share of caption must be a positive number, got 0",
+        ),
         (of("data", kinds=[{**KINDS[0], "channel": "sounds"}]), "holds image, the channel sounds is for audio"),
         (of("data", kinds=[{"kind": "caption", "source": "emoji", "channel": "video"}]), "'video' is no channel"),
         (of("data", kinds=[]), "needs data.kinds"),
