@@ -13,7 +13,7 @@ from tokenloom.codecs import rate
 from tokenloom.codecs.types import Codes
 from tokenloom.metrics.errors import Unmeasurable
 from tokenloom.metrics.tokens import same_share
-from tokenloom.progress import Advance
+from tokenloom.progress import Bar
 
 from .. import trial
 from ..classifiers import realfake
@@ -44,7 +44,7 @@ def total_work(setup: DecoderSetup, references: References) -> int:
 
 
 def measure_setting(
-    setup: DecoderSetup, references: References, setting: Any, advance: Advance
+    setup: DecoderSetup, references: References, setting: Any, advance: Bar
 ) -> tuple[list[VariantRecord], list[ControlRecord]]:
     """Return the records of every variant at one setting, and those of the fitted controls."""
     return SettingMeasurement(setup, references, setting, advance).run()
@@ -53,7 +53,7 @@ def measure_setting(
 class SettingMeasurement:
     """Measures every variant at one setting; see `measure_setting`."""
 
-    def __init__(self, setup: DecoderSetup, references: References, setting: Any, advance: Advance) -> None:
+    def __init__(self, setup: DecoderSetup, references: References, setting: Any, advance: Bar) -> None:
         self.setup, self.references, self.setting, self.advance = setup, references, setting, advance
         self.strengths: dict[str, ControlStrength] = {}
         self.tokens, self.rate = Series(), Series()
