@@ -1,4 +1,4 @@
-"""Several signals in one: codes of items into a batch, and a batch's signals back to each item's own size."""
+"""Batches of items with unequal sizes: join codes, crop and pad signals."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .types import Codes, CodeSpec
 
 
 def collate(parts: list[Codes]) -> Codes:
-    """One batch from several; −1 fills unused quantizers, 0 positions beyond a length, NaN absent side information."""
+    """Join batches. Padding is −1 for unused quantizers, 0 after the last position, NaN for side information."""
     quantizers = max(p.indices.shape[1] for p in parts)
     grid = [max(p.indices.shape[axis] for p in parts) for axis in range(2, parts[0].indices.ndim)]
     indices = parts[0].indices.new_zeros(sum(len(p) for p in parts), quantizers, *grid)
@@ -24,12 +24,12 @@ def collate(parts: list[Codes]) -> Codes:
         block[(slice(None), slice(part.indices.shape[1]), *(slice(n) for n in part.indices.shape[2:]))] = part.indices
         row += len(part)
     lengths = None if parts[0].lengths is None else torch.cat([p.lengths for p in parts])
-    side = {key: _joined([p.side[key] for p in parts]) for key in parts[0].side}
+    side = {key: _join_side([p.side[key] for p in parts]) for key in parts[0].side}
     return Codes(indices, torch.cat([p.sizes for p in parts]), lengths, side)
 
 
-def _joined(values: list[Tensor]) -> Tensor:
-    """Side information in one batch; NaN where an item has less of it than the one that has most."""
+def _join_side(values: list[Tensor]) -> Tensor:
+    """Join side information. NaN pads items with fewer values."""
     shape = [max(axis) for axis in zip(*(value.shape[1:] for value in values), strict=True)]
     out = values[0].new_full((sum(map(len, values)), *shape), math.nan)
     row = 0
@@ -40,7 +40,7 @@ def _joined(values: list[Tensor]) -> Tensor:
 
 
 def crop(signals: Tensor, sizes: Tensor) -> Tensor:
-    """Cut (batch, channels, …) to the largest size of the batch; zero beyond each item's own."""
+    """Crop (batch, channels, …) to the largest size of the batch, and zero each item beyond its own size."""
     largest = sizes.amax(0).tolist()
     signals = signals[(..., *(slice(n) for n in largest))].contiguous()
     if bool((sizes != sizes[:1]).any()):
@@ -53,19 +53,19 @@ def crop(signals: Tensor, sizes: Tensor) -> Tensor:
 
 
 def decode_by_size(decode: Callable[[Codes], Tensor], codes: Codes, spec: CodeSpec) -> Tensor:
-    """A batch of images, one by one where sizes differ: what sees a whole picture must not see a batch's padding."""
+    """Decode a batch of images; one by one if sizes differ, for decoders that would let padding influence the image."""
     if bool((codes.sizes == codes.sizes[:1]).all()):
         return decode(codes)
     parts = []
     largest = codes.sizes.amax(0).tolist()
     for item, size in enumerate(codes.sizes.tolist()):
         rows, columns = spec.grid(tuple(size))
-        picture = decode(Codes(codes.indices[item : item + 1, :, :rows, :columns], codes.sizes[item : item + 1]))
-        parts.append(F.pad(picture, (0, largest[1] - size[1], 0, largest[0] - size[0])))
+        image = decode(Codes(codes.indices[item : item + 1, :, :rows, :columns], codes.sizes[item : item + 1]))
+        parts.append(F.pad(image, (0, largest[1] - size[1], 0, largest[0] - size[0])))
     return torch.cat(parts)
 
 
 def pad_to_stride(x: Tensor, stride: int) -> Tensor:
-    """Images (batch, channels, height, width), edges replicated at the bottom and right up to whole strides."""
+    """Pad images (batch, channels, height, width) at the bottom and right to whole strides by replicating the edge."""
     bottom, right = -x.shape[2] % stride, -x.shape[3] % stride
     return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x

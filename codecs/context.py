@@ -1,15 +1,14 @@
-"""A context model: the probability of each code given those already coded, the same on every machine.
+"""Context model: the probability of each code given the codes before it, identical on every machine.
 
-Channels are coded in groups, coarse to fine, and the positions of a group in passes: the first group
-in the seven passes of Adam7 (W3C PNG specification, 8.2), the others in the two of a checkerboard (He
-et al., arXiv 2103.15306). One pass is one evaluation of a small network for all its codes, so coding
-takes a dozen evaluations whatever the size. A code is an integer around 0 whose probability is that of
-a discretised logistic distribution with predicted mean and scale.
+Channels are coded in groups, coarse to fine, and the positions of a group in passes: the first group in the seven
+passes of Adam7 (W3C PNG specification, 8.2), the others in the two passes of a checkerboard (He et al., arXiv
+2103.15306). A pass evaluates a small network once for all its codes, so coding takes a dozen evaluations at any size. A
+code is an integer around 0. Its probability is that of a discretized logistic distribution with predicted mean and
+scale.
 
-Range coding needs the same probabilities, to the last bit, where a file is written and where it is
-read, and floating-point sums differ between machines. Outside training the network therefore runs on
-integers (Ballé et al., "Integer networks for data compression", 2019), held in float64: every sum stays
-below 2^53, hence exact in any order.
+Range coding needs bit-identical probabilities where a file is written and where it is read, but floating-point sums
+differ between machines. Outside training the network therefore computes with integers (Ballé et al., "Integer networks
+for data compression", 2019), held in float64: every sum stays below 2^53, so it is exact in any order.
 """
 
 from __future__ import annotations
@@ -26,33 +25,37 @@ from torch import Tensor, nn
 
 ADAM7 = ((0, 0, 8, 8, 8), (0, 4, 8, 8, 4), (4, 0, 8, 4, 4), (0, 2, 4, 4, 2), (2, 0, 4, 2, 2), (0, 1, 2, 2, 1),
          (1, 0, 2, 1, 1))  # fmt: skip
-"""Of each pass: first row and column, distance of rows and columns, and how far away its known neighbours are."""
+"""Per pass: first row and column, distance between rows and columns, and distance of the known neighbors."""
 FRACTION = 8
 """Bits after the binary point of activations."""
 WEIGHT_FRACTION = 12
-"""The same of weights."""
+"""Bits after the binary point of weights."""
 SCALES, SCALES_PER_OCTAVE, SMALLEST_SCALE = 44, 4, -4
-"""Scales of the distribution: 2^(−4 + i/4), i below 44."""
+"""Scales of the distribution are 2^(−4 + i/4) for i below 44."""
 MEANS = 8
 """Means are multiples of 1/8."""
 LIMIT = 2.0**20
-"""Of activations as integers: 4,096 in real terms; with weights below 16 a sum of 2^17 terms stays exact."""
+"""Largest activation as an integer, which stands for 4,096. With weights below 16 a sum of 2^17 terms is exact."""
 PLANES = 4
-"""Inputs beside the codes: inside the picture, already known, quality, distance of the known neighbours."""
+"""Further inputs: inside the image, already known, quality, distance of the known neighbors."""
 MAX_BOUND = 160
 """Largest magnitude of a code."""
 CHUNK = 2**17
-"""Codes whose probabilities are laid out at once."""
+"""Codes whose probabilities are in memory at once."""
 
 Coder = Callable[[np.ndarray, slice, np.ndarray], np.ndarray]
-"""(probabilities (n, entries), channels, mask (height, width) of the positions) → n symbols from 0 on, channel by
-channel."""
+"""(probabilities (n, entries), channels, mask (height, width) of positions) → n symbols from 0, channel by channel."""
 
 
 class Predictor(nn.Module):
-    """Known codes and planes → mean and log2 of the scale for `out` channels, at every position.
+    """Network from known codes and planes to the mean and log2 scale of `out` channels at every position.
 
-    direct  whether the inputs also act on the outputs linearly: the mean of a block is mostly its neighbours'
+    Args:
+        known: Input channels besides the planes.
+        out: Output channels.
+        width: Hidden channels.
+        kernel: Side of the first convolution.
+        direct: Whether to add a linear path from inputs to outputs: a block's mean is mostly its neighbors'.
     """
 
     def __init__(self, known: int, out: int, width: int, kernel: int, direct: bool) -> None:
@@ -68,13 +71,13 @@ class Predictor(nn.Module):
     def forward(
         self, x: Float[Tensor, "batch known height width"], dilation: int
     ) -> Float[Tensor, "batch params height width"]:
-        """In floating point, for training."""
+        """Compute in floating point, for training."""
         hidden = F.relu(_conv(x, self.first.weight, self.first.bias, dilation))
         out = self.last(F.relu(self.second(hidden)))
         return out if self.direct is None else out + _conv(x, self.direct.weight, None, dilation)
 
     def exact(self, x: Tensor, dilation: int) -> Tensor:
-        """The same on integers: inputs and outputs in units of 2^−FRACTION, float64."""
+        """Compute with integers: inputs and outputs in units of 2^−FRACTION, float64."""
         hidden = _rectified(_conv(x, *_integers(self.first), dilation))
         hidden = _rectified(_conv(hidden, *_integers(self.second), 1))
         total = _conv(hidden, *_integers(self.last), 1)
@@ -88,7 +91,7 @@ def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tens
 
 
 def _integers(layer: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
-    """Weights and biases as integers in float64, bounded so that no sum leaves 2^53."""
+    """Return weights and biases as integers in float64, bounded so that no sum exceeds 2^53."""
     weight = layer.weight.detach().cpu().double().clamp(-16, 16)
     if layer.bias is None:
         return torch.round(weight * 2**WEIGHT_FRACTION), None
@@ -101,8 +104,12 @@ def _rectified(total: Tensor) -> Tensor:
 
 
 class ContextModel(nn.Module):
-    """bounds  the largest magnitude of the codes of each channel: 2 · bound + 1 entries
-    groups  channels of each group, coded one after the other; width  hidden channels
+    """Predictors of all channel groups, and the order in which codes are coded.
+
+    Args:
+        bounds: Largest magnitude of the codes of each channel; 2 · bound + 1 entries.
+        groups: Number of channels of each group, in the order of coding. Bounds are equal within a group.
+        width: Hidden channels.
     """
 
     def __init__(self, bounds: tuple[int, ...], groups: list[int], width: int) -> None:
@@ -110,7 +117,7 @@ class ContextModel(nn.Module):
         self.bounds = tuple(bounds)
         ends = np.cumsum(groups).tolist()
         if ends[-1] != len(bounds) or any(len({*bounds[e - g : e]}) != 1 for g, e in zip(groups, ends, strict=True)):
-            raise ValueError(f"groups {groups} do not split the {len(bounds)} channels into ones of equal bounds")
+            raise ValueError(f"groups must split the {len(bounds)} channels into runs of equal bounds, got {groups}")
         self.slices = [slice(end - size, end) for size, end in zip(groups, ends, strict=True)]
         self.predictors = nn.ModuleList(
             Predictor(s.stop, s.stop - s.start, width, 3 if i else 5, direct=i == 0) for i, s in enumerate(self.slices)
@@ -120,18 +127,19 @@ class ContextModel(nn.Module):
 
     @property
     def least_bits(self) -> float:
-        """Below this many bits a position no stream can be: every code at its most probable."""
+        """Fewest bits per position of any stream: those of the most probable code."""
         return -len(self.bounds) * math.log2(_table().max())
 
     # -- training -----------------------------------------------------------------------------
 
     def bits(self, noisy: Tensor, codes: Tensor, quality: Tensor) -> Tensor:
-        """Bits of each item, differentiable; (batch,).
+        """Return the bits of each item, (batch,), with gradients.
 
-        noisy    codes before rounding plus uniform noise, at which densities are taken
-                 (Ballé et al., arXiv 1611.01704, section 3)
-        codes    rounded, (batch, channels, height, width), with straight-through gradients
-        quality  (batch,), from about −2 to 2
+        Args:
+            noisy: Codes before rounding plus uniform noise, at which densities are evaluated (Ballé et al., arXiv
+                1611.01704, section 3).
+            codes: Rounded codes (batch, channels, height, width) with straight-through gradients.
+            quality: (batch,), from about −2 to 2.
         """
         total = noisy.new_zeros(len(noisy))
         scaled = codes * self.gain
@@ -146,7 +154,7 @@ class ContextModel(nn.Module):
     def _inputs(
         self, scaled: Tensor, channels: slice, known: Tensor, quality: Tensor | float, distance: int, one: float = 1.0
     ) -> Tensor:
-        """Codes of earlier groups, those of this group where they are known, and the planes."""
+        """Stack the codes of earlier groups, the known codes of this group, and the planes."""
         plane = torch.full_like(scaled[:, :1], one)
         current = scaled[:, channels] * known
         planes = [plane, plane * known, plane * quality, plane * math.log2(distance)]
@@ -156,10 +164,15 @@ class ContextModel(nn.Module):
 
     @torch.no_grad()
     def code(self, grid: tuple[int, int], quality: float, coder: Coder) -> np.ndarray:
-        """Walk over all codes in order; `coder` is told the probabilities and gives the symbols.
+        """Visit all codes in order. `coder` receives probabilities and returns symbols, which it writes or reads.
 
-        quality  a multiple of 2^−FRACTION
-        Returns integers (channels, height, width) around 0.
+        Args:
+            grid: Height and width in codes.
+            quality: A multiple of 2^−FRACTION.
+            coder: Encoder or decoder of symbols.
+
+        Returns:
+            Integers (channels, height, width) around 0.
         """
         codes = torch.zeros(1, len(self.bounds), *grid, dtype=torch.float64)
         one = 2.0**FRACTION
@@ -181,7 +194,7 @@ class ContextModel(nn.Module):
 
 
 def _passes(group: int, height: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Of each pass: the positions it codes, those of this group known before it, the distance of neighbours."""
+    """Yield for each pass the positions it codes, those of the group known before it, and the distance of neighbors."""
     known = np.zeros((height, width), dtype=bool)
     if group == 0:
         for row, column, rows, columns, distance in ADAM7:
@@ -196,23 +209,23 @@ def _passes(group: int, height: int, width: int) -> Iterator[tuple[np.ndarray, n
 
 
 def _log2_probability(x: Tensor, mean: Tensor, log2_scale: Tensor) -> Tensor:
-    """Of the interval x ± ½ under a logistic distribution; never below 2^−30."""
+    """Return log2 of the probability of x ± ½ under a logistic distribution, which is at least 2^−30."""
     scale = torch.exp2(-log2_scale.clamp(SMALLEST_SCALE, SMALLEST_SCALE + (SCALES - 1) / SCALES_PER_OCTAVE))
     away = (x - mean).abs()
     return torch.log2(torch.sigmoid((0.5 - away) * scale) - torch.sigmoid((-0.5 - away) * scale) + 2.0**-30)
 
 
 def _distributions(params: np.ndarray, bound: int) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Integer means and log2 scales (2 · channels, n) → probabilities (m · n, entries) of m channels at a time.
+    """Convert integer means and log2 scales (2 · channels, n) to probabilities, m channels at a time.
 
-    With the first of the channels and the one after the last.
+    Yields probabilities (m · n, entries), the first of the m channels, and the channel after the last one.
     """
     mean, log2_scale = np.split(params, 2)
     channels, positions = mean.shape
     mean = np.floor(mean * (MEANS / 2**FRACTION) + 0.5)
-    whole = np.floor(mean / MEANS + 0.5)
-    fraction = (mean - whole * MEANS).astype(np.int64) + MEANS // 2
-    whole = whole.clip(-bound, bound).astype(np.int64)
+    center = np.floor(mean / MEANS + 0.5)
+    fraction = (mean - center * MEANS).astype(np.int64) + MEANS // 2
+    center = center.clip(-bound, bound).astype(np.int64)
     scale = np.floor((log2_scale / 2**FRACTION - SMALLEST_SCALE) * SCALES_PER_OCTAVE + 0.5)
     scale = scale.clip(0, SCALES - 1).astype(np.int64)
     table = _table()
@@ -220,16 +233,16 @@ def _distributions(params: np.ndarray, bound: int) -> Iterator[tuple[np.ndarray,
     step = max(1, CHUNK // positions)
     for first in range(0, channels, step):
         part = slice(first, first + step)
-        offset = symbols - whole[part].reshape(-1, 1)
+        offset = symbols - center[part].reshape(-1, 1)
         p = table[scale[part].reshape(-1, 1), fraction[part].reshape(-1, 1), offset]
         yield p, first, min(first + step, channels)
 
 
 @cache
 def _table() -> np.ndarray:
-    """Probability of each offset from the whole part of the mean: (scales, fractions, offsets), float64.
+    """Return the probability of each offset from the rounded mean: (scales, fractions, offsets), float64.
 
-    Sums, products, quotients and square roots alone, which IEEE 754 rounds alike everywhere; `exp` is not among them.
+    Uses only sums, products, quotients and square roots, which IEEE 754 rounds identically everywhere, unlike `exp`.
     """
     inverse = [2.0**-SMALLEST_SCALE]
     while len(inverse) < SCALES:
@@ -241,7 +254,7 @@ def _table() -> np.ndarray:
 
 
 def _logistic(x: np.ndarray) -> np.ndarray:
-    """1 / (1 + exp(−x)), with exp(−|x|) as (1 + |x| / 2^20)^(−2^20)."""
+    """Return 1 / (1 + exp(−x)), with exp(−|x|) as (1 + |x| / 2^20)^(−2^20)."""
     power = 1.0 / (1.0 + np.minimum(np.abs(x), 60.0) / 2.0**20)
     for _ in range(20):
         power = power * power

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenloom import __version__
+from tokenloom import __version__, errors
 
-from . import foreign, validate
+from . import validate
 from .codec import Codec, LatentCodec
 from .image.flex import Flex
 from .traced import Decoder, Encoder
@@ -131,7 +131,7 @@ def _check_format(format: str) -> None:
         raise ValueError(f"format {format!r} is none of {', '.join(FORMATS)}")
     for package in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
         if importlib.util.find_spec(package) is None:
-            raise foreign.missing(package, "export")
+            raise errors.missing(package, "export")
 
 
 def _check_codec(codec: Codec, format: str) -> None:

@@ -1,4 +1,4 @@
-"""What is shared by the hub's conventions: a folder of safetensors, `config.json` and a model card, there and back."""
+"""The hub's conventions: safetensors, `config.json` and a model card, saved, loaded and uploaded."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Self
 
 import lazy_loader as lazy
 
-from tokenloom import errors
+from tokenloom import errors, files
 
 from . import checkpoint
 
@@ -20,72 +20,100 @@ CONFIG, CARD = "config.json", "README.md"
 
 
 class Card(NamedTuple):
-    """What a model card says."""
+    """Content of a model card.
+
+    Attributes:
+        summary: One sentence.
+        tags: Tags on the hub.
+        pipeline: A task of the hub, or None if none fits.
+        facts: Rows of the table.
+        usage: Python code; SOURCE stands for the place that the model is loaded from.
+    """
 
     summary: str
     tags: Sequence[str]
     pipeline: str | None
-    """One of the hub's tasks, where one fits."""
     facts: Mapping[str, str]
-    """The rows of its table."""
     usage: str
-    """Python, in which SOURCE stands for where the model is loaded from."""
 
 
 class Pretrained:
     """`save_pretrained`, `from_pretrained` and `push_to_hub` for codecs, decoders and omni models."""
 
     def _write(self, folder: Path, **options: Any) -> None:
-        """Weights and config to a folder; `options` as the `save` of the kind takes them, `config_file` among them."""
+        """Write weights and config to a folder. `options` are those of the kind's `save`, with `config_file`."""
         raise NotImplementedError
 
     @classmethod
     def _read(cls, source: str) -> Self:
-        """What `load` of the kind gives."""
+        """Return what the kind's `load` returns."""
         raise NotImplementedError
 
     def card(self) -> Card:
+        """Return the content of the model card."""
         raise NotImplementedError
 
     def save_pretrained(self, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
-        """Write `model.safetensors`, `config.json` and, where there is none yet, a model card `README.md`.
+        """Write `model.safetensors`, `config.json` and, unless there is one, a model card `README.md`.
 
-        store  float32, float16 or int8 (see storage.py)
-        extra  plain values for the config, such as `trained={…}`
-        Raises ValueError where the folder holds another kind of checkpoint, OSError where it cannot be written.
+        Args:
+            folder: Created if needed.
+            store: Type of the stored weights: float32, float16 or int8 (see storage.py).
+            **extra: Plain values for the config, such as `trained={…}`.
+
+        Raises:
+            ValueError: If the folder holds a checkpoint with a `config.yaml`.
+            OSError: If the folder cannot be written.
         """
         self._save(Path(folder), Path(folder).name, store=store, **extra)
 
     def _save(self, folder: Path, source: str, **options: Any) -> None:
         self._write(folder, config_file=CONFIG, **options)
         if not (folder / CARD).exists():
-            (folder / CARD).write_text(_markdown(self.card(), source), encoding="utf-8")
+            files.write(folder / CARD, _markdown(self.card(), source))
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **download: Any) -> Self:
-        """A trained one in eval mode from a folder, else a shipped name, else a hub id: no code of it is run.
+        """Load a trained model in eval mode. No code in the checkpoint runs.
 
-        download  of the hub: revision, token, cache_dir, force_download and the like, as huggingface_hub takes them
-        Raises ValueError where it is of another class, FileNotFoundError where there is none; one line each.
+        Args:
+            source: A folder, a shipped name, or a hub id.
+            **download: Options of huggingface_hub: revision, token, cache_dir, force_download and so on.
+
+        Raises:
+            ValueError: If the checkpoint is of another class.
+            FileNotFoundError: If there is no checkpoint.
         """
         found = str(source)
         if download:
             if Path(found).exists() or not re.fullmatch(checkpoint.HUB_ID, found):
-                raise ValueError(f"{sorted(download)[0]} is for downloads, and {found!r} is no hub id")
+                raise ValueError(f"{sorted(download)[0]} is for downloads, which need a hub id, got {found!r}")
             found = str(checkpoint.download(found, checkpoint.PATTERNS, **download))
         model = cls._read(found)
         if not isinstance(model, cls):
-            raise ValueError(f"{source} holds a {type(model).__name__}, no {cls.__name__}")
+            raise ValueError(f"{source} must hold a {cls.__name__}, got {type(model).__name__}")
         return model
 
     def push_to_hub(
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, message: str | None = None,
         store: str = "float32", **extra: Any,
     ) -> str:  # fmt: skip
-        """Upload what `save_pretrained` writes, the repository made where there is none; its address.
+        """Upload what `save_pretrained` writes. A model card that the repository already has is kept.
 
-        A card that the repository has already stays. Raises OSError in one line where the hub refuses or is out of
-        reach; nothing is changed before all is written.
+        Args:
+            repo_id: "owner/name"; the repository is created if needed.
+            private: Whether a new repository is private; default: the owner's default.
+            token: Access token; default: the one that huggingface_hub has stored.
+            message: Commit message.
+            store: Type of the stored weights.
+            **extra: Plain values for the config.
+
+        Returns:
+            The URL of the repository.
+
+        Raises:
+            ValueError: If `repo_id` is not a valid name.
+            OSError: If the hub refuses or cannot be reached. Nothing is uploaded before all files are written.
         """
         hub = huggingface_hub.HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:
@@ -98,8 +126,8 @@ class Pretrained:
                     repo_id=repo_id, folder_path=folder, commit_message=message or f"{type(self).__name__}, tokenloom"
                 )
             except huggingface_hub.errors.HFValidationError as error:
-                raise ValueError(f"{repo_id!r} is no name for a repository: {errors.first_line(error)}") from error
-            except Exception as error:  # offline, no token, no right to it: dozens of types, one meaning
+                raise ValueError(f"repo_id must be owner/name, got {repo_id!r}: {errors.first_line(error)}") from error
+            except Exception as error:  # offline, no token, no permission: dozens of types
                 raise OSError(f"nothing was uploaded to {repo_id!r}: {errors.first_line(error)}") from error
         return str(url)
 
@@ -128,5 +156,5 @@ def _markdown(card: Card, source: str) -> str:
 
 
 def number(count: int) -> str:
-    """4321567 → 4.3 M."""
+    """Shorten a number: 4321567 → 4.3 M."""
     return next((f"{count / unit:.1f} {name}" for name, unit in (("M", 1e6), ("k", 1e3)) if count >= unit), str(count))

@@ -1,6 +1,6 @@
-"""Codecs whose tokens are the bytes of a file: one codebook of 256, lengths that vary.
+"""Codecs whose tokens are the bytes of a file: one codebook of 256 entries, and lengths that vary.
 
-The tokens of `image/jpeg` are what a `.jpg` holds, as in JPEG-LM (Han et al., 2024).
+The tokens of `image/jpeg` are the bytes of a `.jpg` file, as in JPEG-LM (Han et al., arXiv 2408.08459).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from .types import Codes
 
 
 def pack(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """Ragged integer rows → indices (batch, 1, longest) int64, 0 beyond each row's own length, and lengths (batch,)."""
+    """Join integer rows to indices (batch, 1, longest) int64, with 0 after the end of a row, and lengths (batch,)."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
     indices = torch.zeros(len(rows), 1, int(lengths.max()), dtype=torch.int64)
     for i, row in enumerate(rows):
@@ -24,12 +24,12 @@ def pack(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def unpack(codes: Codes) -> list[Tensor]:
-    """The rows that `pack` was given, on the CPU."""
+    """Return the rows that `pack` joined, on the CPU."""
     return [row[0, :length].cpu() for row, length in zip(codes.indices, codes.lengths.tolist(), strict=True)]
 
 
 def pad(signals: list[Tensor]) -> Tensor:
-    """(channels, *size) each → (batch, channels, *largest size), zero beyond each signal's own size."""
+    """Join signals (channels, *size) to (batch, channels, *largest size), with zeros after the end of a signal."""
     shape = [max(sides) for sides in zip(*(signal.shape for signal in signals), strict=True)]
     batch = torch.zeros(len(signals), *shape)
     for i, signal in enumerate(signals):
@@ -38,14 +38,14 @@ def pad(signals: list[Tensor]) -> Tensor:
 
 
 class NativeCodec(Codec):
-    """One signal ↔ the bytes of one file; batches, padding and tokens are done here."""
+    """A codec whose codes are files. A subclass converts one signal; this class handles batches and tokens."""
 
     def to_bytes(self, signal: Tensor, setting: Any) -> bytes:
-        """One signal (channels, *size) → a file."""
+        """Write one signal (channels, *size) to the bytes of a file."""
         raise NotImplementedError
 
     def from_bytes(self, data: bytes, size: tuple[int, ...]) -> Tensor:
-        """A file → its signal (channels, *size); ValueError where the bytes are no such file."""
+        """Read the signal (channels, *size) of a file. Raises ValueError if the bytes are not such a file."""
         raise NotImplementedError
 
     def _encode(self, x: Tensor, setting: Any) -> Codes:

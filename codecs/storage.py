@@ -1,4 +1,4 @@
-"""How weights lie in `model.safetensors`: as they are, or in fewer bits."""
+"""Types of the weights in `model.safetensors`: float32, float16, or int8 with a scale per row."""
 
 from __future__ import annotations
 
@@ -9,22 +9,27 @@ from torch import Tensor
 
 STORES = ("float32", "float16", "int8")
 SCALE = ":scale"
-"""Suffix of the tensor that holds the scale of an 8-bit one, one number a row of its first axis."""
+"""Suffix of the tensor that holds the scales of an int8 tensor, one number per row of its first axis."""
 SMALLEST = 4096
-"""Tensors of fewer numbers are not worth 8 bits: norms and biases."""
+"""Numbers of the smallest tensor that is stored as int8; norms and biases stay float16."""
 
 
 def narrow(state: dict[str, Tensor], store: str, parameters: Collection[str]) -> dict[str, Tensor]:
-    """A state dict as it is written.
+    """Convert a state dict to a storage type. A second round trip changes nothing.
 
-    store       float32; float16; or int8, which takes 8 bits for the large `parameters`, symmetric and
-                scaled by row (Jacob et al., arXiv 1712.05877, without zero points), and float16 for the
-                rest, codebooks included
-    parameters  names of what training moves by gradients
-    Reading and storing again changes nothing. ValueError for another `store`.
+    Args:
+        state: Float32 and int64 tensors.
+        store: "float32"; "float16"; or "int8", which is symmetric with a scale per row for large `parameters`, and
+            float16 for the rest, codebooks included.
+        parameters: Names of the tensors that train by gradient.
+
+    Raises:
+        ValueError: If `store` is not one of STORES.
+
+    Source: Jacob et al., arXiv 1712.05877, without zero points.
     """
     if store not in STORES:
-        raise ValueError(f"store {store!r} is none of {STORES}")
+        raise ValueError(f"store must be one of {', '.join(STORES)}, got {store!r:.80}")
     if store == "float32":
         return state
     out = {}
@@ -49,6 +54,6 @@ def widen(state: dict[str, Tensor]) -> dict[str, Tensor]:
     for name, scale in scales.items():
         name = name.removesuffix(SCALE)
         if name not in out or scale.ndim != out[name].ndim or scale.shape[0] != out[name].shape[0]:
-            raise ValueError(f"the scale of {name} does not fit it")
+            raise ValueError(f"the scale of {name} does not match its shape")
         out[name] = out[name].float() * scale.float()
     return out

@@ -1,4 +1,4 @@
-"""`Target` in place of a setting, per item: bisection over the dial, or the best of all its points."""
+"""A `Target` in place of a setting: per item, by bisection over the settings or by comparing all of them."""
 
 from __future__ import annotations
 
@@ -11,70 +11,76 @@ from torch import Tensor
 from . import batches, bitstream, rate
 from .types import CodecInterface, Codes, Modality, Target, TargetError
 
-KINDS = {
-    "psnr": Modality.IMAGE,
-    "slope": Modality.IMAGE,
-    "bits_per_pixel": Modality.IMAGE,
-    "kbps": Modality.AUDIO,
-}
-DECODED = 2**18
-"""Pixels that are decoded at once when many settings of one picture are looked at."""
+MODALITIES = {
+    "psnr": Modality.IMAGE, "slope": Modality.IMAGE, "bits_per_pixel": Modality.IMAGE, "kbps": Modality.AUDIO,
+}  # fmt: skip
+"""Kind of target → modality of the codecs that support it."""
+MAX_PIXELS_AT_ONCE = 2**18
+"""Pixels that are decoded in one batch when many settings of one image are compared."""
 
 
 def psnr(reference: Tensor, decoded: Tensor) -> float:
-    """dB between two images in [0, 1], both rounded to 8 bits; inf where they are equal."""
+    """Return the PSNR in dB of two images in [0, 1], both rounded to 8 bits; inf if they are equal."""
     error = (reference * 255).round() - (decoded * 255).round()
     return decibel(error.double().square().mean().item())
 
 
 def decibel(mse: float) -> float:
-    """PSNR of a mean squared error of 8-bit values; inf for 0."""
+    """Return the PSNR in dB for a mean squared error of 8-bit values; inf for 0."""
     return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
 
 
 def meet(codec: CodecInterface, x: Tensor | list[str], target: Target) -> Codes:
-    """Codes of each item at the setting that meets the target; TargetError where none does."""
+    """Encode each item at the setting that meets the target.
+
+    Raises:
+        ValueError: If the codec has no settings, or another modality than the target.
+        TargetError: If no setting meets the target on an item.
+    """
     if len(codec.settings) < 2:
-        raise ValueError(f"{codec.name} has no setting to meet {target} with")
-    if codec.spec.modality is not KINDS[target.name]:
-        raise ValueError(f"{target} is for {KINDS[target.name]} codecs; {codec.name} codes {codec.spec.modality}")
+        raise ValueError(f"{codec.name} must have several settings to meet {target}, it has {len(codec.settings)}")
+    if codec.spec.modality is not MODALITIES[target.name]:
+        raise ValueError(f"{target} is for {MODALITIES[target.name]} codecs; {codec.name} codes {codec.spec.modality}")
     if target.name == "slope" or (target.name == "psnr" and codec.pieces(tuple(x.shape[2:])) > 1):
-        return batches.collate([_choose(codec, x[i : i + 1], target, i) for i in range(len(x))])
-    ladders = Ladder.of(codec, x)
-    places = _together([_search(codec, target, i) for i in range(len(x))], ladders, target)
-    return batches.collate([ladder.codes(place) for ladder, place in zip(ladders, places, strict=True)])
+        return batches.collate([_best(codec, x[i : i + 1], target, i) for i in range(len(x))])
+    items = SettingCodes.split(codec, x)
+    chosen = _run_together([_search(codec, target, i) for i in range(len(x))], items, target)
+    return batches.collate([item.at(index) for item, index in zip(items, chosen, strict=True)])
 
 
 # -- every setting of an item ---------------------------------------------------------------------
 
 
-class Ladder:
-    """One item at any setting; a codec whose codes are ordered encodes once and cuts."""
+class SettingCodes:
+    """Codes of one item at every setting, made on demand. Codecs that truncate encode the item only once."""
 
     def __init__(self, codec: CodecInterface, x: Tensor | list[str], full: Codes | None) -> None:
         self.codec, self.x, self.full = codec, x, full
         self._made: dict[int, Codes] = {}
 
     @classmethod
-    def of(cls, codec: CodecInterface, x: Tensor | list[str]) -> list[Ladder]:
-        """One for each item of a batch."""
+    def split(cls, codec: CodecInterface, x: Tensor | list[str]) -> list[SettingCodes]:
+        """Return one object for each item of a batch."""
         full = codec.encode(x, codec.settings.values[-1]) if codec.truncates else None
         return [cls(codec, x[i : i + 1], None if full is None else full[i]) for i in range(len(x))]
 
-    def codes(self, place: int) -> Codes:
-        """At `settings.values[place]`."""
-        if place not in self._made:
-            value = self.codec.settings.values[place]
-            one = self.codec.encode(self.x, value) if self.full is None else self.codec.truncate(self.full, value)
-            self._made[place] = one
-        return self._made[place]
+    def at(self, index: int) -> Codes:
+        """Return the codes at `settings.values[index]`."""
+        if index not in self._made:
+            value = self.codec.settings.values[index]
+            codes = self.codec.encode(self.x, value) if self.full is None else self.codec.truncate(self.full, value)
+            self._made[index] = codes
+        return self._made[index]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """Ways to code one picture, those of the settings first: the tokens that each takes and its PSNR in dB.
+    """All candidate encodings of one image, those of the settings first.
 
-    codes  way → its codes; None where only the figures are kept
+    Attributes:
+        tokens: Number of tokens of each candidate.
+        psnr: PSNR of each candidate in dB.
+        codes: Function from the index of a candidate to its codes; None if only the numbers are kept.
     """
 
     tokens: list[int]
@@ -82,110 +88,113 @@ class Curve:
     codes: Callable[[int], Codes] | None
 
     def cheapest(self, psnr: float) -> int | None:
-        """The way of fewest tokens that reaches a PSNR; None where none does."""
-        ways = [i for i, reached in enumerate(self.psnr) if reached >= psnr]
-        return min(ways, key=lambda i: self.tokens[i], default=None)
+        """Return the candidate with the fewest tokens that reaches a PSNR, or None."""
+        candidates = [i for i, reached in enumerate(self.psnr) if reached >= psnr]
+        return min(candidates, key=lambda i: self.tokens[i], default=None)
 
     def steepest(self, slope: float) -> int:
-        """The way that is worth most if a token costs `slope` dB: the last whose gain a token exceeds it.
+        """Return the candidate with the largest PSNR − slope · tokens, the one with fewer tokens on a tie.
 
-        Maximising the sum of PSNR − slope · tokens maximises the summed PSNR of a set for the tokens
-        it takes in all (Shoham and Gersho, IEEE TASSP 36, 1988); only the upper hull is ever chosen.
+        Maximizing this for every image maximizes the summed PSNR of a set for its total number of tokens.
+        Source: Shoham and Gersho, IEEE TASSP 36, 1988.
         """
         return max(range(len(self.tokens)), key=lambda i: (self.psnr[i] - slope * self.tokens[i], -self.tokens[i]))
 
 
 def curve(codec: CodecInterface, x: Tensor) -> Curve:
-    """One picture (a batch of one) at every value of the codec's settings."""
-    (ladder,) = Ladder.of(codec, x)
-    places = range(len(codec.settings))
-    figures: list[float] = []
-    step = max(1, DECODED // x[0, 0].numel())
-    for start in places[::step]:
-        some = [ladder.codes(place) for place in places[start : start + step]]
-        figures += [psnr(x, y[None]) for y in codec.decode(batches.collate(some))]
-    tokens = [int(rate.tokens(codec.spec, ladder.codes(place))) for place in places]
-    return Curve(tokens, figures, ladder.codes)
+    """Return one image, given as a batch of one, at every setting of the codec."""
+    (item,) = SettingCodes.split(codec, x)
+    indices = range(len(codec.settings))
+    values: list[float] = []
+    step = max(1, MAX_PIXELS_AT_ONCE // x[0, 0].numel())
+    for start in indices[::step]:
+        some = [item.at(index) for index in indices[start : start + step]]
+        values += [psnr(x, y[None]) for y in codec.decode(batches.collate(some))]
+    tokens = [int(rate.tokens(codec.spec, item.at(index))) for index in indices]
+    return Curve(tokens, values, item.at)
 
 
-def _choose(codec: CodecInterface, x: Tensor, target: Target, item: int) -> Codes:
-    points = codec.curve(x)
-    place = points.steepest(target.value) if target.name == "slope" else points.cheapest(target.value)
-    if place is None:
-        raise TargetError(f"{target} is out of reach of {codec.name} on item {item}: {max(points.psnr):.4g} at most")
-    return points.codes(place)
+def _best(codec: CodecInterface, x: Tensor, target: Target, item: int) -> Codes:
+    """Return the best of all candidates."""
+    candidates = codec.curve(x)
+    chosen = candidates.steepest(target.value) if target.name == "slope" else candidates.cheapest(target.value)
+    if chosen is None:
+        raise TargetError(
+            f"{target} is out of reach for {codec.name} on item {item}: the highest PSNR is {max(candidates.psnr):.4g}"
+        )
+    return candidates.codes(chosen)
 
 
 # -- bisection ------------------------------------------------------------------------------------
 
 Search = Generator[int, float, int]
-"""Asks for the figure at a place of the settings, is sent it, and returns the place found."""
+"""Yields an index of the settings, is sent the value measured there, and returns the index to use."""
 
 
-def _together(searches: list[Search], ladders: list[Ladder], target: Target) -> list[int]:
-    """Run the searches of all items side by side, so that every step decodes one batch."""
-    asked = {i: next(search) for i, search in enumerate(searches)}
+def _run_together(searches: list[Search], items: list[SettingCodes], target: Target) -> list[int]:
+    """Run the searches of all items in step, so that each step decodes one batch."""
+    pending = {i: next(search) for i, search in enumerate(searches)}
     found: dict[int, int] = {}
-    while asked:
-        figures = _figures([ladders[i] for i in asked], list(asked.values()), target)
+    while pending:
+        values = _measure([items[i] for i in pending], list(pending.values()), target)
         following = {}
-        for i, figure in zip(asked, figures, strict=True):
+        for i, value in zip(pending, values, strict=True):
             try:
-                following[i] = searches[i].send(figure)
+                following[i] = searches[i].send(value)
             except StopIteration as stop:
                 found[i] = stop.value
-        asked = following
+        pending = following
     return [found[i] for i in range(len(searches))]
 
 
-def _figures(ladders: list[Ladder], places: list[int], target: Target) -> list[float]:
-    """What each item gives or costs at a place of its own."""
-    codec = ladders[0].codec
-    codes = batches.collate([ladder.codes(place) for ladder, place in zip(ladders, places, strict=True)])
+def _measure(items: list[SettingCodes], indices: list[int], target: Target) -> list[float]:
+    """Return the PSNR or the rate of each item at its own setting."""
+    codec = items[0].codec
+    codes = batches.collate([item.at(index) for item, index in zip(items, indices, strict=True)])
     if target.name == "psnr":
-        return [psnr(ladder.x, y[None]) for ladder, y in zip(ladders, codec.decode(codes), strict=True)]
+        return [psnr(item.x, y[None]) for item, y in zip(items, codec.decode(codes), strict=True)]
     bits = rate.coded(bitstream.write(codec, codes))
-    per_unit = rate.bits_per_pixel(bits, codes) if target.name == "bits_per_pixel" else None
-    return (rate.kbps(bits, codes, codec.spec) if per_unit is None else per_unit).tolist()
+    if target.name == "bits_per_pixel":
+        return rate.bits_per_pixel(bits, codes).tolist()
+    return rate.kbps(bits, codes, codec.spec).tolist()
 
 
 def _search(codec: CodecInterface, target: Target, item: int) -> Search:
-    """Bisect `settings.values`, which rise in rate: the first to reach a PSNR, the last to keep a rate.
+    """Bisect `settings.values`, whose rate rises, for the first that reaches a PSNR or the last within a rate.
 
-    Figures need not rise with the rate everywhere; where bisection ends with nothing, the points
-    of the sweep are tried one by one.
+    Values need not rise with the rate everywhere. If bisection fails, the settings of the sweep are tried one by one.
     """
     settings, quality = codec.settings, target.name == "psnr"
     tried: dict[int, float] = {}
 
-    def beyond(i: int) -> Generator[int, float, bool]:
-        """Whether values[i] reaches the PSNR, or exceeds the rate."""
+    def above(i: int) -> Generator[int, float, bool]:
+        """Return whether values[i] reaches the PSNR, or exceeds the rate."""
         if i not in tried:
             tried[i] = yield i
         return tried[i] >= target.value if quality else tried[i] > target.value
 
-    def bisect(below: int, above: int) -> Search:
-        """The better neighbour of where `beyond` turns, between two places where it is False and True."""
-        while above - below > 1:
-            middle = (below + above) // 2
-            below, above = (below, middle) if (yield from beyond(middle)) else (middle, above)
-        return above if quality else below
+    def bisect(low: int, high: int) -> Search:
+        """Bisect between an index where `above` is False and one where it is True."""
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if (yield from above(middle)) else (middle, high)
+        return high if quality else low
 
     def meets(i: int) -> Generator[int, float, bool]:
-        return 0 <= i < len(settings) and (yield from beyond(i)) == quality
+        return 0 <= i < len(settings) and (yield from above(i)) == quality
 
     best = yield from bisect(-1, len(settings))
     if not (yield from meets(best)):
-        places = [settings.values.index(v) for v in settings.sweep]
-        for stop in places if quality else reversed(places):
+        sweep = [settings.values.index(v) for v in settings.sweep]
+        for stop in sweep if quality else reversed(sweep):
             if (yield from meets(stop)):
                 best = yield from (bisect(-1, stop) if quality else bisect(stop, len(settings)))
                 break
     if (yield from meets(best)):
         return best
     end = len(settings) - 1 if quality else 0
-    yield from beyond(end)
+    yield from above(end)
     raise TargetError(
-        f"{target} is out of reach of {codec.name} on item {item}: "
+        f"{target} is out of reach for {codec.name} on item {item}: "
         f"{settings.name}={settings.values[end]} gives {tried[end]:.4g}"
     )

@@ -1,4 +1,4 @@
-"""What may come in: every check that stands between a user and a library's traceback."""
+"""Checks of everything that enters a codec. They raise ValueError before any library sees invalid data."""
 
 from __future__ import annotations
 
@@ -10,127 +10,128 @@ from torch import Tensor
 
 from .types import MAX_PIXELS, MAX_SAMPLES, CodecInterface, Codes, Modality
 
-_SHAPES = {Modality.IMAGE: "(batch, 3, height, width)", Modality.AUDIO: "(batch, channels, samples)"}
-_RANGES = {Modality.IMAGE: (0.0, 1.0), Modality.AUDIO: (-1.0, 1.0)}
+SHAPES = {Modality.IMAGE: "(batch, 3, height, width)", Modality.AUDIO: "(batch, channels, samples)"}
+RANGES = {Modality.IMAGE: (0.0, 1.0), Modality.AUDIO: (-1.0, 1.0)}
 
 
 def signal(x: Any, codec: CodecInterface) -> None:
-    """Raise ValueError unless `x` is a batch of signals that `codec` takes."""
+    """Raise ValueError unless `x` is a batch of signals that `codec` encodes."""
     if codec.spec.modality is Modality.TEXT:
-        _text(x, codec)
+        _check_text(x, codec)
         return
     spec, name = codec.spec, codec.name
-    wanted = f"float32 {_SHAPES[spec.modality]} in [{_RANGES[spec.modality][0]:g}, {_RANGES[spec.modality][1]:g}]"
+    floor, ceiling = RANGES[spec.modality]
+    form = f"float32 {SHAPES[spec.modality]} in [{floor:g}, {ceiling:g}]"
     hint = "codecs.read(path) makes one from a file"
     if not isinstance(x, Tensor):
-        raise ValueError(f"{name} encodes a tensor {wanted}, not {type(x).__name__}; {hint}")
+        raise ValueError(f"the input of {name} must be a tensor {form}, got {type(x).__name__}; {hint}")
     rank = 4 if spec.modality is Modality.IMAGE else 3
     shape = tuple(x.shape)
     if x.ndim != rank:
-        extra = "; add the batch with x[None]" if x.ndim == rank - 1 else ""
-        raise ValueError(f"{name} wants {wanted}, not rank {x.ndim} {shape}{extra}")
+        extra = "; add the batch axis with x[None]" if x.ndim == rank - 1 else ""
+        raise ValueError(f"the input of {name} must be {form}, got rank {x.ndim} {shape}{extra}")
     if x.dtype != torch.float32:
         scale = "x.float() / 255" if x.dtype == torch.uint8 else "x.float()"
-        raise ValueError(f"{name} wants float32, not {x.dtype}; convert with {scale}")
+        raise ValueError(f"the input of {name} must be float32, got {x.dtype}; convert it with {scale}")
     if shape[0] == 0:
-        raise ValueError(f"{name} was given an empty batch {shape}")
+        raise ValueError(f"the input of {name} must have at least 1 item, got an empty batch {shape}")
     if shape[1] != spec.channels:
         raise ValueError(
-            f"{name} wants {spec.channels} channels, not {shape[1]} in {shape}; {hint} with channels={spec.channels}"
+            f"the input of {name} must have {spec.channels} channels, got {shape[1]} in {shape}; "
+            f"{hint} with channels={spec.channels}"
         )
     if 0 in shape[2:]:
-        raise ValueError(f"{name} was given a signal without samples, {shape}; at least 1 is needed along each axis")
+        raise ValueError(f"the input of {name} must have at least 1 sample along each axis, got {shape}")
     if (count := math.prod(shape[2:])) > (most := limit(spec.modality)):
-        raise ValueError(f"{name} takes at most {most} samples a signal, not {count} in {shape}; cut it into pieces")
+        raise ValueError(
+            f"a signal of {name} must have at most {most} samples, got {count} in {shape}; cut it into pieces"
+        )
     low, high = x.aminmax()
     if not (torch.isfinite(low) and torch.isfinite(high)):
-        raise ValueError(f"{name} was given NaN or Inf; clean the signal with torch.nan_to_num")
-    floor, ceiling = _RANGES[spec.modality]
+        raise ValueError(f"the input of {name} must be finite, got NaN or Inf; clean it with torch.nan_to_num")
     if low < floor or high > ceiling:
         raise ValueError(
-            f"{name} wants values in [{floor:g}, {ceiling:g}], not [{low:.4g}, {high:.4g}]; scale or clamp the signal"
+            f"the input of {name} must be in [{floor:g}, {ceiling:g}], got [{low:.4g}, {high:.4g}]; scale or clamp it"
         )
 
 
-def _text(x: Any, codec: CodecInterface) -> None:
+def _check_text(x: Any, codec: CodecInterface) -> None:
+    name = codec.name
     if isinstance(x, str) or not isinstance(x, list | tuple):
-        raise ValueError(f"{codec.name} encodes a list of str, not {type(x).__name__}; a batch of one is [text]")
+        raise ValueError(f"the input of {name} must be a list of str, got {type(x).__name__}; a batch of one is [text]")
     if not x:
-        raise ValueError(f"{codec.name} was given an empty batch []")
+        raise ValueError(f"the input of {name} must have at least 1 item, got an empty batch []")
     for item in x:
         if not isinstance(item, str):
-            raise ValueError(f"{codec.name} encodes str, not {type(item).__name__} ({item!r:.40})")
+            raise ValueError(f"each item of {name} must be a str, got {type(item).__name__} ({item!r:.40})")
         try:
             item.encode("utf-8")
         except UnicodeEncodeError as error:
             raise ValueError(
-                f"{codec.name} was given a lone surrogate at character {error.start} of {item!r:.40}; "
-                "replace it with text.encode('utf-8', 'replace').decode()"
+                f"the input of {name} must be valid Unicode, got a lone surrogate at character {error.start} of "
+                f"{item!r:.40}; replace it with text.encode('utf-8', 'replace').decode()"
             ) from error
 
 
 def setting(value: Any, codec: CodecInterface) -> Any:
-    """The setting to use: the default for None; ValueError outside `settings`."""
+    """Return the setting to use, which is the default for None. Raises ValueError if `settings` lacks it."""
     settings = codec.settings
     if value is None:
         return settings.default
     if value not in settings:
         if settings.values == (None,):
-            raise ValueError(f"{codec.name} has no setting, so {value!r} cannot be one")
+            raise ValueError(f"{codec.name} has no setting, so setting must be None, got {value!r}")
         unit = f" {settings.unit}" if settings.unit and settings.unit != settings.name else ""
         label = settings.name or "setting"
-        raise ValueError(f"{label} {value!r} of {codec.name} is none of {settings.describe()}{unit}")
+        raise ValueError(f"{label} of {codec.name} must be one of {settings.describe()}{unit}, got {value!r}")
     return next(v for v in settings.values if v == value)
 
 
 def codes(given: Any, codec: CodecInterface) -> None:
-    """Raise ValueError unless `given` are codes that `codec` can have made."""
+    """Raise ValueError unless `codec` can have made these codes."""
     name, spec = codec.name, codec.spec
     if not isinstance(given, Codes):
-        raise ValueError(f"{name} decodes Codes, not {type(given).__name__}; encode() gives them")
-    _layout(given, codec)
-    if spec.modality is not Modality.TEXT and int(given.sizes.min()) < 1:
-        raise ValueError(f"{name} was given a size of {int(given.sizes.min())}; sizes are at least 1")
-    largest = given.sizes.amax(0).tolist()
-    if int(given.sizes.min()) < 0 or math.prod(largest) > limit(spec.modality):
+        raise ValueError(f"the codes of {name} must be a Codes object, as encode() returns, got {type(given).__name__}")
+    _check_layout(given, codec)
+    smallest, largest = given.sizes.amin(0).tolist(), given.sizes.amax(0).tolist()
+    least, most = int(spec.modality is not Modality.TEXT), limit(spec.modality)
+    if min(smallest) < least or math.prod(largest) > most:
         raise ValueError(
-            f"{name} decodes 0 to {limit(spec.modality)} samples a signal; sizes here go from "
-            f"{given.sizes.amin(0).tolist()} to {largest}"
+            f"sizes of {name} must be at least {least} and at most {most} samples per signal, "
+            f"got {smallest} to {largest}"
         )
     if spec.stride:
-        grid = tuple(given.indices.shape[2:])
-        if grid != spec.grid(tuple(largest)):
-            raise ValueError(
-                f"{name} wants a grid of {spec.grid(tuple(largest))} for sizes up to {largest}, not {grid}"
-            )
+        grid, expected = tuple(given.indices.shape[2:]), spec.grid(tuple(largest))
+        if grid != expected:
+            raise ValueError(f"the grid of {name} must be {expected} for sizes up to {largest}, got {grid}")
         if given.lengths is not None:
-            raise ValueError(f"{name} takes no lengths: its sizes say how many codes a signal has")
+            raise ValueError(f"lengths of {name} must be None: its sizes determine the number of codes")
     else:
-        _lengths(given, codec)
-    _indices(given, codec)
-    _side(given, codec)
+        _check_lengths(given, codec)
+    _check_indices(given, codec)
+    _check_side(given, codec)
 
 
-def _layout(given: Codes, codec: CodecInterface) -> None:
-    """Types and ranks, before any arithmetic."""
+def _check_layout(given: Codes, codec: CodecInterface) -> None:
+    """Check types and ranks, before any arithmetic."""
     name, spec = codec.name, codec.spec
     for key, value in (("indices", given.indices), ("sizes", given.sizes)):
         if not isinstance(value, Tensor) or value.dtype != torch.int64:
             kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-            raise ValueError(f"{name} wants {key} as an int64 tensor, not {kind}")
+            raise ValueError(f"{key} of {name} must be an int64 tensor, got {kind}")
     shape, rank = tuple(given.indices.shape), 2 + (len(spec.stride) or 1)
     axes = 2 if spec.modality is Modality.IMAGE else 1
     quantizers = len(spec.codebook_sizes)
     if len(shape) != rank or not (shape[1] == quantizers or (spec.ordered and 1 <= shape[1] <= quantizers)):
-        raise ValueError(f"{name} wants indices (batch, {quantizers}, *grid) of rank {rank}, not {shape}")
+        raise ValueError(f"indices of {name} must be (batch, {quantizers}, *grid) of rank {rank}, got {shape}")
     if shape[0] == 0:
-        raise ValueError(f"{name} was given an empty batch of codes {shape}")
+        raise ValueError(f"codes of {name} must have at least 1 item, got an empty batch {shape}")
     if tuple(given.sizes.shape) != (shape[0], axes):
-        raise ValueError(f"{name} wants sizes of shape ({shape[0]}, {axes}), not {tuple(given.sizes.shape)}")
+        raise ValueError(f"sizes of {name} must have the shape ({shape[0]}, {axes}), got {tuple(given.sizes.shape)}")
 
 
-def _indices(given: Codes, codec: CodecInterface) -> None:
-    """Every index within its codebook; −1 only for whole quantizers, and none used behind one left out."""
+def _check_indices(given: Codes, codec: CodecInterface) -> None:
+    """Check that indices are in range, and that −1 marks all positions of an item's last quantizers."""
     name, spec, indices = codec.name, codec.spec, given.indices
     for q, entries in enumerate(spec.codebook_sizes[: indices.shape[1]]):
         if not indices[:, q].numel():
@@ -138,41 +139,44 @@ def _indices(given: Codes, codec: CodecInterface) -> None:
         low, high = (int(bound) for bound in indices[:, q].aminmax())
         if low < (-1 if spec.ordered and q else 0) or high >= entries:
             raise ValueError(
-                f"{name}: indices of quantizer {q} span {low} to {high}; its codebook has {entries} entries"
+                f"indices of quantizer {q} of {name} must be in its codebook of {entries} entries, got {low} to {high}"
             )
     used = (indices >= 0).flatten(2)
     if spec.ordered and not torch.equal(used, used[..., :1].long().cumprod(1).bool().expand_as(used)):
-        raise ValueError(f"{name}: −1 leaves out whole quantizers, the last ones of an item; here it leaves holes")
+        raise ValueError(f"indices of {name} must be −1 at all positions of an item's last quantizers, or at none")
 
 
-def _lengths(given: Codes, codec: CodecInterface) -> None:
-    lengths, width = given.lengths, given.indices.shape[2]
+def _check_lengths(given: Codes, codec: CodecInterface) -> None:
+    name, lengths, width = codec.name, given.lengths, given.indices.shape[2]
     if not isinstance(lengths, Tensor) or lengths.dtype != torch.int64 or tuple(lengths.shape) != (len(given),):
-        raise ValueError(f"{codec.name} wants lengths (batch,) int64: its codes vary in length")
+        raise ValueError(f"lengths of {name} must be int64 ({len(given)},), since its codes vary in length")
     if lengths.numel() and (int(lengths.min()) < 0 or int(lengths.max()) > width):
-        raise ValueError(
-            f"{codec.name}: lengths span {int(lengths.min())} to {int(lengths.max())} of {width} positions"
-        )
+        raise ValueError(f"lengths of {name} must be in 0 to {width}, got {int(lengths.min())} to {int(lengths.max())}")
     for size, length in zip(given.sizes.tolist(), lengths.tolist(), strict=True):
         span = codec.span(tuple(size))
         if span and not span[0] <= length <= span[1]:
-            raise ValueError(f"{codec.name} codes a signal of {size} in {span[0]} to {span[1]} tokens, not {length}")
+            raise ValueError(f"a signal of size {size} must have {span[0]} to {span[1]} tokens of {name}, got {length}")
 
 
-def _side(given: Codes, codec: CodecInterface) -> None:
-    wanted = codec.side_shapes(tuple(given.sizes.amax(0).tolist()))
-    if set(wanted) != set(given.side):
-        raise ValueError(f"{codec.name} wants side information {sorted(wanted)}, not {sorted(given.side)}")
-    for key, shape in wanted.items():
-        if tuple(given.side[key].shape) != (len(given), *shape):
-            raise ValueError(
-                f"{codec.name}: side {key!r} is {tuple(given.side[key].shape)}, wanted {(len(given), *shape)}"
-            )
+def _check_side(given: Codes, codec: CodecInterface) -> None:
+    shapes = codec.side_shapes(tuple(given.sizes.amax(0).tolist()))
+    if set(shapes) != set(given.side):
+        raise ValueError(f"side information of {codec.name} must be {sorted(shapes)}, got {sorted(given.side)}")
+    for key, shape in shapes.items():
+        expected, found = (len(given), *shape), tuple(given.side[key].shape)
+        if found != expected:
+            raise ValueError(f"side information {key!r} of {codec.name} must have shape {expected}, got {found}")
 
 
 def is_integer(value: Any, low: int, high: int) -> bool:
     """Return whether `value` is an int from `low` to `high`. A bool is not an integer here."""
     return isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+
+
+def require_integer(name: str, value: Any, low: int, high: int) -> None:
+    """Raise ValueError unless `value`, which the message calls `name`, is an int from `low` to `high`."""
+    if not is_integer(value, low, high):
+        raise ValueError(f"{name} must be an integer from {low} to {high}, got {value!r:.80}")
 
 
 def are_integers(values: Any, low: int, high: int, longest: int = 16) -> bool:
@@ -182,5 +186,5 @@ def are_integers(values: Any, low: int, high: int, longest: int = 16) -> bool:
 
 
 def limit(modality: Modality) -> int:
-    """Pixels of an image, samples per channel of a sound, bytes of a text."""
+    """Return the largest size of a signal: pixels of an image, samples per channel, or bytes of a text."""
     return MAX_PIXELS if modality is Modality.IMAGE else MAX_SAMPLES

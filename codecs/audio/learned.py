@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..codec import LatentCodec
 from ..quantizers import Quantizer, ResidualVQ
@@ -16,12 +16,16 @@ from . import seanet
 
 
 class WaveAutoencoder(LatentCodec):
-    """An audio codec: causal SEANet encoder, any quantizer, causal SEANet decoder.
+    """Audio codec with a causal SEANet encoder, any quantizer, and a causal SEANet decoder.
 
-    sample_rate  Hz; channels  1 or 2
-    ratios       strides of the stages, the decoder's first; their product is the stride in samples
-    filters      channels of the finest stage, doubled at every stride
-    residual     residual units a stage; lstm  layers at the bottleneck (0: none, a finite window)
+    Args:
+        quantizer: Its `dim` is the number of latent channels.
+        sample_rate: In Hz.
+        channels: 1 or 2.
+        ratios: Strides of the stages in the decoder's order; their product is the stride in samples.
+        filters: Channels of the finest stage, doubled at every stride.
+        residual: Residual units per stage.
+        lstm: LSTM layers at the bottleneck; 0 for none and a finite receptive field.
     """
 
     def __init__(
@@ -37,18 +41,16 @@ class WaveAutoencoder(LatentCodec):
             ordered=quantizer.ordered, causal=True,
         )  # fmt: skip
         super().__init__(spec, quantizer)
-        self.encoder = seanet.encoder(channels, filters, ratios, quantizer.dim, residual=residual, lstm=lstm)
-        self.decoder = seanet.decoder(channels, filters, ratios, quantizer.dim, residual=residual, lstm=lstm)
-        seanet.initialise(self.encoder)
-        seanet.initialise(self.decoder)
-        nn.init.normal_(self.decoder[-1].conv.weight, std=1e-3)  # begin at silence, not at full scale
+        self.encoder, self.decoder = seanet.autoencoder(
+            channels, filters, ratios, quantizer.dim, residual=residual, lstm=lstm
+        )
 
     def analyze(self, x: Tensor) -> Tensor:
-        """(batch, channels, samples) in [-1, 1] → (batch, dim, frames); zeros complete the last frame."""
+        """Map (batch, channels, samples) in [-1, 1] to (batch, dim, frames); zeros complete the last frame."""
         return self.encoder(F.pad(x, (0, -x.shape[-1] % self.spec.stride[0])))
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """Quantised latents → (batch, channels, frames · stride), neither cropped nor clamped."""
+        """Map quantized latents to (batch, channels, frames · stride), neither cropped nor clamped."""
         return self.decoder(latents)
 
 
@@ -56,10 +58,14 @@ class WaveAutoencoder(LatentCodec):
 class AudioRVQ(WaveAutoencoder):
     """Causal SEANet with residual vector quantization and quantizer dropout (SoundStream, EnCodec).
 
-    codebook_size  entries of each quantizer; dim  channels of a codeword
-    decay, dead_below, update  how the codebooks learn, see `ResidualVQ`
-    network        see `WaveAutoencoder`
-    Setting: the number of quantizers used.
+    The setting is the number of quantizers used.
+
+    Args:
+        codebook_size: Entries of each quantizer.
+        dim: Channels of a codeword.
+        quantizers: Number of quantizers.
+        decay: See `ResidualVQ`; so are dead_below and update.
+        **network: See `WaveAutoencoder`.
     """
 
     def __init__(

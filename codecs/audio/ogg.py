@@ -1,4 +1,4 @@
-"""Ogg pages (RFC 3533): making a file's bytes repeatable, and refusing damaged ones."""
+"""Ogg pages (RFC 3533): make the bytes of a file repeatable, and refuse damaged files."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
 def crc32(data: bytes) -> int:
-    """Ogg's CRC-32: zlib's polynomial without its bit reversal, initial value and final inversion."""
+    """Return Ogg's CRC-32: zlib's polynomial without its bit reversal, initial value and final inversion."""
     mirrored = zlib.crc32(data.translate(_REVERSED), 0xFFFFFFFF) ^ 0xFFFFFFFF
     return int(f"{mirrored:032b}"[::-1], 2)
 
 
 def pages(data: bytes) -> Iterator[bytes]:
-    """The pages of a file one after the other; ValueError where they do not fill it."""
+    """Yield the pages of a file. Raises ValueError unless they fill it."""
     start = 0
     while start < len(data):
         table = start + HEADER
         body = table + data[table - 1] if table <= len(data) else len(data) + 1
         end = body + sum(data[table:body])
         if data[start : start + 5] != b"OggS\0" or end > len(data):
-            raise ValueError(f"there is no whole Ogg page at byte {start}")
+            raise ValueError(f"there is no complete Ogg page at byte {start}")
         yield data[start:end]
         start = end
 
 
 def verify(data: bytes) -> None:
-    """ValueError unless this is one whole logical stream with a good CRC on every page.
+    """Raise ValueError unless this is one complete logical stream and the CRC of every page matches.
 
-    libsndfile skips damaged pages silently, and plays what is left.
+    libsndfile silently skips damaged pages and plays the rest.
     """
     flags = 0
     for number, page in enumerate(pages(data)):
@@ -45,11 +45,11 @@ def verify(data: bytes) -> None:
         raise ValueError("the last Ogg page is missing")
 
 
-def normalise(data: bytes) -> bytes:
-    """The same stream with serial number 0 and without the zeros that libsndfile puts behind Opus's comments.
+def normalize(data: bytes) -> bytes:
+    """Return the same stream with serial number 0 and without the zeros that libsndfile puts after Opus's comments.
 
-    Serial numbers are drawn at random by the encoder. The padding (some 800 bytes, room for comments
-    written later; RFC 7845, 5.2 lets readers discard it) would count as 1.2 kbit/s on 5 seconds.
+    The encoder draws serial numbers at random. The padding, some 800 bytes for comments written later, would count as
+    1.2 kbit/s on 5 seconds; RFC 7845, 5.2 lets readers discard it.
     """
     out = bytearray()
     for page in pages(data):
@@ -64,7 +64,7 @@ def normalise(data: bytes) -> bytes:
 
 
 def _trim_comments(packet: bytes) -> bytes:
-    """An OpusTags packet up to its last comment."""
+    """Return an OpusTags packet up to its last comment."""
     position = 8 + 4 + int.from_bytes(packet[8:12], "little")
     comments = int.from_bytes(packet[position : position + 4], "little")
     position += 4

@@ -1,8 +1,8 @@
 """SEANet: the convolutional encoder and decoder of SoundStream and EnCodec.
 
-Tagliasacchi et al. (arXiv 2009.02095); Défossez et al. (EnCodec, arXiv 2210.13438), §3.1. Modules are
-laid out in the order, and under the nesting, of EnCodec's own `model.{i}`, so that its weights can be
-loaded; weight normalisation is left to training recipes, the LSTM is an option (`lstm` layers).
+Modules have the order and nesting of EnCodec's own `model.{i}`, so that its weights load. There is no weight
+normalization, and the LSTM is optional.
+Source: Tagliasacchi et al. (arXiv 2009.02095); Défossez et al. (EnCodec, arXiv 2210.13438), §3.1.
 """
 
 from __future__ import annotations
@@ -16,19 +16,20 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ..quantizers import MAX_DIM
-from ..validate import are_integers, is_integer
+from ..validate import are_integers, require_integer
 
-Waves = Float[Tensor, "batch _ _"]
+Waveforms = Float[Tensor, "batch _ _"]
 
 
 @dataclass(frozen=True)
 class Layers:
-    """What the layers of a SEANet do beside convolving; by default, what our own codecs do.
+    """Options of the layers of a SEANet; the defaults are those of our own codecs.
 
-    causal    a signal is padded on its left alone; else on both sides, the odd sample on the left
-    reflect   it is padded with its own mirror image, else with zeros. The beginning then hears what follows it
-    norm      every convolution's output is normalised over all channels and times (a GroupNorm of one group)
-    shortcut  a convolution leads around each residual unit, else nothing does
+    Attributes:
+        causal: Pad on the left only; otherwise on both sides, with the odd sample on the left.
+        reflect: Pad with the mirror image of the signal instead of zeros. The start then depends on what follows it.
+        norm: Normalize the output of every convolution over all channels and times (a GroupNorm of one group).
+        shortcut: Put a convolution into the shortcut of each residual unit; otherwise it is the identity.
     """
 
     causal: bool = True
@@ -38,27 +39,25 @@ class Layers:
 
 
 OURS = Layers()
-WHOLES = {
+BOUNDS = {
     "channels": (1, 2), "sample_rate": (1, 384_000), "filters": (2, 1024), "residual": (0, 16), "lstm": (0, 8),
 }  # fmt: skip
-"""Least and most of what a network is built from."""
+"""Least and most of each argument."""
 
 
 def check(name: str, ratios: Any, **given: Any) -> None:
-    """Raise one line, of the codec `name`, where numbers of `WHOLES` and `ratios` make no network."""
+    """Raise ValueError unless arguments with BOUNDS and `ratios` describe a network of the codec `name`."""
     for key, value in given.items():
-        low, high = WHOLES[key]
-        if not is_integer(value, low, high):
-            raise ValueError(f"{key} {value!r:.80} of {name} is no whole number from {low} to {high}")
+        require_integer(f"{key} of {name}", value, *BOUNDS[key])
     if not are_integers(ratios, 1, 64, longest=8) or given["filters"] * 2 ** len(ratios) > MAX_DIM:
         raise ValueError(
-            f"ratios are a list of whole numbers from 1 to 64, not {ratios!r:.80}; "
+            f"ratios of {name} must be 1 to 8 integers from 1 to 64, got {ratios!r:.80}; "
             f"each doubles the {given['filters']} filters, to at most {MAX_DIM}"
         )
 
 
 class Conv1d(nn.Module):
-    """Convolution to ceil(samples / stride): kernel − stride samples of padding, and more to complete a stride."""
+    """Convolution to ceil(samples / stride), with kernel − stride samples of padding and more to complete a stride."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, layers: Layers = OURS
@@ -70,14 +69,14 @@ class Conv1d(nn.Module):
         self.stride = stride
         self.layers = layers
 
-    def forward(self, x: Waves) -> Waves:
+    def forward(self, x: Waveforms) -> Waveforms:
         right = 0 if self.layers.causal else self.padding // 2
         ends = (self.padding - right, right + -x.shape[-1] % self.stride)
         return self.norm(self.conv(reflect(x, *ends) if self.layers.reflect else F.pad(x, ends)))
 
 
-def reflect(x: Waves, left: int, right: int) -> Waves:
-    """Continue a signal by its mirror image; where it is too short for that, zeros follow it first, as in EnCodec."""
+def reflect(x: Waveforms, left: int, right: int) -> Waveforms:
+    """Pad a signal with its mirror image. A signal that is too short for that first gets zeros, as in EnCodec."""
     if not (left or right):
         return x
     missing = max(0, max(left, right) + 1 - x.shape[-1])
@@ -88,7 +87,7 @@ def reflect(x: Waves, left: int, right: int) -> Waves:
 
 
 class ConvTranspose1d(nn.Module):
-    """Transposed convolution to samples · stride; its overhang is cut off where `Conv1d` would have padded."""
+    """Transposed convolution to samples · stride. Its overhang is cut off where `Conv1d` pads."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, layers: Layers = OURS) -> None:
         super().__init__()
@@ -97,13 +96,13 @@ class ConvTranspose1d(nn.Module):
         overhang = kernel - stride
         self.left = 0 if layers.causal else overhang - overhang // 2
 
-    def forward(self, x: Waves) -> Waves:
-        y = self.norm(self.convtr(x))  # EnCodec normalises before it cuts
+    def forward(self, x: Waveforms) -> Waveforms:
+        y = self.norm(self.convtr(x))  # EnCodec normalizes before it cuts
         return y[..., self.left : self.left + x.shape[-1] * self.convtr.stride[0]]
 
 
 class ResidualUnit(nn.Module):
-    """x + conv(elu(dilated conv(elu(x)))), with half the channels in between; shortcut as in EnCodec."""
+    """shortcut(x) + conv(elu(dilated conv(elu(x)))), with half the channels in between."""
 
     def __init__(self, channels: int, dilation: int, layers: Layers = OURS) -> None:
         super().__init__()
@@ -115,18 +114,18 @@ class ResidualUnit(nn.Module):
         )
         self.shortcut = Conv1d(channels, channels, 1, layers=layers) if layers.shortcut else nn.Identity()
 
-    def forward(self, x: Waves) -> Waves:
+    def forward(self, x: Waveforms) -> Waveforms:
         return self.shortcut(x) + self.block(x)
 
 
 class LSTM(nn.Module):
-    """A skip-connected LSTM over time, as EnCodec's bottleneck has."""
+    """LSTM over time with a skip connection, the bottleneck of EnCodec."""
 
     def __init__(self, channels: int, layers: int) -> None:
         super().__init__()
         self.lstm = nn.LSTM(channels, channels, layers)
 
-    def forward(self, x: Waves) -> Waves:
+    def forward(self, x: Waveforms) -> Waveforms:
         return x + self.lstm(x.permute(2, 0, 1))[0].permute(1, 2, 0)
 
 
@@ -134,7 +133,7 @@ def encoder(
     channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0,
     layers: Layers = OURS,
 ) -> nn.Sequential:  # fmt: skip
-    """(batch, channels, samples) → (batch, dim, frames); `ratios` from the decoder's end, as in EnCodec."""
+    """Build (batch, channels, samples) → (batch, dim, frames). `ratios` are in the decoder's order, as in EnCodec."""
     width = filters
     stack: list[nn.Module] = [Conv1d(channels, width, 7, layers=layers)]
     for ratio in reversed(ratios):
@@ -149,7 +148,7 @@ def decoder(
     channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0,
     layers: Layers = OURS,
 ) -> nn.Sequential:  # fmt: skip
-    """(batch, dim, frames) → (batch, channels, samples), the mirror of `encoder`."""
+    """Build (batch, dim, frames) → (batch, channels, samples), the mirror of `encoder`."""
     width = filters * 2 ** len(ratios)
     stack: list[nn.Module] = [Conv1d(dim, width, 7, layers=layers)]
     stack += [LSTM(width, lstm)] if lstm else []
@@ -160,11 +159,26 @@ def decoder(
     return nn.Sequential(*stack, nn.ELU(), Conv1d(width, channels, 7, layers=layers))
 
 
-def initialise(network: nn.Module) -> None:
-    """Weights that keep the variance of a signal from layer to layer, and no biases.
+def autoencoder(
+    channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0,
+    layers: Layers = OURS,
+) -> tuple[nn.Sequential, nn.Sequential]:  # fmt: skip
+    """Return an initialized encoder and decoder."""
+    network = {"residual": residual, "lstm": lstm, "layers": layers}
+    pair = encoder(channels, filters, ratios, dim, **network), decoder(channels, filters, ratios, dim, **network)
+    for half in pair:
+        _initialize(half)
+    if not layers.norm:
+        nn.init.normal_(pair[1][-1].conv.weight, std=1e-3)  # start from silence, not from full scale
+    return pair
 
-    He et al. (arXiv 1502.01852), eq. 10, ELU's gain taken as 1; PyTorch's own start lets a quiet waveform
-    die out, and then the latents of a residual quantizer are the biases: every code the same.
+
+def _initialize(network: nn.Module) -> None:
+    """Draw weights that keep the variance of a signal from layer to layer, and set biases to zero.
+
+    PyTorch's own initialization lets a quiet waveform die out. The latents of a residual quantizer are then the biases,
+    and every code is the same.
+    Source: He et al. (arXiv 1502.01852), eq. 10, with 1 as the gain of ELU.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv1d | nn.ConvTranspose1d):

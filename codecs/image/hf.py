@@ -136,7 +136,7 @@ class ImageHF(Codec):
         for name, values in (("mean", mean), ("std", std)):
             _colours(name, values, self.family)
             self.register_buffer(f"_{name}", torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
-        built = foreign.of_transformers(self.family.model_class)
+        built = foreign.from_transformers(self.family.model_class)
         self._try(built, config)
         self.model = built(config).float()
         self.family.settle(self.model)
@@ -249,7 +249,7 @@ def configured(model: Any) -> tuple[Family, Any]:
     if not isinstance(model, Mapping) or not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"image/hf has no model_type {kind!r:.80}; it has {', '.join(FAMILIES)}")
     family = FAMILIES[kind]
-    cls = foreign.of_transformers(family.config_class)
+    cls = foreign.from_transformers(family.config_class)
     declared = {field.name for field in dataclasses.fields(cls)} | {"model_type"}
     if stray := sorted(set(map(str, model)) - declared):
         raise ValueError(f"{kind} takes no {stray[0]!r:.80}")

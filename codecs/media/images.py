@@ -17,17 +17,11 @@ from ..types import MAX_PIXELS, Modality
 from .sources import Source, describe, label, openable, refusing, require_range
 
 FORMATS: dict[str, dict[str, Any]] = {
-    ".png": {"format": "PNG"},
-    ".jpg": {"format": "JPEG", "quality": 95},
-    ".jpeg": {"format": "JPEG", "quality": 95},
-    ".webp": {"format": "WEBP", "lossless": True},
-    ".avif": {"format": "AVIF", "quality": 90},
-    ".jp2": {"format": "JPEG2000"},
-    ".bmp": {"format": "BMP"},
-    ".tif": {"format": "TIFF"},
-    ".tiff": {"format": "TIFF"},
+    ".png": {"format": "PNG"}, ".jpg": {"format": "JPEG", "quality": 95}, ".jpeg": {"format": "JPEG", "quality": 95},
+    ".webp": {"format": "WEBP", "lossless": True}, ".avif": {"format": "AVIF", "quality": 90},
+    ".jp2": {"format": "JPEG2000"}, ".bmp": {"format": "BMP"}, ".tif": {"format": "TIFF"}, ".tiff": {"format": "TIFF"},
     ".ppm": {"format": "PPM"},
-}
+}  # fmt: skip
 """Suffix → options of Pillow, for the formats that are written."""
 IMAGE_SUFFIXES = (*FORMATS, ".gif", ".j2k")
 SIGNATURES = (

@@ -1,4 +1,4 @@
-"""The quantizer protocol: three methods.
+"""The quantizer protocol.
 
 `quantize` is for training. `search` and `lookup` are the inference path: plain tensor arithmetic on the same state.
 Latents are (batch, dim, *grid), indices (batch, quantizers, *grid).
@@ -12,21 +12,32 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 MAX_CODEBOOK = 2**14
-"""Larger codebooks are exposed as several quantizers: a language model could not learn them."""
+"""Entries of the largest codebook. Larger ones are exposed as several quantizers: a language model needs small ones."""
 MAX_QUANTIZERS, MAX_DIM = 64, 4096
-"""Of one residual quantizer: what a config asks for stays within memory."""
+"""Limits of a residual quantizer, so that any config fits into memory."""
 
 
 class Quantized(NamedTuple):
+    """Result of quantization in training.
+
+    Attributes:
+        latents: (batch, dim, *grid), with gradients to the input.
+        loss: Scalar. The commitment loss, plus the codebook loss if the codebook trains by gradient, or plus the
+            negative entropy of a lookup-free quantizer.
+    """
+
     latents: Tensor
-    """(batch, dim, *grid), with gradients to the input"""
     loss: Tensor
-    """scalar: commitment loss, with the codebook's where that learns by gradient; or the negated entropy term of a
-    lookup-free quantizer"""
 
 
 class Quantizer(nn.Module, ABC):
-    """sizes: entries of each codebook; dim: latent channels; ordered: a prefix of quantizers decodes."""
+    """Base class of quantizers.
+
+    Attributes:
+        sizes: Entries of each codebook.
+        dim: Latent channels.
+        ordered: Whether a prefix of the quantizers decodes.
+    """
 
     sizes: tuple[int, ...]
     dim: int
@@ -34,25 +45,26 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def quantize(self, latents: Tensor) -> Quantized:
-        """Training: latents with straight-through gradients, and the quantizer's own loss."""
+        """Return latents with straight-through gradients, and the quantizer's own loss, for training."""
 
     @abstractmethod
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
-        """Indices int64 of the first `count` quantizers (all by default); no state changes."""
+        """Return the int64 indices of the first `count` quantizers; default: all. Changes no state."""
 
     @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:
-        """Quantised latents of indices; −1 stands for a quantizer that is left out."""
+        """Return the quantized latents of indices; −1 marks an unused quantizer."""
 
     def bounded(self, latents: Tensor) -> Tensor:
-        """Latents, with gradients, in the space of `lookup`: what `search` finds the nearest codes to."""
+        """Map latents to the space of `lookup`, with gradients. `search` finds the nearest codes there."""
         return latents
 
 
 def flatten(latents: Tensor) -> Tensor:
-    """(batch, dim, *grid) → (batch, positions, dim) float32."""
+    """Reshape (batch, dim, *grid) to (batch, positions, dim) float32."""
     return latents.flatten(2).transpose(1, 2).float()
 
 
 def unflatten(flat: Tensor, like: Tensor) -> Tensor:
+    """Reshape (batch, positions, dim) to the shape of `like`."""
     return flat.transpose(1, 2).reshape(like.shape)

@@ -9,22 +9,27 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed, nn
 
-from ..validate import is_integer
+from ..validate import is_integer, require_integer
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 
 library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
 
 MAX_BITS = 1024
-"""Bits of one BSQ position; the papers use 9 to 36."""
+"""Most bits per position; the papers use 9 to 36."""
 
 
 class BSQ(Quantizer):
-    """Binary spherical quantization: latents on the unit sphere, one bit a channel.
+    """Binary spherical quantization: latents on the unit sphere, one bit per channel.
 
-    Zhao et al., "Image and Video Tokenization with Binary Spherical Quantization" (arXiv
-    2406.07548), which is LFQ on the sphere (vector-quantize-pytorch's LFQ(spherical=True)); the
-    entropy term of its eq. 8 is computed per group of `bits / codebooks`, so that no codebook of
-    2^bits is ever built.
+    This is LFQ on the sphere, vector-quantize-pytorch's LFQ(spherical=True). The entropy term (eq. 8) is computed per
+    codebook, so no codebook of 2^bits entries is built.
+
+    Args:
+        bits: Bits per position, which is the number of latent channels.
+        codebooks: Number of codebooks that share the bits; default: the fewest of at most 9 bits each.
+        entropy_weight: Weight of the entropy term.
+
+    Source: Zhao et al., arXiv 2406.07548.
     """
 
     spherical: ClassVar[bool] = True
@@ -33,12 +38,11 @@ class BSQ(Quantizer):
 
     def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
         super().__init__()
-        if not is_integer(bits, 1, MAX_BITS):
-            raise ValueError(f"BSQ takes 1 to {MAX_BITS} bits, not {bits!r:.80}")
+        require_integer("bits", bits, 1, MAX_BITS)
         if codebooks is None:
             codebooks = next(n for n in range(1, bits + 1) if bits % n == 0 and bits // n <= 9)
         if not is_integer(codebooks, 1, bits) or bits % codebooks or 2 ** (bits // codebooks) > MAX_CODEBOOK:
-            raise ValueError(f"{bits} bits do not split into {codebooks!r:.80} codebooks of at most 14 bits each")
+            raise ValueError(f"codebooks must split {bits} bits evenly into at most 14 each, got {codebooks!r:.80}")
         self.dim = bits
         self.bits = bits // codebooks
         self.sizes = (2**self.bits,) * codebooks
@@ -49,7 +53,7 @@ class BSQ(Quantizer):
     def quantize(self, latents: Tensor) -> Quantized:
         if self._layer is None:
             lfq = library.lookup_free_quantization
-            lfq.maybe_distributed_mean = _mean_over_processes  # the original (1.32) discards the sum it has taken
+            lfq.maybe_distributed_mean = _mean_over_processes  # the original (1.32) discards its sum
             layer = lfq.LFQ(
                 codebook_size=self.sizes[0],
                 dim=self.dim,
@@ -78,7 +82,7 @@ class BSQ(Quantizer):
 
 
 def _mean_over_processes(values: Tensor) -> Tensor:
-    """With gradients; the values themselves where one process trains alone."""
+    """Average over the processes of a training, with gradients."""
     if not distributed.is_available() or not distributed.is_initialized():
         return values
     return distributed.nn.all_reduce(values) / distributed.get_world_size()

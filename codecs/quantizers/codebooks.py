@@ -1,8 +1,8 @@
-"""How a codebook is searched, started and kept alive: nearest neighbours, k-means, and draws from a training batch.
+"""Nearest-neighbor search in a codebook, k-means, and random draws from a training batch.
 
-Written out here, where vector-quantize-pytorch 1.32 has the same arithmetic, for three things that it lacks: no
-matrix of positions × entries is ever held; L2-normalised codebooks may learn by gradient; and what several processes
-draw for a k-means start or a revival is what one process with the whole batch would draw.
+vector-quantize-pytorch 1.32 has the same arithmetic, but lacks three properties of this module: no matrix of positions
+× entries is held in memory; L2-normalized codebooks can train by gradient; and several processes draw the same latents
+for k-means and revival as one process with the whole batch.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from jaxtyping import Float, Int64
 from torch import Tensor, distributed
 
 MAX_DISTANCES = 2**24
-"""Entries of the distance matrix that one chunk of a nearest-neighbour search may hold (64 MiB)."""
+"""Most entries of the distance matrix of one chunk of a search (64 MiB)."""
 KMEANS_STEPS = 10
 
 
 def nearest(
     vectors: Float[Tensor, "*leading dim"], codebook: Float[Tensor, "entries dim"]
 ) -> Int64[Tensor, "*leading"]:
-    """Index of the nearest codebook row in Euclidean distance; (…, dim), (entries, dim) → (…) int64.
+    """Return the index of the codebook row with the smallest Euclidean distance to each vector.
 
-    ‖v − c‖² up to ‖v‖², as one matrix product per chunk, so that memory stays bounded.
+    Computes ‖v − c‖² − ‖v‖² as one matrix product per chunk, so memory is bounded.
     """
     flat = vectors.reshape(-1, vectors.shape[-1])
     norms = codebook.square().sum(1)
@@ -32,10 +32,10 @@ def nearest(
 
 
 class Batch:
-    """The latents of one training step, (items, positions, dim), in however many processes they lie.
+    """The latents of one training step, (items, positions, dim), spread over one or more processes.
 
-    Items are dealt to the processes in turn and equally many to each, as data/loader.py deals them. Sums run over
-    all of them, and draws are the same everywhere, so that codebooks stay identical on every rank.
+    Items are distributed in turn, the same number to each process, as in data/loader.py. Sums run over all processes,
+    and all of them draw the same, so codebooks stay identical on every rank.
     """
 
     def __init__(self, latents: Float[Tensor, "items positions dim"]) -> None:
@@ -46,28 +46,28 @@ class Batch:
         seed = torch.randint(2**31, ()).to(latents.device)
         facts = torch.stack([torch.isfinite(latents).all().long(), seed])
         if self.processes > 1:
-            distributed.all_reduce(facts, distributed.ReduceOp.MIN)  # of the seeds too: one and the same for all
+            distributed.all_reduce(facts, distributed.ReduceOp.MIN)  # one seed for all processes
         finite, seed = facts.tolist()
         self.finite = bool(finite)
-        """False where any process holds a NaN or an Inf, of which no codebook may learn."""
+        """False if any process has NaN or Inf; codebooks must not learn from such a batch."""
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
-        """Latents of all processes together."""
+        """Return the number of latents of all processes."""
         return self.items * self.positions * self.processes
 
     def integer(self, below: int) -> int:
-        """A uniform draw from 0 … below − 1."""
+        """Draw a uniform integer from 0 to below − 1."""
         return int(torch.randint(below, (), generator=self.generator))
 
     def choose(self, count: int, among: int) -> Tensor:
-        """`count` different numbers from 0 … among − 1; repeated ones where there are too few."""
+        """Draw `count` numbers from 0 to among − 1, without repetition if there are enough."""
         if count <= among:
             return torch.randperm(among, generator=self.generator)[:count]
         return torch.randint(among, (count,), generator=self.generator)
 
     def draw(self, vectors: Float[Tensor, "items positions dim"], count: int) -> Float[Tensor, "count dim"]:
-        """Vectors of randomly chosen latents of all processes."""
+        """Return the vectors of randomly drawn latents of all processes."""
         chosen = self.choose(count, len(self))
         item, position = chosen // self.positions, chosen % self.positions
         mine = item % self.processes == self.rank
@@ -78,7 +78,7 @@ class Batch:
     def tally(
         self, vectors: Float[Tensor, "items positions dim"], index: Int64[Tensor, "items positions"], entries: int
     ) -> tuple[Float[Tensor, " entries"], Float[Tensor, "entries dim"]]:
-        """How many latents chose each entry, and the sum of those that did."""
+        """Return for each entry the number of latents that chose it, and their sum."""
         flat = F.pad(vectors.flatten(0, 1), (0, 1), value=1.0)
         table = self._total(flat.new_zeros(entries, flat.shape[1]).index_add_(0, index.flatten(), flat))
         return table[:, -1], table[:, :-1]
@@ -92,9 +92,16 @@ class Batch:
 def kmeans(
     vectors: Float[Tensor, "items positions dim"], entries: int, batch: Batch, *, spherical: bool = False
 ) -> tuple[Float[Tensor, "entries dim"], Float[Tensor, " entries"]]:
-    """Lloyd's algorithm from randomly drawn latents → (means, how many latents lie nearest each).
+    """Run Lloyd's algorithm from randomly drawn latents.
 
-    spherical  means are scaled to unit length, as the vectors are
+    Args:
+        vectors: Latents of this process.
+        entries: Number of means.
+        batch: The latents of all processes.
+        spherical: Whether to scale means to unit length, like the vectors.
+
+    Returns:
+        The means, and the number of latents that are nearest to each.
     """
     means = batch.draw(vectors, entries)
     for _ in range(KMEANS_STEPS):

@@ -9,29 +9,31 @@ import lazy_loader as lazy
 import torch
 from torch import Tensor, nn
 
-from ..validate import is_integer
+from ..validate import is_integer, require_integer
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 
 library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
 
 MAX_LEVELS = 512
-"""Levels of one FSQ channel: from 1001 on, the paper's 1e-3 beyond the outer levels would round to one more."""
+"""Most levels of a channel. From 1001 levels on, the paper's margin of 1e-3 would round to one level more."""
 
 
 class FSQ(Quantizer):
-    """Finite scalar quantization: every channel is bounded and rounded to a few levels.
+    """Finite scalar quantization: each channel is bounded and rounded to a few levels.
 
-    Mentzer et al., "Finite Scalar Quantization: VQ-VAE Made Simple" (arXiv 2309.15505), eq. 2 and
-    the code of its appendix. `codebooks` exposes the levels as that many codebooks (factorised
-    tokens) in place of one of Π levels; more are made where one would exceed 2^14 entries.
+    Args:
+        levels: Number of levels of each channel.
+        codebooks: Number of codebooks (factorized tokens) that share the channels, instead of one with Π levels. There
+            are more if one would exceed 2^14 entries.
+
+    Source: Mentzer et al., arXiv 2309.15505, eq. 2 and the code in the appendix.
     """
 
     def __init__(self, levels: list[int], codebooks: int = 1) -> None:
         super().__init__()
         if not isinstance(levels, list | tuple) or not levels or any(not is_integer(n, 3, MAX_LEVELS) for n in levels):
-            raise ValueError(f"FSQ levels are a list of whole numbers from 3 to {MAX_LEVELS}, not {levels!r:.80}")
-        if not is_integer(codebooks, 1, len(levels)):
-            raise ValueError(f"{len(levels)} FSQ levels make 1 to {len(levels)} codebooks, not {codebooks!r:.80}")
+            raise ValueError(f"levels of an FSQ must be integers from 3 to {MAX_LEVELS}, got {levels!r:.80}")
+        require_integer("codebooks", codebooks, 1, len(levels))
         self.levels = tuple(levels)
         self.dim = len(levels)
         groups = _split(self.levels, codebooks)
@@ -55,15 +57,19 @@ class FSQ(Quantizer):
             flat, _ = self._layer.to(latents.device)(flatten(latents))
         return Quantized(unflatten(flat, latents), latents.new_zeros((), dtype=torch.float32))
 
-    def bounded(self, latents: Tensor) -> Tensor:
+    def _scaled(self, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """Return latents whose levels are the integers around 0, and half the number of levels of each channel."""
         channel = (self.dim,) + (1,) * (latents.ndim - 2)
         half, offset, shift, width = (b.reshape(channel) for b in (self.bound, self.offset, self.shift, self.width))
-        return (torch.tanh(latents.float() + shift) * half - offset) / width
+        return torch.tanh(latents.float() + shift) * half - offset, width
+
+    def bounded(self, latents: Tensor) -> Tensor:
+        scaled, width = self._scaled(latents)
+        return scaled / width
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
-        channel = (self.dim,) + (1,) * (latents.ndim - 2)
-        half, offset, shift, width = (b.reshape(channel) for b in (self.bound, self.offset, self.shift, self.width))
-        digits = (torch.round(torch.tanh(latents.float() + shift) * half - offset) + width).long()
+        scaled, width = self._scaled(latents)
+        digits = (torch.round(scaled) + width).long()
         indices, at = [], 0
         for group in self.groups:
             index, basis = torch.zeros_like(digits[:, 0]), 1
@@ -85,7 +91,7 @@ class FSQ(Quantizer):
 
 
 def _split(levels: tuple[int, ...], parts: int) -> tuple[tuple[int, ...], ...]:
-    """Levels in order, cut into `parts` runs whose lengths differ by at most one."""
+    """Split the levels into `parts` runs whose lengths differ by at most one."""
     size, longer = divmod(len(levels), parts)
     cuts = [0]
     for i in range(parts):

@@ -6,13 +6,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..validate import is_integer
+from ..validate import require_integer
 from .base import MAX_CODEBOOK, MAX_DIM, MAX_QUANTIZERS, Quantized, Quantizer, flatten, unflatten
 from .codebooks import Batch, kmeans, nearest
 
 UPDATES = ("ema", "gradient")
 BETA = 0.25
-"""Weight of the commitment beside the codebook loss: the value of arXiv 1711.00937, of taming VQGAN and of LlamaGen."""
+"""Weight of the commitment loss relative to the codebook loss, as in arXiv 1711.00937, taming VQGAN and LlamaGen."""
 EPSILON = 1e-5
 DEAD_SHARE, MAX_DEAD_BELOW = 0.1, 1e6
 
@@ -20,18 +20,22 @@ DEAD_SHARE, MAX_DEAD_BELOW = 0.1, 1e6
 class ResidualVQ(Quantizer):
     """Residual vector quantization; with one quantizer, plain vector quantization.
 
-    Zeghidour et al., SoundStream (arXiv 2107.03312), algorithm 1, with its k-means start and its revival of
-    entries that went out of use; both in training only.
+    In training, codebooks start from k-means, and entries that are no longer used are revived.
 
-    dropout     train with a random number of quantizers a batch, so that every prefix decodes
-    decay       of the moving averages: of each entry's uses a batch, and of codebooks that follow one
-    dead_below  the average of uses a batch under which an entry is put onto a latent of the batch, its averages
-                with it; 0: never. At most a tenth of the mean over entries, so that small batches, in
-                which every entry is rare, do not wear a codebook out
-    update      "ema": an entry follows the mean of its latents (van den Oord et al., arXiv 1711.00937,
-                appendix A.1); "gradient": it is a parameter with the codebook loss of the same paper's eq. 3
-    normalise   latents and entries are scaled to unit length, the nearest is the one of least angle
-                (ViT-VQGAN, arXiv 2110.04627, §3.2; LlamaGen, arXiv 2406.06525); one quantizer only
+    Args:
+        codebook_size: Entries of each codebook.
+        dim: Latent channels.
+        quantizers: Number of codebooks.
+        dropout: Whether each training batch uses a random number of quantizers, so that every prefix decodes.
+        decay: Of the moving averages of each entry's uses per batch, and of its latents with update="ema".
+        dead_below: Average uses per batch below which an entry is replaced by a latent of the batch; 0 for never. At
+            most a tenth of the mean over entries, since in small batches every entry is rare.
+        update: "ema": an entry follows the mean of its latents (van den Oord et al., arXiv 1711.00937, appendix A.1).
+            "gradient": it is a parameter with the codebook loss of the same paper, eq. 3.
+        normalise: Whether latents and entries are scaled to unit length, so that the entry at the smallest angle is
+            the nearest (ViT-VQGAN, arXiv 2110.04627, §3.2; LlamaGen, arXiv 2406.06525). For one quantizer only.
+
+    Source: Zeghidour et al., SoundStream (arXiv 2107.03312), algorithm 1.
     """
 
     def __init__(
@@ -39,13 +43,9 @@ class ResidualVQ(Quantizer):
         dead_below: float = 0.1, update: str = "ema", normalise: bool = False,
     ) -> None:  # fmt: skip
         super().__init__()
-        if not is_integer(codebook_size, 2, MAX_CODEBOOK):
-            raise ValueError(f"a codebook of {codebook_size!r:.80} entries; wanted 2 to {MAX_CODEBOOK}")
-        if not is_integer(quantizers, 1, MAX_QUANTIZERS) or not is_integer(dim, 1, MAX_DIM):
-            raise ValueError(
-                f"{quantizers!r:.80} quantizers of {dim!r:.80} channels; "
-                f"wanted 1 to {MAX_QUANTIZERS} quantizers of 1 to {MAX_DIM} channels"
-            )
+        require_integer("codebook_size", codebook_size, 2, MAX_CODEBOOK)
+        require_integer("quantizers", quantizers, 1, MAX_QUANTIZERS)
+        require_integer("dim", dim, 1, MAX_DIM)
         _check_learning(decay, dead_below, update, normalise, quantizers)
         self.sizes = (codebook_size,) * quantizers
         self.dim = dim
@@ -82,7 +82,7 @@ class ResidualVQ(Quantizer):
                 total = total + chosen.detach()
                 if learning:
                     self._learn(q, residual.detach(), index, batch)
-        # straight through the sum: through every quantizer its gradient would count as often as there are quantizers
+        # straight through the sum: through each quantizer, the gradient would be multiplied by their number
         return Quantized(unflatten(vectors + (total - vectors).detach(), latents), loss / len(self.sizes))
 
     @torch.no_grad()
@@ -96,12 +96,12 @@ class ResidualVQ(Quantizer):
 
     @torch.no_grad()
     def _learn(self, q: int, vectors: Tensor, index: Tensor, batch: Batch) -> None:
-        """One step of the moving averages, then revival."""
+        """Update the moving averages, then revive unused entries."""
         counts, sums = batch.tally(vectors, index, self.sizes[q])
         uses = self.cluster_size[q].lerp_(counts, 1 - self.decay)
         if self.update == "ema":
             mass = uses.sum()
-            smoothed = (uses + EPSILON) / (mass + EPSILON * len(uses)) * mass  # entries without uses stay finite
+            smoothed = (uses + EPSILON) / (mass + EPSILON * len(uses)) * mass  # keeps unused entries finite
             average = self.codebook_sum[q].lerp_(sums, 1 - self.decay) / smoothed[:, None]
             self.codebook[q] = self._scaled(average)
         floor = min(self.dead_below, DEAD_SHARE * len(batch) / self.sizes[q])
@@ -110,7 +110,7 @@ class ResidualVQ(Quantizer):
             dead = dead[batch.choose(min(len(dead), len(batch)), len(dead)).to(dead.device)]
             fresh = batch.draw(vectors, len(dead))
             self.codebook[q, dead], self.cluster_size[q, dead] = fresh, floor
-            if self.update == "ema":  # else the average would take the entry back to where it was
+            if self.update == "ema":  # otherwise the average would move the entry back
                 self.codebook_sum[q, dead] = fresh * floor
 
     def _scaled(self, vectors: Tensor) -> Tensor:
@@ -143,16 +143,15 @@ class ResidualVQ(Quantizer):
 
 
 def _check_learning(decay: float, dead_below: float, update: str, normalise: bool, quantizers: int) -> None:
-    """One line for options of a codebook's training that make no sense."""
+    """Raise ValueError for invalid options of codebook training."""
     if not isinstance(decay, int | float) or not 0 < decay < 1:
-        raise ValueError(f"decay {decay!r:.80} of a codebook's EMA is not between 0 and 1")
+        raise ValueError(f"decay of a codebook must be between 0 and 1, got {decay!r:.80}")
     if isinstance(dead_below, bool) or not isinstance(dead_below, int | float) or not 0 <= dead_below <= MAX_DEAD_BELOW:
-        raise ValueError(
-            f"dead_below {dead_below!r:.80} uses a batch is not between 0 (never revive) and {MAX_DEAD_BELOW}"
-        )
+        raise ValueError(f"dead_below must be from 0 (never revive) to {MAX_DEAD_BELOW:g}, got {dead_below!r:.80}")
     if update not in UPDATES:
-        raise ValueError(f"a codebook's update {update!r:.80} is none of {UPDATES}")
+        raise ValueError(f"update of a codebook must be one of {', '.join(UPDATES)}, got {update!r:.80}")
     if not isinstance(normalise, bool) or (normalise and quantizers > 1):
         raise ValueError(
-            f"normalise={normalise!r:.80} with {quantizers} quantizers: it takes one, as residuals have no length of 1"
+            f"normalise must be true or false, and false with several quantizers, whose residuals are not of unit "
+            f"length; got {normalise!r:.80} with {quantizers} quantizers"
         )

@@ -1,4 +1,4 @@
-"""Byte-pair encoding through Hugging Face `tokenizers` (Sennrich et al., 2016)."""
+"""Byte-pair encoding by Hugging Face `tokenizers` (Sennrich et al., arXiv 1508.07909)."""
 
 from __future__ import annotations
 
@@ -7,75 +7,83 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import lazy_loader as lazy
 import torch
+
+from tokenloom import errors
 
 from ..codec import Codec, build
 from ..native import pack, unpack
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality, Settings
+from ..validate import require_integer
+
+tokenizers = lazy.load("tokenizers")
 
 
 @register("text/bpe")
 class BPE(Codec):
-    """Text ↔ ids of a tokenizer. Byte-level ones, such as `train_from_iterator` makes, spell every string exactly.
+    """Codec whose codes are the ids of a tokenizer. Byte-level tokenizers reproduce every string exactly.
 
-    tokenizer  the path of a tokenizer.json, or its content. `config` keeps the content, so that a
-               checkpoint needs no second file
-    Raises ValueError without a tokenizer or with a broken one, FileNotFoundError for a missing file.
+    Args:
+        tokenizer: Path of a tokenizer.json, or its content. `config` keeps the content, so a checkpoint needs no second
+            file.
+
+    Raises:
+        ValueError: If the tokenizer is missing or broken.
+        FileNotFoundError: If there is no such file.
     """
 
     settings = Settings()
     variants = ()
-    """None to look a container's fingerprint up among: there is no tokenizer by default."""
+    """`codecs.decompress` tries none: there is no default tokenizer."""
 
     def __init__(self, tokenizer: str = "") -> None:
         super().__init__()
-        from tokenizers import Tokenizer
-
         if not isinstance(tokenizer, str) or not tokenizer.strip():
             raise ValueError(
-                "text/bpe needs tokenizer: the path of a tokenizer.json or its content (see BPE.train_from_iterator)"
+                "text/bpe needs tokenizer, the path of a tokenizer.json or its content (see BPE.train_from_iterator)"
             )
-        given = "the JSON text" if tokenizer.lstrip().startswith("{") else tokenizer
-        content = tokenizer if given != tokenizer else _read(Path(tokenizer))
+        inline = tokenizer.lstrip().startswith("{")
+        source, content = ("the JSON text", tokenizer) if inline else (tokenizer, _read(Path(tokenizer)))
         try:
-            self._tokenizer = Tokenizer.from_str(content)
+            self._tokenizer = tokenizers.Tokenizer.from_str(content)
         except Exception as error:  # its Rust side raises bare Exception
-            raise ValueError(f"{given} is no tokenizer.json: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"{source} must be a tokenizer.json: {errors.first_line(error)}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
         entries = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if not entries:
-            raise ValueError(f"{given} has an empty vocabulary")
+            raise ValueError(f"{source} must have a vocabulary, it is empty")
         self.content = content
         self.spec = CodeSpec(Modality.TEXT, (entries,), (), 0, None, total=True, ordered=False, causal=False)
 
     @property
     def config(self) -> dict[str, Any]:
-        """The tokenizer itself, wherever it was read from: what a checkpoint and the fingerprint need."""
+        """The content of the tokenizer, not its path: checkpoints and the fingerprint need it."""
         return {"tokenizer": self.content}
 
     @config.setter
     def config(self, given: dict[str, Any]) -> None:
-        pass  # set by the base class and the registry; a path among the arguments means nothing elsewhere
+        pass  # the base class and `build` set it, with a path that is valid on one machine only
 
     @classmethod
     def train_from_iterator(cls, texts: Iterable[str], vocab_size: int = 1024) -> BPE:
-        """A byte-level codec of at most `vocab_size` entries (256 at least, one a byte) from an iterable of str.
+        """Train a byte-level tokenizer. The same texts in the same order give the same tokenizer.
 
-        Deterministic: the same texts in the same order give the same tokenizer.
+        Args:
+            texts: Training texts.
+            vocab_size: Largest number of entries, at least 256.
         """
-        from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-
-        if type(vocab_size) is not int or vocab_size < 256:
-            raise ValueError(f"vocab_size {vocab_size!r} is no integer from 256 on: every byte needs an entry")
-        tokenizer = Tokenizer(models.BPE())
-        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-        tokenizer.decoder = decoders.ByteLevel()
-        alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-        trainer = trainers.BpeTrainer(vocab_size=vocab_size, initial_alphabet=alphabet, show_progress=False)
+        require_integer("vocab_size", vocab_size, 256, 2**31)  # at least one entry per byte
+        tokenizer = tokenizers.Tokenizer(tokenizers.models.BPE())
+        level = tokenizers.pre_tokenizers.ByteLevel
+        tokenizer.pre_tokenizer = level(add_prefix_space=False)
+        tokenizer.decoder = tokenizers.decoders.ByteLevel()
+        trainer = tokenizers.trainers.BpeTrainer(
+            vocab_size=vocab_size, initial_alphabet=sorted(level.alphabet()), show_progress=False
+        )
         tokenizer.train_from_iterator(texts, trainer)
-
         return build(cls.name, tokenizer=tokenizer.to_str())
 
     def _encode(self, x: list[str], setting: Any) -> Codes:
@@ -95,4 +103,4 @@ def _read(path: Path) -> str:
     try:
         return json.dumps(json.loads(path.read_text(encoding="utf-8")), ensure_ascii=False)
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} cannot be read as JSON: {errors.first_line(error)}") from error

@@ -1,4 +1,4 @@
-"""UTF-8 bytes as tokens: the tokenizer that needs no training."""
+"""UTF-8 bytes as tokens: a tokenizer that needs no training."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..types import Codes, CodeSpec, Modality, Settings
 
 @register("text/bytes")
 class Bytes(Codec):
-    """Text ↔ its UTF-8 bytes; byte sequences that are no UTF-8 decode with U+FFFD in the gaps."""
+    """Codec whose codes are the UTF-8 bytes of a text. Invalid byte sequences decode to U+FFFD."""
 
     spec = CodeSpec(Modality.TEXT, (256,), (), 0, None, total=True, ordered=False, causal=True)
     settings = Settings()

@@ -8,7 +8,7 @@ from typing import Any
 from tokenloom import codecs
 from tokenloom.codecs import registry, validate
 from tokenloom.codecs.codec import Codec, LatentCodec
-from tokenloom.codecs.targets import KINDS
+from tokenloom.codecs.targets import MODALITIES
 from tokenloom.codecs.types import Target
 
 
@@ -29,8 +29,10 @@ def parse_setting(value: Any) -> Any:
     """Return a setting as `encode` takes it: {psnr: 30} becomes a Target."""
     if not isinstance(value, Mapping):
         return value
-    if unknown := sorted(set(map(str, value)) - set(KINDS)):
-        raise ValueError(f"setting {dict(value)}: the target must be one of {', '.join(KINDS)}, got {unknown[0]!r}")
+    if unknown := sorted(set(map(str, value)) - set(MODALITIES)):
+        raise ValueError(
+            f"setting {dict(value)}: the target must be one of {', '.join(MODALITIES)}, got {unknown[0]!r}"
+        )
     return Target(**value)
 
 
@@ -39,6 +41,6 @@ def plain_setting(value: Any, codec: Codec) -> Any:
     setting = parse_setting(value)
     if not isinstance(setting, Target):
         return validate.setting(setting, codec)
-    if len(codec.settings) < 2 or codec.spec.modality is not KINDS[setting.name]:
-        raise ValueError(f"{setting} is for {KINDS[setting.name]} codecs with settings, which {codec.name} is not")
+    if len(codec.settings) < 2 or codec.spec.modality is not MODALITIES[setting.name]:
+        raise ValueError(f"{setting} is for {MODALITIES[setting.name]} codecs with settings, which {codec.name} is not")
     return {setting.name: float(setting.value)}

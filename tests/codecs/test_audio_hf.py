@@ -15,7 +15,7 @@ from support.codecs import one_line
 from tokenloom import codecs
 from tokenloom.codecs import Codes, bitstream, foreign
 from tokenloom.codecs.audio import hf
-from tokenloom.codecs.audio.hf_families import digits
+from tokenloom.codecs.audio.hf.families import digits
 
 transformers = pytest.importorskip("transformers")
 
@@ -232,7 +232,7 @@ def test_fewer_quantizers_are_a_prefix(kind):
         mixed[0, count:] = -1
         y = codec.decode(Codes(mixed, full.sizes, side=full.side))
         assert torch.equal(y[0], codec.decode(few)[0]) and torch.equal(y[1], codec.decode(full)[1])
-    with pytest.raises(ValueError, match="none of") as error:
+    with pytest.raises(ValueError, match="one of") as error:
         codec.encode(x, 7.5)
     assert one_line(error)
 

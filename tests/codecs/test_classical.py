@@ -212,7 +212,7 @@ def test_ogg_is_libsndfiles_but_for_serial_and_padding():
         np.testing.assert_array_equal(*audio_of)
         padding = 0 if name == "audio/vorbis" else 700
         assert padding <= len(plain) - len(ours) <= padding + 200
-        assert ogg.normalise(ours) == ours
+        assert ogg.normalize(ours) == ours
         for mine, theirs in itertools.zip_longest(ogg.pages(ours), ogg.pages(plain)):
             assert mine[14:18] == bytes(4)
             if b"OpusTags" not in mine:
@@ -237,12 +237,12 @@ def test_a_long_vorbis_does_not_crash():
 def test_declared_length_rate_and_channels_are_checked():
     codec = codecs.build("audio/opus")
     data = file_bytes(codec.encode(phrase(5_000, 24_000)))
-    with pytest.raises(ValueError, match=r"5000 samples, the codes say .* 5001 samples"):
+    with pytest.raises(ValueError, match=r"must hold .* 5001 samples, got .* 5000 samples"):
         codec.decode(codes_of(data, (5_001,)))
     other = file_bytes(codecs.build("audio/opus", channels=2).encode(phrase(5_000, 24_000, 2)))
-    with pytest.raises(ValueError, match=r"2 channels, 5000 samples, the codes say .* 1 channels"):
+    with pytest.raises(ValueError, match=r"must hold .* 1 channels and 5000 samples, got .* 2 channels"):
         codec.decode(codes_of(other, (5_000,)))
-    with pytest.raises(ValueError, match="whole Ogg page"):
+    with pytest.raises(ValueError, match="complete Ogg page"):
         codec.decode(codes_of(file_bytes(codecs.build("audio/flac").encode(phrase(5_000, 24_000))), (5_000,)))
 
 
@@ -253,7 +253,7 @@ def test_declared_length_rate_and_channels_are_checked():
 )
 def test_bad_arguments(name, kwargs):
     (key, value), *_ = kwargs.items()
-    with pytest.raises(ValueError, match=f"{key} {value!r} of {name}"):
+    with pytest.raises(ValueError, match=rf"{key} of {name} must be .* got {value!r}"):
         codecs.build(name, **kwargs)
 
 
@@ -399,9 +399,9 @@ def test_bad_text(tokenizer, tmp_path):
     with pytest.raises(FileNotFoundError, match="missing"):
         codecs.build("text/bpe", tokenizer="missing.json")
     (tmp_path / "a.json").write_text("no json")
-    with pytest.raises(ValueError, match="is no JSON"):
+    with pytest.raises(ValueError, match="cannot be read as JSON"):
         codecs.build("text/bpe", tokenizer=str(tmp_path / "a.json"))
-    with pytest.raises(ValueError, match=r"is no tokenizer\.json"):
+    with pytest.raises(ValueError, match=r"must be a tokenizer\.json"):
         codecs.build("text/bpe", tokenizer="{}")
-    with pytest.raises(ValueError, match="vocab_size 100 is no integer from 256 on"):
+    with pytest.raises(ValueError, match=r"vocab_size must be an integer from 256 .*got 100"):
         bpe.BPE.train_from_iterator(["a"], vocab_size=100)

@@ -141,7 +141,7 @@ def test_table_is_a_logistic_distribution():
 
 
 def test_groups_that_do_not_fit():
-    with pytest.raises(ValueError, match="do not split") as error:
+    with pytest.raises(ValueError, match="must split") as error:
         ContextModel((9, 9, 5), [1, 2], 4)
     assert one_line(error)
 

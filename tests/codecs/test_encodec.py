@@ -419,7 +419,7 @@ def test_it_learns(kind):
     assert errors[-1] < 0.8 * errors[0]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in codec.parameters())
     if kind == "48khz":
-        with pytest.raises(ValueError, match="at most one chunk, 2400 samples, not on 2401") as error:
+        with pytest.raises(ValueError, match="at most one chunk, 2400 samples, got 2401") as error:
             codec.reconstruct(torch.zeros(1, 2, 2_401))
         assert one_line(error)
 
@@ -456,30 +456,32 @@ def complaint(match: str, error: type[Exception] = ValueError, **arguments) -> N
 
 def test_wrong_settings_and_arguments(small):
     codec = codecs.build("audio/encodec", filters=2, dim=4)
-    with pytest.raises(ValueError, match=r"bandwidth 7.0 .*is none of \(1.5, 3.0, 6.0, 12.0, 24.0\) kbit/s") as error:
+    with pytest.raises(
+        ValueError, match=r"bandwidth of .* one of \(1.5, 3.0, 6.0, 12.0, 24.0\) kbit/s, got 7.0"
+    ) as error:
         codec.encode(sound(100), 7.0)
     assert one_line(error)
-    with pytest.raises(ValueError, match="wants 2 channels, not 1"):
+    with pytest.raises(ValueError, match="must have 2 channels, got 1"):
         small["48khz"][2].encode(sound(100))
-    complaint("kind '44khz' .*is none of 24khz, 32khz, 48khz", kind="44khz")
-    complaint("channels 3", channels=3)
+    complaint("kind of .* must be one of 24khz, 32khz, 48khz, got '44khz'", kind="44khz")
+    complaint("channels of .*from 1 to 2, got 3", channels=3)
     complaint("ratios", ratios=[])
     complaint("rising", bandwidths=[3.0, 1.5])
     complaint("rising", bandwidths="6")
-    complaint("640 quantizers .* has at most 64", bandwidths=[480.0])
-    complaint("sample_rate 'x'", sample_rate="x")
+    complaint("at most 64 quantizers, .* needs 640", bandwidths=[480.0])
+    complaint("sample_rate of .*, got 'x'", sample_rate="x")
 
 
 def test_checkpoints_that_do_not_fit(tmp_path, small, published):
     complaint(r"no checkpoint at .*nowhere\.th", FileNotFoundError, checkpoint=tmp_path / "nowhere.th")
-    complaint("sample_rate 48000 is not that of .*24khz model", checkpoint=published["24khz"][1], sample_rate=48_000)
-    complaint("sample_rate 24000 is not that of .*48khz model", checkpoint=published["48khz"][1], sample_rate=24_000)
-    complaint("does not tell its sample rate", checkpoint=small["24khz"][1])
+    complaint("sample_rate must be that .*24khz model, got 48000", checkpoint=published["24khz"][1], sample_rate=48_000)
+    complaint("sample_rate must be that .*48khz model, got 24000", checkpoint=published["48khz"][1], sample_rate=24_000)
+    complaint("does not state its sample rate", checkpoint=small["24khz"][1])
     complaint("takes no 'filters'", checkpoint=small["24khz"][1], filters=4)
     (tmp_path / "bytes.th").write_bytes(b"no checkpoint")
-    complaint("is no checkpoint that can be read", checkpoint=tmp_path / "bytes.th")
+    complaint("cannot be read as a checkpoint", checkpoint=tmp_path / "bytes.th")
     torch.save({"weight": torch.zeros(3)}, tmp_path / "other.th")
-    complaint("is no EnCodec", checkpoint=tmp_path / "other.th")
+    complaint("must be an EnCodec", checkpoint=tmp_path / "other.th")
     state = small["24khz"][0].state_dict()
     for name, changed in {
         "lacking": {k: v for k, v in state.items() if k != "decoder.model.0.conv.conv.bias"},
@@ -487,20 +489,20 @@ def test_checkpoints_that_do_not_fit(tmp_path, small, published):
         "hole": {k: v for k, v in state.items() if ".layers.1." not in k},
     }.items():
         torch.save(changed, tmp_path / f"{name}.th")
-        complaint({"lacking": "lacks decoder", "stray": "stray discriminator", "hole": "not alike"}[name],
+        complaint({"lacking": "lacks decoder", "stray": "stray discriminator", "hole": "must be alike"}[name],
                   checkpoint=tmp_path / f"{name}.th", sample_rate=24_000)  # fmt: skip
 
 
 def test_configurations_that_are_not_ours(tmp_path):
     model = hub_model("24khz")
     model.save_pretrained(tmp_path)
-    complaint("sample_rate 16000 is not that of .*24000", checkpoint=tmp_path, sample_rate=16_000)
+    complaint("sample_rate of .* must be 24000, got 16000", checkpoint=tmp_path, sample_rate=16_000)
     text = (tmp_path / "config.json").read_text()
     for old, new, said in (
-        ('"kernel_size": 7', '"kernel_size": 5', "kernel_size 5; audio/encodec has 7"),
-        ('"pad_mode": "reflect"', '"pad_mode": "constant"', "pad_mode 'constant'"),
-        ('"normalize": false', '"normalize": true', "mixes layers"),
-        ('"use_causal_conv": true', '"use_causal_conv": false', "mixes layers"),
+        ('"kernel_size": 7', '"kernel_size": 5', "kernel_size in .* must be 7 for audio/encodec, got 5"),
+        ('"pad_mode": "reflect"', '"pad_mode": "constant"', "pad_mode in .*got 'constant'"),
+        ('"normalize": false', '"normalize": true', "must combine layers"),
+        ('"use_causal_conv": true', '"use_causal_conv": false', "must combine layers"),
         ('"model_type": "encodec"', '"model_type": "dac"', "model_type"),
     ):
         assert old in text

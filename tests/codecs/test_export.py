@@ -191,7 +191,7 @@ def test_chunks_of_a_sound_are_refused(tmp_path):
     ("arguments", "line"),
     [
         ({"format": "tflite"}, "'tflite' is none of onnx, torch.export"),
-        ({"format": "torch.export", "setting": 7}, "7 of image/rvq is none of"),
+        ({"format": "torch.export", "setting": 7}, "quantizers of image/rvq must be one of"),
     ],
 )
 def test_formats_and_settings_that_are_not_there_are_refused(arguments, line, tmp_path):

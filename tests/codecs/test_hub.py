@@ -30,7 +30,7 @@ def test_a_codec_there_and_back(name, tmp_path):
     assert config["codec"]["name"] == name and config["trained"] == {"steps": 3}
     for back in (Codec.from_pretrained(tmp_path), type(codec).from_pretrained(str(tmp_path)), codecs.load(tmp_path)):
         assert back.fingerprint == codec.fingerprint and not back.training
-    with pytest.raises(ValueError, match="no VQGAN") as error:
+    with pytest.raises(ValueError, match="must hold a VQGAN") as error:
         codec_class("image/vqgan").from_pretrained(tmp_path)
     assert one_line(error)
 
@@ -83,7 +83,7 @@ def test_a_model_and_a_decoder(tmp_path):
     codes = decoder.codec.encode(structured(decoder.codec, (64, 64)))
     assert torch.equal(again.decode(codes, steps=1, seed=3), decoder.decode(codes, steps=1, seed=3))
     for wrong, cls in (("omni", models.DiffusionDecoder), ("decoder", models.Omni)):
-        with pytest.raises(ValueError, match=f"no {cls.__name__}") as error:
+        with pytest.raises(ValueError, match=f"must hold a {cls.__name__}") as error:
             cls.from_pretrained(tmp_path / wrong)
         assert one_line(error)
     for name in ("omni", "decoder"):
@@ -140,7 +140,7 @@ def test_a_repository_there_and_back(tmp_path):
     assert lines[0].endswith("/me/tiny") and lines[3].endswith("/me/decoder")
     assert lines[1:3] == ["True", "True"] and lines[4] == "True"
     assert lines[5].startswith("OSError nothing was uploaded to 'me/tiny': ") and "401" in lines[5]
-    assert lines[6].startswith("ValueError 'no name' is no name for a repository")
+    assert lines[6].startswith("ValueError repo_id must be owner/name, got 'no name'")
     assert lines[7].startswith("'me/nothing' is no folder") and len(lines) == 8
     assert {"README.md", "config.json", "model.safetensors"} <= set(repositories["me/tiny"])
     assert "codec/model.safetensors" in repositories["me/decoder"]

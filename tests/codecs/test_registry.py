@@ -62,8 +62,8 @@ def test_names_by_modality():
         ("image/fsq", {"patch": 0}, "patch"),
         ("image/fsq", {"patch": 3}, "patch"),
         ("image/fsq", {"levels": 8}, "levels"),
-        ("image/vqgan", {"dim": 10**12}, "channels"),
-        ("image/vqgan", {"codebook_size": 2**15}, "entries"),
+        ("image/vqgan", {"dim": 10**12}, "dim must be"),
+        ("image/vqgan", {"codebook_size": 2**15}, "codebook_size must be"),
         ("image/bsq", {"bits": 10**9}, "bits"),
         ("audio/rvq", {"channels": 3}, "channels"),
         ("audio/rvq", {"channels": "mono"}, "channels"),
@@ -349,7 +349,7 @@ for bad in (x[0], x.double(), x * 9):
         assert "audio/mulaw" in str(error)
     else:
         raise AssertionError("bad input was taken")
-from tokenloom.eval.compare import compare
+from tokenloom.eval.compare.compare import compare
 source = data.open_source("phrases", count=2, seconds=1.0, sample_rate=8000)
 compare(["audio/mulaw", "audio/flac"], source, sys.argv[1])
 print("done")

@@ -486,7 +486,7 @@ def test_reading_refuses_what_is_not_its_own(mine: str) -> None:
         (["codec=image/jpeg", "data=tar"], "tar"),
         (["codec=image/jpeg", "dat=tar"], "unknown key dat"),
         (["codec=image/jpeg", "data.modality=audio"], "holds no image, which image/jpeg needs"),
-        (["codec=image/jpeg", "setting=200"], "quality 200 of image/jpeg is none of"),
+        (["codec=image/jpeg", "setting=200"], "quality of image/jpeg must be one of"),
         (["codec=image/jpeg", "setting={psnr: -3}"], "must be a positive number"),
         (["codec=image/jpeg", "setting={kbps: 3}"], "is for audio codecs"),
         (["codec=image/jpeg", "setting={nosuch: 3}"], "the target must be one of psnr"),

@@ -1,0 +1,202 @@
+"""Adapters of the audio tokenizers in transformers.
+
+Not supported: models with continuous latents (VibeVoice, Pocket TTS); models that synthesize speech from text (Moshi,
+CSM, Dia, MusicGen; their audio tokenizers belong to the families below); and NeuCodec, which decodes at another sample
+rate and without the last frame.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ... import foreign
+from ...quantizers import MAX_CODEBOOK
+from ...types import CodeSpec, Settings
+from ..overlap import overlap_add
+from .family import AudioFamily, audio_spec, quantizer_settings, quantizers_at_most
+
+
+class EncodecFamily(AudioFamily):
+    """EnCodec (arXiv 2210.13438): coded whole, or at 48 kHz in overlapping chunks with one scale each."""
+
+    control = "bandwidth"
+    whole_frames = False
+
+    def spec(self, model: nn.Module) -> CodeSpec:
+        config, window = model.config, None
+        if config.chunk_length_s is not None:
+            window = (config.chunk_length, config.chunk_stride)
+            if window[1] is None or not window[0] <= 2 * window[1] <= 2 * window[0]:
+                raise ValueError(f"chunks must overlap by at most half, got {window[0]} samples every {window[1]}")
+        # not causal with reflection: the first frame depends on those that follow it
+        alone = config.norm_type == "weight_norm" and config.pad_mode != "reflect" and not (window or config.normalize)
+        causal = config.use_causal_conv and alone
+        sizes = (config.codebook_size,) * quantizers_at_most(model)
+        return audio_spec(
+            sizes, config.hop_length, config.audio_channels, config.sampling_rate, causal=causal, window=window
+        )
+
+    def scales(self, spec: CodeSpec, model: nn.Module, samples: int) -> int:
+        return len(spec.chunks(samples)) if model.config.normalize else 0
+
+    def encode(self, model: nn.Module, x: Tensor, setting: float, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
+        hop = spec.window[1] if spec.window else 0
+        codes, scales = [], []
+        for i, size in enumerate(spec.chunks(x.shape[-1])):
+            chunk = x[..., i * hop : i * hop + size]
+            if model.config.normalize:
+                scales.append((chunk.sum(1) / chunk.shape[1]).pow(2).mean(-1, keepdim=True).sqrt() + 1e-8)
+                chunk = chunk / scales[-1][:, None]
+            codes.append(model.quantizer.encode(model.encoder(chunk), setting).transpose(0, 1))
+        return torch.cat(codes, -1), torch.cat(scales, 1) if scales else None
+
+    def decode(self, model: nn.Module, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
+        frames = [-(-size // model.config.hop_length) for size in sizes]
+        chunks = []
+        for i, chunk in enumerate(codes.split(frames, -1)):
+            decoded = model.decoder(model.quantizer.decode(chunk.transpose(0, 1)))
+            chunks.append(decoded if scales is None else decoded * scales[:, i, None, None])
+        return chunks[0] if len(chunks) == 1 else overlap_add(chunks, model.config.chunk_stride)
+
+
+class DacFamily(AudioFamily):
+    """Descript's codec (arXiv 2306.06546). With odd strides the decoder is a few samples short; zeros follow."""
+
+    undeclared = ("hidden_size", "upsampling_ratios")
+    control = "n_quantizers"
+
+    def spec(self, model: nn.Module) -> CodeSpec:
+        config = model.config
+        stride = math.prod(config.downsampling_ratios)
+        if math.prod(config.upsampling_ratios) != stride:
+            raise ValueError(
+                f"up- and downsampling must have the same stride, got {config.upsampling_ratios} and "
+                f"{config.downsampling_ratios}"
+            )
+        return audio_spec((config.codebook_size,) * config.n_codebooks, stride, 1, config.sampling_rate)
+
+    def settings(self, model: nn.Module) -> Settings:
+        return quantizer_settings(1, model.config.n_codebooks)
+
+    def decode(self, model: nn.Module, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
+        return model.decode(audio_codes=codes).audio_values[:, None]
+
+
+class MimiFamily(AudioFamily):
+    """Kyutai's codec (arXiv 2410.00037): the first quantizers are semantic, the others acoustic."""
+
+    undeclared = ("frame_rate", "rope_theta")
+    control = "num_quantizers"
+    whole_frames = False
+
+    def spec(self, model: nn.Module) -> CodeSpec:
+        config = model.config
+        if config.latent_stride < 2:
+            raise ValueError(f"frame_rate must be below {config.encodec_frame_rate} Hz, got {config.frame_rate}")
+        stride = math.prod(config.upsampling_ratios) * config.latent_stride
+        sizes = (config.codebook_size,) * config.num_quantizers
+        return audio_spec(sizes, stride, config.audio_channels, config.sampling_rate, causal=config.use_causal_conv)
+
+    def settings(self, model: nn.Module) -> Settings:
+        return quantizer_settings(model.config.num_semantic_quantizers, model.config.num_quantizers)
+
+    def encode(self, model: nn.Module, x: Tensor, setting: int, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
+        self._clear_cache(model)
+        return super().encode(model, x, setting, spec)
+
+    def decode(self, model: nn.Module, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
+        self._clear_cache(model)
+        return super().decode(model, codes, scales, sizes)
+
+    def _clear_cache(self, model: nn.Module) -> None:
+        """Drop the codebooks that the library caches. The cache is stale after new weights or a move to a device."""
+        for module in model.quantizer.modules():
+            if hasattr(module, "_embed"):
+                module._embed = None
+
+
+class XcodecFamily(AudioFamily):
+    """X-Codec (arXiv 2408.17175) and Higgs Audio 2: a DAC and semantic speech features, quantized together.
+
+    The decoder is DAC's, corrected for odd strides: it decodes whole strides.
+    """
+
+    parts: ClassVar = {
+        "acoustic_model_config": ("dac",),
+        "semantic_model_config": ("hubert", "wavlm", "wav2vec2"),
+    }
+    control = "bandwidth"
+
+    def spec(self, model: nn.Module) -> CodeSpec:
+        config = model.config
+        return audio_spec((config.codebook_size,) * quantizers_at_most(model), config.hop_length, 1, config.sample_rate)
+
+
+class Xcodec2Family(AudioFamily):
+    """X-Codec 2 (arXiv 2502.04128): one code of 65,536 per frame, exposed as two quantizers of half its levels each.
+
+    Its own preprocessing adds a frame of silence to a waveform of whole frames; the code of that frame is dropped.
+    """
+
+    parts: ClassVar = {"semantic_model_config": ("wav2vec2-bert",)}
+    whole_frames = False
+
+    def spec(self, model: nn.Module) -> CodeSpec:
+        config = model.config
+        return audio_spec(digits(config.quantization_levels), config.hop_length, 1, config.sampling_rate, ordered=False)
+
+    def encode(self, model: nn.Module, x: Tensor, setting: None, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
+        rate = model.config.sampling_rate
+        extractor = foreign.from_transformers("Xcodec2FeatureExtractor")
+        extract = extractor(sampling_rate=rate, hop_length=model.config.hop_length)
+        inputs = extract(x[0, 0].cpu(), sampling_rate=rate, return_tensors="pt").to(x.device)
+        codes = model.encode(**inputs).audio_codes.long()[..., : spec.grid((x.shape[-1],))[0]]
+        parts = []
+        for entries in spec.codebook_sizes:
+            parts.append(codes % entries)
+            codes = codes // entries
+        return torch.cat(parts, 1), None
+
+    def decode(self, model: nn.Module, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
+        place, index = 1, torch.zeros_like(codes[:, :1])
+        for q, entries in enumerate(digits(model.config.quantization_levels)):
+            index = index + place * codes[:, q : q + 1]
+            place *= entries
+        return model.decode(index).audio_values
+
+
+def digits(levels: list[int]) -> tuple[int, ...]:
+    """Split scalar levels into as few equal codebooks of at most 2^14 entries as possible, least significant first.
+
+    An index is Σ level_i · Π_{j<i} levels_j, so consecutive levels form one digit of it.
+    """
+    for parts in range(1, len(levels) + 1):
+        bounds = [round(i * len(levels) / parts) for i in range(parts + 1)]
+        sizes = [math.prod(levels[a:b]) for a, b in itertools.pairwise(bounds)]
+        if max(sizes) <= MAX_CODEBOOK:
+            return tuple(sizes)
+    raise ValueError(f"each of the quantization levels must be at most {MAX_CODEBOOK}, got {levels!r:.80}")
+
+
+FAMILIES: dict[str, AudioFamily] = {
+    "encodec": EncodecFamily("EncodecConfig", "EncodecModel"),
+    "dac": DacFamily("DacConfig", "DacModel"),
+    "mimi": MimiFamily("MimiConfig", "MimiModel"),
+    "xcodec": XcodecFamily("XcodecConfig", "XcodecModel"),
+    "higgs_audio_v2_tokenizer": XcodecFamily("HiggsAudioV2TokenizerConfig", "HiggsAudioV2TokenizerModel"),
+    "xcodec2": Xcodec2Family("Xcodec2Config", "Xcodec2Model"),
+}
+"""Model type → its adapter. No other model class of transformers is ever built."""
+PARTS = {
+    "dac": ("DacConfig", DacFamily.undeclared),
+    "hubert": ("HubertConfig", ()),
+    "wavlm": ("WavLMConfig", ()),
+    "wav2vec2": ("Wav2Vec2Config", ()),
+    "wav2vec2-bert": ("Wav2Vec2BertConfig", ()),
+}
+"""Model type of a part → its config class, and keys that it accepts without declaring them."""

@@ -1,0 +1,78 @@
+"""Base class of the adapters between transformers' audio tokenizers and our interface."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from ...types import CodeSpec, Modality, Settings
+
+
+@dataclass(frozen=True)
+class AudioFamily:
+    """Adapter of one architecture. Its methods receive the transformers model and one waveform at a time.
+
+    Attributes:
+        config_class: Name of the config class in transformers.
+        model_class: Name of the model class in transformers.
+        parts: Config keys that hold another config → model types that are allowed there.
+        undeclared: Keys that the config class accepts without declaring them.
+        control: Name of the argument of the model's `encode` that takes the setting.
+        whole_frames: Whether zeros complete the last frame before encoding, as the model's own preprocessing does.
+    """
+
+    config_class: str
+    model_class: str
+    parts: ClassVar[dict[str, tuple[str, ...]]] = {}
+    undeclared: ClassVar[tuple[str, ...]] = ()
+    control: ClassVar[str] = ""
+    whole_frames: ClassVar[bool] = True
+
+    def spec(self, model: nn.Module) -> CodeSpec:
+        """Return the spec of the codec."""
+        raise NotImplementedError
+
+    def settings(self, model: nn.Module) -> Settings:
+        """Return the settings of the codec: bandwidths if they control the model, otherwise none."""
+        return _bandwidth_settings(model) if self.control == "bandwidth" else Settings()
+
+    def scales(self, spec: CodeSpec, model: nn.Module, samples: int) -> int:
+        """Return how many numbers of side information a waveform of this length has."""
+        return 0
+
+    def encode(self, model: nn.Module, x: Tensor, setting: Any, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
+        """Encode (1, channels, samples) to codes (1, quantizers, frames), and scales (1, n) if there are any."""
+        return model.encode(x, **{self.control: setting}).audio_codes, None
+
+    def decode(self, model: nn.Module, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
+        """Decode codes to (1, channels, samples) of about the right length; `sizes` are the samples of each chunk."""
+        return model.decode(codes).audio_values
+
+
+def _bandwidth_settings(model: nn.Module) -> Settings:
+    """Return the bandwidths in kbit/s that a model was trained for. The default is the highest."""
+    values = tuple(sorted(set(model.config.target_bandwidths)))
+    if values[0] <= 0:
+        raise ValueError(f"a bandwidth must be positive, got {values[0]} kbit/s")
+    some = sorted({round(i * (len(values) - 1) / 7) for i in range(8)}) if len(values) > 8 else range(len(values))
+    return Settings("bandwidth", "kbit/s", values[-1], tuple(values[i] for i in some), values)
+
+
+def quantizer_settings(fewest: int, most: int) -> Settings:
+    """Return the numbers of quantizers as settings. The default is the highest."""
+    sweep = sorted({fewest + round(i * (most - fewest) / 7) for i in range(8)})
+    return Settings("quantizers", "", most, tuple(sweep), tuple(range(fewest, most + 1)))
+
+
+def quantizers_at_most(model: nn.Module) -> int:
+    """Return the number of quantizers that the highest bandwidth uses."""
+    most = model.quantizer.get_num_quantizers_for_bandwidth(max(model.config.target_bandwidths))
+    return min(most, model.config.num_quantizers)
+
+
+def audio_spec(sizes: tuple[int, ...], stride: int, channels: int, sample_rate: int, **more: Any) -> CodeSpec:
+    """Return a spec that is ordered and not causal unless `more` says otherwise."""
+    given = {"ordered": True, "causal": False, **more}
+    return CodeSpec(Modality.AUDIO, sizes, (stride,), channels, sample_rate, total=True, **given)

@@ -1,0 +1,101 @@
+"""Read files of torch.save without importing or calling anything that they name."""
+
+from __future__ import annotations
+
+import _compat_pickle
+import contextlib
+import io
+import pickletools
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._weights_only_unpickler import _get_allowed_globals
+
+from .. import checkpoint
+
+
+class Inert:
+    """Stand-in for a library's array or function that a checkpoint names. It holds nothing and does nothing."""
+
+    def __new__(cls, *_: Any, **__: Any) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class InertMapping:
+    """Stand-in for any other class: an ordered dictionary.
+
+    It is the only object for which `weights_only` accepts both items and attributes. The stored configurations of
+    training frameworks have both.
+    """
+
+    def __new__(cls, *_: Any, **__: Any) -> OrderedDict:
+        return OrderedDict()
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Return the dictionary in a file of torch.save.
+
+    Raises:
+        ValueError: If the file holds something else, or a tensor claims more numbers than its storage has. PyTorch and
+            pickle raise further types on damaged files.
+    """
+    stubs = [(Inert if name.startswith(("numpy.", "functools.")) else InertMapping, name) for name in _unknown(path)]
+    with torch.serialization.safe_globals(stubs):
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(content, dict):
+        raise ValueError(f"it must hold a dictionary, got {type(content).__name__}")
+    for name, value in _tensors(content):
+        if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise ValueError(f"its tensor {name} claims the shape {tuple(value.shape)}, which is more than it holds")
+    return content
+
+
+def _unknown(path: Path) -> list[str]:
+    """Return the names of the classes in a file that `weights_only` would refuse."""
+    mentioned = {f"{module}.{name}" for module, name in _globals(_pickle(path))}
+    return sorted(mentioned - set(_get_allowed_globals()))
+
+
+def _pickle(path: Path) -> bytes:
+    """Return the pickles of a file: one in a zip archive, several in sequence in the older format."""
+    if not zipfile.is_zipfile(path):
+        return path.read_bytes()
+    with zipfile.ZipFile(path) as archive:
+        name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
+        if archive.getinfo(name).file_size > checkpoint.MAX_CONFIG_BYTES:
+            raise ValueError("its pickle is too large for a list of tensors")
+        return archive.read(name)
+
+
+def _globals(data: bytes) -> set[tuple[str, str]]:
+    """Return (module, name) of every class or function that the pickles at the start of `data` mention."""
+    stream, found = io.BytesIO(data), set()
+    with contextlib.suppress(ValueError):  # the numbers follow the last pickle of the older format
+        while True:
+            for opcode, argument, _ in pickletools.genops(stream):
+                if opcode.name == "GLOBAL":
+                    module, name = argument.split(" ", 1)  # in Python 2's spelling, which PyTorch translates too
+                    renamed = (_compat_pickle.IMPORT_MAPPING.get(module, module), name)
+                    found.add(_compat_pickle.NAME_MAPPING.get((module, name), renamed))
+    return found
+
+
+def _tensors(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors of nested mappings and lists with their dotted names."""
+    if isinstance(content, Tensor):
+        yield name, content
+    elif isinstance(content, Mapping | list | tuple):
+        pairs = content.items() if isinstance(content, Mapping) else enumerate(content)
+        for key, value in pairs:
+            yield from _tensors(value, f"{name}.{key}" if name else str(key))
