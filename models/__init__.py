@@ -1,11 +1,11 @@
-"""Token streams, one vocabulary, one transformer and what it generates; diffusion decoders behind the codes."""
+"""Token streams, one vocabulary, a transformer over them and its samples; diffusion decoders for codes."""
 
-from .checkpoint import build, load, names, save
-from .diffusion.checkpoint import build as build_decoder
-from .diffusion.checkpoint import decoder_for
-from .diffusion.checkpoint import names as decoders
-from .diffusion.decoder import DiffusionDecoder
-from .omni import Omni, Statistics
+from .checkpoint import load, names, save
+from .diffusion.decoder import DiffusionDecoder, decoder_for
+from .diffusion.decoder import build as build_decoder
+from .diffusion.decoder import names as decoders
+from .omni import Omni, build
+from .statistics import Statistics
 
 __all__ = [
     "DiffusionDecoder", "Omni", "Statistics", "build", "build_decoder", "decoder_for", "decoders", "load", "names",

@@ -1,72 +1,51 @@
-"""Diffusion decoders and omni models on the hub, and what their model cards say."""
+"""Model cards of diffusion decoders and omni models."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from torch import nn
 
+from tokenloom.codecs import Codec
 from tokenloom.codecs.cards import NOUN
-from tokenloom.codecs.hub import Card, Pretrained, number
+from tokenloom.codecs.hub import Card, number
 
-if TYPE_CHECKING:
-    from .diffusion.decoder import DiffusionDecoder
-    from .omni import Omni
+from .vocabulary.vocabulary import Vocabulary
 
 
-class Published(Pretrained):
-    """By the hub's conventions what `models.save` and `models.load` are by ours."""
-
-    def _write(self, folder: Path, **options: Any) -> None:
-        from . import checkpoint
-
-        checkpoint.save(self, folder, **options)
-
-    @classmethod
-    def _read(cls, source: str) -> Omni | DiffusionDecoder:
-        from . import checkpoint
-
-        return checkpoint.load(source)
-
-
-def decoder(decoder: DiffusionDecoder) -> Card:
-    """Whose codes it decodes, in how many steps, and the lines that do it."""
-    codec = decoder.codec
+def decoder(codec: Codec, steps: int, temperature: float, weights: int) -> Card:
+    """Return the card of a diffusion decoder: its codec, its defaults, and lines that use it."""
     modality = codec.spec.modality
     facts = {
         "codes of": f"`{codec.name}`, fingerprint `{codec.fingerprint.hex()}`",
-        "steps": str(decoder.steps),
-        "temperature": f"{decoder.temperature:g}",
-        "weights of the flow": number(sum(parameter.numel() for parameter in decoder.flow.parameters())),
+        "steps": str(steps),
+        "temperature": f"{temperature:g}",
+        "weights of the flow": number(weights),
     }
     return Card(
-        f"A diffusion decoder of tokenloom: {NOUN[modality]} from codes, with the detail that the codes do not say.",
+        f"A diffusion decoder of tokenloom: {NOUN[modality]} from codes, with detail that the codes do not determine.",
         ("codec", "diffusion", "rectified-flow", str(modality)),
         None,
         facts,
         "from tokenloom import models\n\ndecoder = models.load(SOURCE)\n"
-        "y = decoder.decode(codes, seed=0)  # codes: of decoder.codec",
+        "y = decoder.decode(codes, seed=0)  # codes of decoder.codec",
     )
 
 
-def omni(omni: Omni) -> Card:
-    """Its channels, their codecs, and the lines that generate."""
-    channels = omni.vocabulary.channels.values()
+def omni(vocabulary: Vocabulary, transformer: nn.Module, context: int) -> Card:
+    """Return the card of an omni model: its channels, their codecs, and lines that generate."""
+    channels = vocabulary.channels.values()
     facts = {
         f"channel {channel.name}": f"{NOUN[channel.modality]}, `{channel.codec.name}`, "
         f"fingerprint `{channel.codec.fingerprint.hex()}`"
         for channel in channels
     }
-    transformer = omni.transformer
-    facts["transformer"] = (
-        f"{number(sum(parameter.numel() for parameter in transformer.parameters()))} weights, "
-        f"{omni.vocabulary.size:,} ids, a context of {transformer.config['context']:,}"
-    )
-    kinds = dict.fromkeys(channel.modality for channel in channels)
-    calls = [f'result, = omni.generate(["a prompt"], to="{kind}")' for kind in kinds]
+    weights = number(sum(parameter.numel() for parameter in transformer.parameters()))
+    facts["transformer"] = f"{weights} weights, {vocabulary.size:,} ids, a context of {context:,}"
+    modalities = dict.fromkeys(channel.modality for channel in channels)
+    calls = [f'result, = omni.generate(["a prompt"], to="{modality}")' for modality in modalities]
     return Card(
         "One autoregressive transformer of tokenloom over the tokens of several codecs.",
-        ("any-to-any", *map(str, kinds)),
-        "any-to-any" if len(kinds) > 1 else None,
+        ("any-to-any", *map(str, modalities)),
+        "any-to-any" if len(modalities) > 1 else None,
         facts,
         "\n".join(("from tokenloom import models\n\nomni = models.load(SOURCE)", *calls)),
     )

@@ -1,52 +1,115 @@
-"""What sampling is told: from a call, else from the model's defaults, else plainly as trained."""
+"""Sampling parameters, their defaults and ranges, and the choice of an id from logits."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
+
+from torch import Tensor, searchsorted
 
 from tokenloom.codecs.validate import is_integer
 
-from . import generate
-from .vocabulary.vocabulary import Channel, Vocabulary
-
-PLAIN = {"guidance": 1.0, "temperature": 1.0, "top_k": None, "top_p": None, "best_of": 1}
-"""What sampling is told, and as what where neither a call nor the model says anything."""
-SAMPLING = tuple(PLAIN)
-MOST_TRIES = 64
-"""Samples that one result is the best of."""
+DEFAULTS = {"guidance": 1.0, "temperature": 1.0, "top_k": None, "top_p": None, "best_of": 1}
+"""Sampling parameters and their defaults."""
+MAX_BEST_OF = 64
 
 
-def chosen(given: Mapping[str, Any], defaults: Mapping[str, Any], channel: Channel | None) -> dict[str, Any]:
-    """What a call names, else the default of what it makes, else that of the model; ValueError for nonsense."""
-    if unknown := sorted(set(given) - set(SAMPLING)):
-        raise ValueError(f"generate takes no {unknown[0]!r}; sampling is {', '.join(SAMPLING)}")
-    found = dict(PLAIN)
-    own = () if channel is None else (str(channel.modality), channel.name)
-    for level in (defaults, *(defaults.get(key, {}) for key in own), given):
-        found |= {key: value for key, value in level.items() if key in SAMPLING and value is not None}
+def resolve(given: Mapping[str, Any], defaults: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
+    """Return all sampling parameters: those of a call, else of its output, else of the model, else DEFAULTS.
+
+    Args:
+        given: Parameters of the call. None stands for a default.
+        defaults: Defaults of the model; under the name of an output, a mapping of defaults for it.
+        outputs: Names of the call's output, the more specific one last: its modality and its channel.
+
+    Raises:
+        ValueError: If a parameter is unknown or out of range.
+    """
+    if unknown := sorted(set(given) - set(DEFAULTS)):
+        raise ValueError(f"generate has no parameter {unknown[0]!r}; sampling parameters are {', '.join(DEFAULTS)}")
+    found = dict(DEFAULTS)
+    for level in (defaults, *(defaults.get(name, {}) for name in outputs), given):
+        found |= {key: value for key, value in level.items() if key in DEFAULTS and value is not None}
     check(found)
     return found
 
 
-def check(sampling: Mapping[str, Any]) -> None:
-    """ValueError where a number of the sampling is out of range."""
-    if not is_integer(sampling["best_of"], 1, MOST_TRIES):
-        raise ValueError(f"best_of {sampling['best_of']!r} is no whole number from 1 to {MOST_TRIES}")
-    generate.check(**{key: value for key, value in sampling.items() if key != "best_of"})
+def check_defaults(defaults: Any, outputs: Collection[str]) -> dict[str, Any]:
+    """Return a copy of a model's defaults.
 
+    Args:
+        defaults: See `resolve`.
+        outputs: Names of all channels and modalities of the model.
 
-def checked(defaults: Any, vocabulary: Vocabulary) -> dict[str, Any]:
-    """The defaults, copied; ValueError for a key that nothing reads or a value out of range."""
+    Raises:
+        ValueError: If a key is unknown or a value is out of range.
+    """
     if not isinstance(defaults, Mapping):
-        raise ValueError(f"defaults {defaults!r:.80} are no mapping")
-    makes = {*vocabulary.channels, *(str(channel.modality) for channel in vocabulary.channels.values())}
-    own = {key: value for key, value in defaults.items() if key in makes}
+        raise ValueError(f"defaults must be a mapping, got {defaults!r:.80}")
+    own = {key: value for key, value in defaults.items() if key in outputs}
     if wrong := [key for key, value in own.items() if not isinstance(value, Mapping)]:
-        raise ValueError(f"defaults.{wrong[0]} {own[wrong[0]]!r:.80} is no mapping")
-    general = {key: value for key, value in defaults.items() if key not in makes}
+        raise ValueError(f"defaults.{wrong[0]} must be a mapping, got {own[wrong[0]]!r:.80}")
+    general = {key: value for key, value in defaults.items() if key not in outputs}
     for values in (general, *own.values()):
-        if unknown := [key for key in values if key not in SAMPLING]:
-            raise ValueError(f"defaults.{unknown[0]} is none of {', '.join((*SAMPLING, *sorted(makes)))}")
-        check(PLAIN | dict(values))
+        if unknown := [key for key in values if key not in DEFAULTS]:
+            raise ValueError(f"unknown defaults.{unknown[0]}; known are {', '.join((*DEFAULTS, *sorted(outputs)))}")
+        check(DEFAULTS | dict(values))
     return general | {key: dict(value) for key, value in own.items()}
+
+
+def check(parameters: Mapping[str, Any]) -> None:
+    """Raise ValueError if one of the parameters in DEFAULTS is out of range."""
+    if not is_integer(parameters["best_of"], 1, MAX_BEST_OF):
+        raise ValueError(f"best_of must be an integer from 1 to {MAX_BEST_OF}, got {parameters['best_of']!r}")
+    check_ranges(**{key: value for key, value in parameters.items() if key != "best_of"})
+
+
+def check_ranges(
+    guidance: float, temperature: float, top_k: int | None = None, top_p: float | None = None,
+    max_tokens: int | None = None, seed: int | None = None,
+) -> None:  # fmt: skip
+    """Raise ValueError if an argument of `generate.sample` is out of range."""
+    for name, value in (("guidance", guidance), ("temperature", temperature)):
+        if not _is_number(value) or value < 0:
+            raise ValueError(f"{name} must be a number of at least 0, got {value!r}")
+    for name, value, low in (("top_k", top_k, 1), ("max_tokens", max_tokens, 1), ("seed", seed, 0)):
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool) or value < low):
+            raise ValueError(f"{name} must be an integer of at least {low}, or None, got {value!r}")
+    if top_p is not None and not (_is_number(top_p) and 0 < top_p <= 1):
+        raise ValueError(f"top_p must be above 0 and at most 1, or None, got {top_p!r}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def choose(
+    logits: Tensor, uniform: Tensor, temperature: float, top_k: int | None = None, top_p: float | None = None
+) -> Tensor:
+    """Draw an index per row by inverting the cumulative distribution, so a draw does not depend on other rows.
+
+    Args:
+        logits: (rows, n).
+        uniform: One number in [0, 1) per row.
+        temperature: Divides the logits; 0 selects the most likely index.
+        top_k: Draw among the k most likely indices. Ties go to the first.
+        top_p: Draw among the fewest indices that have this probability together (nucleus sampling, arXiv 1904.09751),
+            counted after top_k; at least the most likely one.
+
+    Returns:
+        int64 (rows,).
+    """
+    if temperature == 0:
+        return logits.argmax(-1)
+    order = None
+    if top_k is not None or top_p is not None:
+        logits, order = logits.sort(dim=-1, descending=True, stable=True)
+        logits, order = logits[:, :top_k], order[:, :top_k]
+    probability = (logits.double() / temperature).softmax(-1)
+    total = probability.cumsum(-1)
+    if top_p is not None:
+        probability = probability.masked_fill(total - probability >= top_p, 0)
+        total = probability.cumsum(-1)
+    index = searchsorted(total, (uniform * total[:, -1])[:, None], right=True)
+    return (index if order is None else order.gather(1, index))[:, 0]

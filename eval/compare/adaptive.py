@@ -13,7 +13,7 @@ import numpy as np
 from tokenloom.codecs.targets import Curve
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item
-from tokenloom.models.diffusion.codec import Decoded
+from tokenloom.models.diffusion.codec import DiffusionCodec
 
 from ..metric import Series
 from ..trial import to_codec
@@ -53,7 +53,7 @@ def wanted(contestant: Contestant, targets: tuple[str, ...] | None) -> tuple[str
     None with a decoder behind it: targets are met by the codec alone, which has its own row.
     """
     codec = contestant.codec
-    if isinstance(codec, Decoded) or codec.spec.modality is not Modality.IMAGE or len(codec.settings) < 2:
+    if isinstance(codec, DiffusionCodec) or codec.spec.modality is not Modality.IMAGE or len(codec.settings) < 2:
         return ()
     if targets is None:
         return TARGETS if codec.spec.ordered and not codec.spec.stride else ()

@@ -19,7 +19,7 @@ from tokenloom.codecs import checkpoint
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Modality
 from tokenloom.data import BrokenItem, Item, Source
-from tokenloom.models.diffusion import codec as decoded
+from tokenloom.models.diffusion import codec as diffusion_codec
 
 from . import sweeps
 
@@ -62,7 +62,7 @@ class Contestant:
 
 
 def field_of(names: Sequence[str | Mapping[str, Any]]) -> list[Contestant]:
-    """Names, folders and globs of folders, each also with a decoder behind it (see decoded.py) → contestants, in order.
+    """Names, folders and globs of folders, each also with a decoder behind it (CODEC+DECODER) → contestants, in order.
 
     A mapping stands for another project's weights: {name: image/taming, checkpoint: last.ckpt, config: model.yaml}.
     Raises ValueError or FileNotFoundError where a name means nothing or comes twice.
@@ -73,12 +73,14 @@ def field_of(names: Sequence[str | Mapping[str, Any]]) -> list[Contestant]:
     paths = [path for name in names for path in ([_label(name)] if isinstance(name, Mapping) else _expand(str(name)))]
     if twice := sorted({path for path in paths if paths.count(path) > 1}):
         raise ValueError(f"codec {twice[0]!r} is listed twice")
-    parts = {path: None if path in built else decoded.split(path) for path in paths}
+    parts = {path: None if path in built else diffusion_codec.split(path) for path in paths}
     alone = [path for path in paths if parts[path] is None]
     labels = dict(zip(alone, sweeps.labels(alone), strict=True))
     # "+diffusion" first: once another decoder of the same codec is loaded, that one would be it
-    behind = sorted((path for path in paths if parts[path]), key=lambda path: not decoded.belongs(parts[path][1]))
-    made = {path: Contestant(path, decoded.load(*parts[path])) for path in behind}
+    behind = sorted(
+        (path for path in paths if parts[path]), key=lambda path: not diffusion_codec.is_default(parts[path][1])
+    )
+    made = {path: Contestant(path, diffusion_codec.load(*parts[path])) for path in behind}
     contestants = []
     for path in paths:
         if path in made:
@@ -99,7 +101,7 @@ def _label(entry: Mapping[str, Any]) -> str:
 
 def _expand(name: str) -> list[str]:
     """A glob as the checkpoints among its hits, 2 before 10; any other name as itself."""
-    if parts := decoded.split(name):
+    if parts := diffusion_codec.split(name):
         return [path + parts[1] for path in _expand(parts[0])]
     if not glob.has_magic(name) or Path(name).exists():
         return [name]

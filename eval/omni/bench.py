@@ -14,7 +14,7 @@ from tokenloom.codecs import media
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item
 from tokenloom.data.sources.source import at_least
-from tokenloom.models.sampling import PLAIN, SAMPLING, check
+from tokenloom.models.sampling import DEFAULTS, check
 
 from ..classifiers import spoken_words as recogniser
 from .packs import Packs, draw
@@ -48,9 +48,9 @@ class Bench:
         self.model, self.packs, self.out, self.most, self.seed = str(model), packs, out, most, seed
         self.omni = models.load(model)
         self.sampling = {key: value for key, value in (sampling or {}).items() if value is not None}
-        if unknown := sorted(set(self.sampling) - set(SAMPLING)):
-            raise ValueError(f"sampling takes no {unknown[0]!r}; it takes {', '.join(SAMPLING)}")
-        check(PLAIN | self.sampling)
+        if unknown := sorted(set(self.sampling) - set(DEFAULTS)):
+            raise ValueError(f"sampling takes no {unknown[0]!r}; it takes {', '.join(DEFAULTS)}")
+        check(DEFAULTS | self.sampling)
         at_least("seed", seed, 0)
         self.exhibits: list[dict[str, Any]] = []
         self._progress: Any = None

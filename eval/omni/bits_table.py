@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tokenloom.codecs import rate
 from tokenloom.codecs.types import Codes, Modality
-from tokenloom.models.vocabulary.vocabulary import DOCUMENT, STOP, Channel
+from tokenloom.models.vocabulary import DOCUMENT, STOP, Channel
 
 from .bench import Bench
 from .packs import Missing, draw

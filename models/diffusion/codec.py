@@ -1,50 +1,48 @@
-"""A codec with a diffusion decoder behind it, as one codec: `natural-fsq+diffusion`.
+"""A codec that decodes through its diffusion decoder: `natural-fsq+diffusion`.
 
-Its codes, rates and containers are the codec's own; only what comes out of them is the decoder's.
+Its codes, rates and containers are those of the codec. Only the decoded signals differ.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from tokenloom import codecs
-from tokenloom.codecs import checkpoint
-from tokenloom.codecs.codec import Codec
-from tokenloom.codecs.types import Codes
+from tokenloom.codecs import Codec, Codes, checkpoint
 from tokenloom.codecs.validate import is_integer
 
-if TYPE_CHECKING:
-    from tokenloom.codecs.context import ContextModel
-
-    from .. import DiffusionDecoder
+from . import decoder as decoders
+from . import samplers
+from .decoder import DiffusionDecoder
 
 DIFFUSION = "diffusion"
-"""Stands for the decoder that belongs to a codec, loaded or shipped."""
+"""Name that stands for the decoder that `decoder_for` returns."""
 FORM = "CODEC+DECODER or CODEC+DECODER@STEPS"
 
 
-class Decoded(Codec):
-    """Encodes as a codec and decodes as the decoder behind it.
+class DiffusionCodec(Codec):
+    """A codec whose `decode` uses a diffusion decoder.
 
-    steps  None: as many as the decoder's own default
-    seed   of the decoder's noise, the same for every signal
-    A `Target` is met by the codec alone: a PSNR is that of its plain reconstruction.
+    A `Target` refers to the codec's own reconstruction.
+
+    Args:
+        decoder: The decoder.
+        steps: Sampling steps; None for the decoder's default.
+        seed: Seed of the noise, the same for every call.
     """
 
     def __init__(self, decoder: DiffusionDecoder, steps: int | None = None, seed: int = 0) -> None:
-        from . import samplers
-
         super().__init__()
         if not is_integer(seed, 0, 2**63 - 1):
-            raise ValueError(f"seed {seed!r} is no whole number from 0 to 2**63 - 1")
+            raise ValueError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
         self.decoder, self.seed = decoder, seed
         self.steps = decoder.steps if steps is None else steps
-        samplers.times(self.steps)  # the complaint about a number out of range is said before any work
+        samplers.times(self.steps)  # refuses a number out of range before any work
         self.base = decoder.codec
-        self.spec, self.settings = self.base.spec, self.base.settings
+        self.spec, self.settings, self.context = self.base.spec, self.base.settings, self.base.context
         self.name = f"{self.base.name}+{DIFFUSION}"
 
     @property
@@ -54,10 +52,6 @@ class Decoded(Codec):
     @property
     def counts(self) -> Tensor:
         return self.base.counts
-
-    @property
-    def context(self) -> ContextModel | None:
-        return self.base.context
 
     def condition(self, side: dict[str, Tensor]) -> float:
         return self.base.condition(side)
@@ -79,70 +73,53 @@ class Decoded(Codec):
 
 
 def split(name: str) -> tuple[str, str] | None:
-    """CODEC+DECODER@STEPS → (CODEC, +DECODER@STEPS); None for what names a codec or a folder by itself."""
+    """Split CODEC+DECODER@STEPS into (CODEC, +DECODER@STEPS). Return None for the name of a codec or a folder."""
     if "+" not in name or name in codecs.names() or Path(name).exists():
         return None
     codec, _, decoder = name.rpartition("+")
     if not codec or not decoder:
-        raise ValueError(f"{name!r} is neither a codec nor {FORM}")
+        raise ValueError(f"{name!r} must be the name of a codec, {FORM}")
     return codec, f"+{decoder}"
 
 
-def belongs(decoder: str) -> bool:
-    """Whether the second part of what `split` gave asks for the decoder that belongs to the codec."""
+def is_default(decoder: str) -> bool:
+    """Return whether the second part of `split` asks for the codec's own decoder."""
     return decoder.removeprefix("+").partition("@")[0] == DIFFUSION
 
 
-def load(codec: str, decoder: str) -> Decoded:
-    """The two parts that `split` gave → the codec with that decoder behind it.
+def load(codec: str, decoder: str) -> DiffusionCodec:
+    """Load the codec and the decoder that `split` returned.
 
-    Raises ValueError or FileNotFoundError: for what neither names, a decoder of another codec, steps out of range.
+    Raises:
+        ValueError: If a name is unknown, the decoder belongs to another codec, or steps are out of range.
+        FileNotFoundError: If there is no checkpoint.
     """
     name, steps = decoder.removeprefix("+"), None
     if "@" in name and not Path(name).exists():
         name, _, text = name.rpartition("@")
         if not text.isdecimal():
-            raise ValueError(f"steps {text!r} in {codec}{decoder} is no whole number; wanted {FORM}")
+            raise ValueError(f"steps must be an integer, got {text!r} in {codec}{decoder}; the form is {FORM}")
         steps = int(text)
-    return Decoded(behind(codecs.load(codec), name, codec), steps)
+    return DiffusionCodec(find_decoder(codecs.load(codec), name, codec), steps)
 
 
-def behind(codec: Codec, name: str, called: str | None = None) -> DiffusionDecoder:
-    """The decoder `name`, or with "diffusion" the one that belongs, of a codec; errors as of `opened` and `require`."""
-    from tokenloom import models
-
+def find_decoder(codec: Codec, name: str, label: str | None = None) -> DiffusionDecoder:
+    """Return the decoder `name` of a codec; "diffusion" selects the codec's own. Raises as `load` does."""
     if name == DIFFUSION:
-        return models.decoder_for(codec)
-    decoder = opened(name)
-    require(decoder, name, codec, called)
+        return decoders.decoder_for(codec)
+    decoder = decoders.load(name)
+    require_codec(decoder, name, codec, label)
     return decoder
 
 
-def opened(name: str) -> DiffusionDecoder:
-    """The decoder in a folder, of a shipped name or a hub id; ValueError or FileNotFoundError where there is none."""
-    from tokenloom import models
-
-    decoder = models.load(name)
-    if not isinstance(decoder, models.DiffusionDecoder):
-        raise ValueError(f"{name} is no decoder; there are {', '.join((DIFFUSION, *models.decoders()))}, and folders")
-    return decoder
-
-
-def require(decoder: DiffusionDecoder, name: str, codec: Codec, called: str | None = None) -> None:
-    """ValueError, naming both, unless the decoder called `name` is for this codec.
-
-    called  what the codec is called in the complaint; None: as it ships
-    """
+def require_codec(decoder: DiffusionDecoder, name: str, codec: Codec, label: str | None = None) -> None:
+    """Raise ValueError unless the decoder called `name` decodes this codec, called `label` in the message."""
     if decoder.codec.fingerprint != codec.fingerprint:
         raise ValueError(
-            f"{name} decodes {_known(decoder.codec)} ({decoder.codec.fingerprint.hex()}), "
-            f"not {called or _known(codec)} ({codec.fingerprint.hex()})"
+            f"{name} decodes {_name_of(decoder.codec)} ({decoder.codec.fingerprint.hex()}), "
+            f"not {label or _name_of(codec)} ({codec.fingerprint.hex()})"
         )
 
 
-def _known(codec: Codec) -> str:
-    """The name under which a codec ships, else its registered one."""
-    wanted = codec.fingerprint.hex()
-    root = checkpoint.shipped_root()
-    found = (name for name in codecs.shipped() if checkpoint.read_config(root / name).get("fingerprint") == wanted)
-    return next(found, codec.name)
+def _name_of(codec: Codec) -> str:
+    return checkpoint.shipped_with(codec.fingerprint.hex()) or codec.name

@@ -1,141 +1,50 @@
-"""A strong decoder behind the codes of any learned codec: a rectified flow from its reconstruction to the signal."""
+"""Diffusion decoders: decode any learned codec's codes with a rectified flow; build, load and save them.
+
+config.yaml         decoder: {codec: name, steps, temperature, noise, conditional, patch, widths, depths}
+                    fingerprints: {codec: hex}, and what the trainer adds
+model.safetensors   the flow's weights
+codec/              the codec, unless it ships
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import inspect
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenloom.codecs import Codes, LatentCodec, rate, validate
-from tokenloom.codecs.hub import Card
+from tokenloom import codecs
+from tokenloom.codecs import Codec, Codes, LatentCodec, checkpoint, rate, validate
+from tokenloom.codecs.hub import Card, Pretrained
 from tokenloom.codecs.types import CodeSpec
 
-from .. import cards
+from .. import cards, dependencies
 from . import samplers
+from .flow import Conditioning, Flow, build_flow
 from .planes import planes
 from .unet import UNet
 
 SAMPLERS = {"shortcut": samplers.shortcut, "euler": samplers.euler, "heun": samplers.heun}
-PLACES = 2**20
-"""Places of planes that are painted at once, over the items of a batch."""
+MAX_POSITIONS = 2**20
+"""Positions of planes that are decoded at once, over the items of a batch."""
+OWN_CODEC = "codec"
+"""Folder, and name in the config, of a codec that is stored with its decoder."""
+_loaded: weakref.WeakValueDictionary[bytes, DiffusionDecoder] = weakref.WeakValueDictionary()
 
 
-@dataclass(frozen=True)
-class Given:
-    """What codes say, as a flow is told it.
+class DiffusionDecoder(Pretrained, nn.Module):
+    """A decoder that adds the detail that the codes do not determine.
 
-    plain    (batch, channels, height, width): the planes of the codec's own reconstruction
-    rate     (batch,): log2 of the nominal bits per sample of the signal, over 8
-    latents  (batch, dim, rows, columns), one for each place of the network's coarsest stage, or None
-    """
-
-    plain: Tensor
-    rate: Tensor
-    latents: Tensor | None
-
-    def __getitem__(self, rows: slice | Tensor) -> Given:
-        return Given(self.plain[rows], self.rate[rows], None if self.latents is None else self.latents[rows])
-
-
-class Flow(nn.Module):
-    """Average velocities of a rectified flow from a codec's reconstruction to the signals behind it.
-
-    At time t the picture is plain + σ · z with z = (1 − t) · noise · ε + t · r, where ε is standard normal and
-    r = (signal − plain) / σ. σ is the size of the reconstruction's error at the rate of the codes, a power law that is
-    fitted before the first training step (`fit`). All of it in planes (see planes.py).
-
-    noise        spread of the noise that is added to the reconstruction, in σ
-    conditional  False: the network sees the picture and the rate alone, so that the flow moves reconstructions to
-                 signals with as little change as it can (posterior-mean rectified flow, Ohayon et al., arXiv
-                 2410.00418). True: it sees z, the reconstruction and the latents `embed(codes)` side by side, so that
-                 the flow draws from all signals that have these codes; that wants noise=1, and costs more distortion
-    network      arguments of `UNet`
-    """
-
-    def __init__(
-        self, channels: int, *, latents: int | None, positioned: bool, noise: float = 0.15, conditional: bool = False,
-        **network: Any,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 < noise <= 10:
-            raise ValueError(f"noise {noise!r:.80} is no number above 0, up to 10")
-        if not isinstance(conditional, bool):
-            raise ValueError(f"conditional {conditional!r:.80} is neither true nor false")
-        self.config = {"noise": noise, "conditional": conditional, **network}
-        self.noise, self.conditional, self.positioned = float(noise), conditional, positioned
-        inputs = channels * (2 if conditional else 1) + positioned
-        self.network = UNet(inputs, channels, numbers=3, latents=latents if conditional else None, **network)
-        self.register_buffer("law", torch.zeros(2))
-        """log2 σ = law[0] + law[1] · rate."""
-
-    def fit(self, rates: Tensor, errors: Tensor) -> None:
-        """Least squares of the law over the rate and the root-mean-square error (in planes) of some signals."""
-        rates, logs = rates.double(), errors.double().clamp_min(1e-6).log2()
-        spread = (rates - rates.mean()).square().mean()
-        slope = ((rates - rates.mean()) * (logs - logs.mean())).mean() / spread.clamp_min(1e-9)
-        self.law.copy_(torch.stack([logs.mean() - slope * rates.mean(), slope]))
-
-    def scale(self, given: Given) -> Tensor:
-        """σ of each row, (batch, 1, 1, 1)."""
-        return wide(torch.exp2(self.law[0] + self.law[1] * given.rate))
-
-    def precondition(self, t: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """(c_skip, c_out, c_in), each (batch, 1, 1, 1): the average velocity is c_skip · z + c_out · network.
-
-        What the network has to say has a variance of 1 over times and signals (in the sense of Karras et al., arXiv
-        2206.00364, §5). Where it sees z by itself, as c_in · z, c_skip is exact for a Gaussian r of variance 1: its
-        flow takes z at t to z · √(n(t + d) / n(t)) with n(t) = (1 − t)² noise² + t². Where it sees the picture alone,
-        z cannot be told from what it is added to, and the velocity r − noise · ε has the variance 1 + noise².
-        """
-        if not self.conditional:
-            one = wide(torch.ones_like(t))
-            return 0 * one, (1 + self.noise**2) ** 0.5 * one, one
-        n, after = ((1 - at) ** 2 * self.noise**2 + at**2 for at in (t, t + d))
-        still = (t - (1 - t) * self.noise**2) / n
-        skip = torch.where(d > 1e-4, ((after / n).sqrt() - 1) / d.clamp_min(1e-4), still)
-        return wide(skip), wide(self.noise / n.sqrt()), wide(n.rsqrt())
-
-    def residual(self, z: Tensor, t: Tensor, d: Tensor, given: Given) -> Tensor:
-        """What the network says of states z (batch, channels, height, width) at times t, jumps d (batch,)."""
-        if self.conditional:
-            inputs = [self.precondition(t, d)[2] * z, given.plain]
-        else:
-            inputs = [given.plain + self.scale(given) * z]
-        if self.positioned:
-            height = torch.linspace(-1, 1, z.shape[2], device=z.device)[:, None]
-            inputs.append(height.expand(len(z), 1, *z.shape[2:]))
-        return self.network(torch.cat(inputs, 1), torch.stack([t, d, given.rate], 1), given.latents).float()
-
-    def average(self, z: Tensor, t: Tensor, d: Tensor, given: Given) -> Tensor:
-        """The mean velocity, from time t to t + d, of the path through z; at d = 0 the velocity itself."""
-        c_skip, c_out, _ = self.precondition(t, d)
-        return c_skip * z + c_out * self.residual(z, t, d, given)
-
-
-def wide(values: Tensor) -> Tensor:
-    """(batch,) → (batch, 1, 1, 1)."""
-    return values[:, None, None, None]
-
-
-def flow_for(codec: LatentCodec, **config: Any) -> Flow:
-    """A fresh flow for the signals and latents of a codec; `config` are arguments of `Flow` and `UNet`."""
-    of, spec = planes(codec.spec), codec.spec
-    latents = None
-    if spec.stride:  # one code's worth of signal says how many channels there are
-        latents = codec.embed(codec.encode(torch.zeros(1, spec.channels, *spec.stride))).shape[1]
-    return Flow(of.channels, latents=latents, positioned=of.positioned, **config)
-
-
-class DiffusionDecoder(cards.Published, nn.Module):
-    """`codec.decode`, painted: codes → signals with the detail that the codes do not say.
-
-    codec  whose codes it decodes; stays as it is
-    flow   of this codec, see `flow_for`
-    steps, temperature  of `decode` where a call names none
+    Args:
+        codec: The codec whose codes are decoded. It is not changed.
+        flow: A flow of this codec; see `build_flow`.
+        steps: Default number of sampling steps of `decode`.
+        temperature: Default temperature of `decode`.
     """
 
     def __init__(self, codec: LatentCodec, flow: Flow, *, steps: int = 4, temperature: float = 0.3) -> None:
@@ -143,23 +52,32 @@ class DiffusionDecoder(cards.Published, nn.Module):
         self.codec = codec.eval()
         self.flow = flow
         self.steps = len(samplers.times(steps)) - 1
-        self.temperature = _temperature(temperature)
+        self.temperature = _check_temperature(temperature)
         self.planes = planes(codec.spec)
 
     @property
     def config(self) -> dict[str, Any]:
-        """Plain values that it is built from, beside the codec."""
+        """Arguments that build this decoder, except the codec."""
         return {"steps": self.steps, "temperature": self.temperature, **self.flow.config}
 
     def card(self) -> Card:
-        return cards.decoder(self)
+        """Return the content of the model card."""
+        weights = sum(parameter.numel() for parameter in self.flow.parameters())
+        return cards.decoder(self.codec, self.steps, self.temperature, weights)
 
-    def around(self, flow: Flow) -> DiffusionDecoder:
-        """The same decoder with another flow, such as an average over its training."""
+    def _write(self, folder: Path, **options: Any) -> None:
+        save(self, folder, **options)
+
+    @classmethod
+    def _read(cls, source: str) -> DiffusionDecoder:
+        return load(source)
+
+    def with_flow(self, flow: Flow) -> DiffusionDecoder:
+        """Return the same decoder with another flow, such as an average of its weights over training."""
         return DiffusionDecoder(self.codec, flow, steps=self.steps, temperature=self.temperature)
 
     def train(self, mode: bool = True) -> DiffusionDecoder:
-        """The flow's mode; the codec always stays in eval mode."""
+        """Set the flow's mode. The codec always stays in eval mode."""
         super().train(mode)
         self.codec.eval()
         return self
@@ -169,88 +87,198 @@ class DiffusionDecoder(cards.Published, nn.Module):
         self, codes: Codes, steps: int | None = None, seed: int = 0, *, temperature: float | None = None,
         sampler: str = "shortcut",
     ) -> Tensor:  # fmt: skip
-        """Codes → signals of their exact sizes, clamped to range, as `codec.decode` gives them.
+        """Decode a batch of codes to signals of the form that `codec.decode` returns.
 
-        steps        1 to 1000; None: the decoder's own
-        seed         a whole number from 0 on; the noise of row i depends on (seed, i) alone
-        temperature  0 to 1, of that noise: 0 gives the same signal for every seed, nearest to the original; more of
-                     it gives more grain, and more distortion; None: the decoder's own
-        sampler      "shortcut" jumps along the flow, for few steps; "euler" and "heun" follow it, for many
-        Raises ValueError on codes that are not the codec's and values that are none of these.
+        Args:
+            codes: Codes of the decoder's codec.
+            steps: 1 to 1000 sampling steps; None for the decoder's default.
+            seed: Seed of the noise, 0 or more. The noise of item i depends on (seed, i) only.
+            temperature: Scale of the noise, 0 to 1; None for the decoder's default. 0 gives the same signal for every
+                seed, the one closest to the original. Higher values add texture and distortion.
+            sampler: "shortcut" jumps along the flow and needs few steps; "euler" and "heun" integrate it and need many.
+
+        Returns:
+            float32 signals of their exact sizes, clamped to range.
+
+        Raises:
+            ValueError: If the codes do not fit the codec, or an argument is out of range.
         """
         validate.codes(codes, self.codec)
         if sampler not in SAMPLERS:
-            raise ValueError(f"sampler {sampler!r} is none of {', '.join(SAMPLERS)}")
+            raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
         if not validate.is_integer(seed, 0, 2**63 - 1):
-            raise ValueError(f"seed {seed!r} is no whole number from 0 to 2**63 - 1")
+            raise ValueError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
         times = samplers.times(self.steps if steps is None else steps)
-        spread = self.flow.noise * (self.temperature if temperature is None else _temperature(temperature))
+        scale = self.flow.noise * (self.temperature if temperature is None else _check_temperature(temperature))
         device = codes.indices.device
         out = torch.zeros(len(codes), self.codec.spec.channels, *codes.sizes.amax(0).tolist(), device=device)
-        for size, rows in _by_size(codes.sizes):
-            for some in rows.split(max(1, PLACES // max(1, int(np.prod(size))))):
-                part = _picked(codes, some, size, self.codec.spec)
-                plain = self.codec.decode(part)
-                given = self.given(part, plain)
-                noise = torch.stack([_noise(seed, row, given.plain.shape[1:]) for row in some.tolist()])
-                painted = self.paint(given, plain, spread * noise.to(device), times, sampler)
-                out[(some.to(device), slice(None), *(slice(n) for n in size))] = painted
+        for size, rows in _group_by_size(codes.sizes):
+            for some in rows.split(max(1, MAX_POSITIONS // max(1, int(np.prod(size))))):
+                part = _select(codes, some, size, self.codec.spec)
+                reconstruction = self.codec.decode(part)
+                given = self.conditioning(part, reconstruction)
+                shape = given.reconstruction.shape[1:]
+                noise = torch.stack([samplers.noise(seed, row, shape) for row in some.tolist()])
+                signals = self._sample(given, reconstruction, scale * noise.to(device), times, sampler)
+                out[(some.to(device), slice(None), *(slice(n) for n in size))] = signals
         return out
 
-    @torch.no_grad()
-    def paint(self, given: Given, plain: Tensor, z: Tensor, times: Sequence[float], sampler: str) -> Tensor:
-        """States z at time 0 → signals, of codes of one size: what they say, and their plain reconstruction."""
+    def _sample(
+        self, given: Conditioning, reconstruction: Tensor, z: Tensor, times: Sequence[float], sampler: str
+    ) -> Tensor:
+        """States z at time 0 → signals; all codes have one size."""
 
         def average(z: Tensor, t: float, d: float = 0.0) -> Tensor:
             return self.flow.average(z, z.new_full((len(z),), t), z.new_full((len(z),), d), given)
 
-        with torch.autocast(plain.device.type, enabled=False):
+        with torch.autocast(reconstruction.device.type, enabled=False):
             z = SAMPLERS[sampler](average, z, times)
-            return self.planes.inverse(given.plain + self.flow.scale(given) * z, plain, settled=True)
+            end = given.reconstruction + self.flow.scale(given) * z
+            return self.planes.inverse(end, reconstruction, settled=True)
 
     @torch.no_grad()
-    def given(self, codes: Codes, plain: Tensor | None = None) -> Given:
-        """What codes of one size say; `plain` is `codec.decode(codes)` where that is at hand."""
-        plain = self.planes.forward(self.codec.decode(codes) if plain is None else plain)
-        bits = rate.nominal(self.codec.spec, codes) / rate.samples(codes)
-        told = (bits.clamp_min(2**-24).log2() / 8).float().to(plain.device)
-        if self.flow.network.latents is None:
-            return Given(plain, told, None)
-        return Given(plain, told, self._placed(self.codec.embed(codes), plain.shape[2:]))
+    def conditioning(self, codes: Codes, reconstruction: Tensor | None = None) -> Conditioning:
+        """Return what the flow is conditioned on, for codes of one size.
 
-    def _placed(self, latents: Tensor, size: Sequence[int]) -> Tensor:
-        """Latents (batch, dim, *grid) → the one at each place of the network's coarsest stage."""
+        Args:
+            codes: Codes of the decoder's codec.
+            reconstruction: `codec.decode(codes)`, if already computed.
+        """
+        reconstruction = self.codec.decode(codes) if reconstruction is None else reconstruction
+        known = self.planes.forward(reconstruction)
+        bits = rate.nominal(self.codec.spec, codes) / rate.samples(codes)
+        log_rate = (bits.clamp_min(2**-24).log2() / 8).float().to(known.device)
+        if self.flow.network.latents is None:
+            return Conditioning(known, log_rate, None)
+        return Conditioning(known, log_rate, self._align(self.codec.embed(codes), known.shape[2:]))
+
+    def _align(self, latents: Tensor, size: Sequence[int]) -> Tensor:
+        """Latents (batch, dim, *grid) → one at each position of the network's coarsest stage."""
         latents = latents[:, :, None] if latents.ndim == 3 else latents
         coarsest = self.flow.network.coarsest
         for axis, (n, stride) in enumerate(zip(size, self.planes.strides, strict=True), 2):
-            places = (torch.arange(-(-n // coarsest), device=latents.device) * coarsest / stride).long()
-            latents = latents.index_select(axis, places.clamp_max(latents.shape[axis] - 1))
+            index = (torch.arange(-(-n // coarsest), device=latents.device) * coarsest / stride).long()
+            latents = latents.index_select(axis, index.clamp_max(latents.shape[axis] - 1))
         return latents
 
 
-def _temperature(value: float) -> float:
+def _check_temperature(value: float) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"temperature {value!r:.80} is no number from 0 to 1")
+        raise ValueError(f"temperature must be a number from 0 to 1, got {value!r:.80}")
     return float(value)
 
 
-def _by_size(sizes: Tensor) -> list[tuple[tuple[int, ...], Tensor]]:
-    """(size, rows that have it) for every size of a batch: what is beyond an item's own size never reaches it."""
+def _group_by_size(sizes: Tensor) -> list[tuple[tuple[int, ...], Tensor]]:
+    """(size, rows of that size) for every size of a batch, so that padding never reaches an item."""
     found, which = sizes.cpu().unique(dim=0, return_inverse=True)
     return [(tuple(size), (which == i).nonzero()[:, 0]) for i, size in enumerate(found.tolist())]
 
 
-def _picked(codes: Codes, rows: Tensor, size: tuple[int, ...], spec: CodeSpec) -> Codes:
-    """Some rows of codes, all of one size, without what pads them to larger ones."""
+def _select(codes: Codes, rows: Tensor, size: tuple[int, ...], spec: CodeSpec) -> Codes:
+    """Some rows of a batch, all of one size, without padding."""
     rows = rows.to(codes.indices.device)
     lengths = None if codes.lengths is None else codes.lengths[rows]
-    indices = codes.indices[rows]
-    cut = spec.grid(size) if lengths is None else (int(lengths.max()),)
-    indices = indices[(..., *(slice(n) for n in cut))]
+    grid = spec.grid(size) if lengths is None else (int(lengths.max()),)
+    indices = codes.indices[rows][(..., *(slice(n) for n in grid))]
     return Codes(indices, codes.sizes[rows], lengths, {key: value[rows] for key, value in codes.side.items()})
 
 
-def _noise(seed: int, row: int, shape: Sequence[int]) -> Tensor:
-    """Standard normal; made on the CPU, whatever the device, so that every machine paints the same."""
-    mixed = int(np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0]) >> 1
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(mixed))
+# -- build, load, save ----------------------------------------------------------------------------
+
+
+def names() -> list[str]:
+    """Return the names of the decoders that ship with the package."""
+    return checkpoint.shipped("decoder")
+
+
+def build(config: Mapping[str, Any]) -> DiffusionDecoder:
+    """Build an untrained decoder.
+
+    Args:
+        config: `codec`, a folder, shipped name or hub id of the codec to decode; and, optionally, steps and
+            temperature of `DiffusionDecoder`, noise and conditional of `Flow`, patch, widths and depths of `UNet`.
+
+    Raises:
+        ValueError: If the config has unknown keys or invalid values.
+    """
+    return _assemble(config, codecs.load(_codec_name(config)))
+
+
+def save(
+    decoder: DiffusionDecoder, folder: str | Path, *, store: str = "float32",
+    config_file: str = checkpoint.CONFIGS[0], **extra: Any,
+) -> None:  # fmt: skip
+    """Write a decoder, and its codec unless that ships. See `models.save`."""
+    folder, fingerprint = Path(folder), decoder.codec.fingerprint.hex()
+    name = checkpoint.shipped_with(fingerprint) or OWN_CODEC
+    if name == OWN_CODEC:  # first, so that a decoder is never without its codec
+        codecs.save(decoder.codec, folder / OWN_CODEC)
+    config = {"decoder": {"codec": name, **decoder.config}, "fingerprints": {"codec": fingerprint}}
+    checkpoint.write(folder, config, checkpoint.state(decoder.flow, store), config_file, **extra)
+
+
+def load(source: str | Path) -> DiffusionDecoder:
+    """Load a trained decoder from a folder, a shipped name or a hub id. See `models.load`."""
+    folder = checkpoint.find(str(source), "decoder")
+    return read(folder, checkpoint.read_config(folder))
+
+
+def read(folder: Path, config: dict[str, Any]) -> DiffusionDecoder:
+    """Load the decoder in a checkpoint folder that has this config.
+
+    Raises:
+        FileNotFoundError: If there are no weights.
+        ValueError: If the checkpoint is damaged, or its codec is missing or another one.
+    """
+    given, fingerprints = checkpoint.described(folder, config, "decoder", "codec")
+    try:
+        codec = dependencies.load(folder, _codec_name(given), fingerprints.get("codec"))
+        state = checkpoint.weights(folder)
+        decoder = _assemble(given, codec, state)
+    except ValueError as error:
+        raise ValueError(f"{folder}: {error}") from error
+    checkpoint.fill(decoder.flow, state, folder)
+    _loaded[codec.fingerprint] = decoder
+    return decoder.eval()
+
+
+def decoder_for(codec: Codec) -> DiffusionDecoder:
+    """Return the decoder for a codec: the one loaded last, else one that ships.
+
+    Raises:
+        ValueError: If there is none.
+    """
+    if (decoder := _loaded.get(codec.fingerprint)) is not None:
+        return decoder
+    if name := checkpoint.shipped_with(codec.fingerprint.hex(), "decoder"):
+        return load(name)
+    ships = ", ".join(names()) or "none"
+    raise ValueError(
+        f"no diffusion decoder for this {codec.name} was loaded, and none ships (those that ship: {ships})"
+    )
+
+
+def _codec_name(config: Mapping[str, Any]) -> str:
+    if not isinstance(name := config.get("codec"), str):
+        raise ValueError(f"decoder.codec must be a folder, a shipped name or a hub id, got {name!r:.80}")
+    return name
+
+
+def _assemble(config: Mapping[str, Any], codec: Codec, state: dict[str, Tensor] | None = None) -> DiffusionDecoder:
+    """Build a decoder. Weights in `state`, if given, must suffice for it: checked before memory is allocated."""
+    if not isinstance(codec, LatentCodec):
+        raise ValueError(f"a diffusion decoder needs a learned codec with latents, got {codec.name}")
+    known = [name for cls in (DiffusionDecoder, Flow, UNet) for name in _options(cls)]
+    given = {key: value for key, value in config.items() if key != "codec"}
+    if unknown := sorted(map(str, set(given) - set(known))):
+        raise ValueError(f"decoder has no option {unknown[0]!r}; its options are codec, {', '.join(known)}")
+    if state is not None:
+        checkpoint.check_size(state, UNet.fewest(**{k: given[k] for k in _options(UNet) if k in given}))
+    own = {key: given.pop(key) for key in _options(DiffusionDecoder) if key in given}
+    return DiffusionDecoder(codec, build_flow(codec, **given), **own).eval()
+
+
+def _options(cls: type) -> list[str]:
+    """Names of a constructor's keyword-only arguments that have a default."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is not p.empty]

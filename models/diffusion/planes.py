@@ -1,4 +1,4 @@
-"""What a decoder paints: signals as planes (batch, channels, height, width) of values around −1 to 1, and back."""
+"""Signals as planes for 2-D networks: (batch, channels, height, width) with values around −1 to 1, and back."""
 
 from __future__ import annotations
 
@@ -13,42 +13,41 @@ from tokenloom.codecs.types import CodeSpec, Modality
 WINDOW_SECONDS = 0.032
 FLOOR = 1e-4
 """Magnitudes below −80 dB of a full-scale sine count as silence."""
-ROUNDS = 8
-"""In which phases settle."""
+GRIFFIN_LIM_ROUNDS = 8
 
 
 class Pixels:
-    """Pictures: the planes are their channels, scaled from [0, 1] to [−1, 1]."""
+    """Planes of images: the channels, scaled from [0, 1] to [−1, 1]."""
 
     positioned = False
-    """Whether the height of a plane means something by itself."""
+    """Whether the row of a position carries meaning by itself, as a frequency does."""
 
     def __init__(self, spec: CodeSpec) -> None:
         self.channels = spec.channels
         self.strides = spec.stride
-        """Rows and columns of a plane that a code stands for; () where a code has no place."""
+        """Rows and columns of a plane per code; () if codes have no position."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, 3, height, width) in [0, 1] → planes of the same shape."""
+        """Return the planes of images (batch, 3, height, width) in [0, 1], in the same shape."""
         return x * 2 - 1
 
     def inverse(self, planes: Tensor, plain: Tensor, *, settled: bool = False) -> Tensor:
-        """Planes → pictures, clamped."""
+        """Return the images of planes, clamped. `plain` and `settled` are not used."""
         return ((planes + 1) / 2).clamp(0, 1)
 
 
 class Spectrogram:
-    """Sound: the planes are log magnitudes of a short-time Fourier transform, frequency by time.
+    """Planes of audio: log magnitudes of a short-time Fourier transform, frequency by time.
 
-    Hann windows of the power of two that is nearest to 32 ms, a quarter apart. Magnitudes are scaled so that a sine
-    of full scale has 1, floored at −80 dB, and their logarithm goes from −1 (the floor) to 1. The way back takes the
-    phases of the codec's own reconstruction: the codes of a codec that does not follow the waveform say nothing of
-    phases, and those of its reconstruction fit together.
+    The window is a Hann window whose length is the power of two nearest to 32 ms; the hop is a quarter of it.
+    Magnitudes are scaled so that a full-scale sine has 1, and floored at −80 dB; their logarithm is mapped to −1 (the
+    floor) to 1. The inverse takes the phases of the codec's own reconstruction: codes need not determine phases, and
+    those of a reconstruction are consistent with each other.
     """
 
     positioned = True
     decibel = -10 * math.log10(FLOOR)
-    """What 1 in a plane is in dB."""
+    """dB per unit of a plane."""
 
     def __init__(self, spec: CodeSpec) -> None:
         self.channels = spec.channels
@@ -57,23 +56,26 @@ class Spectrogram:
         self.strides = (self.size, spec.stride[0] / self.hop) if spec.stride else ()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(batch, channels, samples) in [−1, 1] → (batch, channels, size / 2 + 1, samples // hop + 1)."""
+        """Return planes (batch, channels, size / 2 + 1, samples // hop + 1) of audio (batch, channels, samples)."""
         magnitude = self._transform(x).abs() * (4 / self.size)  # half the sum of a Hann window is size / 4
         return (magnitude + FLOOR).log() * (-2 / math.log(FLOOR)) + 1
 
     def inverse(self, planes: Tensor, plain: Tensor, *, settled: bool = False) -> Tensor:
-        """Planes, with the phases of `plain` (batch, channels, samples), → a waveform of its length, clamped.
+        """Return the waveform of planes, clamped.
 
-        settled  let the phases settle to these magnitudes (Griffin and Lim 1984), a few rounds of it
+        Args:
+            planes: Log magnitudes.
+            plain: Waveform (batch, channels, samples) that provides the phases and the length.
+            settled: Whether to adapt the phases to the magnitudes, by a few rounds of Griffin and Lim (1984).
         """
         magnitude = (((planes - 1) * (-math.log(FLOOR) / 2)).clamp_max(3).exp() - FLOOR).clamp_min(0) * (self.size / 4)
         x = self._back(magnitude, plain)
-        for _ in range(ROUNDS if settled else 0):
+        for _ in range(GRIFFIN_LIM_ROUNDS if settled else 0):
             x = self._back(magnitude, x)
         return x.clamp(-1, 1)
 
     def _back(self, magnitude: Tensor, phases: Tensor) -> Tensor:
-        """The waveform of these magnitudes with the phases of another waveform, as long as that."""
+        """Waveform with these magnitudes and with the phases and the length of another waveform."""
         spectrum = (magnitude * torch.exp(1j * self._transform(phases).angle())).flatten(0, 1)
         window = torch.hann_window(self.size, device=phases.device)
         length = phases.shape[-1]
@@ -82,12 +84,12 @@ class Spectrogram:
 
     def _transform(self, x: Tensor) -> Tensor:
         window = torch.hann_window(self.size, device=x.device)
-        missing = max(0, self.size - x.shape[-1])  # a window at least
+        missing = max(0, self.size - x.shape[-1])  # at least one window
         rows = F.pad(x, (0, missing)).flatten(0, 1)
         spectrum = torch.stft(rows, self.size, self.hop, window=window, pad_mode="constant", return_complex=True)
         return spectrum.unflatten(0, x.shape[:2])
 
 
 def planes(spec: CodeSpec) -> Pixels | Spectrogram:
-    """The planes of a codec's signals."""
+    """Return the kind of planes for a codec's signals."""
     return {Modality.IMAGE: Pixels, Modality.AUDIO: Spectrogram}[spec.modality](spec)

@@ -1,4 +1,4 @@
-"""A local U-Net: any size in, the same size out, told of a few numbers and of latents on a coarser grid."""
+"""A local U-Net for any size of input, conditioned on a few numbers and on latents of a coarser grid."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from torch import Tensor, nn
 from tokenloom.codecs.validate import are_integers, is_integer
 
 FREQUENCIES = 16
-"""Sines and cosines of each number that the network is told."""
+"""Number of sines and of cosines that embed each conditioning number."""
 TILE = 1024
-"""Side of the squares that large inputs are painted in, before what their surroundings are needed for."""
+"""Side of the tiles that large inputs are processed in, without the overlap."""
 WIDTHS, DEPTHS = (64, 128, 192), (2, 2, 2)
 
 
-class RMSNorm(nn.Module):
-    """Channel-wise root-mean-square norm (arXiv 1910.07467): each position by itself, so it is local."""
+class PixelRMSNorm(nn.Module):
+    """Root-mean-square norm over the channels of each position, so it is local (arXiv 1910.07467)."""
 
     def forward(self, x: Tensor) -> Tensor:
         return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype)
 
 
-class Block(nn.Module):
-    """Residual block of two 3×3 convolutions; the numbers scale and shift what enters each (arXiv 1709.07871)."""
+class ModulatedBlock(nn.Module):
+    """Residual block of two 3×3 convolutions whose inputs the embedding scales and shifts (FiLM, arXiv 1709.07871)."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
-        self.norm = RMSNorm()
+        self.norm = PixelRMSNorm()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         self.modulate = nn.Linear(embedding, 3 * channels)
@@ -45,15 +45,16 @@ class Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """(batch, inputs, height, width), numbers (batch, k), latents or None → (batch, outputs, height, width).
+    """U-Net with residual blocks (Ronneberger et al., arXiv 1505.04597). Borders are padded by replication.
 
-    inputs, outputs  channels
-    numbers  how many real numbers, of a size around 1, it is told
-    latents  channels of the latents, or None
-    patch    side of the patches that the first layer takes
-    widths   channels of each stage, finest first; each has half the resolution of the one before
-    depths   blocks of each stage, on the way down and again on the way up
-    Ronneberger et al. (arXiv 1505.04597), with residual blocks. Sizes are completed by repeating the border.
+    Args:
+        inputs: Channels of the input.
+        outputs: Channels of the output.
+        numbers: How many conditioning numbers there are; their magnitude should be around 1.
+        latents: Channels of the latents, or None.
+        patch: Side of the patches that the first layer merges.
+        widths: Channels of each stage, finest first; each stage has half the resolution of the one before.
+        depths: Blocks of each stage, in the encoder and again in the decoder.
     """
 
     def __init__(
@@ -75,28 +76,34 @@ class UNet(nn.Module):
         pairs = list(itertools.pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
-        self.leave = nn.Sequential(RMSNorm(), nn.Conv2d(widths[0], outputs * patch**2, 3, padding=1))
+        self.leave = nn.Sequential(PixelRMSNorm(), nn.Conv2d(widths[0], outputs * patch**2, 3, padding=1))
         nn.init.zeros_(self.leave[1].weight)
         nn.init.zeros_(self.leave[1].bias)
         self.to(memory_format=torch.channels_last)
 
     @staticmethod
     def fewest(*, patch: int = 2, widths: list[int] = WIDTHS, depths: list[int] = DEPTHS) -> int:
-        """Weights that it has at least: those of the blocks."""
+        """Return a lower bound on the number of weights: those of the blocks."""
         _check(patch, widths, depths)
         return sum(2 * n * 2 * 9 * w * w for w, n in zip(widths, depths, strict=True))
 
     @property
     def reach(self) -> int:
-        """How far, at most, an output depends on its surroundings; a multiple of the coarsest stage's places."""
+        """Radius of the receptive field, rounded up to a multiple of the coarsest stage's stride."""
         steps = [self.patch * 2**i for i in range(len(self.down))]
         blocks = sum(4 * len(stage) * step for stage, step in zip(self.down, steps, strict=True))
         return -(-(blocks + 2 * self.patch + 2 * self.coarsest) // self.coarsest) * self.coarsest
 
     def forward(self, x: Tensor, numbers: Tensor, latents: Tensor | None = None) -> Tensor:
-        """Large inputs are painted tile by tile without gradients, which changes nothing but the memory it takes."""
+        """Return (batch, outputs, height, width). Without gradients, large inputs are processed tile by tile.
+
+        Args:
+            x: (batch, inputs, height, width).
+            numbers: (batch, numbers).
+            latents: One latent per position of the coarsest stage, (batch, latents, rows, columns), or None.
+        """
         if torch.is_grad_enabled() or x[0, 0].numel() <= TILE**2:
-            return self._whole(x, numbers, latents)
+            return self._forward(x, numbers, latents)
         step = TILE // self.coarsest * self.coarsest
         out = x.new_empty(len(x), self.outputs, *x.shape[2:])
         for top, left in itertools.product(range(0, x.shape[2], step), range(0, x.shape[3], step)):
@@ -104,17 +111,17 @@ class UNet(nn.Module):
             ends = [at + step + self.reach for at in (top, left)]
             window = tuple(slice(a, b) for a, b in zip(corner, ends, strict=True))
             coarse = tuple(slice(a // self.coarsest, b // self.coarsest) for a, b in zip(corner, ends, strict=True))
-            part = self._whole(x[(..., *window)], numbers, None if latents is None else latents[(..., *coarse)])
+            part = self._forward(x[(..., *window)], numbers, None if latents is None else latents[(..., *coarse)])
             inner = part[:, :, top - corner[0] :, left - corner[1] :][:, :, :step, :step]
             out[:, :, top : top + step, left : left + step] = inner
         return out
 
-    def _whole(self, x: Tensor, numbers: Tensor, latents: Tensor | None) -> Tensor:
+    def _forward(self, x: Tensor, numbers: Tensor, latents: Tensor | None) -> Tensor:
         height, width = x.shape[2:]
         x = F.pad(x, (0, -width % self.coarsest, 0, -height % self.coarsest), mode="replicate")
         angles = (numbers[:, :, None] * self.frequencies).flatten(1)
         e = self.embed(torch.cat([angles.sin(), angles.cos()], 1))
-        with torch.autocast(x.device.type, enabled=False):  # in bfloat16 the faintest noise of a state would be gone
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round away faint noise
             h = self.enter(F.pixel_unshuffle(x.float(), self.patch).contiguous(memory_format=torch.channels_last))
         kept = []
         for i, stage in enumerate(self.down):
@@ -134,14 +141,14 @@ class UNet(nn.Module):
 
 
 def _stage(width: int, depth: int, embedding: int) -> nn.ModuleList:
-    return nn.ModuleList(Block(width, embedding) for _ in range(depth))
+    return nn.ModuleList(ModulatedBlock(width, embedding) for _ in range(depth))
 
 
 def _check(patch: int, widths: list[int], depths: list[int]) -> None:
-    """Raise one line where the numbers do not make a network."""
+    """Raise ValueError unless the arguments describe a network."""
     if not is_integer(patch, 1, 16):
-        raise ValueError(f"patch {patch!r:.80} is no whole number of pixels from 1 to 16")
+        raise ValueError(f"patch must be an integer from 1 to 16 pixels, got {patch!r:.80}")
     if not are_integers(widths, 1, 2048, longest=6):
-        raise ValueError(f"widths are a list of one to six whole numbers from 1 to 2048, not {widths!r:.80}")
+        raise ValueError(f"widths must be a list of 1 to 6 integers from 1 to 2048, got {widths!r:.80}")
     if not are_integers(depths, 0, 32, longest=6) or len(depths) != len(widths):
-        raise ValueError(f"depths are whole numbers from 0 to 32, one for each of {list(widths)}, not {depths!r:.80}")
+        raise ValueError(f"depths must be integers from 0 to 32, one for each of {list(widths)}, got {depths!r:.80}")

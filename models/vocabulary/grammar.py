@@ -1,321 +1,221 @@
-"""What a document of ids is made of: channels, the state after each id, and what one codec contributes."""
+"""The grammar of documents: the state after each id, and the ids that each state allows.
+
+document   DOCUMENT segment… STOP
+segment    BEGIN of its channel, size digits, codes, and END if lengths vary
+sizes      height and width of an image, samples of audio, nothing for text (see streams.varint)
+"""
 
 from __future__ import annotations
 
-import bisect
-import math
-import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import Tensor
-
-from tokenloom.codecs import batches, validate
-from tokenloom.codecs.codec import Codec
-from tokenloom.codecs.types import Codes, Modality, Target, TargetError
 
 from . import streams
+from .channel import Channel
+from .id_space import END, PAD, STOP, IdSpace
+from .layout import ChannelLayout
 
-if TYPE_CHECKING:
-    from .vocabulary import Vocabulary
-
-PAD, DOCUMENT, STOP, END = range(4)
-SPECIALS = ("PAD", "DOCUMENT", "STOP", "END")
-DIGITS = 2 * streams.BASE
-LONGEST_SIZE = 4
-"""Digits of a size at most: sizes stay below 2²⁸."""
-MOST_PLACES = 512
-"""Codes of a segment that have a place of their own; those behind share one a quantizer."""
-AXES = {Modality.TEXT: 0, Modality.AUDIO: 1, Modality.IMAGE: 2}
-
-
-@dataclass(frozen=True)
-class Channel:
-    """How one codec takes part in a vocabulary.
-
-    name     the key of its segments
-    setting  what `codec.encode` gets; for residual quantizers the number used, a prefix of them all
-    pattern  the order of its codes, see streams.py; where lengths vary it is raster
-    """
-
-    name: str
-    codec: Codec
-    setting: Any = None
-    pattern: str = "raster"
-
-    @property
-    def modality(self) -> Modality:
-        return self.codec.spec.modality
-
-    def encode(self, x: Tensor | list[str]) -> Codes:
-        """Signals → codes at the channel's setting.
-
-        A signal that a target is out of reach of gets the highest setting, with a warning: a sequence needs
-        codes for every signal.
-        """
-        try:
-            return self.codec.encode(x, self.setting)
-        except TargetError:
-            if len(x) > 1:
-                return batches.collate([self.encode(x[i : i + 1]) for i in range(len(x))])
-        warnings.warn(f"{self.name}: signals out of reach of {self.setting} have all their tokens", stacklevel=2)
-        return self.codec.encode(x, self.codec.settings.values[-1])
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """Where a document stands: the kind and the place of its next id. Immutable and hashable.
-
-    kind   index into `Vocabulary.kinds`, the ids that may come next
-    place  where the next id stands in its segment, in [0, Vocabulary.places); 0 between segments
-    """
-
-    kind: int
-    place: int
-    vocabulary: Vocabulary = field(repr=False)
-    part: Part | None = field(default=None, repr=False)
-    sizes: tuple[int, ...] = ()
-    prefix: int = 0
-    digits: int = 0
-    count: int = 0
-    body: Body | None = field(default=None, repr=False, compare=False)
-
-    @property
-    def between(self) -> bool:
-        """Whether a segment is over, or none has begun: the next id is a BEGIN or STOP."""
-        return self.part is None and not self.over
-
-    @property
-    def over(self) -> bool:
-        """Whether the document has stopped."""
-        return self.kind == self.vocabulary.over.kind
-
-    @property
-    def reads_size(self) -> bool:
-        """Whether the next id is a digit of a size."""
-        return self.part is not None and self.body is None
-
-    @property
-    def channel(self) -> Channel | None:
-        """The channel of the segment that the next id belongs to; None between segments."""
-        return self.part and self.part.channel
-
-    def advance(self, id: int) -> State:
-        """The state after `id`; ValueError where the grammar does not allow it."""
-        vocabulary, part = self.vocabulary, self.part
-        if not vocabulary.allows(self.kind, id):
-            raise ValueError(vocabulary.complaint(self.kind, id))
-        if part is None:
-            return vocabulary.over if id in (STOP, PAD) else vocabulary.parts[id - vocabulary.begin].opened
-        if self.body is None:
-            return part.after_digit(self, id - vocabulary.digit)
-        return vocabulary.start() if id == END else part.inside(self.sizes, self.body, self.count + 1)
+CACHED_BODIES = 256
 
 
 @dataclass(frozen=True, eq=False)
-class Body:
-    """Kind and place of the next id after 0, 1, … codes of a segment, (n,) int64."""
+class SegmentBody:
+    """Kind and place of the next id after 0, 1, … codes of a segment, int64 (n,)."""
 
     kinds: np.ndarray
     places: np.ndarray
 
 
-class Part:
-    """One channel's ids, places and kinds: what a vocabulary knows of a codec."""
+@dataclass(frozen=True, slots=True)
+class DocumentState:
+    """Position within a document. Immutable and hashable.
 
-    def __init__(self, vocabulary: Vocabulary, channel: Channel) -> None:
-        _admit(channel)
-        self.channel, self.vocabulary = channel, vocabulary
-        self.spec = spec = channel.codec.spec
-        self.axes = AXES[spec.modality]
-        self.quantizers = _quantizers(channel)
-        self.entries = spec.codebook_sizes[: self.quantizers]
-        self.begin = vocabulary.begin + len(vocabulary.parts)
-        starts = [vocabulary.size + sum(self.entries[:q]) for q in range(self.quantizers)]
-        self.ranges = [range(a, a + n) for a, n in zip(starts, self.entries, strict=True)]
-        self.starts = torch.tensor(starts)
-        self.room = vocabulary.longest - 2 - LONGEST_SIZE * self.axes
-        self._codes = np.array([vocabulary.add(ids) for ids in self.ranges])
-        self._codes_or_end = vocabulary.add(range(END, END + 1), self.ranges[0])
-        self._first_place = vocabulary.places
-        self._own_places = min(MOST_PLACES, self.room + 1)
-        self.places = LONGEST_SIZE * self.axes + self._own_places + self.quantizers
-        self._bodies: dict[tuple[int, ...], Body] = {}
-        self._largest: dict[tuple[int, ...], int] = {}
-        if self.largest(()) < 1:
-            raise ValueError(f"{channel.name} needs more than {vocabulary.longest} ids for its smallest signal")
-        self._add_digits()
-        self.opened = self._heading((), 0, 0)
+    Attributes:
+        kind: Index into `Vocabulary.kinds`: the ids that may come next.
+        place: Place of the next id in its segment, from 0 to Vocabulary.places − 1; 0 between segments.
+        grammar: The vocabulary.
+        layout: Layout of the current segment's channel; None between segments.
+        sizes: Sizes that the header has stated so far.
+        prefix: Value of the digits that were read of the next size.
+        digits: Number of these digits.
+        count: Number of codes that were read.
+        body: The rest of the segment once its sizes are known.
+    """
 
-    # -- sizes ----------------------------------------------------------------------------------
+    kind: int
+    place: int
+    grammar: Grammar = field(repr=False)
+    layout: ChannelLayout | None = field(default=None, repr=False)
+    sizes: tuple[int, ...] = ()
+    prefix: int = 0
+    digits: int = 0
+    count: int = 0
+    body: SegmentBody | None = field(default=None, repr=False, compare=False)
 
-    def count(self, size: tuple[int, ...]) -> tuple[int, int]:
-        """Fewest and most codes of a signal of `size`."""
-        codec = self.channel.codec
-        if self.spec.stride:
-            fewest = most = math.prod(self.spec.grid(size))
-        else:
-            fewest, most = (codec.span(size) if self.axes else None) or (0, self.room // self.quantizers)
-        return fewest * self.quantizers, most * self.quantizers
+    @property
+    def between(self) -> bool:
+        """Whether no segment is open: the next id is a BEGIN or STOP."""
+        return self.layout is None and not self.over
 
-    def largest(self, sizes: tuple[int, ...]) -> int:
-        """The largest size that may come after `sizes`, so that the codes have room even then."""
-        if sizes not in self._largest:
-            rest = (1,) * (self.axes - len(sizes) - 1)
-            most = min(validate.limit(self.spec.modality), streams.BASE**LONGEST_SIZE - 1) // math.prod(sizes)
+    @property
+    def over(self) -> bool:
+        """Whether the document has stopped."""
+        return self.kind == self.grammar.over.kind
 
-            def too_large(n: int) -> bool:
-                return self.count((*sizes, n, *rest)[: self.axes])[1] > self.room
+    @property
+    def reads_size(self) -> bool:
+        """Whether the next id is a digit of a size."""
+        return self.layout is not None and self.body is None
 
-            self._largest[sizes] = bisect.bisect_left(range(1, most + 1), True, key=too_large)
-        return self._largest[sizes]
+    @property
+    def channel(self) -> Channel | None:
+        """Channel of the open segment; None between segments."""
+        return self.layout and self.layout.channel
 
-    def check(self, size: tuple[int, ...]) -> None:
-        """Raise ValueError unless a segment may have this size."""
-        name = self.channel.name
-        if len(size) != self.axes:
-            raise ValueError(f"a segment of {name} has {self.axes} sizes, not {size}")
-        if min(size, default=1) < 1:
-            raise ValueError(f"{name}: a size of {min(size)}; sizes are at least 1")
-        for axis, n in enumerate(size):
-            if n > (most := self.largest(size[:axis])):
-                raise ValueError(
-                    f"{name}: a signal of {size} takes {self.count(size)[1]} codes; one segment has room for "
-                    f"{self.room}, which is {most} samples along axis {axis}"
-                )
+    def advance(self, id: int) -> DocumentState:
+        """Return the state after `id`.
 
-    # -- states ---------------------------------------------------------------------------------
+        Raises:
+            ValueError: If the grammar does not allow it.
+        """
+        grammar = self.grammar
+        if not grammar.allows(self.kind, id):
+            raise ValueError(grammar.complaint(self.kind, id))
+        if self.layout is None:
+            return grammar.over if id in (STOP, PAD) else grammar.open(grammar.layouts[id - grammar.begin])
+        if self.body is None:
+            return grammar.after_digit(self, id - grammar.digit)
+        return grammar.start() if id == END else grammar.inside(self.layout, self.sizes, self.body, self.count + 1)
 
-    def _heading(self, sizes: tuple[int, ...], prefix: int, digits: int) -> State:
-        """The state within the header: `sizes` are read, and the digits of `prefix` of the next one."""
-        if len(sizes) == self.axes:
-            if sizes not in self._bodies:
-                if len(self._bodies) >= 256:
-                    self._bodies.clear()
-                self._bodies[sizes] = self._body(sizes)
-            return self.inside(sizes, self._bodies[sizes], 0)
-        kind = self.vocabulary.number(*self.digit_ids(prefix, self.largest(sizes)))
-        place = self._first_place + LONGEST_SIZE * len(sizes) + digits
-        return State(kind, place, self.vocabulary, self, sizes, prefix, digits)
 
-    def after_digit(self, state: State, digit: int) -> State:
-        n = state.prefix * streams.BASE + digit % streams.BASE
-        if digit >= streams.BASE:
-            return self._heading(state.sizes, n, state.digits + 1)
-        return self._heading((*state.sizes, n), 0, 0)
+class Grammar(IdSpace):
+    """Which ids may follow in a document.
 
-    def inside(self, sizes: tuple[int, ...], body: Body, count: int) -> State:
-        """The state after the header and `count` codes."""
-        if count == len(body.kinds):
-            return self.vocabulary.start()
-        kind, place = int(body.kinds[count]), int(body.places[count])
-        return State(kind, place, self.vocabulary, self, sizes, count=count, body=body)
+    Attributes:
+        kinds: For each kind, the ids that may come, int64 (n,) ascending. Kinds are few and fixed.
+        over: The state after STOP.
+        end: The kind of END alone.
+    """
 
-    def _body(self, size: tuple[int, ...]) -> Body:
-        fewest, most = self.count(size)
-        if self.spec.stride:
-            quantizer = streams.order(self.spec.grid(size), self.quantizers, self.channel.pattern)[:, 1].numpy()
-            kinds = self._codes[quantizer]
-        else:
-            quantizer = np.arange(most + 1) % self.quantizers
-            kinds = self._codes[quantizer]
-            kinds[fewest :: self.quantizers] = self._codes_or_end
-            kinds[most] = self.vocabulary.end
-        index = np.arange(len(kinds))
-        places = np.where(index < self._own_places, index, self._own_places + quantizer)
-        return Body(kinds, self._first_place + LONGEST_SIZE * self.axes + places)
+    def __init__(self, channels: Sequence[Channel], longest: int) -> None:
+        super().__init__(channels, longest)
+        self._numbers: dict[tuple[range, ...], int] = {}
+        self._code_kinds: dict[ChannelLayout, tuple[np.ndarray, int]] = {}
+        self._bodies: dict[tuple[ChannelLayout, tuple[int, ...]], SegmentBody] = {}
+        begins = range(self.begin, self.digit)
+        self._between = DocumentState(self._add(range(STOP, STOP + 1), begins), 0, self)
+        self.over = DocumentState(self._add(range(PAD, PAD + 1)), 0, self)
+        self.end = self._add(range(END, END + 1))
+        for layout in self.layouts:
+            codes = np.array([self._add(ids) for ids in layout.ranges])
+            self._code_kinds[layout] = codes, self._add(range(END, END + 1), layout.ranges[0])
+            self._add_digits(layout)
+        self._only: dict[str, int] = {}
+        for name in (*(c.name for c in channels), *(str(c.modality) for c in channels)):
+            chosen = [p for p in self.layouts if p.channel.name == name]
+            chosen = chosen or [p for p in self.layouts if p.channel.modality == name]
+            self._only[name] = self._add(*(range(p.begin, p.begin + 1) for p in chosen))
+        self.kinds = [torch.tensor([id for ids in ranges for id in ids]) for ranges in self._numbers]
+        self._table = np.zeros((len(self.kinds), self.size), bool)
+        for row, ids in zip(self._table, self.kinds, strict=True):
+            row[ids.numpy()] = True
 
-    def digit_ids(self, prefix: int, largest: int) -> tuple[range, range]:
-        """Ids of the next digit of a size in 1 … `largest`, of which `prefix` is read: of the last, and of others."""
-        base, low = streams.BASE, 0 if prefix else 1  # no size begins with the digit 0
-        last = range(low, max(low, min(base, largest - prefix * base + 1)))
-        others = range(low, max(low, min(base, largest // base - prefix * base + 1)))
-        first = self.vocabulary.digit
-        return _shift(last, first), _shift(others, first + base)
+    def _add(self, *ranges: range) -> int:
+        """Return the kind of these ids; the first time, define it."""
+        return self._numbers.setdefault(ranges, len(self._numbers))
 
-    def _add_digits(self) -> None:
-        """Every kind of digit that a header can come to."""
-        if not self.axes:
+    def _add_digits(self, layout: ChannelLayout) -> None:
+        """Define every kind of digit that a header of the channel can need."""
+        if not layout.axes:
             return
-        bounds = {self.largest(())}
-        if self.axes > 1:
-            bounds |= _values(lambda n: self.largest((n,)), 1, self.largest(()))
+        bounds = {layout.largest(())}
+        if layout.axes > 1:
+            bounds |= _values(lambda n: layout.largest((n,)), 1, layout.largest(()))
         for most in sorted(bounds):
-            # what a digit may be changes only where the prefix is that of `most`, one digit or two before its last
+            # the allowed digits change only near the prefix of `most`, one or two digits before its last
             high, low = most // streams.BASE**2, most // streams.BASE
             for prefix in sorted({0, 1, high - 1, high, high + 1, low - 1, low}):
                 if 0 <= prefix <= low:
-                    self.vocabulary.add(*self.digit_ids(prefix, most))
+                    self._add(*self.digit_ids(prefix, most))
 
-    # -- codes ↔ ids ----------------------------------------------------------------------------
+    def allows(self, kind: int, id: int) -> bool:
+        """Return whether the kind contains this id."""
+        return 0 <= id < self.size and bool(self._table[kind, id])
 
-    def ids(self, indices: Tensor) -> Tensor:
-        """(quantizers, *grid) of one item → its ids in order, without header."""
-        codes, quantizer = streams.flatten(indices.cpu(), self.channel.pattern)
-        return codes + self.starts[quantizer]
+    def complaint(self, kind: int, id: int, where: str = "") -> str:
+        """Return the error message for an id that the kind does not contain."""
+        what = f" ({self.describe(id)})" if 0 <= id < self.size else f", which is not 0 to {self.size - 1},"
+        ids = self.kinds[kind]
+        some = ", ".join(self.describe(int(i)) for i in ids[:3])
+        return f"id {id}{what} may not come{where}; {len(ids)} may: {some}{', …' if len(ids) > 3 else ''}"
 
-    def codes(self, ids: np.ndarray, sizes: tuple[int, ...]) -> Codes:
-        """The inverse of `ids`, as a batch of one."""
-        row = torch.from_numpy(ids.astype(np.int64))
-        fixed = bool(self.spec.stride)
-        grid = self.spec.grid(sizes) if fixed else (len(row) // self.quantizers,)
-        quantizer = streams.order(grid, self.quantizers, self.channel.pattern)[:, 1]
-        indices = streams.unflatten(row - self.starts[quantizer], grid, self.quantizers, self.channel.pattern)[None]
-        lengths = None if fixed else torch.tensor(grid)
-        if not self.axes:
-            sizes = (self._bytes(indices, lengths),)
-        return Codes(indices, torch.tensor([sizes]), lengths)
+    def digit_ids(self, prefix: int, largest: int) -> tuple[range, range]:
+        """Return the ids of the next digit of a size from 1 to `largest` whose read digits have the value `prefix`.
 
-    def _bytes(self, indices: Tensor, lengths: Tensor) -> int:
-        """Bytes of UTF-8 that a text's codes stand for; the codes themselves where they are bytes."""
-        if self.entries == (256,):
-            return int(lengths)
-        (text,) = self.channel.codec.decode(Codes(indices, lengths[:, None], lengths))
-        return len(text.encode("utf-8"))
+        Returns:
+            Ids of a last digit, and ids of a digit that another one follows.
+        """
+        base, low = streams.BASE, 0 if prefix else 1  # no size begins with the digit 0
+        last = max(low, min(base, largest - prefix * base + 1))
+        other = max(low, min(base, largest // base - prefix * base + 1))
+        first = self.digit
+        return range(first + low, first + last), range(first + base + low, first + base + other)
 
+    # -- states -----------------------------------------------------------------------------------
 
-def _admit(channel: Channel) -> None:
-    """Raise one line unless the channel can enter a vocabulary."""
-    codec, name = channel.codec, channel.name
-    if not isinstance(codec, Codec):
-        raise ValueError(f"channel {name!r} needs a codec, not {type(codec).__name__}")
-    spec = codec.spec
-    if not spec.total:
-        raise ValueError(
-            f"{name} ({codec.name}) cannot enter a vocabulary: not every sequence of its tokens decodes (spec.total)"
-        )
-    if side := codec.side_shapes((1,) * max(1, AXES[spec.modality])):
-        raise ValueError(
-            f"{name} ({codec.name}) cannot enter a vocabulary: its codes need side information ({', '.join(side)})"
-        )
-    if channel.pattern not in streams.PATTERNS:
-        raise ValueError(f"pattern {channel.pattern!r} of {name} is none of {', '.join(streams.PATTERNS)}")
-    if channel.pattern != "raster" and not spec.stride:
-        raise ValueError(f"pattern {channel.pattern!r} of {name}: where lengths vary, the pattern is raster")
-    if not isinstance(channel.setting, Target):
-        validate.setting(channel.setting, codec)
+    def start(self, only: str | None = None) -> DocumentState:
+        """Return the state after DOCUMENT and after every segment.
 
+        Args:
+            only: A channel or a modality: a segment of it must come next, and STOP may not.
+        """
+        if only is None:
+            return self._between
+        if only not in self._only:
+            self.layout(only)  # raises with the list of channels
+        return DocumentState(self._only[only], 0, self)
 
-def _quantizers(channel: Channel) -> int:
-    """How many quantizers a channel's codes have: what the codec itself does at that setting."""
-    codec, spec = channel.codec, channel.codec.spec
-    if not (spec.ordered and spec.stride and len(spec.codebook_sizes) > 1):
-        return len(spec.codebook_sizes)
-    if isinstance(channel.setting, Target):
-        raise ValueError(
-            f"{channel.name}: {channel.setting} gives each item its own number of quantizers, and a channel has one; "
-            f"{codec.settings.name} is one of {codec.settings.describe()}"
-        )
-    device = next((p.device for p in codec.parameters()), torch.device("cpu"))
-    smallest = torch.zeros(1, spec.channels, *[1] * len(spec.stride), device=device)
-    return int(codec.encode(smallest, channel.setting).quantizers()[0])
+    def open(self, layout: ChannelLayout) -> DocumentState:
+        """Return the state after the BEGIN of a channel."""
+        return self._header(layout, (), 0, 0)
 
+    def _header(self, layout: ChannelLayout, sizes: tuple[int, ...], prefix: int, digits: int) -> DocumentState:
+        """The state within a header: `sizes` are read, and `digits` digits of the next size."""
+        if len(sizes) == layout.axes:
+            return self.inside(layout, sizes, self._body(layout, sizes), 0)
+        kind = self._numbers[self.digit_ids(prefix, layout.largest(sizes))]
+        return DocumentState(kind, layout.digit_place(len(sizes), digits), self, layout, sizes, prefix, digits)
 
-def _shift(digits: range, by: int) -> range:
-    return range(digits.start + by, digits.stop + by)
+    def after_digit(self, state: DocumentState, digit: int) -> DocumentState:
+        """Return the state after a digit of a size."""
+        n = state.prefix * streams.BASE + digit % streams.BASE
+        if digit >= streams.BASE:
+            return self._header(state.layout, state.sizes, n, state.digits + 1)
+        return self._header(state.layout, (*state.sizes, n), 0, 0)
+
+    def inside(self, layout: ChannelLayout, sizes: tuple[int, ...], body: SegmentBody, count: int) -> DocumentState:
+        """Return the state after a header and `count` codes."""
+        if count == len(body.kinds):
+            return self._between
+        kind, place = int(body.kinds[count]), int(body.places[count])
+        return DocumentState(kind, place, self, layout, sizes, count=count, body=body)
+
+    def _body(self, layout: ChannelLayout, size: tuple[int, ...]) -> SegmentBody:
+        if (layout, size) not in self._bodies:
+            if len(self._bodies) >= CACHED_BODIES:
+                self._bodies.clear()
+            quantizer = layout.code_quantizers(size)
+            codes, codes_or_end = self._code_kinds[layout]
+            kinds = codes[quantizer]
+            if not layout.spec.stride:
+                fewest, most = layout.count(size)
+                kinds[fewest :: layout.quantizers] = codes_or_end
+                kinds[most] = self.end
+            self._bodies[layout, size] = SegmentBody(kinds, layout.code_places(quantizer))
+        return self._bodies[layout, size]
 
 
 def _values(function: Callable[[int], int], low: int, high: int) -> set[int]:

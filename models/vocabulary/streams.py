@@ -1,4 +1,4 @@
-"""One item's codes ↔ the order in which a transformer reads them, and sizes ↔ digits."""
+"""The order in which a transformer reads one item's codes, and sizes as digits."""
 
 from __future__ import annotations
 
@@ -11,40 +11,46 @@ from torch import Tensor
 
 PATTERNS = ("raster", "delay")
 BASE = 128
-"""A digit of a size holds 7 bits; BASE is added where another digit follows."""
+"""A digit of a size holds 7 bits; BASE is added to every digit but the last."""
 
 
 def order(grid: tuple[int, ...], quantizers: int, pattern: str) -> Tensor:
-    """(tokens, 2) int64: the position (row-major in `grid`) and the quantizer of each token.
+    """Return the position and the quantizer of each token, int64 (tokens, 2).
 
-    raster  positions in row-major order, the quantizers of a position one after the other
-    delay   by position + quantizer, then quantizer: the delay pattern of MusicGen (Copet et al.,
-            arXiv 2306.05284) written as one row; what it fills with padding is left out
-    Every (position, quantizer) comes once and after the coarser quantizers of its position.
-    Raises ValueError for another pattern, a negative axis, no quantizer.
+    Each (position, quantizer) comes once, after the coarser quantizers of its position.
+
+    Args:
+        grid: Number of positions along each axis; positions are numbered in row-major order.
+        quantizers: Number of quantizers.
+        pattern: "raster": positions in order, all quantizers of one after the other. "delay": by position + quantizer,
+            then quantizer, the delay pattern of MusicGen (Copet et al., arXiv 2306.05284) without its padding.
+
+    Raises:
+        ValueError: If the pattern is unknown, an axis is negative, or there is no quantizer.
     """
-    return torch.stack(_order(_checked(grid, quantizers, pattern), quantizers, pattern), 1)
+    return torch.stack(_order(_check(grid, quantizers, pattern), quantizers, pattern), 1)
 
 
 def flatten(indices: Tensor, pattern: str) -> tuple[Tensor, Tensor]:
-    """(quantizers, *grid) int64 → the codes in the pattern's order and the quantizer of each, both (tokens,) int64."""
+    """Return the codes of (quantizers, *grid) in the pattern's order and their quantizers, both int64 (tokens,)."""
     if indices.ndim < 2:
-        raise ValueError(f"indices of one item are (quantizers, *grid), not of shape {tuple(indices.shape)}")
-    grid = _checked(tuple(indices.shape[1:]), indices.shape[0], pattern)
+        raise ValueError(f"indices of one item must have the shape (quantizers, *grid), got {tuple(indices.shape)}")
+    grid = _check(tuple(indices.shape[1:]), indices.shape[0], pattern)
     position, quantizer = (part.to(indices.device) for part in _order(grid, indices.shape[0], pattern))
     return indices.flatten(1)[quantizer, position], quantizer.clone()
 
 
 def unflatten(codes: Tensor, grid: tuple[int, ...], quantizers: int, pattern: str) -> Tensor:
-    """(tokens,) in the pattern's order → (quantizers, *grid): the inverse of `flatten`.
+    """Return codes (tokens,) as (quantizers, *grid): the inverse of `flatten`.
 
-    Raises ValueError unless there are exactly prod(grid) · quantizers codes.
+    Raises:
+        ValueError: If there are not exactly prod(grid) · quantizers codes.
     """
-    grid = _checked(grid, quantizers, pattern)
+    grid = _check(grid, quantizers, pattern)
     if tuple(codes.shape) != (math.prod(grid) * quantizers,):
         raise ValueError(
             f"a grid of {grid} with {quantizers} quantizers has {math.prod(grid) * quantizers} codes, "
-            f"not {tuple(codes.shape)}"
+            f"got {tuple(codes.shape)}"
         )
     position, quantizer = (part.to(codes.device) for part in _order(grid, quantizers, pattern))
     indices = codes.new_empty(quantizers, math.prod(grid))
@@ -53,9 +59,9 @@ def unflatten(codes: Tensor, grid: tuple[int, ...], quantizers: int, pattern: st
 
 
 def varint(n: int) -> list[int]:
-    """A size as digits of base 128, the high digit first; a digit that another follows has 128 added."""
+    """Return a size as digits of base 128, the high digit first. 128 is added to every digit but the last."""
     if n < 0:
-        raise ValueError(f"{n} is no size: sizes are not negative")
+        raise ValueError(f"a size must be at least 0, got {n}")
     digits = [n % BASE]
     while n := n // BASE:
         digits.append(n % BASE + BASE)
@@ -63,7 +69,11 @@ def varint(n: int) -> list[int]:
 
 
 def unvarint(digits: Sequence[int]) -> int:
-    """The inverse of `varint`; ValueError unless the digits are what it writes for some size."""
+    """Return the size of digits: the inverse of `varint`.
+
+    Raises:
+        ValueError: If `varint` returns these digits for no size.
+    """
     n = 0
     for digit in digits:
         n = n * BASE + digit % BASE
@@ -72,17 +82,19 @@ def unvarint(digits: Sequence[int]) -> int:
     return n
 
 
-def _checked(grid: tuple[int, ...], quantizers: int, pattern: str) -> tuple[int, ...]:
+def _check(grid: tuple[int, ...], quantizers: int, pattern: str) -> tuple[int, ...]:
     if pattern not in PATTERNS:
-        raise ValueError(f"pattern {pattern!r} is none of {', '.join(PATTERNS)}")
+        raise ValueError(f"the pattern must be one of {', '.join(PATTERNS)}, got {pattern!r}")
     if quantizers < 1 or min(grid, default=0) < 0:
-        raise ValueError(f"a grid of {tuple(grid)} with {quantizers} quantizers has no order")
+        raise ValueError(
+            f"axes must be at least 0 and quantizers at least 1, got a grid of {tuple(grid)}, {quantizers} quantizers"
+        )
     return tuple(grid)
 
 
 @functools.lru_cache(maxsize=64)
 def _order(grid: tuple[int, ...], quantizers: int, pattern: str) -> tuple[Tensor, Tensor]:
-    """Position and quantizer of each token, shared between calls: not to be written to."""
+    """Position and quantizer of each token. Shared between calls: do not write to them."""
     position = torch.arange(math.prod(grid)).repeat_interleave(quantizers)
     quantizer = torch.arange(quantizers).repeat(math.prod(grid))
     if pattern == "raster":

@@ -83,7 +83,7 @@ def test_a_model_and_a_decoder(tmp_path):
     codes = decoder.codec.encode(structured(decoder.codec, (64, 64)))
     assert torch.equal(again.decode(codes, steps=1, seed=3), decoder.decode(codes, steps=1, seed=3))
     for wrong, cls in (("omni", models.DiffusionDecoder), ("decoder", models.Omni)):
-        with pytest.raises(ValueError, match=f"must hold a {cls.__name__}") as error:
+        with pytest.raises(ValueError, match=r"describes no (omni|decoder)") as error:
             cls.from_pretrained(tmp_path / wrong)
         assert one_line(error)
     for name in ("omni", "decoder"):

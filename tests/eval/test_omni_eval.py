@@ -27,7 +27,7 @@ from tokenloom.eval.omni.bench import Bench
 from tokenloom.eval.omni.packs import Missing, Packs, draw, parallels, source_of
 from tokenloom.eval.omni.retrieval import Gallery, neighbours, read_word, wilson
 from tokenloom.models.transformer import Transformer
-from tokenloom.models.vocabulary.vocabulary import Channel, Vocabulary
+from tokenloom.models.vocabulary import Channel, Vocabulary
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 RATE = 8000

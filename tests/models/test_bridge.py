@@ -19,7 +19,7 @@ from torch import Tensor
 
 from tokenloom import codecs
 from tokenloom.codecs import Codes
-from tokenloom.models.bridge import Bridge, Channel, hosts
+from tokenloom.models.bridge import Bridge, Channel, tokens
 
 ROOT = Path(__file__).parents[2]
 PICTURE = (64, 64)
@@ -95,7 +95,7 @@ def test_names_say_what_ids_are():
 @pytest.mark.parametrize(("name", "size"), [("picture", (480, 472)), ("sound", (288_000,))])
 def test_ids_and_codes_are_exact_both_ways(name, size):
     bridge, _ = merged()
-    part = next(p for p in bridge.vocabulary.parts if p.channel.name == name)
+    part = next(p for p in bridge.vocabulary.layouts if p.channel.name == name)
     count = -(-100_000 // part.count(size)[0])
     numbers = torch.Generator().manual_seed(0)
     indices = torch.randint(part.entries[0], (count, part.quantizers, *part.spec.grid(size)), generator=numbers)
@@ -132,21 +132,21 @@ def test_what_cannot_be_merged_is_one_line():
     before = len(tokenizer)
     for wanted, given in (
         ("spec.total", [Channel("jpeg", codecs.build("image/jpeg"))]),
-        ("no name for a channel", [Channel("a b", fsq)]),
-        ("two channels are called 'a'", [Channel("a", fsq), Channel("a", fsq)]),
+        ("a channel name must have only", [Channel("a b", fsq)]),
+        ("must be unique, got 'a' twice", [Channel("a", fsq), Channel("a", fsq)]),
     ):
         with pytest.raises(ValueError, match=wanted) as error:
             Bridge.merge(tokenizer, None, given)
         assert one_line(error) and len(tokenizer) == before
     tokenizer.add_tokens(["<|mine:0:7|>"])
-    with pytest.raises(ValueError, match=r"<\|mine:0:7\|> of its own") as error:
+    with pytest.raises(ValueError, match=r"<\|mine:0:7\|> already") as error:
         Bridge.merge(tokenizer, None, [Channel("mine", fsq)])
     assert one_line(error) and len(tokenizer) == before + 1
     Bridge.merge(tokenizer, None, [Channel("picture", fsq)])
-    with pytest.raises(ValueError, match="merged already") as error:
+    with pytest.raises(ValueError, match="is merged already") as error:
         Bridge.merge(tokenizer, None, [Channel("another", fsq)])
     assert one_line(error)
-    with pytest.raises(ValueError, match="no model of transformers") as error:
+    with pytest.raises(ValueError, match="must be a model of transformers") as error:
         Bridge.merge(host_tokenizer(), torch.nn.Linear(2, 2), [Channel("picture", fsq)])
     assert one_line(error)
 
@@ -156,7 +156,7 @@ def test_tokenizers_that_cannot_take_codes_are_one_line():
 
     fsq = [Channel("picture", codecs.load("pictures-fsq"))]
     slow = transformers.ByT5Tokenizer()
-    with pytest.raises(ValueError, match="wanted a fast one") as error:
+    with pytest.raises(ValueError, match="must be a fast one") as error:
         Bridge.merge(slow, None, fsq)
     assert one_line(error)
     undecoded = Tokenizer(models.BPE(vocab={"a": 0, "Ġ": 1}, merges=[]))
@@ -165,7 +165,7 @@ def test_tokenizers_that_cannot_take_codes_are_one_line():
         Bridge.merge(transformers.PreTrainedTokenizerFast(tokenizer_object=undecoded), None, fsq)
     assert one_line(error)
     gaps = Tokenizer(models.WordLevel(vocab={"a": 0, "b": 9}, unk_token="a"))
-    with pytest.raises(ValueError, match="have gaps") as error:
+    with pytest.raises(ValueError, match="must not have gaps") as error:
         Bridge.merge(transformers.PreTrainedTokenizerFast(tokenizer_object=gaps), None, fsq)
     assert one_line(error)
 
@@ -244,18 +244,18 @@ def test_prompts_that_cannot_be_read_are_one_line(tmp_path):
     for wanted, prompts in (
         ("a list of segments", "a text alone"),
         ("a list of segments", []),
-        ("prompt 1 is no list", [["a"], "b"]),
-        ("a segment is a str", [3]),
-        ("no channel", [("film", picture())]),
-        ("takes audio, not image", [("sound", picture())]),
+        ("got str as prompt 1", [["a"], "b"]),
+        ("a segment must be a str", [3]),
+        ("unknown channel", [("film", picture())]),
+        ("takes audio, got image", [("sound", picture())]),
         ("the prompts are empty", [""]),
     ):
         with pytest.raises(ValueError, match=wanted) as error:
             bridge(prompts)
         assert one_line(error)
     for wanted, ids in (
-        ("none of 0 to", [0, bridge.size]),
-        ("none of 0 to", [-100, 0]),
+        ("an id must be 0 to", [0, bridge.size]),
+        ("an id must be 0 to", [-100, 0]),
         ("along one axis", [0.5, 1.0]),
         ("break the grammar", [5, bridge.first + 300, 6]),
         ("text follows within a segment", [5, *bridge.segment("picture", one_picture())[0][:9].tolist(), 6, 7]),
@@ -380,17 +380,17 @@ def test_the_mask_is_the_grammar_of_each_row():
 def test_what_cannot_be_asked_for_is_one_line():
     bridge, model = merged()
     for wanted, how in (
-        ("no channel and no modality", {"only": "film"}),
-        ("of which channel", {"size": (8, 8)}),
+        ("unknown channel or modality", {"only": "film"}),
+        ("without only, size must be a mapping", {"size": (8, 8)}),
         ("has 2 sizes", {"only": "picture", "size": (8,)}),
-        ("a size of 0", {"only": "picture", "size": (0, 8)}),
-        ("max_new_tokens 0", {"max_new_tokens": 0}),
+        ("must be at least 1, got 0", {"only": "picture", "size": (0, 8)}),
+        ("max_new_tokens must .* got 0", {"max_new_tokens": 0}),
         ("eos_token_id", {"only": "picture", "eos_token_id": bridge.size}),
     ):
         with pytest.raises(ValueError, match=wanted) as error:
             bridge.logits_processor(**how)
         assert one_line(error)
-    with pytest.raises(ValueError, match=r"takes 67 ids at least; the limit leaves 60") as error:
+    with pytest.raises(ValueError, match=r"takes at least 67 ids; the limit leaves 60") as error:
         generated(bridge, model, 60, {}, only="picture", size=PICTURE, max_new_tokens=60)
     assert one_line(error)
     with pytest.raises(ValueError, match=r"breaks the grammar at 1: code 3 of picture, quantizer 0") as error:
@@ -421,7 +421,7 @@ def test_a_bridge_is_saved_and_loaded(tmp_path):
     assert loaded.vocabulary.fingerprints == bridge.vocabulary.fingerprints and loaded.vocabulary.longest == 2048
     prompt = [["the fox", picture(), ("sound", torch.zeros(1, 700))]]
     assert torch.equal(loaded(prompt)["input_ids"], bridge(prompt)["input_ids"])
-    assert hosts.names(loaded.vocabulary) == hosts.names(bridge.vocabulary)
+    assert tokens.token_names(loaded.vocabulary) == tokens.token_names(bridge.vocabulary)
     assert Bridge.from_pretrained(tmp_path, codecs={"mine": own}).vocabulary.channels["mine"].codec is own
 
 
@@ -433,11 +433,11 @@ def test_another_codec_than_the_one_merged_is_refused(tmp_path):
     with pytest.raises(ValueError, match=f"fingerprint {tiny('image/fsq').fingerprint.hex()}, the one here") as error:
         Bridge.from_pretrained(tmp_path, codecs={"mine": other})
     assert one_line(error)
-    with pytest.raises(ValueError, match="'yours' is none of its channels, mine") as error:
+    with pytest.raises(ValueError, match="unknown channel 'yours'; the channels are mine") as error:
         Bridge.from_pretrained(tmp_path, codecs={"yours": other})
     assert one_line(error)
     host_tokenizer().save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match=r"has no <\|segment:end\|>") as error:
+    with pytest.raises(ValueError, match=r"must have <\|segment:end\|>") as error:
         Bridge.from_pretrained(tmp_path)
     assert one_line(error)
 

@@ -16,7 +16,7 @@ from tokenloom.eval.compare.compare import compare
 from tokenloom.eval.compare.entries import field_of
 from tokenloom.eval.compare.results import Results
 from tokenloom.models import DiffusionDecoder
-from tokenloom.models.diffusion import codec as decoded
+from tokenloom.models.diffusion import codec as diffusion_codec
 
 
 def behind(codec: LatentCodec, folder: Path, seed: int = 0) -> DiffusionDecoder:
@@ -55,7 +55,7 @@ class Pictures(Source):
 @pytest.mark.parametrize("name", ["image/fsq", "image/rvq", "image/flex", "image/ntc", "audio/rvq"])
 def test_codes_rates_and_containers_are_the_codecs_own(name, tmp_path):
     decoder = behind(tiny(name), tmp_path / "codec")
-    codec, both = decoder.codec, decoded.Decoded(decoder, 2, seed=3)
+    codec, both = decoder.codec, diffusion_codec.DiffusionCodec(decoder, 2, seed=3)
     x = signals(codec, (24, 33) if codec.spec.modality is Modality.IMAGE else (1500,))
     codes = both.encode(x)
     data = both.compress(x)
@@ -73,29 +73,29 @@ def test_codes_rates_and_containers_are_the_codecs_own(name, tmp_path):
 
 
 def test_names_are_split_where_they_stand_for_nothing_else(folders):
-    assert decoded.split("natural-fsq+diffusion@2") == ("natural-fsq", "+diffusion@2")
-    assert decoded.split("runs/a+b+runs/c") == ("runs/a+b", "+runs/c")
-    assert decoded.split("natural-fsq") is None
+    assert diffusion_codec.split("natural-fsq+diffusion@2") == ("natural-fsq", "+diffusion@2")
+    assert diffusion_codec.split("runs/a+b+runs/c") == ("runs/a+b", "+runs/c")
+    assert diffusion_codec.split("natural-fsq") is None
     (folders / "a+b").mkdir()
-    assert decoded.split("a+b") is None
-    assert decoded.load("codec", "+one").steps == models.load("one").steps
-    assert decoded.load("codec", "+two@3").steps == 3
-    assert decoded.belongs("+diffusion@2") and not decoded.belongs("+diffusions")
+    assert diffusion_codec.split("a+b") is None
+    assert diffusion_codec.load("codec", "+one").steps == models.load("one").steps
+    assert diffusion_codec.load("codec", "+two@3").steps == 3
+    assert diffusion_codec.is_default("+diffusion@2") and not diffusion_codec.is_default("+diffusions")
 
 
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("codec+other", "other decodes image/bsq ({other}), not codec ({codec})"),
-        ("codec+one@0", "steps 0 is no whole number from 1 to"),
-        ("codec+one@1001", "steps 1001 is no whole number from 1 to"),
-        ("codec+one@two", "steps 'two' in codec+one@two is no whole number; wanted CODEC+DECODER"),
-        ("codec+omni-small", "omni-small is no decoder; there are diffusion"),
+        ("codec+one@0", "steps must be an integer from 1 to 1000, got 0"),
+        ("codec+one@1001", "steps must be an integer from 1 to 1000, got 1001"),
+        ("codec+one@two", "steps must be an integer, got 'two' in codec+one@two; the form is CODEC+DECODER"),
+        ("codec+omni-small", "omni-small describes no decoder"),
         ("codec+nonsense", "nonsense"),
         ("nonsense+one", "nonsense"),
         ("image/jpeg+diffusion", "image/jpeg"),
-        ("image/fsq+diffusion", "image/fsq has to be trained first"),
-        ("codec+", "'codec+' is neither a codec nor CODEC+DECODER"),
+        ("image/fsq+diffusion", "image/fsq must be trained first"),
+        ("codec+", "'codec+' must be the name of a codec, CODEC+DECODER"),
     ],
 )
 def test_what_means_nothing_is_refused_in_one_line(name, said):
@@ -121,7 +121,7 @@ def test_a_glob_takes_a_decoder_behind_each_of_its_codecs():
 def test_targets_are_not_tried_with_a_decoder_behind(tmp_path):
     contestant = field_of(["image/jpeg"])[0]
     assert adaptive.wanted(contestant, ("psnr",)) == ("psnr",)
-    contestant.codec = decoded.Decoded(behind(tiny("image/flex"), tmp_path / "codec"))
+    contestant.codec = diffusion_codec.DiffusionCodec(behind(tiny("image/flex"), tmp_path / "codec"))
     assert adaptive.wanted(contestant, None) == adaptive.wanted(contestant, ("psnr",)) == ()
 
 

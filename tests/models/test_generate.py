@@ -12,9 +12,10 @@ from support.codecs import one_line, tiny
 from torch import Tensor
 
 from tokenloom import codecs
-from tokenloom.models.generate import check, choose, sample
+from tokenloom.models.generate import sample
+from tokenloom.models.sampling import check_ranges, choose
 from tokenloom.models.transformer import Transformer
-from tokenloom.models.vocabulary.vocabulary import DOCUMENT, STOP, Channel, State, Vocabulary
+from tokenloom.models.vocabulary import DOCUMENT, STOP, Channel, DocumentState, Vocabulary
 
 
 @functools.cache
@@ -248,22 +249,22 @@ def test_bfloat16_weights_sample() -> None:
 @pytest.mark.parametrize(
     ("how", "words"),
     [
-        ({"temperature": -0.1}, "temperature -0.1"),
-        ({"temperature": float("nan")}, "temperature nan"),
-        ({"temperature": "hot"}, "temperature 'hot'"),
-        ({"guidance": float("inf"), "unconditional": NOTHING}, "guidance inf"),
-        ({"guidance": -1, "unconditional": NOTHING}, "guidance -1"),
+        ({"temperature": -0.1}, "temperature must .* got -0.1"),
+        ({"temperature": float("nan")}, "temperature must .* got nan"),
+        ({"temperature": "hot"}, "temperature must .* got 'hot'"),
+        ({"guidance": float("inf"), "unconditional": NOTHING}, "guidance must .* got inf"),
+        ({"guidance": -1, "unconditional": NOTHING}, "guidance must .* got -1"),
         ({"guidance": 2.0}, "guidance 2.0 needs an unconditional prompt"),
         ({"guidance": 2.0, "unconditional": NOTHING[:2]}, "4 states do not fit 4 and 2 prompts"),
         ({"guidance": 2.0, "unconditional": [torch.tensor([DOCUMENT])] * 4}, "ends at place 0"),
-        ({"top_k": 0}, "top_k 0"),
-        ({"top_k": 2.5}, "top_k 2.5"),
-        ({"top_k": True}, "top_k True"),
-        ({"top_p": 0.0}, "top_p 0.0"),
-        ({"top_p": 1.01}, "top_p 1.01"),
-        ({"max_tokens": 0}, "max_tokens 0"),
-        ({"seed": -1}, "seed -1"),
-        ({"seed": 0.5}, "seed 0.5"),
+        ({"top_k": 0}, "top_k must .* got 0"),
+        ({"top_k": 2.5}, "top_k must .* got 2.5"),
+        ({"top_k": True}, "top_k must .* got True"),
+        ({"top_p": 0.0}, "top_p must .* got 0.0"),
+        ({"top_p": 1.01}, "top_p must .* got 1.01"),
+        ({"max_tokens": 0}, "max_tokens must .* got 0"),
+        ({"seed": -1}, "seed must .* got -1"),
+        ({"seed": 0.5}, "seed must .* got 0.5"),
     ],
 )
 def test_values_out_of_range_are_refused(how: dict, words: str) -> None:
@@ -298,7 +299,7 @@ def test_damaged_weights_are_refused() -> None:
 def test_states_are_those_of_the_grammar() -> None:
     """`only` restricts the first segment: the state says more than the ids do."""
     v = vocabulary()
-    start: State = v.start("image")
+    start: DocumentState = v.start("image")
     rows = sample(network(), v, [torch.tensor([DOCUMENT])] * 8, [start] * 8, seed=0, max_tokens=1)
     assert {row.item() for row in rows} <= {v.header(name, (8, 8))[0].item() for name in ("fsq", "flex")}
 
@@ -325,5 +326,5 @@ def test_any_grammar_will_do() -> None:
 
 
 def test_check_takes_what_is_in_range() -> None:
-    check(0, 0)
-    check(7.5, 1.2, 1, 1.0, 1)
+    check_ranges(0, 0)
+    check_ranges(7.5, 1.2, 1, 1.0, 1)

@@ -18,11 +18,10 @@ from support.codecs import one_line, structured, tiny
 from support.omni import CONTEXT, fresh, painter, picture, sound
 
 from tokenloom import codecs, models
-from tokenloom.codecs import Codes, Target, media
-from tokenloom.models import Omni, checkpoint, generate
+from tokenloom.codecs import Codes, Target, batches, media
+from tokenloom.models import Omni, generate, scoring
 from tokenloom.models.transformer import Transformer
-from tokenloom.models.vocabulary import segments
-from tokenloom.models.vocabulary.vocabulary import DOCUMENT, STOP, Channel, Vocabulary
+from tokenloom.models.vocabulary import DOCUMENT, STOP, Channel, Vocabulary, segments, truncation
 
 
 @functools.cache
@@ -113,7 +112,7 @@ def test_sounds_of_another_rate_are_brought_to_the_models(tmp_path):
 
 
 def _length(segments: list) -> int:
-    return len(omni()._encode([segments])[0])
+    return len(omni().prompts.encode([segments])[0])
 
 
 def test_a_picture_of_another_size_is_resized_and_said_so():
@@ -134,9 +133,9 @@ def test_an_empty_prompt_is_a_sample_without_one(empty):
 
 def test_what_is_no_segment_is_refused():
     for wrong, says in (
-        (3.5, "not float"),
-        (torch.zeros(5), "not Tensor (5,)"),
-        (torch.zeros(1, 3, 32, 24), "not Tensor (1, 3, 32, 24)"),
+        (3.5, "got float"),
+        (torch.zeros(5), "got Tensor (5,)"),
+        (torch.zeros(1, 3, 32, 24), "got Tensor (1, 3, 32, 24)"),
         (torch.full((3, 32, 24), 2.0), "[0, 1]"),
         (torch.zeros(2, 100), "1 channels"),
         (Path("absent.png"), "there is no file absent.png"),
@@ -145,7 +144,7 @@ def test_what_is_no_segment_is_refused():
         with pytest.raises((ValueError, FileNotFoundError)) as error:
             omni().generate([wrong], "text")
         assert says in str(error.value) and one_line(error)
-    with pytest.raises(ValueError, match="a prompt is a list of segments, not str"):
+    with pytest.raises(ValueError, match="a prompt must be a list of segments, got str"):
         omni().generate("red", "text")
 
 
@@ -181,7 +180,7 @@ def test_guidance_is_against_a_sample_without_a_prompt():
     model = omni()
     head = model.vocabulary.header("pictures", (32, 24))
     start = torch.tensor([DOCUMENT])
-    prompts = [torch.cat([model._encode([["red"]])[0], head]), torch.cat([start, head])]
+    prompts = [torch.cat([model.prompts.encode([["red"]])[0], head]), torch.cat([start, head])]
     state = model.vocabulary.read(prompts[0])
     allowed = model.vocabulary.kinds[state.kind]
     with torch.no_grad():
@@ -214,23 +213,23 @@ def test_defaults_are_the_models_then_the_modalitys_then_the_channels(monkeypatc
 
 def test_wrong_sampling_is_one_line():
     for options, says in (
-        ({"n": 0}, "n 0"),
-        ({"n": True}, "n True"),
-        ({"seed": -1}, "seed -1"),
-        ({"decoder": "magic"}, "decoder 'magic' is none of plain, diffusion"),
-        ({"steps": 2}, "steps 2 are those of decoder='diffusion'"),
-        ({"decoder": "diffusion", "steps": 0}, "steps 0 is no whole number from 1 to"),
-        ({"decoder": "diffusion", "steps": 1.5}, "steps 1.5 is no whole number from 1 to"),
-        ({"temperature": -1.0}, "temperature -1.0"),
-        ({"top_p": 0.0}, "top_p 0.0"),
-        ({"top_k": 0}, "top_k 0"),
-        ({"guidance": math.nan}, "guidance nan"),
-        ({"heat": 1}, "no 'heat'; sampling is guidance, temperature, top_k, top_p, best_of"),
+        ({"n": 0}, "n must be an integer from 1 to 10000, got 0"),
+        ({"n": True}, "got True"),
+        ({"seed": -1}, "got -1"),
+        ({"decoder": "magic"}, "decoder must be one of plain, diffusion, got 'magic'"),
+        ({"steps": 2}, "steps must be None unless decoder='diffusion', got 2"),
+        ({"decoder": "diffusion", "steps": 0}, "steps must be an integer from 1 to 1000, got 0"),
+        ({"decoder": "diffusion", "steps": 1.5}, "steps must be an integer from 1 to 1000, got 1.5"),
+        ({"temperature": -1.0}, "temperature must be a number of at least 0, got -1.0"),
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, or None, got 0.0"),
+        ({"top_k": 0}, "top_k must be an integer of at least 1, or None, got 0"),
+        ({"guidance": math.nan}, "guidance must be a number of at least 0, got nan"),
+        ({"heat": 1}, "no parameter 'heat'; sampling parameters are guidance, temperature, top_k, top_p, best_of"),
     ):
         with pytest.raises(ValueError, match=r".") as error:
             omni().generate(["red"], "image", **options)
         assert says in str(error.value) and one_line(error)
-    with pytest.raises(ValueError, match=r"'video' is no channel .* pictures \(image\)") as error:
+    with pytest.raises(ValueError, match=r"unknown channel or modality 'video'; .* pictures \(image\)") as error:
         omni().generate(["red"], "video")
     assert one_line(error)
 
@@ -262,7 +261,7 @@ def test_diffusion_decodes_the_codes_that_plain_would(tmp_path, monkeypatch):
     plain = model.generate(["red"], "image", n=3, seed=4)
     painted = model.generate(["red"], "image", n=3, seed=4, decoder="diffusion", steps=2)
     assert all(torch.equal(a.indices, b.indices) for a, b in zip(seen[:3], seen[3:], strict=True))
-    wanted = decoder.decode(segments.batch(seen[3:]), steps=2, seed=4)
+    wanted = decoder.decode(batches.collate(seen[3:]), steps=2, seed=4)
     assert torch.equal(torch.stack(painted), wanted)
     assert all(not torch.equal(a, b) for a, b in zip(plain, painted, strict=True))
     assert set(model.statistics.seconds) == {"encode", "transformer", "decode"}
@@ -357,7 +356,7 @@ def test_a_sound_cut_by_the_context_is_a_prefix_of_it(pattern):
     header = len(vocabulary.header("sounds", (300,)))
     for kept in range(1, len(ids)):
         with pytest.warns(UserWarning, match="the context ended within a segment of sounds"):
-            document = segments.closed(vocabulary, torch.tensor([DOCUMENT]), ids[:kept])
+            document = truncation.complete(vocabulary, torch.tensor([DOCUMENT]), ids[:kept])
         found = vocabulary.parse(document)
         tokens = kept - header
         complete = max(0, tokens // 2 if pattern == "raster" else (tokens - 1) // 2)
@@ -384,7 +383,7 @@ def test_a_picture_cut_by_the_context_keeps_its_complete_rows():
     sizes = []
     for kept in range(4, len(ids)):
         with pytest.warns(UserWarning):
-            document = segments.closed(vocabulary, torch.tensor([DOCUMENT]), ids[:kept])
+            document = truncation.complete(vocabulary, torch.tensor([DOCUMENT]), ids[:kept])
         ((_, found),) = vocabulary.parse(document)
         rows, columns = found.indices.shape[2:]
         assert torch.equal(found.indices, codes.indices[:, :, :rows, :columns])
@@ -460,33 +459,36 @@ def test_another_codec_than_the_trained_one_is_refused_by_both_fingerprints(copy
 def test_a_codec_that_is_not_total_cannot_enter(tmp_path):
     config = {"transformer": {"width": 32, "heads": 2}, "channels": [{"name": "image/jpeg"}]}
     with pytest.raises(ValueError, match=r"image/jpeg .*cannot enter.*total") as error:
-        checkpoint.build(config)
+        models.build(config)
     assert one_line(error)
 
 
 WRONG = {
-    "no omni": (lambda c: c.pop("omni"), "describes no omni model"),
-    "no fingerprints": (lambda c: c.pop("fingerprints"), "describes no omni model"),
-    "no channels": (lambda c: c["omni"].update(channels=[]), "no list of 1 to 64 channels"),
-    "a channel without a name": (lambda c: c["omni"]["channels"][0].pop("name"), "has no name"),
-    "a stray key": (lambda c: c["omni"]["channels"][0].update(_target_="os.system"), "takes no '_target_'"),
-    "a codec key": (lambda c: c["omni"]["channels"][0].update(codec="hub/id"), "takes no 'codec'"),
-    "a path": (lambda c: c["omni"]["channels"][0].update(name="../../x"), "no name for a channel"),
+    "no omni": (lambda c: c.pop("omni"), "describes no omni"),
+    "no fingerprints": (lambda c: c.pop("fingerprints"), "describes no omni"),
+    "no channels": (lambda c: c["omni"].update(channels=[]), "must be a list of 1 to 64 channels"),
+    "a channel without a name": (lambda c: c["omni"]["channels"][0].pop("name"), "must have a name"),
+    "a stray key": (lambda c: c["omni"]["channels"][0].update(_target_="os.system"), "has no option '_target_'"),
+    "a codec key": (lambda c: c["omni"]["channels"][0].update(codec="hub/id"), "has no option 'codec'"),
+    "a path": (lambda c: c["omni"]["channels"][0].update(name="../../x"), "a channel name must have only"),
     "a hub id": (lambda c: c["omni"]["channels"][1].update(name="some/one"), "needs the codec some/one"),
     "a setting": (lambda c: c["omni"]["channels"][3].update(setting=99), "99"),
-    "a target": (lambda c: c["omni"]["channels"][2].update(setting={"rm": 1}), "is no target"),
+    "a target": (lambda c: c["omni"]["channels"][2].update(setting={"rm": 1}), "must be a value or a target"),
     "a pattern": (lambda c: c["omni"]["channels"][3].update(pattern="spiral"), "spiral"),
     "a size": (lambda c: c["omni"]["channels"][1].update(size=[10**12, 1]), "size"),
     "sizes of one axis": (lambda c: c["omni"]["channels"][1].update(size=[32]), "2 sizes"),
     "a default": (lambda c: c["omni"].update(sampling={"image": {"heat": 1}}), "defaults.heat"),
     "defaults": (lambda c: c["omni"].update(sampling=3), "defaults"),
-    "layers": (lambda c: c["omni"]["transformer"].update(layers=10**9), "transformer.layers 1000000000"),
+    "layers": (
+        lambda c: c["omni"]["transformer"].update(layers=10**9),
+        "transformer.layers must be an integer from 1 to 256, got 1000000000",
+    ),
     "width": (lambda c: c["omni"]["transformer"].update(width=2**16, hidden=2**16), "another architecture"),
     "more layers": (lambda c: c["omni"]["transformer"].update(layers=200), "another architecture"),
     "fewer layers": (lambda c: c["omni"]["transformer"].update(layers=1), "another architecture"),
-    "a vocabulary": (lambda c: c["omni"]["transformer"].update(vocabulary=3), "vocabulary=3"),
+    "a vocabulary": (lambda c: c["omni"]["transformer"].update(vocabulary=3), "got vocabulary=3"),
     "an argument": (lambda c: c["omni"]["transformer"].update(rope=3), "rope"),
-    "longest": (lambda c: c["omni"].update(longest="long"), "longest 'long'"),
+    "longest": (lambda c: c["omni"].update(longest="long"), "longest must be an integer from 1 to 65536, got 'long'"),
 }
 
 
@@ -518,13 +520,13 @@ def test_what_is_no_model_is_one_line(tmp_path):
             models.load(source)
         assert one_line(error)
     models.save(omni(), tmp_path / "a")
-    with pytest.raises(ValueError, match="describes no omni model"):
+    with pytest.raises(ValueError, match="describes no omni"):
         models.load(tmp_path / "a" / "pictures")
 
 
 def test_a_transformer_of_other_channels_is_refused():
     vocabulary = Vocabulary([Channel("text/bytes", codecs.build("text/bytes"))])
-    with pytest.raises(ValueError, match=f"vocabulary=7; these channels make {vocabulary.size}"):
+    with pytest.raises(ValueError, match=f"must have vocabulary={vocabulary.size}, got vocabulary=7"):
         Omni(vocabulary, Transformer(7, vocabulary.places, 32, 1, 2, 1))
 
 
@@ -537,7 +539,7 @@ def test_training_mode_is_the_transformers_alone():
 
 def test_codes_batch_pads_with_zeros():
     items = [Codes(torch.full((1, 1, n), 5), torch.tensor([[n]]), torch.tensor([n])) for n in (2, 0, 3)]
-    joined = segments.batch(items)
+    joined = batches.collate(items)
     assert joined.indices[:, 0].tolist() == [[5, 5, 0], [0, 0, 0], [5, 5, 5]] and joined.lengths.tolist() == [2, 0, 3]
     assert np.prod(joined.sizes.shape) == 3
 
@@ -547,7 +549,7 @@ def test_the_best_of_several_is_the_one_that_the_model_would_caption_so(monkeypa
     tries = model.generate(["red heart"], "image", n=4, seed=3)
     fits = [10.0 * float(x.mean()) for x in tries]
     told = iter(fits)
-    monkeypatch.setattr(model, "_fit", lambda prompt, segment: next(told))
+    monkeypatch.setattr(scoring, "fit", lambda *_: next(told))
     (best,) = model.generate(["red heart"], "image", seed=3, best_of=4)
     assert torch.equal(best, tries[max(range(4), key=fits.__getitem__)])
     assert model.statistics.tries == 4 and len(model.statistics.tokens) == 1
@@ -558,12 +560,17 @@ def test_a_fit_is_the_price_of_the_caption_or_what_the_prompt_takes_off():
     vocabulary = model.vocabulary
     text = vocabulary.segment("text/bytes", vocabulary.channel("text").encode(["ab"]))[0]
     (picture,) = model.generate([], "image", seed=0)
-    segment = model._encode([[picture]])[0][1:]
+    segment = model.prompts.encode([[picture]])[0][1:]
     start = torch.tensor([DOCUMENT])
-    assert model._fit(torch.cat([start, text]), segment) == -model._price([(torch.cat([start, segment]), text)])[0]
-    after, alone = model._price([(torch.cat([start, segment]), segment), (start, segment)])
-    assert model._fit(torch.cat([start, segment]), segment) == alone - after
-    assert model._fit(torch.cat([start, text]), segment[:-1]) == -math.inf
+    assert (
+        scoring.fit(model.transformer, vocabulary, torch.cat([start, text]), segment)
+        == -scoring.bits(model.transformer, vocabulary, [(torch.cat([start, segment]), text)])[0]
+    )
+    after, alone = scoring.bits(
+        model.transformer, vocabulary, [(torch.cat([start, segment]), segment), (start, segment)]
+    )
+    assert scoring.fit(model.transformer, vocabulary, torch.cat([start, segment]), segment) == alone - after
+    assert scoring.fit(model.transformer, vocabulary, torch.cat([start, text]), segment[:-1]) == -math.inf
 
 
 @pytest.mark.parametrize("wrong", [0, 65, 1.5, "two"])

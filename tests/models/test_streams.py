@@ -101,16 +101,16 @@ def test_varint_by_hand() -> None:
 @pytest.mark.parametrize(
     ("call", "told"),
     [
-        (lambda: streams.order((2,), 2, "zigzag"), "'zigzag' is none of raster, delay"),
+        (lambda: streams.order((2,), 2, "zigzag"), "one of raster, delay, got 'zigzag'"),
         (lambda: streams.order((-1, 2), 2, "raster"), r"grid of \(-1, 2\)"),
         (lambda: streams.order((2,), 0, "raster"), "0 quantizers"),
         (lambda: streams.flatten(torch.zeros(4).long(), "raster"), r"\(4,\)"),
-        (lambda: streams.unflatten(torch.zeros(7).long(), (2, 2), 2, "delay"), r"has 8 codes, not \(7,\)"),
+        (lambda: streams.unflatten(torch.zeros(7).long(), (2, 2), 2, "delay"), r"has 8 codes, got \(7,\)"),
         (lambda: streams.unvarint([129]), "not the digits"),
         (lambda: streams.unvarint([128, 5]), "not the digits"),
         (lambda: streams.unvarint([5, 5]), "not the digits"),
         (lambda: streams.unvarint([]), "not the digits"),
-        (lambda: streams.varint(-1), "-1 is no size"),
+        (lambda: streams.varint(-1), "at least 0, got -1"),
     ],
 )
 def test_refusals(call, told: str) -> None:

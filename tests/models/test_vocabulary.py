@@ -15,7 +15,7 @@ from torch import Tensor
 
 from tokenloom import codecs
 from tokenloom.codecs import Codec, Codes, CodeSpec, Modality, Target, batches
-from tokenloom.models.vocabulary.vocabulary import DOCUMENT, END, PAD, STOP, Channel, State, Vocabulary
+from tokenloom.models.vocabulary import DOCUMENT, END, PAD, STOP, Channel, DocumentState, Vocabulary
 
 
 class Pairs(Codec):
@@ -43,7 +43,7 @@ def vocabulary(longest: int = 4096) -> Vocabulary:
 
 def random_codes(channel: Channel, size: tuple[int, ...], length: int, seed: int = 0) -> Codes:
     """Any codes that the codec could have made of a signal of that size, as a batch of one."""
-    part = next(p for p in vocabulary().parts if p.channel is channel)
+    part = next(p for p in vocabulary().layouts if p.channel is channel)
     spec, numbers = channel.codec.spec, torch.Generator().manual_seed(seed)
     grid = spec.grid(size) if spec.stride else (length,)
     books = [torch.randint(n, grid, generator=numbers) for n in spec.codebook_sizes[: part.quantizers]]
@@ -92,7 +92,7 @@ def test_ranges_tile_the_ids_exactly() -> None:
     assert list(itertools.chain(*ranges)) == list(range(4 + 6 + 256, v.size))
     reachable = torch.cat(v.kinds).unique()
     assert torch.equal(reachable, torch.tensor([i for i in range(v.size) if i != DOCUMENT]))
-    with pytest.raises(ValueError, match=f"id {v.size} is none of 0 to {v.size - 1}"):
+    with pytest.raises(ValueError, match=f"must be 0 to {v.size - 1}, got {v.size}"):
         v.describe(v.size)
 
 
@@ -250,7 +250,7 @@ def test_random_interleaved_documents_come_back_id_for_id() -> None:
         assert torch.equal(ids, document(*(v.segment(name, codes)[0] for name, codes in v.parse(ids))))
 
 
-def allowed_sizes(v: Vocabulary, state: State) -> list[tuple[int, ...]]:
+def allowed_sizes(v: Vocabulary, state: DocumentState) -> list[tuple[int, ...]]:
     """Every size that the digits of a header can spell."""
     if not state.reads_size:
         return [state.sizes]
@@ -265,11 +265,11 @@ def test_a_header_offers_the_sizes_that_fit_and_no_others() -> None:
         "emoji-fsq": lambda size: 5 * -(-size[0] // 8) * -(-size[1] // 8),
         "digits": lambda size: 3 * -(-size[0] // 160),
     }
-    for part in v.parts:
+    for part in v.layouts:
         if codes := cost.get(part.channel.name):
             reach = range(1, 10_000) if part.axes == 1 else range(1, 300)
             fits = {size for size in itertools.product(reach, repeat=part.axes) if codes(size) <= 148 - 4 * part.axes}
-            offered = allowed_sizes(v, part.opened)
+            offered = allowed_sizes(v, v.open(part))
             assert len(offered) == len(set(offered)) and set(offered) == fits
 
 
@@ -332,17 +332,17 @@ def test_any_damage_is_refused_or_parses_to_what_it_says(data: st.DataObject) ->
 @pytest.mark.parametrize(
     ("ids", "told"),
     [
-        (torch.tensor([STOP]), "begins with DOCUMENT"),
-        (torch.tensor([], dtype=torch.int64), "begins with DOCUMENT"),
+        (torch.tensor([STOP]), "must begin with DOCUMENT"),
+        (torch.tensor([], dtype=torch.int64), "must begin with DOCUMENT"),
         (torch.tensor([[DOCUMENT]]), "one axis"),
         (torch.tensor([1.0]), "int64"),
-        ([DOCUMENT], "not list"),
+        ([DOCUMENT], "got list"),
         (torch.tensor([DOCUMENT, DOCUMENT]), "DOCUMENT.* may not come at 1"),
         (torch.tensor([DOCUMENT, PAD]), "PAD.* may not come at 1"),
         (torch.tensor([DOCUMENT, END]), "END.* may not come at 1"),
         (torch.tensor([DOCUMENT, STOP, STOP]), "STOP.* may not come at 2"),
         (torch.tensor([DOCUMENT, STOP, DOCUMENT]), "DOCUMENT.* may not come at 2"),
-        (torch.tensor([DOCUMENT, 10**9]), "id 1000000000 is none of 0 to"),
+        (torch.tensor([DOCUMENT, 10**9]), "an id must be 0 to .*, got 1000000000"),
         (torch.tensor([DOCUMENT, 6, 10 + 0]), "size digit 0.* may not come at 2"),
         (torch.tensor([DOCUMENT, 6, 10 + 128]), "size digit 128.* may not come at 2"),
     ],
@@ -416,11 +416,11 @@ def test_channels_by_name_and_modality() -> None:
     assert v.channel("words").name == "words" and v.channel("image").name == "emoji-flex"
     assert v.channel("audio").name == "digits"
     for call in (v.channel, v.start):
-        with pytest.raises(ValueError, match=r"'video' is no channel .*it has letters \(text\), .*digits \(audio\)"):
+        with pytest.raises(ValueError, match=r"'video'; the vocabulary has letters \(text\), .*digits \(audio\)"):
             call("video")
     assert v.fingerprints["emoji-fsq"] == codecs.load("emoji-fsq").fingerprint.hex()
     assert list(v.fingerprints) == list(v.channels)
-    with pytest.raises(ValueError, match="quantizers 0 to 2, not 3"):
+    with pytest.raises(ValueError, match="quantizers 0 to 2, got 3"):
         v.range("digits", 3)
 
 
@@ -440,13 +440,16 @@ def test_two_vocabularies_of_the_same_channels_agree() -> None:
         (lambda: [Channel("a", tiny("image/jpeg"))], r"a \(image/jpeg\) cannot enter .*spec.total"),
         (lambda: [Channel("a", tiny("audio/opus"))], r"a \(audio/opus\) cannot enter .*spec.total"),
         (lambda: [Channel("a", tiny("image/ntc"))], r"a \(image/ntc\) cannot enter .*side information"),
-        (lambda: [Channel("a", tiny("text/bytes")), Channel("a", tiny("text/bpe"))], "two channels are called 'a'"),
-        (lambda: [Channel("a", tiny("image/fsq"), pattern="zigzag")], "'zigzag' of a is none of raster, delay"),
-        (lambda: [Channel("a", tiny("image/flex"), pattern="delay")], "where lengths vary, the pattern is raster"),
+        (lambda: [Channel("a", tiny("text/bytes")), Channel("a", tiny("text/bpe"))], "must be unique, got 'a' twice"),
+        (
+            lambda: [Channel("a", tiny("image/fsq"), pattern="zigzag")],
+            "of a must be one of raster, delay, got 'zigzag'",
+        ),
+        (lambda: [Channel("a", tiny("image/flex"), pattern="delay")], "must be raster because its lengths vary"),
         (lambda: [Channel("a", tiny("audio/rvq"), 4)], "quantizers of audio/rvq must be one of"),
         (lambda: [Channel("a", tiny("image/fsq"), 4)], "image/fsq has no setting, so setting must be None, got 4"),
-        (lambda: [Channel("a", tiny("audio/rvq"), Target(kbps=6))], "each item its own number of quantizers"),
-        (lambda: [Channel("a", "image/fsq")], "needs a codec, not str"),
+        (lambda: [Channel("a", tiny("audio/rvq"), Target(kbps=6))], "each item has its own number of quantizers"),
+        (lambda: [Channel("a", "image/fsq")], "needs a codec, got str"),
     ],
 )
 def test_who_cannot_enter(channels, told: str) -> None:
@@ -456,7 +459,7 @@ def test_who_cannot_enter(channels, told: str) -> None:
 
 
 def test_longest_is_checked() -> None:
-    for longest, told in ((12, "no whole number"), ("80", "no whole number"), (40, "a needs more than 40 ids")):
+    for longest, told in ((12, "an integer from 16"), ("80", "an integer from 16"), (40, "a needs more than 40 ids")):
         with pytest.raises(ValueError, match=told):
             Vocabulary([Channel("a", codecs.load("emoji-flex"))], longest)
 
@@ -475,12 +478,12 @@ def test_codes_that_are_no_segment() -> None:
     all_six = digits.codec.encode(torch.zeros(1, 1, 500), 6)
     mixed = Codes(torch.tensor([[[1], [2], [-1]]]), torch.tensor([[100]]))
     for name, codes, told in (
-        ("digits", all_six, "takes part with 3 quantizers, not 6; encode with setting=3"),
-        ("digits", mixed, "takes part with 3 quantizers, not 2"),
+        ("digits", all_six, "has 3 quantizers, got 6; encode with setting=3"),
+        ("digits", mixed, "has 3 quantizers, got 2"),
         ("digits", random_codes(fsq, (8, 8), 0), "indices of .* must be"),
-        ("letters", random_codes(letters, (), 4095), "4095 codes in one segment; 4094 at most"),
+        ("letters", random_codes(letters, (), 4095), "at most 4094 codes, got 4095"),
         ("emoji-fsq", random_codes(fsq, (500, 500), 0), "takes 19845 codes; one segment has room for 4086, which is"),
-        ("video", all_six, "'video' is no channel"),
+        ("video", all_six, "unknown channel or modality 'video'"),
     ):
         with pytest.raises(ValueError, match=told) as error:
             v.segment(name, codes)

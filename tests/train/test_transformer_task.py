@@ -22,7 +22,7 @@ from tokenloom.data.documents.documents import Documents
 from tokenloom.data.tokens import table as table_module
 from tokenloom.data.tokens.job import Encoder
 from tokenloom.data.tokens.table import TokenTable, cached_table
-from tokenloom.models.vocabulary.vocabulary import DOCUMENT, STOP, Channel
+from tokenloom.models.vocabulary import DOCUMENT, STOP, Channel
 from tokenloom.train import state
 from tokenloom.train.config import OptimizerConfig, TrainConfig
 from tokenloom.train.loop import Run, train

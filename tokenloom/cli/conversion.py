@@ -14,6 +14,7 @@ from tokenloom.cli import outputs
 from tokenloom.codecs import BitstreamError, Codec, Codes, Modality, Target, bitstream, media, rate, registry
 from tokenloom.codecs.targets import psnr
 from tokenloom.models.diffusion import codec as diffusion
+from tokenloom.models.diffusion import decoder as decoders
 
 SUFFIX = ".tlm"
 
@@ -82,7 +83,7 @@ def decode(
     with _writing(chosen):
         media.write(signal, chosen, sample_rate=reader.spec.sample_rate)
     by = codec or reader.name.partition("+")[0]
-    if isinstance(reader, diffusion.Decoded):
+    if isinstance(reader, diffusion.DiffusionCodec):
         by += f", decoded by {decoder} in {reader.steps} step{'s' * (reader.steps != 1)}"
     return f"{chosen}: {_extent(reader, bitstream.read(reader, [data]))} from {len(data)} bytes by {by}"
 
@@ -114,10 +115,10 @@ def _reader(data: bytes, codec: str | None, decoder: str | None, steps: int | No
     if decoder is None:
         return _writer(data, codec)
     if decoder == diffusion.DIFFUSION:
-        return diffusion.Decoded(diffusion.behind(_writer(data, codec), decoder), steps, seed)
-    opened = diffusion.opened(decoder)  # before the codec is looked for: opening a decoder loads its codec
-    diffusion.require(opened, decoder, _writer(data, codec))
-    return diffusion.Decoded(opened, steps, seed)
+        return diffusion.DiffusionCodec(diffusion.find_decoder(_writer(data, codec), decoder), steps, seed)
+    opened = decoders.load(decoder)  # before the codec is looked for: opening a decoder loads its codec
+    diffusion.require_codec(opened, decoder, _writer(data, codec))
+    return diffusion.DiffusionCodec(opened, steps, seed)
 
 
 def _writer(data: bytes, name: str | None) -> Codec:

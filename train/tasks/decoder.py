@@ -14,7 +14,7 @@ from tokenloom import models
 from tokenloom.codecs import Codes, LatentCodec, Modality, checkpoint
 from tokenloom.codecs.targets import psnr
 from tokenloom.models import DiffusionDecoder
-from tokenloom.models.diffusion.decoder import Flow, Given, wide
+from tokenloom.models.diffusion.flow import Conditioning, Flow, broadcast
 
 from ..config import TrainConfig
 from .signals import SignalJob, fit, write_samples
@@ -74,9 +74,9 @@ class DecoderJob(SignalJob):
         x = next(iter(self.crops(batch_size=FITTED, steps=1)))[1]
         rates, errors = [], []
         for setting in sorted({self.settings(i / 7) for i in range(8)}, key=self.codec.settings.values.index):
-            given = self.decoder.given(self.codec.encode(x, setting))
+            given = self.decoder.conditioning(self.codec.encode(x, setting))
             rates.append(given.rate)
-            errors.append((self.decoder.planes.forward(x) - given.plain).square().mean((1, 2, 3)).sqrt())
+            errors.append((self.decoder.planes.forward(x) - given.reconstruction).square().mean((1, 2, 3)).sqrt())
         self.model.fit(torch.cat(rates), torch.cat(errors))
 
     def module(self, adversary: None) -> nn.Module:
@@ -89,7 +89,7 @@ class DecoderJob(SignalJob):
     def validate(self, model: nn.Module, device: torch.device, samples: Path, step: int) -> dict[str, float]:
         """Of a few items at the lowest and the highest setting: distortion against plain, codes that come back."""
         self.codec.to(device)
-        decoder = self.decoder.around(model)
+        decoder = self.decoder.with_flow(model)
         found: dict[str, list[float]] = {}
         shown = []
         for item, _ in zip(self.validation_set.items(), range(SHOWN), strict=False):
@@ -123,7 +123,7 @@ class DecoderJob(SignalJob):
         return (of.forward(x) - of.forward(y)).abs().mean().item() * of.decibel
 
     def save(self, model: nn.Module, out: Path, trained: dict[str, Any]) -> None:
-        models.save(self.decoder.around(model), out, store=self.cfg.store, trained=trained)
+        models.save(self.decoder.with_flow(model), out, store=self.cfg.store, trained=trained)
 
 
 class Settings:
@@ -172,14 +172,14 @@ class DecoderTask(nn.Module):
         x, rows = x[order], rows[order]
         codes, given = self.told(x, rows)
         flow = self.flow
-        r = (self.behind[1].planes.forward(x) - given.plain) / flow.scale(given)
+        r = (self.behind[1].planes.forward(x) - given.reconstruction) / flow.scale(given)
         noise = flow.noise * _drawn(torch.randn, rows, world, *r.shape[1:]).to(r)
         where, length, time = _drawn(torch.rand, rows, world, 3).to(r).unbind(1)
         jumps = torch.tensor(JUMPS, device=r.device)[(length * len(JUMPS)).long()]
         jumping = ((rows // GROUPS) % JUMPING == 0).to(r.device) & bool(self.weights["shortcut"])
         d = torch.where(jumping, jumps, 0.0)
         t = torch.where(jumping, (time / jumps).floor() * jumps, where)
-        z = wide(1 - t) * noise + wide(t) * r
+        z = broadcast(1 - t) * noise + broadcast(t) * r
         velocity = r - noise
         if jumping.any():
             velocity[jumping] = self.halved(z[jumping], t[jumping], d[jumping], given[jumping])
@@ -191,13 +191,13 @@ class DecoderTask(nn.Module):
             terms["shortcut"] = errors[jumping].mean()
             if self.weights["codes"]:
                 ends = jumping & (t + d > 1 - 1e-6)
-                end = z + wide(d) * (c_skip * z + c_out * found)
+                end = z + broadcast(d) * (c_skip * z + c_out * found)
                 terms["codes"] = self.recoded(codes, given, end, ends, x) / jumping.sum()
         total = sum(self.weights[name] * term for name, term in terms.items())
         return total, {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()
-    def told(self, x: Tensor, rows: Tensor) -> tuple[list[Codes], Given]:
+    def told(self, x: Tensor, rows: Tensor) -> tuple[list[Codes], Conditioning]:
         """Signals sorted by group → the codes of each group at a setting of its own, and what they say."""
         codec, decoder = self.behind
         positions = torch.rand(GROUPS).tolist()
@@ -206,21 +206,21 @@ class DecoderTask(nn.Module):
             if len(part):
                 codes.append(codec.encode(part, self.settings(positions[group])))
                 with torch.autocast(x.device.type, enabled=False):
-                    given.append(decoder.given(codes[-1]))
-        plain, rates = (torch.cat([getattr(g, key) for g in given]) for key in ("plain", "rate"))
+                    given.append(decoder.conditioning(codes[-1]))
+        plain, rates = (torch.cat([getattr(g, key) for g in given]) for key in ("reconstruction", "rate"))
         latents = None if given[0].latents is None else torch.cat([g.latents for g in given])
-        return codes, Given(plain, rates, latents)
+        return codes, Conditioning(plain, rates, latents)
 
     @torch.no_grad()
-    def halved(self, z: Tensor, t: Tensor, d: Tensor, given: Given) -> Tensor:
+    def halved(self, z: Tensor, t: Tensor, d: Tensor, given: Conditioning) -> Tensor:
         """The mean velocity of two jumps of half the length; of the flow itself where that is shorter than any."""
         half = d / 2
         told = torch.where(half < JUMPS[-1], 0.0, half)
         first = self.flow.average(z, t, told, given)
-        second = self.flow.average(z + wide(half) * first, t + half, told, given)
+        second = self.flow.average(z + broadcast(half) * first, t + half, told, given)
         return (first + second) / 2
 
-    def recoded(self, codes: list[Codes], given: Given, end: Tensor, ends: Tensor, x: Tensor) -> Tensor:
+    def recoded(self, codes: list[Codes], given: Conditioning, end: Tensor, ends: Tensor, x: Tensor) -> Tensor:
         """Sum over the rows in `ends` of the squared error of their latents, relative to the latents' variance."""
         codec, decoder = self.behind
         bounded = codec.quantizer.bounded
@@ -232,7 +232,7 @@ class DecoderTask(nn.Module):
                 if not chosen.any():
                     continue
                 told, wanted = given[here][chosen], codec.embed(some)[chosen]
-                planes = told.plain + self.flow.scale(told) * end[here][chosen].float()
+                planes = told.reconstruction + self.flow.scale(told) * end[here][chosen].float()
                 found = bounded(codec.analyze(decoder.planes.inverse(planes, codec.decode(some)[chosen])))
                 shared = min(found.shape[-1], wanted.shape[-1])  # codes of flexible length may have fewer
                 found, wanted = found[..., :shared], wanted[:, : found.shape[1], ..., :shared]  # behind them, a dial

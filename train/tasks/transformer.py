@@ -23,8 +23,7 @@ from tokenloom.data.documents.library import CaptionedSource
 from tokenloom.data.tokens.job import Encoder
 from tokenloom.data.tokens.table import TokenTable, cached_table, read_table
 from tokenloom.models.transformer import Transformer
-from tokenloom.models.vocabulary import segments
-from tokenloom.models.vocabulary.vocabulary import DOCUMENT, STOP, Vocabulary
+from tokenloom.models.vocabulary import DOCUMENT, STOP, Vocabulary, segments
 
 from ..config import TrainConfig
 from ..job import Job

@@ -1,6 +1,7 @@
 """The grammar of a merged vocabulary as a mask on a language model's scores, for `generate()`.
 
-Between segments the host's own ids may come, and the BEGINs of the channels; within a segment what the grammar allows.
+Between segments the host's own ids and the BEGINs of the channels are allowed; within a segment, what the grammar
+allows.
 """
 
 from __future__ import annotations
@@ -14,33 +15,35 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..vocabulary import streams
-from ..vocabulary.grammar import END, Part, State
-from ..vocabulary.vocabulary import Vocabulary
+from ..vocabulary import END, DocumentState, Vocabulary, streams
+from ..vocabulary.layout import ChannelLayout
 
 Ranges = tuple[range, ...]
 
 
-class Row(NamedTuple):
-    """Where one sequence stands.
+class SequenceState(NamedTuple):
+    """Position of one sequence in the grammar.
 
-    state  of the vocabulary's grammar, between segments where text is; None where the sequence has left it, as beams
-           of probability 0 do
-    begun  whether a segment has begun since the prompt ended
+    Attributes:
+        state: State of the vocabulary's grammar; None if the sequence broke it, as beams of probability 0 do.
+        begun: Whether a segment has begun since the end of the prompt.
     """
 
-    state: State | None
+    state: DocumentState | None
     begun: bool = False
 
 
-class Structure:
-    """`(input_ids, scores) → scores`, −∞ for what must not come next. See `Bridge.logits_processor`.
+class GrammarConstraint:
+    """Sets the scores of ids that may not come next to −∞. See `Bridge.logits_processor`.
 
-    first       the id in the host's vocabulary of the vocabulary's END
-    only        the channel or modality of the one segment that is wanted; None: text and all channels
-    sizes       channel → the size of all its segments
-    eos         what follows the segment of `only`
-    max_length  of the whole sequence, prompt and padding included; None: no segment is refused for its length
+    Args:
+        vocabulary: The vocabulary.
+        first: Id of its END in the host's tokenizer.
+        only: Channel or modality of the one segment to sample; None for text and all channels.
+        sizes: Size of all segments of a channel.
+        eos: Id that follows the segment of `only`.
+        max_length: Largest length of a sequence including prompt and padding; None if a segment may be cut off.
+        max_new_tokens: The same without the prompt.
     """
 
     def __init__(
@@ -52,16 +55,21 @@ class Structure:
         self.only, self.sizes, self.eos = only, dict(sizes or {}), eos
         self.max_length, self.max_new_tokens = max_length, max_new_tokens
         begins = vocabulary.kinds[vocabulary.start(only).kind].tolist()
-        self._wanted = [vocabulary.parts[id - vocabulary.begin] for id in begins if id >= vocabulary.begin]
-        self._shortest = {part: _cost(part, self.sizes.get(part.channel.name)) for part in vocabulary.parts}
-        self._rows: dict[bytes, Row] = {}
+        self._layouts = [vocabulary.layouts[id - vocabulary.begin] for id in begins if id >= vocabulary.begin]
+        self._shortest = {x: _min_length(x, self.sizes.get(x.channel.name)) for x in vocabulary.layouts}
+        self._rows: dict[bytes, SequenceState] = {}
         self._width = self._limit = -1
         self._ranges: dict[int, Ranges] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """input_ids int64 (rows, length), scores (rows, host's ids and more) → scores of the same shape, a new tensor.
+        """Return masked scores as a new tensor.
 
-        Raises ValueError for a prompt that breaks the grammar, and for scores of a model that was not resized.
+        Args:
+            input_ids: int64 (rows, length).
+            scores: (rows, ids), with at least the ids of the merged tokenizer.
+
+        Raises:
+            ValueError: If a prompt breaks the grammar, or the model was not resized.
         """
         if scores.shape[-1] < (size := self.vocabulary.size + self.shift):
             raise ValueError(
@@ -77,17 +85,16 @@ class Structure:
         for ranges, members in groups.items():
             where = slice(None) if len(groups) == 1 else torch.tensor(members, device=scores.device)
             parts = [scores[where, ids.start : ids.stop] for ids in ranges]
-            # where something else has forbidden all that the grammar allows, as a ban of repetitions does, the grammar
-            # has the last word
-            silent = torch.stack([part.amax(1, keepdim=True) for part in parts]).amax(0) == -torch.inf
+            # if another processor, such as a ban of repetitions, excludes all allowed ids, allow them again
+            excluded = torch.stack([part.amax(1, keepdim=True) for part in parts]).amax(0) == -torch.inf
             for ids, part in zip(ranges, parts, strict=True):
-                out[where, ids.start : ids.stop] = part.masked_fill(silent, 0.0)
+                out[where, ids.start : ids.stop] = part.masked_fill(excluded, 0.0)
         return out
 
-    # -- where each row stands --------------------------------------------------------------------
+    # -- the state of each row --------------------------------------------------------------------
 
-    def _follow(self, input_ids: Tensor) -> list[Row]:
-        """Each row's state: one step on from that of its prefix, whichever row (beam) that was in the last call."""
+    def _follow(self, input_ids: Tensor) -> list[SequenceState]:
+        """The state of each row, from that of its prefix in the last call. Beams may have changed rows."""
         ids = input_ids.cpu().contiguous().numpy()
         before = [self._rows.get(row[:-1].tobytes()) for row in ids]
         if ids.shape[1] != self._width + 1 or None in before:
@@ -102,47 +109,47 @@ class Structure:
         return rows
 
     def _begin(self, width: int) -> None:
-        """A new call of generate(): the limit counts from here."""
+        """Start of a call of generate(): set the limit."""
         limits = [self.max_length] if self.max_length is not None else []
         limits += [width + self.max_new_tokens] if self.max_new_tokens is not None else []
         self._limit = min(limits, default=-1)
-        shortest = min(self._shortest[part] for part in self._wanted)
+        shortest = min(self._shortest[layout] for layout in self._layouts)
         if limits and self.only is not None and shortest > (left := self._limit - width):
-            raise ValueError(f"a segment of {self.only} takes {shortest} ids at least; the limit leaves {left}")
+            raise ValueError(f"a segment of {self.only} takes at least {shortest} ids; the limit leaves {left}")
 
-    def _read(self, ids: list[int]) -> Row:
-        """The state after a prompt; ValueError where it breaks the grammar."""
-        row = Row(self.vocabulary.start())
+    def _read(self, ids: list[int]) -> SequenceState:
+        """The state after a prompt. Raises ValueError if the prompt breaks the grammar."""
+        row = SequenceState(self.vocabulary.start())
         for at, id in enumerate(ids):
-            state, row = row.state, Row(self._after(row, id).state)
+            state, row = row.state, SequenceState(self._after(row, id).state)
             if row.state is None:
                 known = self.first <= id < self.vocabulary.size + self.shift
                 what = self.vocabulary.describe(id - self.shift) if known else "text"
                 where = "" if state.between else f" within a segment of {state.channel.name}"
                 raise ValueError(f"the prompt breaks the grammar at {at}: {what} (id {id}) may not come{where}")
-        return Row(row.state, row.state.part in self._wanted)
+        return SequenceState(row.state, row.state.layout in self._layouts)
 
-    def _after(self, row: Row, id: int) -> Row:
-        """A row after one id more."""
+    def _after(self, row: SequenceState, id: int) -> SequenceState:
+        """The state after one more id."""
         state, own = row.state, id - self.shift
         if state is None or (id < self.first and state.between):
             return row
         if id < self.first or not self.vocabulary.allows(state.kind, own):
-            return Row(None, row.begun)
-        return Row(state.advance(own), True)
+            return SequenceState(None, row.begun)
+        return SequenceState(state.advance(own), True)
 
-    # -- what may come ----------------------------------------------------------------------------
+    # -- allowed ids ------------------------------------------------------------------------------
 
-    def _allowed(self, row: Row, left: int | None) -> Ranges:
-        """Ids of the host's vocabulary; `left` ids may still come, this one included."""
+    def _allowed(self, row: SequenceState, left: int | None) -> Ranges:
+        """Allowed ids of the host's tokenizer. `left` is the number of ids before the limit, including this one."""
         state = row.state
         if state is None:
             return (range(self.first),)
         if state.between and self.only is not None and row.begun:
             return (range(self.eos, self.eos + 1),)
         if state.between:
-            fitting = [part for part in self._wanted if left is None or self._shortest[part] <= left]
-            begins = [part.begin + self.shift for part in fitting]
+            fitting = [layout for layout in self._layouts if left is None or self._shortest[layout] <= left]
+            begins = [layout.begin + self.shift for layout in fitting]
             text = [] if self.only is not None else [range(self.first)]
             return (*text, *(range(id, id + 1) for id in begins))
         if state.reads_size:
@@ -150,29 +157,29 @@ class Structure:
         ranges = self._kind(state.kind)
         closing = self._kind(self.vocabulary.end)
         may_end = ranges[0] == closing[0] and len(ranges) > 1
-        return closing if may_end and left is not None and left <= state.part.quantizers else ranges
+        return closing if may_end and left is not None and left <= state.layout.quantizers else ranges
 
-    def _digits(self, state: State, left: int | None) -> Ranges:
-        """The next digit of a size: of the one that is wanted, or of all for which there is room."""
-        part, axis = state.part, len(state.sizes)
+    def _digits(self, state: DocumentState, left: int | None) -> Ranges:
+        """Ids of the next digit of a size: of the requested size, or of all sizes that fit."""
+        layout, axis = state.layout, len(state.sizes)
         if size := self.sizes.get(state.channel.name):
             id = self.vocabulary.digit + streams.varint(size[axis])[state.digits] + self.shift
             return (range(id, id + 1),)
         if left is None:
             return self._kind(state.kind)
-        rest = (1,) * (part.axes - axis - 1)
+        rest = (1,) * (layout.axes - axis - 1)
         read = 1 + sum(len(streams.varint(n)) for n in state.sizes) + state.digits
 
         def too_long(n: int) -> bool:
-            return _cost(part, (*state.sizes, n, *rest)) - read > left
+            return _min_length(layout, (*state.sizes, n, *rest)) - read > left
 
-        most = bisect.bisect_left(range(1, part.largest(state.sizes) + 1), True, key=too_long)
-        ranges = part.digit_ids(state.prefix, most) if most else ()
+        most = bisect.bisect_left(range(1, layout.largest(state.sizes) + 1), True, key=too_long)
+        ranges = self.vocabulary.digit_ids(state.prefix, most) if most else ()
         moved = tuple(range(r.start + self.shift, r.stop + self.shift) for r in ranges if len(r))
-        return moved or self._kind(state.kind)  # a prompt began what has no room
+        return moved or self._kind(state.kind)  # the prompt began a segment that has no room
 
     def _kind(self, kind: int) -> Ranges:
-        """The ids of a kind in the host's vocabulary, as ranges."""
+        """Ids of a kind in the host's tokenizer, as ranges."""
         if kind not in self._ranges:
             ids = self.vocabulary.kinds[kind] + self.shift
             ends = [0, *((ids.diff() != 1).nonzero().flatten() + 1).tolist(), len(ids)]
@@ -181,8 +188,8 @@ class Structure:
         return self._ranges[kind]
 
 
-def _cost(part: Part, size: tuple[int, ...] | None) -> int:
-    """Fewest ids of a segment: BEGIN, digits, codes, END; of a given size, or of the smallest."""
-    size = (1,) * part.axes if size is None else size
+def _min_length(layout: ChannelLayout, size: tuple[int, ...] | None) -> int:
+    """Smallest number of ids of a segment (BEGIN, digits, codes, END) of a given size, or of the smallest size."""
+    size = (1,) * layout.axes if size is None else size
     digits = sum(len(streams.varint(n)) for n in size)
-    return 1 + digits + part.count(size)[0] + (not part.spec.stride)
+    return 1 + digits + layout.count(size)[0] + (not layout.spec.stride)

@@ -1,0 +1,126 @@
+"""The rectified flow of a diffusion decoder: a network, its preconditioning, and the scale of the error."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from tokenloom.codecs import LatentCodec
+
+from .planes import planes
+from .unet import UNet
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """What a flow is conditioned on: everything it knows about the codes.
+
+    Attributes:
+        reconstruction: (batch, channels, height, width). Planes of the codec's own reconstruction.
+        rate: (batch,). log2 of the nominal bits per sample of the signal, divided by 8.
+        latents: (batch, dim, rows, columns). One latent per position of the network's coarsest stage, or None.
+    """
+
+    reconstruction: Tensor
+    rate: Tensor
+    latents: Tensor | None
+
+    def __getitem__(self, rows: slice | Tensor) -> Conditioning:
+        latents = None if self.latents is None else self.latents[rows]
+        return Conditioning(self.reconstruction[rows], self.rate[rows], latents)
+
+
+class Flow(nn.Module):
+    """Average velocities of a rectified flow from a codec's reconstruction to the original signal.
+
+    At time t the state is reconstruction + σ · z with z = (1 − t) · noise · ε + t · r, where ε is standard normal and
+    r = (signal − reconstruction) / σ. σ is the size of the reconstruction's error at the rate of the codes, a power
+    law that `fit` determines before the first training step. All tensors are planes (see planes.py).
+
+    Args:
+        channels: Channels of the planes.
+        latents: Channels of the codec's latents, or None.
+        positioned: Whether the network also sees the row that each position is in.
+        noise: Standard deviation of the noise that is added to the reconstruction, in units of σ.
+        conditional: If False, the network sees only the state and the rate, so the flow moves reconstructions to
+            signals with as little change as possible (posterior-mean rectified flow, Ohayon et al., arXiv
+            2410.00418). If True, it sees z, the reconstruction and the latents side by side, so the flow samples
+            from all signals that have these codes; this needs noise=1 and increases distortion.
+        **network: Arguments of `UNet`.
+    """
+
+    def __init__(
+        self, channels: int, *, latents: int | None, positioned: bool, noise: float = 0.15, conditional: bool = False,
+        **network: Any,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        if isinstance(noise, bool) or not isinstance(noise, int | float) or not 0 < noise <= 10:
+            raise ValueError(f"noise must be a number above 0 and at most 10, got {noise!r:.80}")
+        if not isinstance(conditional, bool):
+            raise ValueError(f"conditional must be true or false, got {conditional!r:.80}")
+        self.config = {"noise": noise, "conditional": conditional, **network}
+        self.noise, self.conditional, self.positioned = float(noise), conditional, positioned
+        inputs = channels * (2 if conditional else 1) + positioned
+        self.network = UNet(inputs, channels, numbers=3, latents=latents if conditional else None, **network)
+        self.register_buffer("law", torch.zeros(2))
+        """log2 σ = law[0] + law[1] · rate."""
+
+    def fit(self, rates: Tensor, errors: Tensor) -> None:
+        """Fit the power law of σ by least squares to rates and root-mean-square errors (in planes) of signals."""
+        rates, logs = rates.double(), errors.double().clamp_min(1e-6).log2()
+        variance = (rates - rates.mean()).square().mean()
+        slope = ((rates - rates.mean()) * (logs - logs.mean())).mean() / variance.clamp_min(1e-9)
+        self.law.copy_(torch.stack([logs.mean() - slope * rates.mean(), slope]))
+
+    def scale(self, given: Conditioning) -> Tensor:
+        """Return σ of each item, (batch, 1, 1, 1)."""
+        return broadcast(torch.exp2(self.law[0] + self.law[1] * given.rate))
+
+    def precondition(self, t: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (c_skip, c_out, c_in), each (batch, 1, 1, 1): average velocity = c_skip · z + c_out · network.
+
+        The network's target has a variance of 1 over times and signals (Karras et al., arXiv 2206.00364, §5). A
+        conditional network sees c_in · z by itself, and c_skip is exact for a Gaussian r of variance 1: the flow
+        takes z at t to z · √(n(t + d) / n(t)) with n(t) = (1 − t)² noise² + t². An unconditional network cannot
+        separate z from the reconstruction, and the velocity r − noise · ε has the variance 1 + noise².
+        """
+        if not self.conditional:
+            one = broadcast(torch.ones_like(t))
+            return 0 * one, (1 + self.noise**2) ** 0.5 * one, one
+        n, after = ((1 - time) ** 2 * self.noise**2 + time**2 for time in (t, t + d))
+        instantaneous = (t - (1 - t) * self.noise**2) / n
+        skip = torch.where(d > 1e-4, ((after / n).sqrt() - 1) / d.clamp_min(1e-4), instantaneous)
+        return broadcast(skip), broadcast(self.noise / n.sqrt()), broadcast(n.rsqrt())
+
+    def residual(self, z: Tensor, t: Tensor, d: Tensor, given: Conditioning) -> Tensor:
+        """Return the network's output for states z (batch, channels, height, width), times t and steps d (batch,)."""
+        if self.conditional:
+            inputs = [self.precondition(t, d)[2] * z, given.reconstruction]
+        else:
+            inputs = [given.reconstruction + self.scale(given) * z]
+        if self.positioned:
+            row = torch.linspace(-1, 1, z.shape[2], device=z.device)[:, None]
+            inputs.append(row.expand(len(z), 1, *z.shape[2:]))
+        return self.network(torch.cat(inputs, 1), torch.stack([t, d, given.rate], 1), given.latents).float()
+
+    def average(self, z: Tensor, t: Tensor, d: Tensor, given: Conditioning) -> Tensor:
+        """Return the mean velocity of the path through z from time t to t + d. At d = 0 it is the velocity itself."""
+        c_skip, c_out, _ = self.precondition(t, d)
+        return c_skip * z + c_out * self.residual(z, t, d, given)
+
+
+def broadcast(values: Tensor) -> Tensor:
+    """Reshape (batch,) to (batch, 1, 1, 1)."""
+    return values[:, None, None, None]
+
+
+def build_flow(codec: LatentCodec, **config: Any) -> Flow:
+    """Build an untrained flow for a codec's signals and latents; `config` holds arguments of `Flow` and `UNet`."""
+    kind, spec = planes(codec.spec), codec.spec
+    latents = None
+    if spec.stride:  # the smallest signal shows the number of channels
+        latents = codec.embed(codec.encode(torch.zeros(1, spec.channels, *spec.stride))).shape[1]
+    return Flow(kind.channels, latents=latents, positioned=kind.positioned, **config)

@@ -1,0 +1,55 @@
+"""Bits of ids under a model, and how well a sampled segment fits its prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from tokenloom.codecs import Modality
+
+from .transformer import Transformer
+from .vocabulary import DOCUMENT, Vocabulary
+
+
+@torch.no_grad()
+def bits(transformer: Transformer, vocabulary: Vocabulary, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
+    """Return the bits of ids after a prompt, for each pair (prompt, ids), over the ids that the grammar allows."""
+    device = transformer.embedding.weight.device
+    found, allowed = [], [ids.to(device) for ids in vocabulary.kinds]
+    for prompt, new in pairs:
+        ids, first = torch.cat([prompt, new]), len(prompt) - 1
+        kinds, places = (x.to(device) for x in vocabulary.states(ids))
+        ids = ids.to(device)
+        hidden = transformer(ids[None, :-1], places[None, :-1])[0, first:]
+        nats = transformer.losses(hidden, ids[first + 1 :], kinds[first:-1], allowed)
+        found.append(float(nats.sum()) / math.log(2))
+    return found
+
+
+def fit(transformer: Transformer, vocabulary: Vocabulary, prompt: Tensor, segment: Tensor) -> float:
+    """Return how well a segment fits a prompt, in bits.
+
+    After a prompt of texts only, it is the log-probability of these texts as a caption after the segment. Otherwise it
+    is the pointwise mutual information of both. It is −∞ if the context cut the segment off.
+    """
+    start = torch.tensor([DOCUMENT])
+    alone = torch.cat([start, segment])
+    if not vocabulary.read(alone).between:
+        return -math.inf
+    modalities = {vocabulary.channels[name].modality for name, _ in vocabulary.parse(prompt)}
+    if modalities == {Modality.TEXT}:
+        return -bits(transformer, vocabulary, [(alone, prompt[1:])])[0]
+    after, without = bits(transformer, vocabulary, [(prompt, segment), (start, segment)])
+    return without - after
+
+
+def best(
+    transformer: Transformer, vocabulary: Vocabulary, prompts: Sequence[Tensor], segments: Sequence[Tensor], count: int
+) -> list[int]:
+    """Return, for every `count` consecutive segments, the index of the one that fits its prompt best."""
+    fits = [fit(transformer, vocabulary, *pair) for pair in zip(prompts, segments, strict=True)]
+    groups = (range(at, at + count) for at in range(0, len(fits), count))
+    return [max(group, key=lambda i: (fits[i], -i)) for group in groups]

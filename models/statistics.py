@@ -1,0 +1,57 @@
+"""Statistics of one call of `Omni.generate`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+
+
+@dataclass
+class Statistics:
+    """Tokens, bits and seconds of a call. Lists have one entry per result.
+
+    Attributes:
+        seed: The seed that was given or drawn.
+        prompt_tokens: Number of ids given to the transformer, including the forced beginning of a segment.
+        tokens: Number of ids sampled for the result that was kept.
+        nominal: Bits of the result's codes at log2 of the codebook size each.
+        seconds: Seconds of encode (prompts → tokens), transformer, and decode (tokens → signals).
+        tries: Number of samples that each result is the best of.
+        measure: Computes `modelled`.
+    """
+
+    seed: int
+    prompt_tokens: list[int]
+    tokens: list[int]
+    nominal: list[float]
+    seconds: dict[str, float]
+    tries: int
+    measure: Callable[[], list[float]] = field(repr=False)
+
+    @cached_property
+    def modelled(self) -> list[float]:
+        """Bits of the sampled ids under the model, at temperature 1 without guidance. Computed at first access."""
+        return self.measure()
+
+
+@contextmanager
+def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
+    """Store the duration of a block under `stage`."""
+    start = time.perf_counter()
+    yield
+    seconds[stage] = time.perf_counter() - start
+
+
+def cumulative(progress: Callable[[int, int | None], None], total: int | None) -> Callable[[int], None]:
+    """Return a function that takes increments and reports their sum and the total to `progress`."""
+    done = 0
+
+    def add(new: int) -> None:
+        nonlocal done
+        done += new
+        progress(done, total)
+
+    return add
