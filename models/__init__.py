@@ -4,8 +4,8 @@ from .checkpoint import load, names, save
 from .diffusion.decoder import DiffusionDecoder, decoder_for
 from .diffusion.decoder import build as build_decoder
 from .diffusion.decoder import names as decoders
-from .omni import Omni, build
-from .statistics import Statistics
+from .omni.model import Omni, build
+from .omni.statistics import Statistics
 
 __all__ = [
     "DiffusionDecoder", "Omni", "Statistics", "build", "build_decoder", "decoder_for", "decoders", "load", "names",

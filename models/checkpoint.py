@@ -8,10 +8,10 @@ from typing import Any
 from tokenloom import threads
 from tokenloom.codecs import checkpoint
 
-from . import omni
 from .diffusion import decoder
 from .diffusion.decoder import DiffusionDecoder
-from .omni import Omni
+from .omni import model as omni
+from .omni.model import Omni
 
 
 def names() -> list[str]:
@@ -50,7 +50,7 @@ def load(source: str | Path) -> Omni | DiffusionDecoder:
         ValueError: If the source is unknown, the checkpoint is damaged, its weights do not fit its config, or a codec
             is not the one that the model was trained with; the message then states both fingerprints.
     """
-    with threads.limit():  # many small tensors: see ROWS in omni.py
+    with threads.limit():  # many small tensors: see ROWS in omni/model.py
         folder = checkpoint.find(str(source), "omni", "decoder")
         config = checkpoint.read_config(folder)
         return (decoder if "decoder" in config else omni).read(folder, config)

@@ -225,8 +225,8 @@ def test_a_decoder_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[s
         ([*decode, "--decoder", "wrong"], "wrong decodes image/bsq ({}), not image/fsq ({})".format(*fingerprints)),
         ([*decode, "--decoder", "nosuch"], "nosuch"),
         ([*decode, "--decoder", "pictures"], "pictures"),
-        ([*decode, "--decoder", "omni-small"], "omni-small is no decoder; there are diffusion"),
-        ([*decode, "--decoder", "diffusion"], "no diffusion decoder is for this image/fsq"),
+        ([*decode, "--decoder", "omni-small"], "omni-small describes no decoder"),
+        ([*decode, "--decoder", "diffusion"], "no diffusion decoder for this image/fsq"),
         (["decode", "notes.tlm", "-o", "back.txt", "--decoder", "diffusion"], "text/bytes"),
         ([*decode, "--steps", "2"], "--steps 2 needs a decoder; name one with --decoder"),
         ([*decode, "--seed", "2"], "--seed 2 needs a decoder; name one with --decoder"),
@@ -235,8 +235,8 @@ def test_a_decoder_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[s
         assert said in refuse(capsys, *argv)
     right = decoder_of("mine", "right")
     for option, value, said in (
-        ("--steps", "0", "steps 0 is no whole"),
-        ("--seed", "-1", "seed -1 is no whole number"),
+        ("--steps", "0", "steps must be an integer from 1 to 1000, got 0"),
+        ("--seed", "-1", "seed must be an integer from 0"),
     ):
         assert said in refuse(capsys, *decode, "--decoder", "right", option, value)
     assert right.codec.fingerprint == kept.fingerprint and not list(Path().glob("back.*"))

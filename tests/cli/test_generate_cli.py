@@ -147,7 +147,7 @@ def test_a_picture_of_another_size_is_resized_and_said_so(capsys, model):
 def test_what_cannot_be_is_one_line(capsys, model):
     gc.collect()  # the decoders of other tests
     for argv, says in (
-        (["red", "--to", "video"], "'video' is no channel and no modality"),
+        (["red", "--to", "video"], "unknown channel or modality 'video'"),
         (["absent.png", "--to", "text"], "there is no file absent.png"),
         (
             ["red", "--to", "image", "-o", "heart.wav"],
@@ -156,13 +156,13 @@ def test_what_cannot_be_is_one_line(capsys, model):
         (["red", "--to", "image", "-o", "heart.xyz"], "heart.xyz"),
         (["red", "--to", "image", "-o", "no/heart.png"], "no folder no"),
         (["x" * 500, "--to", "image"], "a prompt of 503 tokens does not fit into the context of 160 tokens"),
-        (["red", "--to", "image", "--decoder", "magic"], "decoder 'magic' is none of plain, diffusion"),
+        (["red", "--to", "image", "--decoder", "magic"], "decoder must be one of plain, diffusion, got 'magic'"),
         (["red", "--to", "flexible", "--decoder", "diffusion"], "channel flexible: no diffusion decoder"),
-        (["red", "--to", "image", "--steps", "2"], "steps 2 are those of decoder='diffusion'"),
+        (["red", "--to", "image", "--steps", "2"], "steps must be None unless decoder='diffusion', got 2"),
         (["red", "--to", "image", "--decoder", "diffusion", "--steps", "few"], "--steps"),
         (["red", "--to", "image", "--temperature", "hot"], "--temperature"),
-        (["red", "--to", "image", "--temperature", "-1"], "temperature -1.0"),
-        (["red", "--to", "image", "-n", "0"], "n 0"),
+        (["red", "--to", "image", "--temperature", "-1"], "temperature must be a number of at least 0, got -1.0"),
+        (["red", "--to", "image", "-n", "0"], "n must be an integer from 1 to 10000, got 0"),
         (["red", "--warmth", "3"], "unknown option --warmth"),
     ):
         line = refuse(capsys, "generate", *argv, "--model", model)

@@ -211,8 +211,8 @@ def test_large_pictures_go_in_small_batches(monkeypatch):
     [
         ({"settings": [9]}, "got 9"),
         ({"settings": []}, "settings must not be empty"),
-        ({"steps": [0]}, "steps 0 is no whole number"),
-        ({"steps": ["two"]}, "steps 'two'"),
+        ({"steps": [0]}, "steps must be an integer from 1 to 1000, got 0"),
+        ({"steps": ["two"]}, "got 'two'"),
         ({"steps": []}, "steps must not be empty"),
         ({"items": 1}, "data must have at least 2 image items"),
         ({"items": 0}, "items 0"),

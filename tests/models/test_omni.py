@@ -19,7 +19,8 @@ from support.omni import CONTEXT, fresh, painter, picture, sound
 
 from tokenloom import codecs, models
 from tokenloom.codecs import Codes, Target, batches, media
-from tokenloom.models import Omni, generate, scoring
+from tokenloom.models import Omni, generate
+from tokenloom.models.omni import scoring
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import DOCUMENT, STOP, Channel, Vocabulary, segments, truncation
 
@@ -166,7 +167,7 @@ def test_no_seed_draws_one_and_says_which():
 
 
 def test_several_prompts_at_once_are_the_same_as_one_by_one(monkeypatch):
-    monkeypatch.setattr("tokenloom.models.omni.ROWS", 2)
+    monkeypatch.setattr("tokenloom.models.omni.model.ROWS", 2)
     prompts = [["red"], [picture(), "blue heart"], [], ["red"], [sound()]]
     together = omni().generate_batch(prompts, "image", temperature=0, seed=0)
     assert all(torch.equal(x, greedy(prompt, "image")) for x, prompt in zip(together, prompts, strict=True))

@@ -10,7 +10,7 @@ from support.codecs import structured, tiny
 from tokenloom import codecs, models
 from tokenloom.models import Omni
 from tokenloom.models.transformer import Transformer
-from tokenloom.models.vocabulary.vocabulary import Channel, Vocabulary
+from tokenloom.models.vocabulary import Channel, Vocabulary
 
 CONTEXT = 160
 

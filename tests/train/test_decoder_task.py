@@ -140,9 +140,9 @@ def test_the_flow_loss_is_that_of_the_velocity(trained, tmp_path):
     noises, draws = torch.randn(8, 3, 48, 48), torch.rand(8, 3)
     for row in rows:
         codes = codec.encode(x[row : row + 1], task.settings(positions[row % GROUPS]))
-        given = decoder.given(codes)
+        given = decoder.conditioning(codes)
         sigma = task.flow.scale(given)
-        r, noise, t = (2 * x[row] - 1 - given.plain) / sigma, 0.3 * noises[row], draws[row, 0]
+        r, noise, t = (2 * x[row] - 1 - given.reconstruction) / sigma, 0.3 * noises[row], draws[row, 0]
         state = (1 - t) * noise + t * r
         found = task.flow.average(state, t[None], torch.zeros(1), given)
         errors.append((found - (r - noise)).square().mean() / (1 + 0.3**2))
@@ -165,9 +165,9 @@ def test_codes_cost_nothing_where_the_result_has_their_latents(trained, tmp_path
     codec, decoder = task.behind
     x = torch.rand(4, 3, 48, 48)
     codes = [codec.encode(x)]
-    given = decoder.given(codes[0])
+    given = decoder.conditioning(codes[0])
     wanted = codec.embed(codes[0])
-    end = (decoder.planes.forward(x) - given.plain) / task.flow.scale(given)
+    end = (decoder.planes.forward(x) - given.reconstruction) / task.flow.scale(given)
     all_rows = torch.ones(4, dtype=torch.bool)
     own = (codec.quantizer.bounded(codec.analyze(x)) - wanted).square().flatten(1).mean(1).sum() / wanted.var()
     assert task.recoded(codes, given, end, all_rows, x).item() == pytest.approx(own.item(), rel=1e-3)
@@ -201,7 +201,7 @@ def test_settings_go_from_low_to_high():
     ("change", "says"),
     [
         ({"decoder": {}}, "decoder.codec"),
-        ({"decoder": {"codec": "image/jpeg"}}, "no latents"),
+        ({"decoder": {"codec": "image/jpeg"}}, "a learned codec with latents"),
         ({"decoder": {"codec": "no-such"}}, "unknown codec 'no-such'"),
         ({"losses": {"l2": 1.0}}, "losses.l2 is none of flow, shortcut, codes"),
         ({"losses": {"flow": 0.0}}, "losses.flow is 0"),
@@ -210,7 +210,7 @@ def test_settings_go_from_low_to_high():
         ({"strategy": "fsdp"}, "fsdp is for task=transformer"),
         ({"decoder": {"codec": "digits-rvq", "settings": [9]}}, "decoder.settings: 9"),
         ({"decoder": {"codec": "digits-rvq", "settings": []}}, "decoder.settings"),
-        ({"decoder": {"codec": "digits-rvq", "colour": 1}}, "takes no 'colour'"),
+        ({"decoder": {"codec": "digits-rvq", "colour": 1}}, "no option 'colour'"),
         ({"decoder": {"codec": "digits-rvq", "begin": "omni-small"}}, "is no diffusion decoder"),
         ({"decoder": {"codec": "digits-rvq", "begin": "nowhere"}}, "unknown model 'nowhere'"),
     ],

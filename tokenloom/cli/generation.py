@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenloom import models, progress
 from tokenloom.cli import outputs
 from tokenloom.codecs import Modality, media
-from tokenloom.models.statistics import Statistics
+from tokenloom.models import Statistics
 
 GAP = 2
 """White pixels between the images of a grid."""

@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tokenloom.codecs import Modality
 
-from .vocabulary import DOCUMENT, Channel, Vocabulary, segments
-from .vocabulary.segments import Segment
+from ..vocabulary import DOCUMENT, Channel, Vocabulary, segments
+from ..vocabulary.segments import Segment
 
 START = torch.tensor([DOCUMENT])
 

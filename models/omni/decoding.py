@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from tokenloom.codecs import Codec, Codes, Modality, media
 
-from .diffusion import samplers
-from .diffusion.decoder import DiffusionDecoder, decoder_for
-from .vocabulary import Channel, Vocabulary, segments
+from ..diffusion import samplers
+from ..diffusion.decoder import DiffusionDecoder, decoder_for
+from ..vocabulary import Channel, Vocabulary, segments
 
 DECODERS = ("plain", "diffusion")
 BATCH = 32

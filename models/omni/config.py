@@ -17,9 +17,9 @@ from torch import Tensor
 from tokenloom.codecs import Codec, checkpoint
 from tokenloom.codecs.validate import are_integers, is_integer
 
-from .transformer import Transformer
-from .vocabulary import Channel, Vocabulary
-from .vocabulary.channel import setting_from_plain, setting_to_plain
+from ..transformer import Transformer
+from ..vocabulary import Channel, Vocabulary
+from ..vocabulary.channel import setting_from_plain, setting_to_plain
 
 MAX_LAYERS = 256
 MAX_CHANNELS = 64

@@ -1,6 +1,6 @@
-"""Omni models: vocabulary, codecs and transformer as one; text, images and audio in, any of them out.
+"""`Omni`: vocabulary, codecs and transformer as one; text, images and audio in, any of them out.
 
-config.yaml         omni: see omni_config.py; fingerprints: {channel: hex}, and what the trainer adds
+config.yaml         omni: see config.py; fingerprints: {channel: hex}, and what the trainer adds
 model.safetensors   the transformer's weights
 CHANNEL/            the codec of a channel whose name does not load it
 """
@@ -22,14 +22,15 @@ from tokenloom.codecs import Codes, Modality, checkpoint, rate
 from tokenloom.codecs.hub import Card, Pretrained
 from tokenloom.codecs.validate import are_integers, is_integer
 
-from . import cards, dependencies, generate, omni_config, sampling, scoring
+from .. import cards, dependencies, generate, sampling
+from ..transformer import Transformer
+from ..vocabulary import Channel, Vocabulary, truncation
+from ..vocabulary.segments import Segment
+from . import scoring
+from .config import OmniConfig, to_plain
 from .decoding import ResultDecoder
-from .omni_config import OmniConfig
 from .prompts import START, PromptEncoder
 from .statistics import Statistics, cumulative, timed
-from .transformer import Transformer
-from .vocabulary import Channel, Vocabulary, truncation
-from .vocabulary.segments import Segment
 
 ROWS = 32
 """Results that are sampled at once, in one thread. The matrix products of one token are too small to share: if other
@@ -247,7 +248,7 @@ def build(config: Mapping[str, Any]) -> Omni:
     """Build a model with random weights.
 
     Args:
-        config: Plain values; see omni_config.py. `codec` of a channel is anything that `codecs.load` takes, and
+        config: Plain values; see config.py. `codec` of a channel is anything that `codecs.load` takes, and
             defaults to the channel's name.
 
     Raises:
@@ -266,7 +267,7 @@ def save(
     for name, channel in omni.vocabulary.channels.items():  # first, so that a model is never without its codecs
         if not dependencies.resolves(name, channel.codec):
             codecs.save(channel.codec, folder / dependencies.subfolder(name))
-    plain = omni_config.to_plain(omni.transformer.config, omni.vocabulary, omni.sizes, omni.defaults)
+    plain = to_plain(omni.transformer.config, omni.vocabulary, omni.sizes, omni.defaults)
     config = {"omni": plain, "fingerprints": omni.vocabulary.fingerprints}
     checkpoint.write(folder, config, checkpoint.state(omni.transformer, store), config_file, **extra)
 

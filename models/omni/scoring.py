@@ -10,8 +10,8 @@ from torch import Tensor
 
 from tokenloom.codecs import Modality
 
-from .transformer import Transformer
-from .vocabulary import DOCUMENT, Vocabulary
+from ..transformer import Transformer
+from ..vocabulary import DOCUMENT, Vocabulary
 
 
 @torch.no_grad()
