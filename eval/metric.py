@@ -1,4 +1,4 @@
-"""What a figure is: a metric with its settings, its spread over items, and what was left out and why."""
+"""Metrics with their settings, protocols, and values over the items of a set."""
 
 from __future__ import annotations
 
@@ -9,18 +9,57 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import lazy_loader as lazy
+
 from tokenloom.codecs.types import Modality
+
+from .serialize import to_plain
+
+scipy = lazy.load("scipy")
+
+
+@dataclass
+class MetricDescription:
+    """A metric as it is stored with the values. `better` is "higher" or "lower"."""
+
+    label: str
+    unit: str
+    better: str
+    definition: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def title(self) -> str:
+        """Label and unit."""
+        return f"{self.label} {self.unit}".strip()
+
+
+@dataclass
+class ProtocolDescription:
+    """A protocol as it is stored with the values."""
+
+    name: str
+    modality: str
+    about: str
+    common: dict[str, str]
+    metrics: dict[str, MetricDescription]
 
 
 @dataclass(frozen=True)
 class Metric:
     """One number about an original and its reconstruction.
 
-    function   called with (reference, output, **settings); audio also gets sample_rate in Hz
-    settings   all that changes the number; printed, stored, and passed to `function` as they are
-    higher     whether more is better
-    set_level  `function` makes an object with `update`, called like a function above, and `value()`: one number a set
-    missing    why it cannot be computed on this machine, or None
+    Attributes:
+        name: Key in files.
+        label: Name in tables.
+        unit: Unit of the number.
+        higher: Whether a higher value is better.
+        definition: The exact definition, in words.
+        function: Called with (reference, output, **settings); for audio also with sample_rate in Hz.
+        settings: Everything that changes the number.
+        set_level: Whether `function` returns an object with `update`, called like a function above, and `value()`: one
+            number for a set.
+        missing: Returns why the metric cannot be computed on this machine, or None.
     """
 
     name: str
@@ -36,19 +75,15 @@ class Metric:
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
 
-    def describe(self) -> dict[str, Any]:
-        return {
-            "label": self.label,
-            "unit": self.unit,
-            "better": "higher" if self.higher else "lower",
-            "definition": self.definition,
-            "settings": {k: list(v) if isinstance(v, tuple) else v for k, v in self.settings.items()},
-        }
+    def describe(self) -> MetricDescription:
+        """Return the metric as plain values."""
+        better = "higher" if self.higher else "lower"
+        return MetricDescription(self.label, self.unit, better, self.definition, to_plain(dict(self.settings)))
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A named, frozen set of metric settings for one modality; its name is stored with every figure."""
+    """A named, frozen set of metrics with their settings for one modality. Its name is stored with every value."""
 
     name: str
     modality: Modality
@@ -59,15 +94,10 @@ class Protocol:
     def __post_init__(self) -> None:
         object.__setattr__(self, "common", MappingProxyType(dict(self.common)))
 
-    def describe(self) -> dict[str, Any]:
-        """Plain values, for JSON and print."""
-        return {
-            "name": self.name,
-            "modality": str(self.modality),
-            "about": self.about,
-            "common": dict(self.common),
-            "metrics": {metric.name: metric.describe() for metric in self.metrics},
-        }
+    def describe(self) -> ProtocolDescription:
+        """Return the protocol as plain values."""
+        metrics = {metric.name: metric.describe() for metric in self.metrics}
+        return ProtocolDescription(self.name, str(self.modality), self.about, dict(self.common), metrics)
 
     def __str__(self) -> str:
         lines = [f"protocol {self.name} ({self.modality}): {self.about}"]
@@ -78,46 +108,69 @@ class Protocol:
         return "\n".join(lines)
 
 
-class Series:
-    """The values of one figure over the items of a set, those that failed included."""
+@dataclass
+class Summary:
+    """Values of one metric over the items of a set.
+
+    Attributes:
+        mean: Over the n finite values; None without any.
+        std: With n − 1; None for fewer than two values.
+        ci95: Half the width of the 95 % interval of the mean, from Student's t.
+        n: Number of finite values.
+        perfect: Number of items whose value is infinite, such as the PSNR of identical images.
+        failed: Number of items without a value.
+        reasons: Reason → number of items that failed for it.
+    """
+
+    mean: float | None = None
+    std: float | None = None
+    ci95: float | None = None
+    n: int = 0
+    perfect: int = 0
+    failed: int = 0
+    reasons: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float | None:
+        """The mean; inf if every item with a value is perfect; None without a value."""
+        return math.inf if self.mean is None and self.perfect else self.mean
+
+
+class ItemValues:
+    """Collects the values of one metric over items, and the reasons of items without one."""
 
     def __init__(self) -> None:
         self.values: list[float | None] = []
         self.reasons: Counter[str] = Counter()
 
     def add(self, value: float) -> None:
-        """A value; +inf is a perfect score without a finite value; NaN is a failure."""
+        """Add a value. +inf is a perfect score; NaN and −inf count as failures."""
         if math.isnan(value) or value == -math.inf:
             return self.fail("the metric gave no number")
         self.values.append(float(value))
 
     def fail(self, reason: str) -> None:
+        """Count an item without a value."""
         self.values.append(None)
         self.reasons[reason] += 1
 
-    def summary(self) -> dict[str, Any]:
-        """mean, std (n − 1), ci95 (half width, Student's t), n, perfect, failed, reasons.
-
-        The mean is over the n finite values. `perfect` counts items whose value is infinite
-        (PSNR of an identical picture): where all are perfect, mean is None and perfect > 0.
-        """
+    def summary(self) -> Summary:
+        """Return mean and spread over the items so far."""
         finite = [v for v in self.values if v is not None and math.isfinite(v)]
         n = len(finite)
         mean = math.fsum(finite) / n if n else None
         std = math.sqrt(math.fsum((v - mean) ** 2 for v in finite) / (n - 1)) if n > 1 else None
-        return {
-            "mean": mean,
-            "std": std,
-            "ci95": None if std is None else std / math.sqrt(n) * _student(n - 1),
-            "n": n,
-            "perfect": sum(v == math.inf for v in self.values),
-            "failed": sum(v is None for v in self.values),
-            "reasons": dict(self.reasons),
-        }
+        return Summary(
+            mean,
+            std,
+            None if std is None else std / math.sqrt(n) * student(n - 1),
+            n,
+            sum(v == math.inf for v in self.values),
+            sum(v is None for v in self.values),
+            dict(self.reasons),
+        )
 
 
-def _student(degrees: int) -> float:
-    """The 97.5 % point of Student's t."""
-    from scipy.special import stdtrit
-
-    return float(stdtrit(degrees, 0.975))
+def student(degrees: int) -> float:
+    """Return the 97.5 % point of Student's t distribution."""
+    return float(scipy.special.stdtrit(degrees, 0.975))

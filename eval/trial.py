@@ -1,4 +1,4 @@
-"""One codec, one setting, one item: from the data's signal to bytes and back, timed."""
+"""One codec at one setting on one item: signal to bytes and back, timed."""
 
 from __future__ import annotations
 
@@ -21,14 +21,18 @@ AMOUNTS = {Modality.IMAGE: "megapixels", Modality.AUDIO: "seconds of audio", Mod
 
 @dataclass(frozen=True)
 class Trial:
-    """What one item cost and what came back.
+    """Cost and reconstruction of one item.
 
-    decoded  the reconstruction as the codec gave it, a batch of one
-    output   the same in the data's own form: shape, sample rate and channels of the item's signal
-    bits     nominal, entropy (None without counts), coded: bits of the item
-    rates    the same in the unit of the modality (RATE_UNITS)
-    tokens   number of tokens of the item
-    encode_seconds, decode_seconds   wall time, signal → container and container → signal
+    Attributes:
+        codes: The item's codes, a batch of one.
+        data: The container.
+        decoded: The codec's output, a batch of one.
+        output: The same in the form of the data: shape, sample rate and channels of the item's signal.
+        bits: Bits of the item by rate: nominal, entropy (None without counts), coded.
+        rates: The same in the unit of the modality; see RATE_UNITS.
+        tokens: Number of tokens of the item.
+        encode_seconds: Wall time from signal to container.
+        decode_seconds: Wall time from container to signal.
     """
 
     codes: Codes
@@ -43,7 +47,7 @@ class Trial:
 
 
 def amount(item: Item) -> float:
-    """How much signal an item is, in the unit of AMOUNTS."""
+    """Return the size of an item's signal in the unit of AMOUNTS."""
     if item.modality is Modality.TEXT:
         return len(item.signal.encode()) / 1e6
     if item.modality is Modality.IMAGE:
@@ -52,7 +56,7 @@ def amount(item: Item) -> float:
 
 
 def run(codec: Codec, item: Item, setting: Any = None) -> Trial:
-    """Encode, write the container, read it back, decode. Raises whatever the codec raises."""
+    """Encode an item, write the container, read it back and decode. Raises whatever the codec raises."""
     x = to_codec(item, codec)
     start = time.perf_counter()
     codes = codec.encode(x, setting)
@@ -80,7 +84,7 @@ def run(codec: Codec, item: Item, setting: Any = None) -> Trial:
 
 
 def in_unit(bits: float, codes: Codes, codec: Codec) -> float:
-    """Bits of one item → bits per pixel, kbit/s or bits per byte."""
+    """Convert bits of one item to bits per pixel, kbit/s or bits per byte."""
     total = torch.tensor([bits], dtype=torch.float64)
     if codec.spec.modality is Modality.IMAGE:
         return rate.bits_per_pixel(total, codes).item()
@@ -90,7 +94,7 @@ def in_unit(bits: float, codes: Codes, codec: Codec) -> float:
 
 
 def to_codec(item: Item, codec: Codec) -> Tensor | list[str]:
-    """The item as a batch of one that the codec takes: its own sample rate and channels."""
+    """Return an item as a batch of one, at the sample rate and channels of a codec."""
     if item.modality is Modality.TEXT:
         if not item.signal:
             raise ValueError("an empty text has no rate per byte")
@@ -101,9 +105,11 @@ def to_codec(item: Item, codec: Codec) -> Tensor | list[str]:
 
 
 def from_codec(decoded: Tensor | str, item: Item, codec: Codec) -> Tensor | str:
-    """What the codec gave back, in the item's own sample rate, channels and length."""
+    """Return a codec's output for one item at the item's sample rate, channels and length."""
+    if isinstance(decoded, str):
+        return decoded
     if item.modality is not Modality.AUDIO:
-        return decoded if isinstance(decoded, str) else decoded.cpu()
+        return decoded.cpu()
     y = media.resample(decoded.cpu(), codec.spec.sample_rate, item.sample_rate)
     missing = item.signal.shape[-1] - y.shape[-1]  # at most a sample, from rounding lengths twice
     y = torch.nn.functional.pad(y, (0, max(missing, 0)))[:, : item.signal.shape[-1]]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from tokenloom.metrics.errors import Unmeasurable
 
-from ..metric import _student
+from ..metric import student
 from . import fitting
 
 WIDTH = 32
@@ -138,6 +138,6 @@ def over_items(hits: Tensor, counts: Tensor) -> ClassifierAccuracy:
     n, total = len(counts), counts.sum()
     share = hits.sum() / total
     spread = ((hits - share * counts).square().sum() * n / (n - 1)).sqrt() / total
-    half = float(spread) * _student(n - 1)
+    half = float(spread) * student(n - 1)
     share = float(share)
     return ClassifierAccuracy(share, max(0.0, share - half), min(1.0, share + half), int(total), n)

@@ -1,5 +1,7 @@
-"""`tokenloom compare`: codecs, settings and data sets against each other."""
+"""Comparison of codecs: rates, metrics, plots and a report."""
 
-from .compare import compare
+from .comparison import compare, evaluate
+from .modelled import ModelledRate
+from .results import Results
 
-__all__ = ["compare"]
+__all__ = ["ModelledRate", "Results", "compare", "evaluate"]

@@ -1,4 +1,4 @@
-"""Reconstructions to look at and listen to, all codecs at an equal rate."""
+"""Reconstructions of a few items by all codecs at an equal rate."""
 
 from __future__ import annotations
 
@@ -11,123 +11,127 @@ from typing import Any
 from tokenloom.codecs import media
 from tokenloom.codecs.types import Modality, Target, TargetError
 from tokenloom.data import Item
+from tokenloom.errors import describe
 
 from .. import trial
 from ..metric import Protocol
-from .entries import Contestant
-from .figures import measure, one_line
+from .entries import CodecEntry
+from .measurement import measure
+from .records import Exhibit, ExhibitTile
 
 MOST = {Modality.IMAGE: 4, Modality.AUDIO: 4, Modality.TEXT: 0}
 """Exhibits of each modality."""
 UNITS = {Modality.IMAGE: "bits_per_pixel", Modality.AUDIO: "kbps"}
 SHOWN = {Modality.IMAGE: ("psnr", "ms_ssim"), Modality.AUDIO: ("mel", "si_sdr")}
+"""Metrics under a reconstruction."""
 SLACK = 1 + 1e-9  # a codec's own rate must not miss its target by a rounding error
 
 
-def rates(rate: float | Mapping[str, float] | None, modalities: set[Modality]) -> dict[Modality, float]:
-    """The `rate` argument of `compare` → the rate of each modality that has one."""
-    wanted = {m: unit for m, unit in UNITS.items() if m in modalities}
+def parse_rates(rate: float | Mapping[str, float] | None, modalities: set[Modality]) -> dict[Modality, float]:
+    """Return the rate of each modality that the `rate` argument of `compare` gives one for."""
+    units = {m: unit for m, unit in UNITS.items() if m in modalities}
     if rate is None:
         return {}
     if not isinstance(rate, Mapping):
-        if len(wanted) != 1:
-            raise ValueError(f"rate {rate!r} names no unit; write rate={{bits_per_pixel: 0.2, kbps: 6}}")
-        rate = {unit: rate for unit in wanted.values()}
+        if len(units) != 1:
+            raise ValueError(f"rate must name its unit, such as {{bits_per_pixel: 0.2, kbps: 6}}, got {rate!r}")
+        rate = {unit: rate for unit in units.values()}
     known = {unit: m for m, unit in UNITS.items()}
     for unit, value in rate.items():
         if unit not in known:
-            raise ValueError(f"rate {unit!r} is none of {', '.join(known)}")
+            raise ValueError(f"the unit of rate must be one of {', '.join(known)}, got {unit!r}")
         if value is not None and not (isinstance(value, int | float) and 0 < value < math.inf):
-            raise ValueError(f"rate {unit}={value!r} is not a positive number")
+            raise ValueError(f"rate {unit} must be a positive number, got {value!r}")
     return {known[unit]: float(value) for unit, value in rate.items() if value is not None}
 
 
-def make(
-    contestants: list[Contestant],
+def make_exhibits(
+    entries: list[CodecEntry],
     items: list[Item],
     folder: Path,
     *,
     rates: dict[Modality, float],
     anchors: dict[Modality, str],
     protocols: dict[Modality, Protocol],
-) -> list[dict[str, Any]]:
-    """One exhibit an item: the original and every codec at one rate, written to folder/exhibits.
+) -> list[Exhibit]:
+    """Reconstruct items by every codec at one rate, and write them to folder/exhibits.
 
-    The rate is the one given, else what the first learned codec needs for this item at its default
-    setting, else the anchor at a quarter of its sweep. A codec that cannot come within it is shown as near as it gets,
-    with the reason in `note`.
+    The rate is the given one, else what the first learned codec needs for the item at its default setting, else that
+    of the anchor at a quarter of its sweep. A codec that does not reach the rate is shown as near as it gets, with the
+    reason in its note.
     """
     (folder / "exhibits").mkdir(parents=True, exist_ok=True)
     exhibits = []
     for number, item in enumerate(items):
-        mine = [c for c in contestants if c.modality is item.modality]
-        stem = f"{number:02d}-{_slug(item.key)}"
-        exhibit = {
-            "modality": str(item.modality),
-            "key": item.key,
-            "caption": item.caption,
-            "sample_rate": item.sample_rate,
-            "unit": trial.RATE_UNITS[item.modality],
-            "rate": rates.get(item.modality),
-            "rate_of": None,
-            "original": _save(item.signal, item, folder, f"{stem}-original"),
-            "tiles": [],
-        }
-        try:
-            if exhibit["rate"] is None:
-                exhibit["rate"], exhibit["rate_of"] = _usual_rate(mine, item, anchors[item.modality])
-        except Exception as error:  # no rate, no comparison: the reason stands in its place
-            exhibits.append({**exhibit, "problem": f"the codec that sets the rate failed: {one_line(error)}"})
-            continue
-        for contestant in mine:
-            tile = _tile(contestant, item, exhibit["rate"], protocols[item.modality])
-            output = tile.pop("output")
-            if output is not None:
-                tile["file"] = _save(output, item, folder, f"{stem}-{_slug(contestant.label)}")
-            exhibit["tiles"].append(tile)
+        suitable = [entry for entry in entries if entry.modality is item.modality]
+        name = f"{number:02d}-{_slug(item.key)}"
+        exhibit = Exhibit(
+            modality=str(item.modality),
+            key=item.key,
+            caption=item.caption,
+            sample_rate=item.sample_rate,
+            unit=trial.RATE_UNITS[item.modality],
+            rate=rates.get(item.modality),
+            rate_of=None,
+            original=_save(item.signal, item, folder, f"{name}-original"),
+        )
         exhibits.append(exhibit)
+        try:
+            if exhibit.rate is None:
+                exhibit.rate, exhibit.rate_of = _usual_rate(suitable, item, anchors[item.modality])
+        except Exception as error:  # without a rate there is no comparison
+            exhibit.problem = f"the codec that sets the rate failed: {describe(error)}"
+            continue
+        for entry in suitable:
+            tile, output = _tile(entry, item, exhibit.rate, protocols[item.modality])
+            if output is not None:
+                tile.file = _save(output, item, folder, f"{name}-{_slug(entry.label)}")
+            exhibit.tiles.append(tile)
     return exhibits
 
 
-def _usual_rate(contestants: list[Contestant], item: Item, anchor: str) -> tuple[float, str]:
-    """A rate worth looking at, and whose it is."""
-    leader = next((c for c in contestants if c.learned), None)
-    if leader is not None:
-        return trial.run(leader.fitted(item), item).rates["coded"], leader.label
-    leader = next(c for c in contestants if c.label == anchor)
-    settings = leader.codec.settings
+def _usual_rate(entries: list[CodecEntry], item: Item, anchor: str) -> tuple[float, str]:
+    """Return a useful rate for an item, and the codec that needs it."""
+    learned = next((entry for entry in entries if entry.learned), None)
+    if learned is not None:
+        return trial.run(learned.codec_for(item), item).rates["coded"], learned.label
+    entry = next(entry for entry in entries if entry.label == anchor)
+    settings = entry.codec.settings
     value = settings.sweep[len(settings.sweep) // 4]
-    label = leader.label if value is None else f"{leader.label} at {settings.name} {value}"
-    return trial.run(leader.fitted(item), item, value).rates["coded"], label
+    label = entry.label if value is None else f"{entry.label} at {settings.name} {value}"
+    return trial.run(entry.codec_for(item), item, value).rates["coded"], label
 
 
-def _tile(contestant: Contestant, item: Item, rate: float, protocol: Protocol) -> dict[str, Any]:
-    tile = {"codec": contestant.label, "learned": contestant.learned, "output": None, "note": ""}
+def _tile(entry: CodecEntry, item: Item, rate: float, protocol: Protocol) -> tuple[ExhibitTile, Any]:
+    """Return a codec's tile and its reconstruction, which is None if the codec failed."""
+    tile = ExhibitTile(codec=entry.label, learned=entry.learned)
     try:
-        codec = contestant.fitted(item)
+        codec = entry.codec_for(item)
         if len(codec.settings) < 2:
-            done, note = trial.run(codec, item), "has one rate only"
+            done, tile.note = trial.run(codec, item), "has one rate only"
         else:
             try:
-                done, note = trial.run(codec, item, Target(**{UNITS[item.modality]: rate * SLACK})), ""
+                done = trial.run(codec, item, Target(**{UNITS[item.modality]: rate * SLACK}))
             except TargetError:
-                done, note = trial.run(codec, item, codec.settings.values[0]), "cannot go lower"
-    except Exception as error:  # a codec that fails on this item leaves its tile empty, and says why
-        return {**tile, "note": f"failed: {one_line(error)}"}
+                done, tile.note = trial.run(codec, item, codec.settings.values[0]), "cannot go lower"
+    except Exception as error:  # whatever a third party's codec raises is its failure on this item
+        tile.note = f"failed: {describe(error)}"
+        return tile, None
     reached = done.rates["coded"]
-    if not note and reached < 0.9 * rate:
-        note = "its nearest setting below"
-    if note == "has one rate only" and abs(reached - rate) <= 0.02 * rate:
-        note = ""
+    if not tile.note and reached < 0.9 * rate:
+        tile.note = "its nearest setting below"
+    if tile.note == "has one rate only" and abs(reached - rate) <= 0.02 * rate:
+        tile.note = ""
     values = {m.name: measure(m, item, done) for m in protocol.metrics if m.name in SHOWN[item.modality]}
-    figures = {k: "inf" if v == math.inf else v for k, v in values.items() if isinstance(v, float)}
-    return {**tile, "output": done.output, "note": note, "rate": reached, "bytes": len(done.data), "figures": figures}
+    tile.figures = {k: "inf" if v == math.inf else v for k, v in values.items() if isinstance(v, float)}
+    tile.rate, tile.bytes = reached, len(done.data)
+    return tile, done.output
 
 
-def _save(signal: Any, item: Item, folder: Path, stem: str) -> str:
-    """Lossless PNG, or FLAC of 16 bits; returns the path relative to `folder`."""
+def _save(signal: Any, item: Item, folder: Path, name: str) -> str:
+    """Write a signal as PNG or 16-bit FLAC, and return the path relative to `folder`."""
     suffix = "png" if item.modality is Modality.IMAGE else "flac"
-    path = Path("exhibits") / f"{stem}.{suffix}"
+    path = Path("exhibits") / f"{name}.{suffix}"
     media.write(signal, folder / path, sample_rate=item.sample_rate)
     return path.as_posix()
 

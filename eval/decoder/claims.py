@@ -90,7 +90,7 @@ def _from_chance(record: VariantRecord | QuarterRow) -> float | None:
 def _loss(results: DecoderResults) -> Claim:
     settings, usual = results.measured_settings, diffusion(results.usual)
     measure = "mel PSNR" if results.modality == "audio" else "PSNR"
-    means = {s: results.record(s, usual).against_plain["mean"] for s in settings}
+    means = {s: results.record(s, usual).against_plain.mean for s in settings}
     losses = {s: -mean for s, mean in means.items() if mean is not None}
     small = [s for s in losses if losses[s] <= LOSS]
     largest = f"; {max(losses.values()):+.2f} dB at most" if losses else ""

@@ -102,13 +102,13 @@ def _row(record: VariantRecord) -> dict[str, Any]:
     """Return a record as a row of decoder.csv."""
     row = {key: getattr(record, key) for key in ("setting", "variant", "steps", "sampler", "n", "tokens", "rate")}
     for key, summary in (*record.distortion.items(), ("against_plain", record.against_plain)):
-        row |= {key: summary["mean"], f"{key}_ci95": summary["ci95"]}
+        row |= {key: summary.mean, f"{key}_ci95": summary.ci95}
     for space, kid in record.kid.items():
         name = f"kid_{space.replace(' ', '_').lower()}"
         row |= {name: kid.value, f"{name}_low": kid.low, f"{name}_high": kid.high}
     if record.accuracy:
         row |= {key: getattr(record.accuracy, key) for key in ("accuracy", "low", "high", "patches")}
-    return row | ({"codes_back": record.same["mean"]} if record.same else {})
+    return row | ({"codes_back": record.same.mean} if record.same else {})
 
 
 def main(cfg: Any) -> DecoderResults:

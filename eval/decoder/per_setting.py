@@ -18,12 +18,12 @@ from tokenloom.progress import Bar
 from .. import trial
 from ..classifiers import realfake
 from ..classifiers.realfake import ClassifierAccuracy
-from ..metric import Series
+from ..metric import ItemValues, Summary
 from . import variants
 from .controls import CONTROLS, ControlStrength
 from .distance import compare_draws, distance
 from .measures import cut_patches
-from .records import ControlRecord, DistanceRecord, Summary, VariantRecord
+from .records import ControlRecord, DistanceRecord, VariantRecord
 from .references import Measurement, ReferenceItem, References
 from .setup import DecoderSetup
 from .variants import PLAIN
@@ -56,7 +56,7 @@ class SettingMeasurement:
     def __init__(self, setup: DecoderSetup, references: References, setting: Any, advance: Bar) -> None:
         self.setup, self.references, self.setting, self.advance = setup, references, setting, advance
         self.strengths: dict[str, ControlStrength] = {}
-        self.tokens, self.rate = Series(), Series()
+        self.tokens, self.rate = ItemValues(), ItemValues()
 
     def run(self) -> tuple[list[VariantRecord], list[ControlRecord]]:
         """Return the records of the variants and of the controls."""
@@ -126,8 +126,8 @@ class SettingMeasurement:
         differences = (a.distortion["psnr"] - b.distortion["psnr"] for a, b in zip(measurements, plain, strict=True))
         record = VariantRecord(
             setting=self.setting,
-            tokens=self.tokens.summary()["mean"],
-            rate=self.rate.summary()["mean"],
+            tokens=self.tokens.summary().mean,
+            rate=self.rate.summary().mean,
             variant=name,
             steps=steps,
             sampler=None if steps is None else variants.sampler(steps),
@@ -175,7 +175,7 @@ def batches(shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
 
 def _summary(values: Iterable[float]) -> Summary:
     """Summarize values; a difference between infinities has no value and counts as failed."""
-    series = Series()
+    collected = ItemValues()
     for value in values:
-        series.add(value)
-    return series.summary()
+        collected.add(value)
+    return collected.summary()

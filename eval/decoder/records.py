@@ -7,10 +7,8 @@ from typing import Any
 
 from ..classifiers.realfake import ClassifierAccuracy
 from ..environment import Environment
+from ..metric import Summary
 from ..serialize import OPTIONAL
-
-Summary = dict[str, Any]
-"""Mean and spread over items; see `metric.Series.summary`."""
 
 
 @dataclass

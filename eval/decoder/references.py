@@ -15,7 +15,7 @@ from tokenloom.metrics.errors import Unmeasurable
 from ..classifiers import labels, realfake
 from ..classifiers.fitting import training_bar
 from ..classifiers.labels import LabelFeatures
-from ..compare.entries import Draw
+from ..selection import Selection
 from . import controls, speed
 from .distance import distance
 from .measures import cut_patches, patch_corners, signal
@@ -146,11 +146,11 @@ def read(
     return found
 
 
-def _draw(setup: DecoderSetup, source: Source, count: int | None, strict: bool) -> Draw:
-    return Draw(source, {setup.codec.spec.modality}, count, setup.seed, strict)
+def _draw(setup: DecoderSetup, source: Source, count: int | None, strict: bool) -> Selection:
+    return Selection(source, {setup.codec.spec.modality}, count, setup.seed, strict)
 
 
-def _read(setup: DecoderSetup, items: Draw, text: str) -> list[ReferenceItem]:
+def _read(setup: DecoderSetup, items: Selection, text: str) -> list[ReferenceItem]:
     found = []
     with progress.bar(text, len(items), "items") as advance:
         for number, item in enumerate(items):

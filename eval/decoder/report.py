@@ -12,7 +12,7 @@ from PIL import Image
 
 from tokenloom.codecs import media
 
-from ..compare.plots import COLORS, MARKERS
+from ..drawing import COLORS, MARKERS
 from ..render import audio_uri, data_uri, image_uri, write_page
 from . import tables
 from .records import DecoderResults, VariantRecord
@@ -43,7 +43,7 @@ def _image(path: Path) -> str:
 
 
 def _psnr(record: VariantRecord) -> float | None:
-    return record.distortion["psnr"]["mean"]
+    return record.distortion["psnr"].mean
 
 
 def _accuracy_percent(record: VariantRecord) -> float | None:

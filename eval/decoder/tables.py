@@ -10,7 +10,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from ..classifiers.realfake import ClassifierAccuracy
-from .records import ControlRecord, DecoderResults, DistanceRecord, QuarterRow, SpeedRecord, Summary, VariantRecord
+from ..metric import Summary
+from .records import ControlRecord, DecoderResults, DistanceRecord, QuarterRow, SpeedRecord, VariantRecord
 from .variants import PLAIN, diffusion, heading
 
 MISSING = "–"
@@ -54,7 +55,7 @@ def setting_tables(results: DecoderResults) -> list[SettingTable]:
         cells = [_mean(summary) for summary in record.distortion.values()]
         cells.append(MISSING if record.variant == PLAIN else _mean(record.against_plain, "+.2f"))
         cells += realism_cells(results, record)
-        cells.append(_percent(record.same and record.same["mean"]))
+        cells.append(_percent(record.same and record.same.mean))
         table.rows.append(VariantRow(heading(record.variant), cells, record.variant == diffusion(results.usual)))
     return list(tables.values())
 
@@ -71,10 +72,10 @@ def realism_cells(results: DecoderResults, record: VariantRecord | QuarterRow) -
 
 
 def _mean(summary: Summary | None, form: str = ".2f") -> str:
-    if not summary or summary["mean"] is None:
-        return "∞" if summary and summary["perfect"] else MISSING
-    spread = "" if summary["ci95"] is None else f" ± {summary['ci95']:.2f}"
-    return f"{summary['mean']:{form}}{spread}".replace("-", "−")
+    if not summary or summary.mean is None:
+        return "∞" if summary and summary.perfect else MISSING
+    spread = "" if summary.ci95 is None else f" ± {summary.ci95:.2f}"
+    return f"{summary.mean:{form}}{spread}".replace("-", "−")
 
 
 def distance_cell(kid: DistanceRecord | None) -> str:

@@ -1,0 +1,1 @@
+"""The transformer behind the modelled rate."""

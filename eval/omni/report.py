@@ -10,7 +10,7 @@ from PIL import Image
 
 from tokenloom.codecs import media
 
-from ..compare import report as compare_report
+from ..compare.report import page as compare_report
 from ..compare.results import Results
 from ..render import Section, audio_uri, image_uri, render, write_page
 from . import tables as omni_tables

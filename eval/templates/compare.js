@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const esc = (s) => String(s).replace(/[&<>"']/g, (c) => `&#${c.charCodeAt(0)};`);
 const neat = (x) => (x >= 100 ? x.toFixed(0) : String(+x.toPrecision(3)));
 
-/* Curves: drawn anew at every choice and width. */
+/* Curves, redrawn at every choice and width. */
 const charts = data.charts, state = { modality: Object.keys(charts)[0], hidden: new Set() };
 
 function group(label, options, key) {
@@ -18,7 +18,7 @@ function controls() {
   const chart = charts[state.modality], names = chart.metrics.map((m) => m.name);
   if (!names.includes(state.metric)) state.metric = names[0];
   if (!chart.kinds.includes(state.kind)) state.kind = chart.kinds.includes("coded") ? "coded" : chart.kinds[0];
-  const words = { image: "Pictures", audio: "Sounds" };
+  const words = { image: "Images", audio: "Sounds" };
   $("controls").innerHTML =
     group("", Object.keys(charts).map((m) => [m, words[m]]), "modality") +
     group("Metric", chart.metrics.map((m) => [m.name, m.label]), "metric") +
@@ -55,11 +55,11 @@ function draw() {
   const box = { left: 52, right: width - 14, top: 26, bottom: height - 44 };
   const points = chart.points.filter((p) => !state.hidden.has(p.codec) && p.rates[state.kind] > 0 && p.values[metric.name] != null)
     .map((p) => ({ p, rate: p.rates[state.kind], value: p.values[metric.name], ci: p.ci[metric.name] || 0 }));
-  if (!points.length) { $("plot").innerHTML = "<p class='note'>No codec has figures for this choice.</p>"; marks = []; return; }
+  if (!points.length) { $("plot").innerHTML = "<p class='note'>No codec has values for this choice.</p>"; marks = []; return; }
   let [x0, x1] = [Math.min(...points.map((q) => q.rate)), Math.max(...points.map((q) => q.rate))];
   let [y0, y1] = [Math.min(...points.map((q) => q.value)), Math.max(...points.map((q) => q.value))];
   [x0, x1] = [x0 / 1.15, x1 * 1.15];
-  const decades = y1 > 50 && y0 < y1 / 50;  // a distance between sets spans orders of magnitude and may be negative
+  const decades = y1 > 50 && y0 < y1 / 50;  // distances between sets span orders of magnitude and can be negative
   const scaled = decades ? Math.asinh : (v) => v, back = decades ? Math.sinh : (v) => v;
   [y0, y1] = [scaled(y0), scaled(y1)];
   const margin = (y1 - y0) * 0.07 || Math.abs(y1) * 0.05 || 1;
@@ -77,7 +77,7 @@ function draw() {
   }
   svg += `<line class="axis" x1="${box.left}" x2="${box.right}" y1="${box.bottom}" y2="${box.bottom}"/>`;
   svg += `<text x="${box.right}" y="${height - 6}" text-anchor="end">${esc(chart.unit)}, ${esc(state.kind)}</text>`;
-  svg += `<text x="0" y="13">${esc(metric.label)}${metric.unit ? " / " + esc(metric.unit) : ""}, ${metric.better === "higher" ? "more" : "less"} is better</text>`;
+  svg += `<text x="0" y="13">${esc(metric.label)}${metric.unit ? " / " + esc(metric.unit) : ""}, ${metric.better} is better</text>`;
   marks = [];
   for (const codec of new Set(points.map((q) => q.p.codec))) {
     const mine = points.filter((q) => q.p.codec === codec).sort((a, b) => a.rate - b.rate), color = data.colors[codec];
@@ -127,7 +127,7 @@ if (state.modality) {
   redraw();
 }
 
-/* One loupe over all tiles of a picture. */
+/* A magnifier over all tiles of an image. */
 const ZOOM = 4;
 document.querySelectorAll(".exhibit .tiles:not(.sounds)").forEach((tiles) => {
   const frames = [...tiles.querySelectorAll(".frame:not(.empty)")];
@@ -165,7 +165,7 @@ document.querySelectorAll(".exhibit .tiles:not(.sounds)").forEach((tiles) => {
   document.addEventListener("pointerdown", (event) => { if (!tiles.contains(event.target)) hide(); });
 });
 
-/* Of one clip only one plays, and it goes on where the other stopped. */
+/* One sound plays at a time; another version of the same clip continues at its position. */
 document.querySelectorAll(".tiles.sounds").forEach((tiles) => {
   const players = [...tiles.querySelectorAll("audio")];
   players.forEach((player) => player.addEventListener("play", () => {
@@ -175,7 +175,7 @@ document.querySelectorAll(".tiles.sounds").forEach((tiles) => {
   }));
 });
 
-/* Tables: sort by a tap on the heading, filter by words. */
+/* Tables: a click on a heading sorts, the search field filters. */
 document.querySelectorAll("table.sortable").forEach((table) => {
   const heads = [...table.querySelectorAll("thead th")], body = table.tBodies[0];
   heads.forEach((head, column) => head.querySelector("button").addEventListener("click", () => {

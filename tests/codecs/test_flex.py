@@ -17,10 +17,9 @@ from tokenloom.codecs.bitstream import container
 from tokenloom.codecs.image.flex import by_rank, by_tile, row_length
 from tokenloom.codecs.targets import Curve, psnr
 from tokenloom.data import Item, Source, open_source
-from tokenloom.eval.compare.adaptive import Adaptive
-from tokenloom.eval.compare.compare import compare
-from tokenloom.eval.compare.entries import Contestant
-from tokenloom.eval.compare.results import Results
+from tokenloom.eval.compare import Results, compare
+from tokenloom.eval.compare.entries import CodecEntry
+from tokenloom.eval.compare.targets import TargetSearch
 
 PACKS = Path(__file__).resolve().parents[3] / "shared" / "data"
 
@@ -277,38 +276,38 @@ def test_numbers_that_make_no_codec(wrong):
 
 def gather(*curves):
     codec = tiny("image/flex")
-    adaptive = Adaptive(Contestant("flex", codec), ("psnr", "slope"))
+    search = TargetSearch(CodecEntry("flex", codec), ("psnr", "slope"))
     for figures in curves:
-        adaptive.add(Curve(list(codec.settings.values), figures, None))
-    return adaptive
+        search.add(Curve(list(codec.settings.values), figures, None))
+    return search
 
 
 def test_targets_at_equal_tokens_by_hand():
     easy = [30.0, 31, 31.5, 31.6, 31.6, 31.6, 31.6, 31.6]
     hard = [10.0, 14, 17, 19, 20, 20.5, 20.7, 20.8]
     found = gather(easy, hard).at(4)
-    assert found["fixed"]["psnr"]["mean"] == pytest.approx((31.6 + 19) / 2)
-    assert found["fixed"]["psnr"]["p10"] == pytest.approx(19 + 0.1 * 12.6)
+    assert found["fixed"].psnr.mean == pytest.approx((31.6 + 19) / 2)
+    assert found["fixed"].psnr.p10 == pytest.approx(19 + 0.1 * 12.6)
     # equal PSNR: one token is enough for the easy one, so the hard one gets what is left of 8, and wants 20.7
-    assert found["psnr"]["tokens"] == pytest.approx(4) and found["psnr"]["psnr"]["mean"] == pytest.approx(25.35)
-    assert found["psnr"]["psnr"]["p10"] == pytest.approx(20.7 + 0.1 * 9.3)
-    assert 20.5 < found["psnr"]["value"] <= 20.7 and found["psnr"]["out_of_reach"] == 0
+    assert found["psnr"].tokens == pytest.approx(4) and found["psnr"].psnr.mean == pytest.approx(25.35)
+    assert found["psnr"].psnr.p10 == pytest.approx(20.7 + 0.1 * 9.3)
+    assert 20.5 < found["psnr"].value <= 20.7 and found["psnr"].out_of_reach == 0
     # equal slope: 2 + 5 tokens, whose last gain 1 dB each; the next gain 0.5 dB each, and both would make 9
-    assert found["slope"]["psnr"]["mean"] == pytest.approx((31 + 20) / 2) and found["slope"]["tokens"] == 3.5
-    assert 0.5 < found["slope"]["value"] < 1
-    assert found["slope"]["psnr"]["mean"] > found["fixed"]["psnr"]["mean"]
+    assert found["slope"].psnr.mean == pytest.approx((31 + 20) / 2) and found["slope"].tokens == 3.5
+    assert 0.5 < found["slope"].value < 1
+    assert found["slope"].psnr.mean > found["fixed"].psnr.mean
 
 
 def test_a_target_never_spends_more_than_the_setting_beside_it():
     generator = torch.Generator().manual_seed(0)
     curves = [(20 * torch.rand(8, generator=generator)).cumsum(0).tolist() for _ in range(20)]
-    adaptive = gather(*curves)
+    search = gather(*curves)
     for setting in (1, 2, 4, 8):
-        found = adaptive.at(setting)
-        assert found["psnr"]["tokens"] <= setting and found["slope"]["tokens"] <= setting
-    assert adaptive.at(8)["slope"]["psnr"]["mean"] == pytest.approx(adaptive.at(8)["fixed"]["psnr"]["mean"])
+        found = search.at(setting)
+        assert found["psnr"].tokens <= setting and found["slope"].tokens <= setting
+    assert search.at(8)["slope"].psnr.mean == pytest.approx(search.at(8)["fixed"].psnr.mean)
     perfect = gather([math.inf] * 8, curves[0]).at(4)
-    assert perfect["fixed"]["psnr"]["perfect"] == 1
+    assert perfect["fixed"].psnr.perfect == 1
     assert gather().at(4) == {}
 
 
@@ -328,12 +327,12 @@ def test_the_report_shows_targets_where_they_are_wanted(tmp_path, flex):
     source = Few(halves(40, 40)[0], structured(flex, (40, 40), 1)[0])
     results = compare([str(tmp_path / "flex"), "image/jpeg"], source, tmp_path / "out")
     again = Results.read(tmp_path / "out")
-    mine = [r for r in again.records if r["codec"].endswith("flex")]
-    assert all(set(r["targets"]) == {"fixed", "psnr", "slope"} for r in mine)
-    assert all(r["targets"] == {} for r in again.records if r["codec"] == "image/jpeg")
+    mine = [r for r in again.records if r.codec.endswith("flex")]
+    assert all(set(r.targets) == {"fixed", "psnr", "slope"} for r in mine)
+    assert all(r.targets == {} for r in again.records if r.codec == "image/jpeg")
     for record in mine:
-        assert record["targets"]["fixed"]["psnr"]["mean"] == pytest.approx(record["metrics"]["psnr"]["mean"], abs=1e-3)
-        assert record["targets"]["fixed"]["tokens"] == record["tokens"]["mean"]
+        assert record.targets["fixed"].psnr.mean == pytest.approx(record.metrics["psnr"].mean, abs=1e-3)
+        assert record.targets["fixed"].tokens == record.tokens.mean
     header = (tmp_path / "out" / "results.csv").read_text().splitlines()[0].split(",")
     assert {"target_fixed_psnr_p10", "target_psnr_psnr_p10", "target_slope_psnr"} <= set(header)
     html = results.report.read_text(encoding="utf-8")
@@ -344,12 +343,12 @@ def test_the_report_shows_targets_where_they_are_wanted(tmp_path, flex):
 def test_targets_can_be_asked_for_or_left_out(tmp_path):
     source = Few(structured(tiny("image/jpeg"), (24, 24))[0])
     results = compare(["image/jpeg"], source, tmp_path / "slope", targets=["slope"])
-    assert all(set(r["targets"]) == {"fixed", "slope"} for r in results.records)
+    assert all(set(r.targets) == {"fixed", "slope"} for r in results.records)
     results = compare(["image/jpeg"], source, tmp_path / "none", targets=[])
-    assert all(r["targets"] == {} for r in results.records)
+    assert all(r.targets == {} for r in results.records)
     assert 'id="targets"' not in results.report.read_text(encoding="utf-8")
     for wrong in (["ssim"], "slopes", 3):
-        with pytest.raises(ValueError, match="is none of psnr, slope") as error:
+        with pytest.raises(ValueError, match="targets must be of psnr, slope") as error:
             compare(["image/jpeg"], source, tmp_path / "wrong", targets=wrong)
         assert one_line(error)
 
@@ -363,11 +362,11 @@ def test_shipped_emoji_flex_keeps_its_promises():
         pytest.skip("emoji-flex does not ship")
     codec = codecs.load("emoji-flex")
     source = open_source("tar", path=str(PACKS / "emoji64-test.tar"))
-    adaptive = Adaptive(Contestant("emoji-flex", codec), ("psnr", "slope"))
+    search = TargetSearch(CodecEntry("emoji-flex", codec), ("psnr", "slope"))
     for i in range(0, len(source), 4):
-        adaptive.add(adaptive.attempt(source[i]))
-    means = [adaptive.at(setting)["fixed"]["psnr"]["mean"] for setting in codec.settings.sweep]
+        search.add(search.attempt(source[i]))
+    means = [search.at(setting)["fixed"].psnr.mean for setting in codec.settings.sweep]
     assert all(b > a for a, b in itertools.pairwise(means))
-    found = adaptive.at(16)
-    assert found["psnr"]["psnr"]["p10"] >= found["fixed"]["psnr"]["p10"] + 1
-    assert found["slope"]["psnr"]["mean"] > found["fixed"]["psnr"]["mean"]
+    found = search.at(16)
+    assert found["psnr"].psnr.p10 >= found["fixed"].psnr.p10 + 1
+    assert found["slope"].psnr.mean > found["fixed"].psnr.mean

@@ -316,7 +316,7 @@ def test_a_codec_without_defaults_stands_in_nobodys_way(toys, monkeypatch):
 
 
 def test_toy_codecs_are_compared(toys, tmp_path):
-    from tokenloom.eval.compare.compare import compare
+    from tokenloom.eval.compare import compare
 
     codecs.save(codecs.build("image/toy-blocks"), tmp_path / "blocks")
     source = data.open_source("scenes", count=2, size=48)
@@ -349,7 +349,7 @@ for bad in (x[0], x.double(), x * 9):
         assert "audio/mulaw" in str(error)
     else:
         raise AssertionError("bad input was taken")
-from tokenloom.eval.compare.compare import compare
+from tokenloom.eval.compare import compare
 source = data.open_source("phrases", count=2, seconds=1.0, sample_rate=8000)
 compare(["audio/mulaw", "audio/flac"], source, sys.argv[1])
 print("done")

@@ -19,11 +19,15 @@ from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, CodeSpec, Modality, Settings
 from tokenloom.data import BrokenItem, Item, Source
 from tokenloom.eval import trial
-from tokenloom.eval.compare import compare as comparing
-from tokenloom.eval.compare import plots, report, takeaways
-from tokenloom.eval.compare.compare import compare
-from tokenloom.eval.compare.entries import Draw
+from tokenloom.eval.compare import compare
+from tokenloom.eval.compare.command import compare_command
+from tokenloom.eval.compare.records import Record
+from tokenloom.eval.compare.report import page, perception, takeaways
+from tokenloom.eval.compare.report.curves import NEAR, draw
 from tokenloom.eval.compare.results import Results
+from tokenloom.eval.metric import MetricDescription, ProtocolDescription, Summary
+from tokenloom.eval.selection import Selection
+from tokenloom.eval.serialize import to_plain
 from tokenloom.metrics import distribution as kernel
 from tokenloom.metrics import features
 
@@ -127,37 +131,37 @@ def test_nominal_and_psnr_of_jpeg_are_those_of_pillow_alone(run):
 
 
 def test_a_toy_codec_needs_no_other_change(run):
-    low, high = (r for r in run.records if r["codec"] == "image/blocks")
+    low, high = (r for r in run.records if r.codec == "image/blocks")
     tokens = [13 * 10, 11 * 16]
     pixels = [50 * 37, 41 * 64]
-    assert high["rates"]["nominal"]["mean"] == pytest.approx(
+    assert high.rates["nominal"].mean == pytest.approx(
         np.mean([4 * t / p for t, p in zip(tokens, pixels, strict=True)])
     )
-    assert high["tokens"]["mean"] == np.mean(tokens)
-    assert high["bits_per_token"]["nominal"]["mean"] == pytest.approx(4)
-    assert high["rates"]["entropy"]["mean"] is None  # it has no counts of a training split
-    assert (low["codebooks"][0]["used"], low["codebooks"][0]["tokens"]) == (2, sum(tokens))
-    assert high["idempotence"]["mean"] == 1.0
-    assert high["metrics"]["psnr"]["mean"] > low["metrics"]["psnr"]["mean"]
-    assert (high["default"], low["default"]) == (True, False)
+    assert high.tokens.mean == np.mean(tokens)
+    assert high.bits_per_token["nominal"].mean == pytest.approx(4)
+    assert high.rates["entropy"].mean is None  # it has no counts of a training split
+    assert (low.codebooks[0].used, low.codebooks[0].tokens) == (2, sum(tokens))
+    assert high.idempotence.mean == 1.0
+    assert high.metrics["psnr"].mean > low.metrics["psnr"].mean
+    assert (high.default, low.default) == (True, False)
 
 
 def test_lossless_is_perfect_and_not_a_number_in_the_mean(run):
-    (record,) = (r for r in run.records if r["codec"] == "image/png")
-    psnr = record["metrics"]["psnr"]
-    assert (psnr["mean"], psnr["perfect"], psnr["failed"]) == (None, 2, 0)
+    (record,) = (r for r in run.records if r.codec == "image/png")
+    psnr = record.metrics["psnr"]
+    assert (psnr.mean, psnr.perfect, psnr.failed) == (None, 2, 0)
     assert float(rows_of(run, "image/png")[0]["psnr"]) == math.inf
-    assert [item["psnr"] for item in record["items"]] == ["inf", "inf"]
+    assert [item["psnr"] for item in record.items] == ["inf", "inf"]
 
 
 def test_what_cannot_be_measured_is_counted_with_its_reason(run):
     for record in run.records:
-        summary = record["metrics"]["ms_ssim"]
-        assert (summary["mean"], summary["n"], summary["failed"]) == (None, 0, 2)
-        assert "160 pixels" in next(iter(summary["reasons"]))
+        summary = record.metrics["ms_ssim"]
+        assert (summary.mean, summary.n, summary.failed) == (None, 0, 2)
+        assert "160 pixels" in next(iter(summary.reasons))
     assert run.skipped == 1
     absent = {m for m in ("lpips", "rfid") if m in run.absent}
-    assert absent.isdisjoint(run.records[0]["metrics"])
+    assert absent.isdisjoint(run.records[0].metrics)
 
 
 def test_json_holds_everything_and_reads_back(run):
@@ -165,10 +169,10 @@ def test_json_holds_everything_and_reads_back(run):
     json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     again = Results.read(run.folder)
     assert again.records == run.records
-    assert again.protocols["rgb8"]["metrics"]["ssim"]["settings"]["window"] == 11
-    assert all(record["protocol"] in again.protocols for record in again.records)
-    assert [item["key"] for item in again.records[0]["items"]] == ["picture0", "picture1"]
-    assert again.environment["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert again.protocols["rgb8"].metrics["ssim"].settings["window"] == 11
+    assert all(record.protocol in again.protocols for record in again.records)
+    assert [item["key"] for item in again.records[0].items] == ["picture0", "picture1"]
+    assert again.environment.versions["torch"] == torch.__version__.split("+")[0]
 
 
 class Links(HTMLParser):
@@ -202,20 +206,20 @@ def test_plots_and_exhibits_are_files(run):
     for stem in ("image-psnr", "image-ssim"):
         assert (run.folder / "plots" / f"{stem}.png").stat().st_size > 1000
         assert "<svg" in (run.folder / "plots" / f"{stem}.svg").read_text(encoding="utf-8")
-    back = codecs.read(run.folder / run.exhibits[0]["original"])
+    back = codecs.read(run.folder / run.exhibits[0].original)
     assert torch.equal(back, PICTURES[0].signal)
 
 
 def test_exhibits_are_at_equal_rates_or_say_why_not(tmp_path):
     item = picture(120, 100, 3)
     results = compare(["image/jpeg", "image/png", "image/blocks"], Few(item), tmp_path, rate=1.5)
-    jpeg, png, blocks = results.exhibits[0]["tiles"]
-    assert results.exhibits[0]["rate"] == 1.5
-    assert 1.35 <= jpeg["rate"] <= 1.5 and jpeg["note"] == ""
-    assert png["note"] == "has one rate only"
-    assert blocks["rate"] < 0.5 and blocks["note"] == "its nearest setting below"
-    low = compare(["image/jpeg"], Few(item), tmp_path, rate=0.001).exhibits[0]["tiles"][0]
-    assert low["note"] == "cannot go lower" and low["rate"] > 0.001
+    jpeg, png, blocks = results.exhibits[0].tiles
+    assert results.exhibits[0].rate == 1.5
+    assert 1.35 <= jpeg.rate <= 1.5 and jpeg.note == ""
+    assert png.note == "has one rate only"
+    assert blocks.rate < 0.5 and blocks.note == "its nearest setting below"
+    low = compare(["image/jpeg"], Few(item), tmp_path, rate=0.001).exhibits[0].tiles[0]
+    assert low.note == "cannot go lower" and low.rate > 0.001
 
 
 def test_a_learned_codec_from_a_folder_sets_the_rate(tmp_path):
@@ -224,24 +228,24 @@ def test_a_learned_codec_from_a_folder_sets_the_rate(tmp_path):
         codecs.save(codecs.build("image/fsq", levels=[8, 5, 4], **size), tmp_path / "runs" / name)
     results = compare(["image/jpeg", f"{tmp_path}/runs/*"], Few(picture(50, 37)), tmp_path / "out")
     one, two = (str(tmp_path / "runs" / name) for name in ("one", "two"))
-    assert [r["codec"] for r in results.records][-2:] == [one, two]
-    assert results.records[-1]["learned"] and results.records[-1]["parameters"] > 0
-    assert results.records[-1]["rates"]["nominal"]["mean"] == pytest.approx(7 * 5 * math.log2(160) / (50 * 37))
+    assert [r.codec for r in results.records][-2:] == [one, two]
+    assert results.records[-1].learned and results.records[-1].parameters > 0
+    assert results.records[-1].rates["nominal"].mean == pytest.approx(7 * 5 * math.log2(160) / (50 * 37))
     (exhibit,) = results.exhibits
-    assert exhibit["rate_of"] == one
-    assert exhibit["rate"] == pytest.approx(results.records[-2]["rates"]["coded"]["mean"])
-    assert exhibit["tiles"][1]["note"] == ""
+    assert exhibit.rate_of == one
+    assert exhibit.rate == pytest.approx(results.records[-2].rates["coded"].mean)
+    assert exhibit.tiles[1].note == ""
 
 
 def test_failures_are_counted_and_told(tmp_path):
     source = Few(picture(20, 33, 0), picture(20, 24, 1))
     results = compare(["image/jpeg", "image/blocks"], source, tmp_path / "some")
     for record in results.records:
-        failed = 1 if record["codec"] == "image/blocks" else 0
-        assert (record["n"], record["failed"]) == (2 - failed, failed)
-    assert results.records[-1]["reasons"] == {"RuntimeError: 33 columns are too many": 1}
+        failed = 1 if record.codec == "image/blocks" else 0
+        assert (record.n, record.failed) == (2 - failed, failed)
+    assert results.records[-1].reasons == {"RuntimeError: 33 columns are too many": 1}
     nothing = compare(["image/blocks"], Few(picture(20, 33)), tmp_path / "none")
-    assert [r["n"] for r in nothing.records] == [0, 0]
+    assert [r.n for r in nothing.records] == [0, 0]
     assert "33 columns" in nothing.report.read_text(encoding="utf-8")
     assert rows_of(nothing, "image/blocks")[0]["coded"] == ""
 
@@ -250,7 +254,7 @@ def test_an_interruption_keeps_whole_items_only(tmp_path):
     source = Few(picture(20, 24, 0), picture(20, 34, 1), picture(20, 28, 2))
     results = compare(["image/jpeg", "image/blocks"], source, tmp_path)
     assert results.interrupted
-    assert {r["n"] for r in results.records} == {1}
+    assert {r.n for r in results.records} == {1}
     assert Results.read(tmp_path).interrupted
     assert "interrupted" in results.report.read_text(encoding="utf-8")
 
@@ -258,7 +262,7 @@ def test_an_interruption_keeps_whole_items_only(tmp_path):
 def test_an_interruption_at_once_leaves_a_report_without_figures(tmp_path):
     results = compare(["image/blocks", "image/png"], Few(picture(20, 34)), tmp_path)
     assert results.interrupted
-    assert [r["n"] for r in Results.read(tmp_path).records] == [0, 0, 0]
+    assert [r.n for r in Results.read(tmp_path).records] == [0, 0, 0]
     assert results.takeaways == []
     assert results.report.is_file()
 
@@ -267,8 +271,8 @@ def test_settings_are_those_of_the_data_s_rate(tmp_path):
     tone = 0.3 * torch.sin(torch.arange(4000) * 0.3)[None]
     results = compare(["audio/mp3"], Few(Item("tone", Modality.AUDIO, tone, 8000)), tmp_path)
     sweep = codecs.build("audio/mp3", sample_rate=8000, channels=1).settings.sweep
-    assert [r["setting"] for r in results.records] == list(sweep)
-    assert [r["n"] for r in results.records] == [1] * len(sweep)
+    assert [r.setting for r in results.records] == list(sweep)
+    assert [r.n for r in results.records] == [1] * len(sweep)
 
 
 def test_the_kernel_distance_of_sounds_knows_the_rate_of_each(tmp_path):
@@ -281,20 +285,20 @@ def test_the_kernel_distance_of_sounds_knows_the_rate_of_each(tmp_path):
     codecs.save(tiny("audio/rvq"), tmp_path / "mine")
     results = compare([str(tmp_path / "mine")], Few(*items), tmp_path)
     lowest = results.records[0]
-    done = [trial.run(tiny("audio/rvq"), item, lowest["setting"]).output for item in items]
+    done = [trial.run(tiny("audio/rvq"), item, lowest.setting).output for item in items]
 
     def distance(rates):
         both = [[features.mel_statistics(x, rate) for x, rate in zip(xs, rates, strict=True)]
                 for xs in ([item.signal for item in items], done)]  # fmt: skip
         return kernel.kid(*map(torch.stack, both), paired=True)
 
-    assert lowest["metrics"]["kid"]["mean"] == pytest.approx(distance(rates), rel=1e-6)
+    assert lowest.metrics["kid"].mean == pytest.approx(distance(rates), rel=1e-6)
     assert distance(rates) != pytest.approx(distance([8000] * 8), rel=1e-2)
     assert (tmp_path / "plots" / "audio-perception.svg").is_file()
 
 
 def test_few_items_have_no_kernel_distance_and_say_so(run):
-    (summary,) = {json.dumps(r["metrics"]["kid"]) for r in run.records}
+    (summary,) = {json.dumps(to_plain(r.metrics["kid"])) for r in run.records}
     assert "2 items; a distance between sets needs 8" in summary and json.loads(summary)["mean"] is None
     html = run.report.read_text(encoding="utf-8")
     assert "KID (block DCT) has no value" in html and 'id="perception"' not in html
@@ -303,29 +307,31 @@ def test_few_items_have_no_kernel_distance_and_say_so(run):
 
 def test_a_distance_below_zero_is_drawn_and_written(tmp_path):
     results = Results(tmp_path, "two codecs")
-    about = {"label": "KID (block DCT)", "unit": "", "better": "lower"}
-    results.protocols = {"p": {"metrics": {"psnr": {"label": "PSNR", "unit": "dB", "better": "higher"}, "kid": about}}}
+    about = {
+        "psnr": MetricDescription("PSNR", "dB", "higher"),
+        "kid": MetricDescription("KID (block DCT)", "", "lower"),
+    }
+    results.protocols = {"p": ProtocolDescription("p", "image", "", {}, about)}
     for codec, kids in (("a", (300.0, 2.0, -0.01)), ("a+diffusion", (3.0, 0.0, -0.004)), ("b", (None, None, None))):
         for i, kid in enumerate(kids):
-            metrics = {"psnr": {"mean": 20.0 + i, "perfect": 0}, "kid": {"mean": kid, "perfect": 0}}
-            rates = {"coded": {"mean": 0.1 * (i + 1), "perfect": 0}}
+            metrics, rates = {"psnr": Summary(20.0 + i), "kid": Summary(kid)}, {"coded": Summary(0.1 * (i + 1))}
             results.records.append(
-                {"codec": codec, "modality": "image", "n": 9, "protocol": "p", "setting": i, "rate_unit": "bpp",
-                 "metrics": {name: {**m, "ci95": None} for name, m in metrics.items()}, "rates": rates}
+                Record(codec=codec, modality="image", n=9, protocol="p", setting=i, rate_unit="bpp", metrics=metrics,
+                       rates=rates)
             )  # fmt: skip
-    (axes,) = plots.draw_perception(results, "image").axes
+    (axes,) = perception.draw_perception(results, "image").axes
     curves = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
     assert list(curves) == ["a", "a+diffusion"] and list(curves["a"].get_ydata()) == [300.0, 2.0, -0.01]
     links = [line.get_xydata().tolist() for line in axes.lines if line.get_label().startswith("_")]
     assert links == [[[20.0, 300.0], [20.0, 3.0]], [[21.0, 2.0], [21.0, 0.0]], [[22.0, -0.01], [22.0, -0.004]]]
     assert [text.get_text() for text in axes.texts] == ["0.1", "0.2", "0.3"] * 2
     assert axes.get_yscale() == "symlog"
-    (axes,) = plots.draw(results, "image", "kid").axes
+    (axes,) = draw(results, "image", "kid").axes
     assert axes.get_yscale() == "symlog" and axes.yaxis.get_transform().linthresh == 1.0
-    results.records[4]["metrics"]["kid"]["mean"] = 1e-12  # a lossless codec, but for rounding
-    (axes,) = plots.draw(results, "image", "kid").axes
-    assert axes.yaxis.get_transform().linthresh == plots.NEAR
-    assert plots.draw_perception(Results(tmp_path, "none"), "image") is None
+    results.records[4].metrics["kid"].mean = 1e-12  # a lossless codec, but for rounding
+    (axes,) = draw(results, "image", "kid").axes
+    assert axes.yaxis.get_transform().linthresh == NEAR
+    assert perception.draw_perception(Results(tmp_path, "none"), "image") is None
 
 
 def test_sound_is_coded_at_its_own_rate_and_text_exactly(tmp_path):
@@ -335,11 +341,11 @@ def test_sound_is_coded_at_its_own_rate_and_text_exactly(tmp_path):
     results = compare(["audio/flac", "text/bytes"], source, tmp_path)
     flac, text = results.records
     codec = codecs.build("audio/flac", sample_rate=22050, channels=2)
-    assert flac["rates"]["coded"]["mean"] == pytest.approx(8 * len(codec.compress(wave[None])[0]) / 1000)
-    assert flac["metrics"]["mel"]["mean"] < 1e-3
-    assert flac["tokens"]["mean"] == flac["items"][0]["tokens"]  # one second
-    assert (text["rates"]["nominal"]["mean"], text["metrics"]["exact"]["mean"]) == (8.0, 1.0)
-    assert text["items"][0]["tokens"] == 6  # ï has two bytes
+    assert flac.rates["coded"].mean == pytest.approx(8 * len(codec.compress(wave[None])[0]) / 1000)
+    assert flac.metrics["mel"].mean < 1e-3
+    assert flac.tokens.mean == flac.items[0]["tokens"]  # one second
+    assert (text.rates["nominal"].mean, text.metrics["exact"].mean) == (8.0, 1.0)
+    assert text.items[0]["tokens"] == 6  # ï has two bytes
     html = results.report.read_text(encoding="utf-8")
     assert html.count("data:audio/flac") == 2
     mono = codecs.build("audio/flac", sample_rate=8000, channels=1)
@@ -354,14 +360,14 @@ def test_sound_is_coded_at_its_own_rate_and_text_exactly(tmp_path):
         ({"codec_names": ["image/jpeg", "image/jpeg"]}, "'image/jpeg' is listed twice"),
         ({"codec_names": ["image/jpg"]}, "unknown codec 'image/jpg'"),
         ({"codec_names": ["nowhere/*"]}, "matches no folder with a config.yaml or config.json"),
-        ({"anchor": "image/webp"}, "anchor 'image/webp' is none of the codecs compared: image/png"),
-        ({"items": 0}, "items 0 is not an integer of at least 1"),
-        ({"rate": -1}, "rate bits_per_pixel=-1 is not a positive number"),
-        ({"rate": {"bpp": 1}}, "rate 'bpp' is none of bits_per_pixel, kbps"),
+        ({"anchor": "image/webp"}, "anchor must be one of the codecs compared (image/png), got 'image/webp'"),
+        ({"items": 0}, "items must be an integer of at least 1, got 0"),
+        ({"rate": -1}, "rate bits_per_pixel must be a positive number, got -1"),
+        ({"rate": {"bpp": 1}}, "the unit of rate must be one of bits_per_pixel, kbps, got 'bpp'"),
         ({"protocols": ["rgb9"]}, "unknown protocol 'rgb9'"),
         ({"protocols": ["rgb8", "luma8"]}, "are both for image"),
         ({"protocols": ["waveform"]}, "has none for image"),
-        ({"codec_names": ["text/bytes"]}, "few holds no text, which text/bytes would need"),
+        ({"codec_names": ["text/bytes"]}, "few has no text, which text/bytes would need"),
     ],
 )
 def test_what_means_nothing_is_refused_in_one_line(arguments, message, tmp_path):
@@ -375,13 +381,13 @@ def test_items_are_drawn_by_the_seed():
     source = Few(*(picture(8, 8, i) for i in range(30)))
 
     def drawn(count, seed):
-        return [item.key for item in Draw(source, {Modality.IMAGE}, count, seed, strict=False)]
+        return [item.key for item in Selection(source, {Modality.IMAGE}, count, seed, strict=False)]
 
     assert drawn(None, 0) == [f"picture{i}" for i in range(30)]
     assert drawn(5, 1) == drawn(5, 1) != drawn(5, 2)
     assert len(set(drawn(5, 1))) == 5
     with pytest.raises(BrokenItem, match="torn"):
-        list(Draw(Few("torn"), {Modality.IMAGE}, None, 0, strict=True))
+        list(Selection(Few("torn"), {Modality.IMAGE}, None, 0, strict=True))
 
 
 def test_takeaways_say_who_wins_also_when_the_learned_codec_loses(run):
@@ -390,13 +396,13 @@ def test_takeaways_say_who_wins_also_when_the_learned_codec_loses(run):
     assert takeaways.quality_at([(0.2, 25.0)], 0.3) is None
     results = Results.read(run.folder)
     for record in results.records:
-        record["learned"] = record["codec"] == "image/blocks"
-        if record["codec"] == "image/blocks" and record["default"]:
-            rate, quality = record["rates"]["coded"]["mean"], record["metrics"]["psnr"]["mean"]
-    jpeg = [r for r in results.records if r["codec"] == "image/jpeg"]
+        record.learned = record.codec == "image/blocks"
+        if record.codec == "image/blocks" and record.default:
+            rate, quality = record.rates["coded"].mean, record.metrics["psnr"].mean
+    jpeg = [r for r in results.records if r.codec == "image/jpeg"]
     for i, record in enumerate(jpeg):  # a straight line in log rate, 2 dB above the learned codec at its rate
-        record["rates"]["coded"]["mean"] = rate * 2 ** (i - 3)
-        record["metrics"]["psnr"]["mean"] = quality + 2 + 3 * (i - 3)
+        record.rates["coded"].mean = rate * 2 ** (i - 3)
+        record.metrics["psnr"].mean = quality + 2 + 3 * (i - 3)
     expected = (
         f"At {rate:.3g} bpp, image/jpeg has the best PSNR: {quality + 2:.2f} dB; "
         f"image/blocks has {quality:.2f} dB, 2.00 dB worse than image/jpeg."
@@ -413,7 +419,7 @@ def test_the_command_composes_and_ends_with_the_report(tmp_path, capsys):
     overrides = ["data=folder", f"data.path={folder}", f"out={tmp_path / 'out'}", "codecs=[image/jpeg,image/webp]"]
     with initialize_config_module("tokenloom.conf", version_base=None):
         cfg = compose("compare", overrides)
-    results = comparing.main(cfg)
+    results = compare_command(cfg)
     printed = capsys.readouterr().out
     assert printed.rstrip().endswith(f"report: {tmp_path / 'out' / 'report.html'}")
     assert results.title == "photos"
@@ -424,4 +430,4 @@ def test_the_command_composes_and_ends_with_the_report(tmp_path, capsys):
 def test_a_report_is_made_again_from_its_folder(run):
     before = run.report.read_text(encoding="utf-8")
     again = Results.read(run.folder)
-    assert report.write(again).read_text(encoding="utf-8") == before
+    assert page.write(again).read_text(encoding="utf-8") == before

@@ -23,6 +23,7 @@ from tokenloom.eval.classifiers import image_words, realfake, spoken_words
 from tokenloom.eval.decoder import claims, distance, figure, measures, per_setting, references, setup, speed, tables
 from tokenloom.eval.decoder import evaluate as decoders
 from tokenloom.eval.decoder.records import Claim, DecoderResults, DistanceRecord
+from tokenloom.eval.metric import Summary
 from tokenloom.eval.serialize import to_plain
 
 VARIANTS = ["plain", "unsharp", "noise", "diffusion 1", "diffusion 2", "diffusion 16"]
@@ -109,10 +110,10 @@ def test_every_variant_has_every_figure_at_every_setting(found):
         assert (r.same is None) == (r.variant in ("unsharp", "noise"))
         assert r.tokens == r.setting
     plain = found.records[0]
-    assert plain.against_plain["mean"] == 0 and plain.steps is None
+    assert plain.against_plain.mean == 0 and plain.steps is None
     sharp = found.records[1]
-    gap = sharp.distortion["psnr"]["mean"] - plain.distortion["psnr"]["mean"]
-    assert sharp.against_plain["mean"] == pytest.approx(gap)
+    gap = sharp.distortion["psnr"].mean - plain.distortion["psnr"].mean
+    assert sharp.against_plain.mean == pytest.approx(gap)
     assert [r.sampler for r in found.records[3:6]] == ["shortcut", "shortcut", "euler"]
     assert set(found.records[3].kid["labels"].below) == {"plain", "unsharp", "noise"}
     assert {(c.setting, c.control) for c in found.controls} == {(s, c) for s in (8, 2) for c in VARIANTS[1:3]}
@@ -126,7 +127,7 @@ def test_the_plain_figures_are_those_of_the_codec(found):
     seen = measures.measures_of(codec)
     values = [seen.psnr(x, codec.decode(codec.encode(x[None], 2))[0]) for x in
               (measures.signal(item, codec) for item in scenes(5).items())]  # fmt: skip
-    assert found.record(2, "plain").distortion["psnr"]["mean"] == pytest.approx(sum(values) / 5)
+    assert found.record(2, "plain").distortion["psnr"].mean == pytest.approx(sum(values) / 5)
 
 
 def test_files_and_page_hold_what_was_found(found, folder):
@@ -273,7 +274,7 @@ def altered(found: DecoderResults, variant: str, **values: Any) -> DecoderResult
                 kid.value = values.get("kid", kid.value)
             accuracy = values.get("accuracy", record.accuracy.accuracy)
             record.accuracy = replace(record.accuracy, accuracy=accuracy)
-            record.against_plain["mean"] = values.get("loss", record.against_plain["mean"])
+            record.against_plain.mean = values.get("loss", record.against_plain.mean)
     return found
 
 
@@ -344,5 +345,5 @@ def test_figures_are_written_as_people_read_them(found):
     (block, _) = tables.setting_tables(found)
     assert block.title.startswith("tokens 8: 8 tokens per image")
     assert all(len(row.cells) + 1 == len(tables.header(found)) for row in block.rows)
-    assert tables._mean({"mean": None, "perfect": 2, "ci95": None}) == "∞"
-    assert tables._mean({"mean": -1.234, "perfect": 0, "ci95": 0.5}, "+.2f") == "−1.23 ± 0.50"
+    assert tables._mean(Summary(perfect=2)) == "∞"
+    assert tables._mean(Summary(-1.234, ci95=0.5), "+.2f") == "−1.23 ± 0.50"

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from rich.console import Console
 from support.codecs import MIDDLE, one_line, signals, tiny
 
 from tokenloom import codecs
@@ -13,12 +14,14 @@ from tokenloom.cli.main import main
 from tokenloom.codecs import rate
 from tokenloom.codecs.types import Codes, CodeSpec, Modality
 from tokenloom.data import Item, Source, open_source
-from tokenloom.eval.compare.compare import compare, open_modelled
-from tokenloom.eval.compare.evaluate import evaluate
+from tokenloom.eval.compare import ModelledRate, compare, evaluate
+from tokenloom.eval.compare.command import modelled_rate
+from tokenloom.eval.compare.report import terminal
+from tokenloom.eval.compare.report.text import problems
 from tokenloom.eval.compare.results import Results
 from tokenloom.eval.modelled import learner
-from tokenloom.eval.modelled.learner import STEP, Layout, learn
-from tokenloom.eval.modelled.study import Modelled
+from tokenloom.eval.modelled.layout import CodeLayout, windows
+from tokenloom.eval.modelled.learner import BATCH_TOKENS, train
 
 GRID = CodeSpec(Modality.IMAGE, (32, 8), (8, 8), 3, None, total=True, ordered=False, causal=False)
 FREE = CodeSpec(Modality.TEXT, (64,), (), 0, None, total=True, ordered=False, causal=False)
@@ -49,12 +52,12 @@ def pattern(count, seed=0):
 
 
 def rows_of(spec, codes):
-    return [Layout(spec).row(codes, i) for i in range(len(codes))]
+    return [CodeLayout(spec).row(codes, i) for i in range(len(codes))]
 
 
 @pytest.fixture(scope="module")
 def of_noise():
-    return learn(GRID, rows_of(GRID, grids(48)), 16 * STEP, seed=0)
+    return train(GRID, rows_of(GRID, grids(48)), 16 * BATCH_TOKENS, seed=0)
 
 
 def test_codes_without_structure_cost_what_they_do_nominally(of_noise):
@@ -65,7 +68,7 @@ def test_codes_without_structure_cost_what_they_do_nominally(of_noise):
 
 
 def test_codes_that_follow_from_each_other_cost_far_less_than_their_entropy():
-    learned = learn(GRID, rows_of(GRID, pattern(64)), 40 * STEP, seed=0)
+    learned = train(GRID, rows_of(GRID, pattern(64)), 40 * BATCH_TOKENS, seed=0)
     codes = pattern(16, seed=5)
     order0 = 0.0
     for q, size in enumerate(GRID.codebook_sizes):
@@ -118,7 +121,7 @@ def test_side_information_is_charged(of_noise):
 def test_the_same_seed_gives_the_same_bits_and_another_one_others():
     rows, codes = rows_of(GRID, pattern(16)), pattern(2, seed=5)
     state = torch.random.get_rng_state()
-    a, b, c = (learn(GRID, rows, 3 * STEP, seed=seed).bits(codes) for seed in (1, 1, 2))
+    a, b, c = (train(GRID, rows, 3 * BATCH_TOKENS, seed=seed).bits(codes) for seed in (1, 1, 2))
     assert torch.equal(a, b) and not torch.equal(a, c)
     assert torch.equal(torch.random.get_rng_state(), state)
 
@@ -126,7 +129,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_one_others():
 @pytest.mark.parametrize("length", [0, 1, 255, 256, 511, 512, 513, 1000, 1024, 1300])
 def test_long_items_are_scored_once_and_with_half_a_context_before(length):
     scored = []
-    for first, end, since in learner._windows(length, 512):
+    for first, end, since in windows(length, 512):
         assert 0 < end - first <= 512
         assert first == 0 or since - first >= 256
         scored += range(since, end)
@@ -138,9 +141,9 @@ def test_an_end_is_paid_for_where_lengths_vary():
     g = torch.Generator().manual_seed(0)
     lengths = torch.randint(2, 61, (300,), generator=g)
     codes = Codes(torch.zeros(300, 1, 60, dtype=torch.int64), lengths[:, None], lengths)
-    learned = learn(FREE, rows_of(FREE, codes[:280]), 20 * STEP, seed=0)
+    learned = train(FREE, rows_of(FREE, codes[:280]), 20 * BATCH_TOKENS, seed=0)
     bits = learned.bits(codes[280:]).mean().item()
-    assert Layout(FREE).row(codes, 0).shape == (4, lengths[0] + 1)
+    assert CodeLayout(FREE).row(codes, 0).shape == (4, lengths[0] + 1)
     assert math.log2(59) - 0.7 < bits < 30
 
 
@@ -149,16 +152,16 @@ def test_every_registered_codec_can_be_learned(codec):
     rows, codes = [], []
     for size in (MIDDLE[codec.spec.modality], tuple(n + 7 for n in MIDDLE[codec.spec.modality])):
         codes.append(codec.encode(signals(codec, size, batch=1)))
-        rows.append(Layout(codec.spec).row(codes[-1], 0))
+        rows.append(CodeLayout(codec.spec).row(codes[-1], 0))
         assert rows[-1].shape[1] == rate.tokens(codec.spec, codes[-1]) + (not codec.spec.stride)
     rows = [row[:, :700] for row in rows]  # enough to learn from here
-    bits = learn(codec.spec, rows, 1, seed=0).nats(rows)
+    bits = train(codec.spec, rows, 1, seed=0).nats(rows)
     assert bits.isfinite().all() and (bits > 0).all()
 
 
 def test_one_item_is_too_few_to_learn_from():
     with pytest.raises(ValueError, match="1 items to learn from are too few") as error:
-        learn(GRID, rows_of(GRID, grids(1)), STEP, seed=0)
+        train(GRID, rows_of(GRID, grids(1)), BATCH_TOKENS, seed=0)
     assert one_line(error)
 
 
@@ -187,7 +190,7 @@ def texts(count):
     return [Item(str(i), Modality.TEXT, f"line {i} says {i * i}") for i in range(count)]
 
 
-SMALL = Modelled(tokens=STEP)
+SMALL = ModelledRate(tokens=BATCH_TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -195,44 +198,42 @@ def run(tmp_path_factory):
     """Three pictures under two codecs, learned from four others and one that is evaluated too."""
     training = Few(pictures(4, 1) + pictures(3)[:1], name="others")
     out = tmp_path_factory.mktemp("modelled")
-    return compare(["image/webp", "image/png"], Few(pictures(3)), out, modelled=Modelled(training, STEP), seed=3)
+    return compare(
+        ["image/webp", "image/png"], Few(pictures(3)), out, modelled=ModelledRate(training, BATCH_TOKENS), seed=3
+    )
 
 
 def test_the_figure_stands_beside_the_other_rates(run):
     for record in run.records:
-        assert record["n"] == record["rates"]["modelled"]["n"] == 3
-        bits = [item["modelled"] * 24 * 32 for item in record["items"]]
-        nominal = [item["nominal"] * 24 * 32 for item in record["items"]]
+        assert record.n == record.rates["modelled"].n == 3
+        bits = [item["modelled"] * 24 * 32 for item in record.items]
+        nominal = [item["nominal"] * 24 * 32 for item in record.items]
         assert all(0 < b < 1.1 * n + 9 for b, n in zip(bits, nominal, strict=True))  # 9: the end of a file
-        per_token = [b / item["tokens"] for b, item in zip(bits, record["items"], strict=True)]
-        assert record["bits_per_token"]["modelled"]["mean"] == pytest.approx(sum(per_token) / 3)
+        per_token = [b / item["tokens"] for b, item in zip(bits, record.items, strict=True)]
+        assert record.bits_per_token["modelled"].mean == pytest.approx(sum(per_token) / 3)
     with (run.folder / "results.csv").open(newline="", encoding="utf-8") as file:
         row = next(csv.DictReader(file))
-    assert float(row["modelled"]) == pytest.approx(run.records[0]["rates"]["modelled"]["mean"])
+    assert float(row["modelled"]) == pytest.approx(run.records[0].rates["modelled"].mean)
     assert float(row["bits_per_token_modelled"]) < 8.5
-    assert Results.read(run.folder).records == json.loads(json.dumps(run.records))
+    assert Results.read(run.folder).records == run.records
 
 
 def test_what_is_evaluated_is_not_learned_from(run):
     for record in run.records:
-        facts = record["modelled"]
-        assert facts["items"] + facts["items_held"] + facts["left_out"] <= 5  # fewer where they have tokens enough
-        assert facts["items_held"] == 1 and facts["items"] >= 1
-        assert (facts["tokens_seen"], facts["steps"], facts["seed"]) == (STEP, 1, 3)
-        assert facts["parameters"] > facts["parameters_of_embeddings"] > 0
+        facts = record.modelled
+        assert facts.items + facts.items_held + facts.left_out <= 5  # fewer where they have tokens enough
+        assert facts.items_held == 1 and facts.items >= 1
+        assert (facts.tokens_seen, facts.steps, facts.seed) == (BATCH_TOKENS, 1, 3)
+        assert facts.parameters > facts.parameters_of_embeddings > 0
 
 
 def test_plots_report_and_table_show_it(run, capsys):
-    from rich.console import Console
-
-    from tokenloom.eval.compare import tables
-
     assert (run.folder / "plots" / "image-psnr-modelled.png").is_file()
     page = run.report.read_text(encoding="utf-8")
     data = json.loads(page.split('id="data">')[1].split("</script>")[0])
     assert data["charts"]["image"]["kinds"] == ["nominal", "coded", "modelled"]
     assert "1,024 tokens in 1 steps" in page and "others" in page
-    tables.show(run, Console(width=200))
+    terminal.show(run, Console(width=200))
     said = " ".join(capsys.readouterr().out.split())
     assert "1,024 tokens in 1 steps, from" in said and "not evaluated (training data: others); seed 3" in said
     assert any("small transformer" in line for line in run.takeaways)
@@ -241,45 +242,49 @@ def test_plots_report_and_table_show_it(run, capsys):
 def test_without_training_data_a_fifth_is_evaluated_and_no_item_is_both(tmp_path):
     results = evaluate("text/bytes", Few(texts(11)), tmp_path, modelled=SMALL)
     assert results.seen == 2
-    facts = results.records[0]["modelled"]
-    assert facts["items"] + facts["items_held"] == 9 and facts["left_out"] == 0
-    said = results.environment["definitions"]["modelled rate"]["learned from"]
-    assert said.startswith("the other 9 of the data's 11 items, of which 2 were drawn to be evaluated")
+    facts = results.records[0].modelled
+    assert facts.items + facts.items_held == 9 and facts.left_out == 0
+    said = results.environment.definitions["modelled rate"]["learned from"]
+    assert said.startswith("the other 9 of the data's 11 items, of which 2 were drawn for evaluation")
 
 
 def test_with_items_the_rest_is_learned_from(tmp_path):
     results = evaluate("text/bytes", Few(texts(6)), tmp_path, modelled=SMALL, items=2)
-    facts = results.records[0]["modelled"]
-    assert (results.seen, facts["items"] + facts["items_held"], facts["left_out"]) == (2, 4, 2)
+    facts = results.records[0].modelled
+    assert (results.seen, facts.items + facts.items_held, facts.left_out) == (2, 4, 2)
 
 
 def test_text_and_sound_have_it_in_their_units(tmp_path):
     lines, sounds = texts(4), list(open_source("phrases", count=3).items())
     sounds = [Item(s.key, s.modality, s.signal[:, :4000], s.sample_rate) for s in sounds]
-    how = Modelled(Few(lines[1:] + sounds[1:]), STEP)
+    how = ModelledRate(Few(lines[1:] + sounds[1:]), BATCH_TOKENS)
     results = compare(["text/bytes", "audio/flac"], Few([lines[0], sounds[0]]), tmp_path, modelled=how)
     for record in results.records:
-        assert record["rates"]["modelled"]["mean"] == pytest.approx(
-            record["bits_per_token"]["modelled"]["mean"] * record["items"][0]["tokens"]
-            / (len(lines[0].signal) if record["modality"] == "text" else 4000 / sounds[0].sample_rate * 1000)
+        assert record.rates["modelled"].mean == pytest.approx(
+            record.bits_per_token["modelled"].mean * record.items[0]["tokens"]
+            / (len(lines[0].signal) if record.modality == "text" else 4000 / sounds[0].sample_rate * 1000)
         )  # fmt: skip
 
 
 def test_nothing_left_to_learn_from_is_absent_with_the_reason(tmp_path):
-    from tokenloom.eval.compare import tables
 
     same = Few(pictures(3))
-    results = evaluate("image/png", same, tmp_path, modelled=Modelled(same, STEP))
-    assert results.records[0]["rates"]["modelled"]["mean"] is None
-    (line,) = [line for line in tables.problems(results) if "modelled" in line]
-    assert line.endswith("0 items to learn from are too few; the modelled rate needs 2; 3 are evaluated too")
+    results = evaluate("image/png", same, tmp_path, modelled=ModelledRate(same, BATCH_TOKENS))
+    assert results.records[0].rates["modelled"].mean is None
+    (line,) = [line for line in problems(results) if "modelled" in line]
+    assert line.endswith("0 items to learn from are too few; the modelled rate needs 2; 3 are also evaluated")
 
 
 @pytest.mark.parametrize(
     ("how", "items", "names", "said"),
     [
-        (SMALL, 4, ["image/png"], "all 3 items of few are to be evaluated"),
-        (Modelled(Few([Item("t", Modality.TEXT, "no picture")], "notes")), None, ["image/png"], "notes holds no image"),
+        (SMALL, 4, ["image/png"], "all 3 items of few are evaluated"),
+        (
+            ModelledRate(Few([Item("t", Modality.TEXT, "no picture")], "notes")),
+            None,
+            ["image/png"],
+            "notes has no image",
+        ),
     ],
 )
 def test_what_cannot_be_learned_from_is_refused_before_anything_is_measured(tmp_path, how, items, names, said):
@@ -298,7 +303,7 @@ def test_what_cannot_be_learned_from_is_refused_before_anything_is_measured(tmp_
 )
 def test_keys_that_mean_nothing(keys, said):
     with pytest.raises(ValueError, match=said) as error:
-        open_modelled({"budget": STEP, **keys})
+        modelled_rate({"budget": BATCH_TOKENS, **keys})
     assert one_line(error)
 
 
@@ -319,7 +324,7 @@ def test_text_with_a_learned_vocabulary():
     """Words that come often are known beforehand: BPE tokens cost fewer bits each as more is learned."""
     bpe = tiny("text/bpe")
     lines = [f"the quick brown fox jumps over {n} lazy dogs" for n in range(120)]
-    layout = Layout(bpe.spec)
+    layout = CodeLayout(bpe.spec)
     rows = [layout.row(bpe.encode([line]), 0) for line in lines]
-    little, more = (learn(bpe.spec, rows[:100], n * STEP, seed=0).nats(rows[100:]).sum() for n in (1, 14))
+    little, more = (train(bpe.spec, rows[:100], n * BATCH_TOKENS, seed=0).nats(rows[100:]).sum() for n in (1, 14))
     assert more < 0.7 * little

@@ -331,7 +331,7 @@ def test_without_packs_figures_are_absent_with_the_reason(model, tmp_path):
 
 def test_the_report_of_a_comparison_gets_a_section_more(model, tmp_path):
     from tokenloom import data
-    from tokenloom.eval.compare.compare import compare
+    from tokenloom.eval.compare import compare
 
     (tmp_path / "note.txt").write_text("every signal becomes integers")
     compare(["text/bytes"], data.open_source("folder", path=str(tmp_path)), tmp_path / "out")

@@ -14,7 +14,7 @@ from support.cli import refuse, succeed
 
 from tokenloom import codecs
 from tokenloom.cli.main import main
-from tokenloom.eval.compare.entries import field_of
+from tokenloom.eval.compare.entries import load_entries
 from tokenloom.train.loop import Run
 
 NETWORK = ["codec.widths=[8,16]", "codec.depths=[1,1]", "codec.decoder_depths=[1,1]"]
@@ -159,16 +159,16 @@ def sweeps(tmp_path: Path) -> None:
 
 
 def test_labels_tell_what_differs(sweeps: None) -> None:
-    assert [c.label for c in field_of(["one/*"])] == [
+    assert [c.label for c in load_entries(["one/*"])] == [
         "image/fsq widths=[8,16] seed=0 (0)", "image/fsq widths=[8,24] seed=0 (1)", "image/bsq (2)",
         "image/fsq widths=[8,24] seed=1 (10)",
     ]  # fmt: skip
-    assert [c.label for c in field_of(["one/[02]", "image/png"])] == ["image/fsq (0)", "image/bsq (2)", "image/png"]
-    assert [c.label for c in field_of(["*/0", "mine"])] == ["image/fsq (0)", "image/bsq (0)", "mine"]
-    clash = [c.label for c in field_of(["one/2", "two/0", "one/*2"][:2])]
+    assert [c.label for c in load_entries(["one/[02]", "image/png"])] == ["image/fsq (0)", "image/bsq (2)", "image/png"]
+    assert [c.label for c in load_entries(["*/0", "mine"])] == ["image/fsq (0)", "image/bsq (0)", "mine"]
+    clash = [c.label for c in load_entries(["one/2", "two/0", "one/*2"][:2])]
     assert clash == ["image/bsq (2)", "image/bsq (0)"]
     Path("two/0").rename("two/2")
-    assert [c.label for c in field_of(["*/2"])] == ["image/bsq (one/2)", "image/bsq (two/2)"]
+    assert [c.label for c in load_entries(["*/2"])] == ["image/bsq (one/2)", "image/bsq (two/2)"]
 
 
 def test_compare_puts_a_sweep_on_one_plot(sweeps: None, capsys: pytest.CaptureFixture[str]) -> None:

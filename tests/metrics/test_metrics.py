@@ -8,7 +8,7 @@ import torch
 
 from tokenloom.codecs.types import Codes
 from tokenloom.eval import protocols
-from tokenloom.eval.metric import Series
+from tokenloom.eval.metric import ItemValues
 from tokenloom.metrics import audio as sounds
 from tokenloom.metrics import bd_rate, tokens
 from tokenloom.metrics import lpips as perceptual
@@ -202,22 +202,22 @@ def test_padding_counts_neither_for_usage_nor_for_idempotence():
 
 
 def test_a_series_counts_failures_and_perfect_scores_apart_from_the_mean():
-    series = Series()
+    series = ItemValues()
     for x in (1.0, 2.0, 3.0, math.inf):
         series.add(x)
     series.fail("too short")
     series.add(math.nan)
     summary = series.summary()
-    assert (summary["mean"], summary["std"], summary["n"]) == (2.0, 1.0, 3)
-    assert summary["ci95"] == pytest.approx(4.302652730 / math.sqrt(3))  # Student's t, 2 degrees of freedom
-    assert (summary["perfect"], summary["failed"]) == (1, 2)
-    assert summary["reasons"] == {"too short": 1, "the metric gave no number": 1}
+    assert (summary.mean, summary.std, summary.n) == (2.0, 1.0, 3)
+    assert summary.ci95 == pytest.approx(4.302652730 / math.sqrt(3))  # Student's t, 2 degrees of freedom
+    assert (summary.perfect, summary.failed) == (1, 2)
+    assert summary.reasons == {"too short": 1, "the metric gave no number": 1}
 
 
 def test_one_value_has_no_spread():
-    series = Series()
+    series = ItemValues()
     series.add(7.0)
-    assert (series.summary()["mean"], series.summary()["std"], series.summary()["ci95"]) == (7.0, None, None)
+    assert (series.summary().mean, series.summary().std, series.summary().ci95) == (7.0, None, None)
 
 
 # -- protocols ---------------------------------------------------------------------------------

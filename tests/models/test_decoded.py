@@ -11,10 +11,10 @@ from support.codecs import one_line, signals, structured, tiny
 from tokenloom import codecs, models
 from tokenloom.codecs import LatentCodec, Modality, Target, bitstream, rate
 from tokenloom.data import Item, Source
-from tokenloom.eval.compare import adaptive, figures
-from tokenloom.eval.compare.compare import compare
-from tokenloom.eval.compare.entries import field_of
-from tokenloom.eval.compare.results import Results
+from tokenloom.eval import trial
+from tokenloom.eval.compare import Results, compare
+from tokenloom.eval.compare.entries import load_entries
+from tokenloom.eval.compare.targets import targets_of
 from tokenloom.models import DiffusionDecoder
 from tokenloom.models.diffusion import codec as diffusion_codec
 
@@ -101,28 +101,28 @@ def test_names_are_split_where_they_stand_for_nothing_else(folders):
 def test_what_means_nothing_is_refused_in_one_line(name, said):
     fingerprints = {"codec": tiny("image/fsq").fingerprint.hex(), "other": tiny("image/bsq").fingerprint.hex()}
     with pytest.raises((ValueError, FileNotFoundError)) as refused:
-        field_of([name])
+        load_entries([name])
     assert one_line(refused) and said.format(**fingerprints) in str(refused.value)
 
 
 def test_diffusion_is_the_one_that_belongs_whatever_else_takes_part():
     mine = models.load("one")
-    contestants = field_of(["codec+two", "codec", "codec+diffusion@2", "codec+diffusion"])
-    assert [c.label for c in contestants] == ["codec+two", "codec", "codec+diffusion@2", "codec+diffusion"]
-    assert [getattr(c.codec, "decoder", None) is mine for c in contestants] == [False, False, True, True]
+    entries = load_entries(["codec+two", "codec", "codec+diffusion@2", "codec+diffusion"])
+    assert [c.label for c in entries] == ["codec+two", "codec", "codec+diffusion@2", "codec+diffusion"]
+    assert [getattr(c.codec, "decoder", None) is mine for c in entries] == [False, False, True, True]
     with pytest.raises(ValueError, match=r"codec 'codec\+one' is listed twice"):
-        field_of(["codec+one", "codec+one"])
+        load_entries(["codec+one", "codec+one"])
 
 
 def test_a_glob_takes_a_decoder_behind_each_of_its_codecs():
-    assert [c.label for c in field_of(["code*+one@1"])] == ["codec+one@1"]
+    assert [c.label for c in load_entries(["code*+one@1"])] == ["codec+one@1"]
 
 
 def test_targets_are_not_tried_with_a_decoder_behind(tmp_path):
-    contestant = field_of(["image/jpeg"])[0]
-    assert adaptive.wanted(contestant, ("psnr",)) == ("psnr",)
-    contestant.codec = diffusion_codec.DiffusionCodec(behind(tiny("image/flex"), tmp_path / "codec"))
-    assert adaptive.wanted(contestant, None) == adaptive.wanted(contestant, ("psnr",)) == ()
+    entry = load_entries(["image/jpeg"])[0]
+    assert targets_of(entry, ("psnr",)) == ("psnr",)
+    entry.codec = diffusion_codec.DiffusionCodec(behind(tiny("image/flex"), tmp_path / "codec"))
+    assert targets_of(entry, None) == targets_of(entry, ("psnr",)) == ()
 
 
 @pytest.fixture(scope="module")
@@ -133,9 +133,9 @@ def run(folders: Path, tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 
 def test_a_comparison_sets_them_side_by_side(run):
-    plain, painted = (next(r for r in run.records if r["codec"] == name) for name in ("codec", "codec+one@1"))
-    assert plain["rates"] == painted["rates"] and plain["codebooks"] == painted["codebooks"]
-    assert painted["n"] == 8 and not painted["failed"] and painted["learned"]
+    plain, painted = (next(r for r in run.records if r.codec == name) for name in ("codec", "codec+one@1"))
+    assert plain.rates == painted.rates and plain.codebooks == painted.codebooks
+    assert painted.n == 8 and not painted.failed and painted.learned
     decoder, codec = models.load("one"), codecs.load("codec")
     items = [Pictures()[i] for i in range(8)]
     found = [decoder.decode(codec.encode(item.signal[None]), steps=1, seed=0)[0] for item in items]
@@ -143,18 +143,18 @@ def test_a_comparison_sets_them_side_by_side(run):
     values = [
         metrics["psnr"].function(i.signal, y, **metrics["psnr"].settings) for i, y in zip(items, found, strict=True)
     ]
-    assert painted["metrics"]["psnr"]["mean"] == pytest.approx(sum(values) / 8, rel=1e-6)
+    assert painted.metrics["psnr"].mean == pytest.approx(sum(values) / 8, rel=1e-6)
     state = metrics["kid"].function(**metrics["kid"].settings)
     for item, y in zip(items, found, strict=True):
         state.update(item.signal, y)
-    assert painted["metrics"]["kid"]["mean"] == pytest.approx(state.value(), rel=1e-6)
-    assert painted["metrics"]["kid"]["mean"] != plain["metrics"]["kid"]["mean"]
+    assert painted.metrics["kid"].mean == pytest.approx(state.value(), rel=1e-6)
+    assert painted.metrics["kid"].mean != plain.metrics["kid"].mean
 
 
 def field_metrics(run: Results) -> tuple:
     from tokenloom.eval.protocols import protocol
 
-    return protocol(run.records[0]["protocol"]).metrics
+    return protocol(run.records[0].protocol).metrics
 
 
 def test_the_report_shows_distortion_and_perception_in_one_plot(run):
@@ -168,8 +168,8 @@ def test_the_report_shows_distortion_and_perception_in_one_plot(run):
 
 def test_containers_written_before_and_after_are_one(folders):
     """What a comparison measured is what `codec` alone would have written to disk."""
-    both = field_of(["codec+two@1"])[0].codec
+    both = load_entries(["codec+two@1"])[0].codec
     x = structured(both, (24, 33))
     (data,) = both.compress(x)
     assert bitstream.fingerprint(data) == codecs.load("codec").fingerprint
-    assert figures.trial.run(both, Pictures()[0]).data == codecs.load("codec").compress(Pictures()[0].signal[None])[0]
+    assert trial.run(both, Pictures()[0]).data == codecs.load("codec").compress(Pictures()[0].signal[None])[0]

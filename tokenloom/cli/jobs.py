@@ -52,15 +52,17 @@ class Job:
     config: str
     """Name of a file under conf/."""
     module: str
-    """Imported when the job runs; its `main` receives the configuration."""
+    """Imported when the job runs."""
     types: type | None = None
     """Dataclass of typed keys; None if the configuration is typed by itself or by its reader."""
+    function: str = "main"
+    """Function of the module that receives the configuration."""
 
 
 JOBS = {
     "train": Job("train", "tokenloom.cli.training"),
-    "compare": Job("compare", "tokenloom.eval.compare.compare", CompareTypes),
-    "evaluate": Job("compare", "tokenloom.eval.compare.evaluate", CompareTypes),
+    "compare": Job("compare", "tokenloom.eval.compare.command", CompareTypes, "compare_command"),
+    "evaluate": Job("compare", "tokenloom.eval.compare.command", CompareTypes, "evaluate_command"),
     "omni": Job("abilities", "tokenloom.eval.omni.evaluate"),
     "decoder": Job("decoders", "tokenloom.eval.decoder.evaluate", DecoderTypes),
     "tokenize": Job("tokenize", "tokenloom.data.tokens.writing", TokenizeTypes),
@@ -76,7 +78,7 @@ def run(name: str, cfg: DictConfig) -> None:
         _check_complete(cfg)
     if job.types is not None:
         _convert(cfg, job.types)
-    importlib.import_module(job.module).main(cfg)
+    getattr(importlib.import_module(job.module), job.function)(cfg)
 
 
 def _check_choices(cfg: DictConfig) -> None:

@@ -1,0 +1,59 @@
+"""The commands `tokenloom compare` and `tokenloom evaluate CODEC`, whose config is conf/compare.yaml."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from rich.console import Console
+
+from ..datasets import open_dataset, open_training
+from .comparison import compare
+from .modelled import ModelledRate
+from .report import terminal
+from .results import Results
+
+KEYS = ("items", "rate", "seed", "protocols", "targets")
+"""Keys of the config that `compare` takes as they are."""
+
+
+def compare_command(cfg: DictConfig) -> Results:
+    """Compare the codecs of a config, and print tables, takeaways and the path of the report."""
+    results, console = _run(cfg, (*KEYS, "anchor")), Console()
+    terminal.show(results, console)
+    for line in results.takeaways:
+        console.print(f"• {line}", highlight=False, markup=False, soft_wrap=True)
+    if results.interrupted:
+        console.print("interrupted: only the items that were complete are measured")
+    console.print(f"report: {results.report}", highlight=False, markup=False, soft_wrap=True)
+    return results
+
+
+def evaluate_command(cfg: DictConfig) -> Results:
+    """Measure the single codec of a config, and print its table and the path of results.json."""
+    if len(cfg.codecs) != 1:
+        raise ValueError(f"evaluate takes one codec, got {len(cfg.codecs)}; compare takes several")
+    results, console = _run(cfg, KEYS), Console()
+    terminal.show(results, console)
+    console.print(f"{results.folder / 'results.json'}", highlight=False, markup=False, soft_wrap=True)
+    return results
+
+
+def _run(cfg: DictConfig, keys: tuple[str, ...]) -> Results:
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
+    data = open_dataset(plain["data"])
+    arguments = {key: plain[key] for key in keys} | {"modelled": modelled_rate(plain)}
+    return compare(plain["codecs"], data.source, plain["out"], title=data.title, strict=data.strict, **arguments)
+
+
+def modelled_rate(plain: dict[str, Any]) -> ModelledRate | None:
+    """Return the options of the modelled rate from the keys `modelled`, `training` and `budget`."""
+    if not plain["modelled"]:
+        if plain["training"] is not None:
+            raise ValueError("training is the data of the modelled rate: add modelled=true")
+        return None
+    training = open_training(plain["training"])
+    if training is None:
+        return ModelledRate(tokens=plain["budget"])
+    training.source.name = training.title
+    return ModelledRate(training.source, plain["budget"], training.strict)

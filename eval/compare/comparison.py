@@ -1,0 +1,85 @@
+"""Comparison of codecs: fidelity over bits, for every codec at every setting of its sweep."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tokenloom.data import Source
+
+from ..protocols import DEFAULT
+from ..selection import Selection
+from .bd_table import bd_table
+from .modelled import ModelledRate
+from .plan import make_plan
+from .report import page, plots
+from .report.takeaways import takeaways
+from .results import Results
+from .run import ComparisonRun
+
+
+def compare(
+    codec_names: Sequence[str | Mapping[str, Any]],
+    source: Source,
+    out: str | Path,
+    *,
+    anchor: str | Sequence[str] | None = None,
+    items: int | None = None,
+    rate: float | Mapping[str, float] | None = None,
+    seed: int = 0,
+    protocols: Sequence[str] = DEFAULT,
+    targets: Sequence[str] | None = None,
+    modelled: ModelledRate | None = None,
+    title: str | None = None,
+    strict: bool = False,
+) -> Results:
+    """Run every codec at every setting of its sweep over the data.
+
+    Writes results.json, results.csv, plots/, exhibits/ and report.html to `out`. Ctrl-C ends the run after the last
+    complete item: the results so far are written, with `interrupted` True.
+
+    Args:
+        codec_names: Registry names, shipped names, folders, globs of folders; with "+diffusion" a codec's codes are
+            decoded by its diffusion decoder, with "+NAME" by that decoder, with "@2" in 2 steps. A mapping
+            {name: image/taming, checkpoint: last.ckpt, …} is a codec with another project's weights.
+        source: The data.
+        out: Folder for the results.
+        anchor: Codec that BD-rate compares with, at most one per modality. Default: JPEG, Opus, bytes, else the first.
+        items: Largest number of items of each modality, drawn with `seed`. Default: all.
+        rate: Rate of the exhibits, a number or {"bits_per_pixel": …, "kbps": …}. Default: that of the first learned
+            codec at its default setting.
+        seed: Of the draw and the training.
+        protocols: Names of protocols, at most one per modality.
+        targets: "psnr" and "slope": each is compared with the fixed settings of image codecs at equal mean tokens.
+            Default: both, for codecs whose number of tokens is free.
+        modelled: Options of the modelled rate. Without training data and `items`, a fifth of the data is evaluated and
+            the rest is learned from. Default: the rate is not measured.
+        title: Title of the data.
+        strict: Whether a broken item is an error instead of being counted.
+
+    Raises:
+        ValueError, FileNotFoundError: If an argument is invalid, or the data have no item for the codecs.
+    """
+    plan = make_plan(codec_names, protocols, anchor, rate, targets)
+    results = Results(Path(out), title or source.name or "data")
+    source, study = modelled.study(source, items, seed) if modelled else (source, None)
+    if study:
+        study.check(plan.entries)
+    selection = Selection(source, plan.modalities, items, seed, strict)
+    start = time.perf_counter()
+    run = ComparisonRun(plan, results, study)
+    run.measure(selection)
+    results.environment = run.environment(seed, round(time.perf_counter() - start, 1))
+    results.bd_rates = bd_table(results, {str(m): label for m, label in plan.anchors.items()})
+    results.takeaways = takeaways(results)
+    results.write()
+    plots.write(results)
+    page.write(results)
+    return results
+
+
+def evaluate(codec: str, source: Source, out: str | Path, **arguments: Any) -> Results:
+    """Measure a single codec; see `compare` for the arguments."""
+    return compare([codec], source, out, **arguments)

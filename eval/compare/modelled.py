@@ -1,0 +1,186 @@
+"""The modelled rate: the bits of codes under a small transformer trained on the codes of other items.
+
+It tells how learnable codes are, which nominal bits do not. This module splits the data into items to evaluate and
+items to learn from, so that no signal is both, and trains one transformer per codec and setting (see learner.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from tokenloom.data import BrokenItem, Item, Source
+from tokenloom.data.sources.source import at_least
+from tokenloom.data.sources.subset import Subset
+from tokenloom.errors import describe
+from tokenloom.progress import Bar
+
+from ..modelled.layout import PATTERN, CodeLayout
+from ..modelled.learner import BATCH_TOKENS, CHECKS, HELD, LEARNING_RATE, NETWORK, steps_for, train
+from ..trial import Trial, to_codec
+from .entries import CodecEntry
+from .measurement import ItemResult, Measurement
+from .records import ModelledRecord
+
+REASONS = 3
+"""Most reasons of failed training items that a record keeps."""
+
+
+@dataclass(frozen=True)
+class ModelledRate:
+    """Options of the modelled rate.
+
+    Attributes:
+        training: Data to learn from; None for the items of the data that are not evaluated.
+        tokens: Tokens that the training of each codec at each setting sees.
+        strict: Whether a broken training item is an error instead of being counted.
+    """
+
+    training: Source | None = None
+    tokens: int = 2**20
+    strict: bool = False
+
+    def __post_init__(self) -> None:
+        at_least("budget", self.tokens, 1)
+
+    def study(self, source: Source, items: int | None, seed: int) -> tuple[Source, Study]:
+        """Return the part of a comparison's data to evaluate, and the study that learns from the rest."""
+        if self.training is not None:
+            return source, Study(self, self.training, seed, f"training data: {self.training.name}")
+        count = len(source)
+        if items is None and count > 2:
+            order = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
+            fifth = max(1, count // 5)
+            where = f"the other {count - fifth} of the data's {count} items, of which {fifth} were drawn for evaluation"
+            rest = Subset(source, sorted(order[fifth:]))
+            return Subset(source, sorted(order[:fifth])), Study(self, rest, seed, where)
+        if items is None or items >= count:
+            raise ValueError(
+                f"modelled: all {count} items of {source.name} are evaluated, so none is left to learn from; "
+                "give training={name: …} or fewer items"
+            )
+        return source, Study(self, source, seed, f"those of the data's {count} items that were not drawn")
+
+
+class Study:
+    """Collects the codes that a comparison evaluates, then measures each codec and setting on them.
+
+    Args:
+        options: Budget and treatment of broken items.
+        training: Data to learn from.
+        seed: Of weights and order.
+        where: Origin of the training items, in words.
+    """
+
+    def __init__(self, options: ModelledRate, training: Source, seed: int, where: str) -> None:
+        self.options, self.training, self.seed, self.where = options, training, seed, where
+        self.evaluated: set[bytes] = set()
+        self.trials: dict[Measurement, list[Trial]] = {}
+
+    def check(self, entries: Sequence[CodecEntry]) -> None:
+        """Raise ValueError if the training data have no item for a codec."""
+        missing = {entry.modality: entry.label for entry in reversed(entries)}
+        for item in self.training.items(self.options.strict):
+            missing.pop(item.modality, None)
+            if not missing:
+                return
+        modality, label = next(iter(missing.items()))
+        raise ValueError(f"training: {self.training.name} has no {modality}, which {label} would need")
+
+    def add(self, item: Item, measurements: Sequence[Measurement], results: Sequence[ItemResult]) -> None:
+        """Add an item and its codes."""
+        self.evaluated.add(_digest(item))
+        for measurement, result in zip(measurements, results, strict=True):
+            if result.trial is not None:  # without the signals, which are not needed here
+                light = dataclasses.replace(result.trial, data=b"", decoded=[], output="")
+                self.trials.setdefault(measurement, []).append(light)
+
+    @property
+    def total(self) -> int:
+        """Tokens that all trainings see."""
+        return len(self.trials) * steps_for(self.options.tokens) * BATCH_TOKENS
+
+    def measure(self, advance: Bar) -> None:
+        """Train once per codec and setting, and add the bits, or the reason why there are none, to its measurement."""
+        for measurement, trials in self.trials.items():
+            start = time.perf_counter()
+            advance(0, f"{measurement.name}: encode")
+            rows, record = self._rows(measurement)
+            advance(0, measurement.name)
+            try:
+                model = train(measurement.entry.codec.spec, rows, self.options.tokens, self.seed, advance)
+            except ValueError as error:
+                evaluated = [f"{record.left_out} are also evaluated"] if record.left_out else []
+                record.absent = "; ".join([describe(error), *evaluated, *record.reasons])
+                measurement.add_modelled(record, [], [])
+                advance(steps_for(self.options.tokens) * BATCH_TOKENS)
+                continue
+            bits = [model.bits(done.codes).item() for done in trials]
+            seconds = round(time.perf_counter() - start, 1)
+            record = dataclasses.replace(record, **vars(model.training), seconds=seconds)
+            measurement.add_modelled(record, trials, bits)
+
+    def _rows(self, measurement: Measurement) -> tuple[list[Tensor], ModelledRecord]:
+        """Return rows of training items in random order, no more than the budget needs, and the items left out."""
+        layout, rows, tokens = CodeLayout(measurement.entry.codec.spec), [], 0
+        record = ModelledRecord(where=self.where)
+        order = torch.randperm(len(self.training), generator=torch.Generator().manual_seed(self.seed)).tolist()
+        for i in order:
+            if tokens >= self.options.tokens and len(rows) > 1:
+                break
+            try:
+                item = self.training[i]
+            except BrokenItem:
+                if self.options.strict:
+                    raise
+                record.broken += 1
+                continue
+            if item.modality is not measurement.entry.modality:
+                continue
+            if _digest(item) in self.evaluated:
+                record.left_out += 1
+                continue
+            try:
+                codec = measurement.entry.codec_for(item)
+                rows.append(layout.row(codec.encode(to_codec(item, codec), measurement.setting), 0))
+            except Exception as error:  # whatever a third party's codec raises is its failure on this item
+                record.failed += 1
+                record.reasons = list(dict.fromkeys([*record.reasons, describe(error)]))[:REASONS]
+                continue
+            tokens += rows[-1].shape[1]
+        return rows, record
+
+    def definition(self) -> dict[str, str]:
+        """Return the definition of the rate, for the report."""
+        n, steps = NETWORK, steps_for(self.options.tokens)
+        return {
+            "modelled": "cross-entropy of an item's codes, and 32 bits for each number of side information, under a "
+            "transformer trained on the codes of other items; the transformer itself is not charged",
+            "transformer": f"{n['layers']} layers, width {n['width']}, {n['heads']} heads; an embedding per code, tied "
+            "to the output, and one per place; the softmax is over the entries of the current quantizer",
+            "budget": f"{steps * BATCH_TOKENS:,} tokens in {steps:,} steps of {BATCH_TOKENS:,}, AdamW at "
+            f"{LEARNING_RATE:g} in bfloat16, evaluated in float32; the same for every codec; each setting has its own "
+            f"training; seed {self.seed}",
+            "learned from": f"{self.where}; items that are evaluated, or equal to one, are left out. Items are taken "
+            f"in random order until they have as many tokens as the budget. One in {HELD} is held back for validation: "
+            f"of {CHECKS} states in the training and the one before it, the one that codes these items best is used",
+            "order": f"{PATTERN}: positions in row-major order, the quantizers of a position one after the other",
+            "context": f"{n['context']} tokens; longer items are cut into windows half a context apart. Each token is "
+            "scored once, and sees at least half a context, or all tokens before it",
+            "sizes": "an item's size (pixels, samples) is known and not charged, as in nominal. If the number of "
+            "tokens does not follow from it (files, text, flexible lengths), an end token is part of the bits",
+        }
+
+
+def _digest(item: Item) -> bytes:
+    """Return a digest that only equal signals share."""
+    if isinstance(item.signal, str):
+        return hashlib.sha256(item.signal.encode()).digest()
+    shape = repr(tuple(item.signal.shape)).encode()
+    return hashlib.sha256(shape + item.signal.contiguous().numpy().tobytes()).digest()

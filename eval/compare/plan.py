@@ -1,0 +1,83 @@
+"""The checked arguments of a comparison."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from tokenloom.codecs.types import Modality
+
+from ..metric import Protocol
+from ..protocols import protocol
+from .entries import CodecEntry, load_entries
+from .exhibits import parse_rates
+from .targets import parse_targets
+
+ANCHORS = {Modality.IMAGE: "image/jpeg", Modality.AUDIO: "audio/opus", Modality.TEXT: "text/bytes"}
+"""Default anchors."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The checked arguments of a comparison.
+
+    Attributes:
+        entries: The codecs.
+        protocols: Protocol of each modality.
+        anchors: Codec of each modality that BD-rate compares with.
+        rates: Rate of the exhibits, for modalities with a given one.
+        targets: Targets to measure; None for those of `targets_of`.
+    """
+
+    entries: list[CodecEntry]
+    protocols: dict[Modality, Protocol]
+    anchors: dict[Modality, str]
+    rates: dict[Modality, float]
+    targets: tuple[str, ...] | None
+
+    @property
+    def modalities(self) -> set[Modality]:
+        """Modalities of the codecs."""
+        return {entry.modality for entry in self.entries}
+
+
+def make_plan(
+    codec_names: Sequence[str | Mapping[str, Any]],
+    protocols: Sequence[str],
+    anchor: str | Sequence[str] | None,
+    rate: float | Mapping[str, float] | None,
+    targets: Sequence[str] | None,
+) -> Plan:
+    """Load the codecs and check the arguments of `compare`, which describes them."""
+    entries = load_entries(list(codec_names))
+    chosen, anchors = _protocols(protocols, entries), _anchors(anchor, entries)
+    rates = parse_rates(rate, {entry.modality for entry in entries})
+    return Plan(entries, chosen, anchors, rates, parse_targets(targets))
+
+
+def _protocols(names: Sequence[str], entries: list[CodecEntry]) -> dict[Modality, Protocol]:
+    chosen: dict[Modality, Protocol] = {}
+    for p in map(protocol, names):
+        if p.modality in chosen:
+            raise ValueError(f"protocols {chosen[p.modality].name} and {p.name} are both for {p.modality}; choose one")
+        chosen[p.modality] = p
+    for entry in entries:
+        if entry.modality not in chosen:
+            raise ValueError(f"protocols {list(names)} has none for {entry.modality}, which {entry.label} needs")
+    return {m: p for m, p in chosen.items() if m in {entry.modality for entry in entries}}
+
+
+def _anchors(anchor: str | Sequence[str] | None, entries: list[CodecEntry]) -> dict[Modality, str]:
+    known = {entry.label: entry.modality for entry in entries}
+    given = [] if anchor is None else [anchor] if isinstance(anchor, str) else list(anchor)
+    anchors: dict[Modality, str] = {}
+    for label in given:
+        if label not in known:
+            raise ValueError(f"anchor must be one of the codecs compared ({', '.join(known)}), got {label!r}")
+        if known[label] in anchors:
+            raise ValueError(f"anchors {anchors[known[label]]} and {label} are both for {known[label]}; choose one")
+        anchors[known[label]] = label
+    for label, modality in known.items():
+        anchors.setdefault(modality, ANCHORS[modality] if ANCHORS[modality] in known else label)
+    return anchors

@@ -1,0 +1,147 @@
+"""Tables of the page."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from ..records import KINDS, BDRow, Record
+from ..results import Results, mean_use
+from ..targets import FIXED, LABELS
+from .text import NOTHING, PLURALS, decimals, number
+
+
+@dataclass
+class Cell:
+    """Text of a cell, and the number that it is sorted by."""
+
+    text: str
+    value: float | None
+
+    @property
+    def sort(self) -> str:
+        """The number as the script reads it; "" without one."""
+        return "" if self.value is None else "1e99" if self.value == math.inf else repr(float(self.value))
+
+
+def record_table(results: Results, modality: str) -> dict[str, Any]:
+    """Return header and rows of the sortable table of a modality."""
+    records = [r for r in results.records if r.modality == modality]
+    metrics = results.measured(modality)
+    kinds = [kind for kind in reversed(KINDS) if any(r.rate(kind) is not None for r in records)]
+    header = [("codec", ""), ("setting", ""), *((kind, records[0].rate_unit) for kind in kinds)]
+    header += [(about.label, about.unit) for about in (results.metric(modality, name) for name in metrics)]
+    header += [("tokens", records[0].tokens_unit), ("coded bits", "per token")]
+    header += [("modelled bits", "per token")] if "modelled" in kinds else []
+    header += [("usage", "of codebook"), ("perplexity", ""), ("idempotence", "")]
+    header += [("encode", "s in all"), ("decode", "s in all")]
+    rows = [
+        {
+            "codec": r.codec,
+            "cells": _cells(r, kinds, metrics),
+            "why": "; ".join(f"{count} failed: {reason}" for reason, count in r.reasons.items()),
+            "default": r.default,
+        }
+        for r in records
+    ]
+    return {"title": PLURALS[modality], "header": header, "rows": rows, "protocol": records[0].protocol}
+
+
+def _cells(r: Record, kinds: list[str], metrics: list[str]) -> list[Cell]:
+    per_token = [kind for kind in ("coded", "modelled") if kind == "coded" or kind in kinds]
+    return [
+        Cell(r.setting_text or NOTHING, float(r.setting) if isinstance(r.setting, int | float) else None),
+        *(_plain(r.rate(kind), 4) for kind in kinds),
+        *(Cell(number(r.metrics.get(name), decimals(name)), r.value(name)) for name in metrics),
+        _plain(r.tokens.value, 0),
+        *(_plain(r.bits_per_token[kind].value, 2) for kind in per_token),
+        _percent(mean_use(r, "usage")),
+        _plain(mean_use(r, "perplexity"), 0),
+        _percent(r.idempotence.value),
+        _plain(r.time.encode, 2),
+        _plain(r.time.decode, 2),
+    ]
+
+
+def _plain(value: float | None, decimals: int) -> Cell:
+    return Cell(NOTHING if value is None else f"{value:,.{decimals}f}", value)
+
+
+def _percent(value: float | None) -> Cell:
+    return Cell(NOTHING if value is None else f"{value * 100:.1f} %", value)
+
+
+def target_rows(codec: str, records: list[Record]) -> dict[str, Any]:
+    """Return the table of a codec that was measured with targets: each way's mean and 10th percentile."""
+    rows = []
+    for record in records:
+        fixed, cells = record.targets[FIXED], []
+        for name, found in record.targets.items():
+            for key in ("mean", "p10"):
+                value, base = getattr(found.psnr, key), getattr(fixed.psnr, key)
+                known = name != FIXED and value is not None and base is not None
+                cells.append({"value": value, "gain": value - base if known else None})
+        rows.append(
+            {
+                "setting": record.setting_text,
+                "cells": cells,
+                "tokens": [found.tokens for found in record.targets.values()],
+                "goals": [(name, found.value) for name, found in record.targets.items() if name != FIXED],
+                "missed": record.targets["psnr"].out_of_reach if "psnr" in record.targets else 0,
+            }
+        )
+    return {"codec": codec, "labels": [LABELS[name] for name in records[0].targets], "rows": rows}
+
+
+def bd_table(results: Results, modality: str) -> dict[str, Any]:
+    """Return the table of BD-rates, codecs down and metrics across, with the reasons of empty cells."""
+    rows = [r for r in results.bd_rates if r.modality == modality]
+    grid: dict[str, dict[str, BDRow]] = {}
+    gaps: dict[str, list[str]] = {}
+    for r in rows:
+        grid.setdefault(r.codec, {})[r.label] = r
+        if r.percent is None:
+            gaps.setdefault(f"{r.codec}: {r.reason}", []).append(r.label)
+    return {
+        "title": PLURALS[modality],
+        "anchor": rows[0].anchor if rows else "",
+        "labels": list(dict.fromkeys(r.label for r in rows if r.percent is not None)),
+        "grid": grid,
+        "reasons": [f"{what} ({', '.join(names)})" for what, names in gaps.items()],
+    }
+
+
+@dataclass
+class SpeedRow:
+    """Signal per second of one codec; bars are percentages of the longest."""
+
+    codec: str
+    speeds: dict[str, float]
+    bars: dict[str, float] = field(default_factory=dict)
+
+    def text(self, way: str) -> str:
+        """Return a speed as text; `way` is "encode" or "decode"."""
+        speed = self.speeds[way]
+        return f"{speed:.3g}" if speed < 1000 else f"{speed:,.0f}"
+
+
+def speed_table(results: Results, modality: str) -> dict[str, Any]:
+    """Return the signal per second of each codec over its whole sweep, with bars on a log scale; {} without any."""
+    records = results.of(modality)
+    rows = []
+    for codec in dict.fromkeys(r.codec for r in records):
+        times, speeds = [r.time for r in records if r.codec == codec], {}
+        for way in ("encode", "decode"):
+            seconds = math.fsum(getattr(t, way) for t in times)
+            amount = math.fsum((getattr(t, f"{way}_speed") or 0) * getattr(t, way) for t in times)
+            speeds[way] = amount / seconds if seconds else 0.0
+        rows.append(SpeedRow(codec, speeds))
+    every = [speed for row in rows for speed in row.speeds.values() if speed > 0]
+    if not every:
+        return {}
+    low, high = math.log(min(every) / 2), math.log(max(every))
+    for row in rows:
+        for way, speed in row.speeds.items():
+            row.bars[way] = round(100 * (math.log(speed) - low) / max(high - low, 1e-9), 1) if speed else 0
+    return {"title": PLURALS[modality], "unit": records[0].time.speed_unit, "rows": rows}

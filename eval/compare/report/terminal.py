@@ -1,0 +1,90 @@
+"""Tables of a comparison on a terminal."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from ..records import ModelledRecord, Record
+from ..results import Results
+from ..targets import LABELS
+from .text import NOTHING, decimals, number, problems
+
+
+def show(results: Results, console: Console) -> None:
+    """Print one table per modality, with a row per codec and setting, then what is absent and what failed."""
+    for modality in dict.fromkeys(r.modality for r in results.records):
+        console.print(_table(results, modality))
+        if modelled := _modelled(results.of(modality)):
+            console.print(_budget(modelled), highlight=False, markup=False)
+    for records in results.with_targets().values():
+        console.print(_targets(records))
+    for reason in problems(results):
+        console.print(reason, style="yellow", markup=False, highlight=False)
+
+
+def _table(results: Results, modality: str) -> Table:
+    records = [r for r in results.records if r.modality == modality]
+    metrics, modelled = results.measured(modality), bool(_modelled(records))
+    count, protocol, unit = max(r.n for r in records), records[0].protocol, records[0].rate_unit
+    table = Table(title=escape(f"{results.title}: {count} {modality} items, protocol {protocol}"))
+    table.add_column("codec")
+    headings = ["setting", f"coded {unit}", "nominal", *(["modelled", "modelled bits per token"] if modelled else [])]
+    headings += [*(results.metric(modality, name).title for name in metrics), "encode s", "decode s"]
+    for heading in headings:
+        table.add_column(heading, justify="right")
+    for before, record in zip([None, *records], records, strict=False):
+        if before and before.codec != record.codec:
+            table.add_section()
+        table.add_row(*map(escape, _row(record, metrics, modelled)))
+    return table
+
+
+def _row(record: Record, metrics: list[str], modelled: bool) -> list[str]:
+    if not record.n:
+        return [record.codec, record.setting_text, *[NOTHING] * (4 + 2 * modelled + len(metrics))]
+    rates = [f"{record.rate(kind):.3f}" for kind in ("coded", "nominal")]
+    rates += [number(record.rates["modelled"]), number(record.bits_per_token["modelled"])] if modelled else []
+    values = [number(record.metrics.get(name), decimals(name)) for name in metrics]
+    return [
+        record.codec,
+        record.setting_text,
+        *rates,
+        *values,
+        f"{record.time.encode:.2f}",
+        f"{record.time.decode:.2f}",
+    ]
+
+
+def _modelled(records: list[Record]) -> list[ModelledRecord]:
+    """Return the trainings behind modelled rates."""
+    return [r.modelled for r in records if r.modelled and r.rate("modelled") is not None]
+
+
+def _budget(trainings: list[ModelledRecord]) -> str:
+    """Describe the transformers behind the modelled rates."""
+
+    def span(key: str) -> str:
+        values = [getattr(training, key) for training in trainings]
+        low, high = min(values), max(values)
+        return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+    return (
+        f"modelled: a transformer of {span('parameters')} parameters, of which {span('parameters_of_embeddings')} are "
+        f"embeddings (not charged), saw {span('tokens_seen')} tokens in {span('steps')} steps, from {span('items')} "
+        f"items that are not evaluated ({trainings[0].where}); seed {trainings[0].seed}"
+    )
+
+
+def _targets(records: list[Record]) -> Table:
+    """Tabulate the PSNR of fixed settings and targets at equal mean tokens."""
+    table = Table(title=escape(f"{records[0].codec}: PSNR dB at equal mean tokens, mean / 10th percentile"))
+    table.add_column("setting", justify="right")
+    for name in records[0].targets:
+        table.add_column(LABELS[name], justify="right")
+    for record in records:
+        pairs = [(found.psnr.mean, found.psnr.p10) for found in record.targets.values()]
+        cells = [NOTHING if None in pair else "{:.2f} / {:.2f}".format(*pair) for pair in pairs]
+        table.add_row(escape(record.setting_text), *cells)
+    return table

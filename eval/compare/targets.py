@@ -1,0 +1,139 @@
+"""Targets and fixed settings at equal mean tokens: the gain of giving each image its own number of tokens."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from tokenloom.codecs.targets import Curve
+from tokenloom.codecs.types import Modality
+from tokenloom.data import Item
+from tokenloom.errors import describe
+from tokenloom.models.diffusion.codec import DiffusionCodec
+
+from ..metric import ItemValues
+from ..trial import to_codec
+from .entries import CodecEntry
+from .records import PsnrSummary, TargetRecord
+
+FIXED = "fixed"
+TARGETS = ("psnr", "slope")
+LABELS = {FIXED: "fixed tokens", "psnr": "equal PSNR", "slope": "equal slope"}
+DEFINITIONS = {
+    "fixed": "every image gets the setting; tokens are the set's mean",
+    "equal PSNR": (
+        "Target(psnr) at the largest value whose mean tokens are not above those of the fixed setting; an image that "
+        "cannot reach it is coded at its best, and counted"
+    ),
+    "equal slope": "Target(slope) at the smallest value, in dB per token, whose mean tokens are not above",
+    "10th percentile": "PSNR that nine of ten images exceed, linear between order statistics",
+}
+STEPS = 40
+"""Halvings of a target's range."""
+
+
+def parse_targets(targets: Sequence[str] | None) -> tuple[str, ...] | None:
+    """Check the `targets` argument of `compare`; None leaves the choice to `targets_of`."""
+    if targets is None:
+        return None
+    names = list(targets) if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
+    for name in names:
+        if name not in TARGETS:
+            raise ValueError(f"targets must be of {', '.join(TARGETS)}, got {name!r}")
+    return tuple(dict.fromkeys(names))
+
+
+def targets_of(entry: CodecEntry, targets: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the targets to measure for a codec.
+
+    These are the given ones; if None are given, all of them for codecs whose number of tokens is free. A codec with a
+    diffusion decoder has none: the codec alone meets targets, and has its own row.
+    """
+    codec = entry.codec
+    if isinstance(codec, DiffusionCodec) or codec.spec.modality is not Modality.IMAGE or len(codec.settings) < 2:
+        return ()
+    if targets is None:
+        return TARGETS if codec.spec.ordered and not codec.spec.stride else ()
+    return targets
+
+
+class TargetSearch:
+    """Collects one codec's curves over a set, then finds the targets that cost as many tokens as fixed settings.
+
+    Args:
+        entry: The codec.
+        targets: Names of targets.
+    """
+
+    def __init__(self, entry: CodecEntry, targets: tuple[str, ...]) -> None:
+        self.entry, self.targets = entry, targets
+        self.curves: list[Curve] = []
+        self.failures = ItemValues()
+
+    def attempt(self, item: Item) -> Curve | str:
+        """Return the item's curve, or the reason why there is none."""
+        try:
+            codec = self.entry.codec_for(item)
+            return replace(codec.curve(to_codec(item, codec)), codes=None)
+        except Exception as error:  # whatever a third party's codec raises is its failure on this item
+            return describe(error)
+
+    def add(self, outcome: Curve | str) -> None:
+        """Add what `attempt` returned."""
+        if isinstance(outcome, str):
+            self.failures.fail(outcome)
+        else:
+            self.curves.append(outcome)
+
+    def at(self, setting: Any) -> dict[str, TargetRecord]:
+        """Return the result of a fixed setting, and of each target at no more mean tokens."""
+        if not self.curves:
+            return {}
+        place = self.entry.codec.settings.values.index(setting)
+        fixed = self._record(setting, [place] * len(self.curves))
+        search = {"psnr": self._equal_psnr, "slope": self._equal_slope}
+        return {FIXED: fixed, **{name: search[name](fixed.tokens) for name in self.targets}}
+
+    def _equal_psnr(self, most: float) -> TargetRecord:
+        finite = [value for curve in self.curves for value in curve.psnr if math.isfinite(value)]
+
+        def places(value: float) -> list[int]:
+            found = [curve.cheapest(value) for curve in self.curves]
+            return [c.cheapest(max(c.psnr)) if p is None else p for p, c in zip(found, self.curves, strict=True)]
+
+        value = self._largest(most, places, min(finite, default=0.0), max(finite, default=1.0))
+        missed = sum(curve.cheapest(value) is None for curve in self.curves)
+        return replace(self._record(value, places(value)), out_of_reach=missed)
+
+    def _equal_slope(self, most: float) -> TargetRecord:
+        """Bisect the logarithm of the slope, from 1000 dB per token down to 1e-9."""
+
+        def places(value: float) -> list[int]:
+            return [curve.steepest(10**-value) for curve in self.curves]
+
+        value = self._largest(most, places, -3.0, 9.0)
+        return self._record(10**-value, places(value))
+
+    def _largest(self, most: float, places: Callable[[float], list[int]], low: float, high: float) -> float:
+        """Return the largest value in a range whose mean tokens are at most `most`; `low` without any."""
+        if self._tokens(places(high)) <= most:
+            return high
+        for _ in range(STEPS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if self._tokens(places(middle)) <= most else (low, middle)
+        return low
+
+    def _tokens(self, places: list[int]) -> float:
+        return math.fsum(c.tokens[p] for c, p in zip(self.curves, places, strict=True)) / len(places)
+
+    def _record(self, value: Any, places: list[int]) -> TargetRecord:
+        values = ItemValues()
+        for curve, place in zip(self.curves, places, strict=True):
+            values.add(curve.psnr[place])
+        tenth = float(np.quantile(np.array(values.values, dtype=float), 0.1))
+        psnr = PsnrSummary(**vars(values.summary()), p10=tenth if math.isfinite(tenth) else None)
+        return TargetRecord(value=value, tokens=self._tokens(places), psnr=psnr)

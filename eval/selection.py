@@ -1,0 +1,57 @@
+"""The items of a source that an evaluation uses."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+
+import torch
+
+from tokenloom.codecs.types import Modality
+from tokenloom.data import BrokenItem, Item, Source
+
+
+class Selection:
+    """All items of a source in order, or `count` of each modality drawn with a seed.
+
+    Broken items are left out, counted in `skipped` and reported once as a warning.
+
+    Args:
+        source: The data.
+        modalities: Modalities to use. Items of others are left out.
+        count: Number of items of each modality; None for all.
+        seed: Of the draw.
+        strict: Whether a broken item is an error.
+    """
+
+    def __init__(self, source: Source, modalities: set[Modality], count: int | None, seed: int, strict: bool) -> None:
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int) or count < 1):
+            raise ValueError(f"items must be an integer of at least 1, got {count!r}")
+        self.source, self.count, self.strict, self.skipped = source, count, strict, 0
+        self.left = {modality: len(source) if count is None else count for modality in modalities}
+        self.order = range(len(source))
+        if count is not None and count < len(source):
+            self.order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist()
+
+    def __len__(self) -> int:
+        """The largest possible number of items."""
+        return min(len(self.source), sum(self.left.values()))
+
+    def __iter__(self) -> Iterator[Item]:
+        problems = []
+        for i in self.order:
+            if not any(self.left.values()):
+                break
+            try:
+                item = self.source[i]
+            except BrokenItem as problem:
+                if self.strict:
+                    raise
+                problems.append(str(problem))
+                self.skipped += 1
+                continue
+            if self.left.get(item.modality, 0):
+                self.left[item.modality] -= 1
+                yield item
+        if problems:
+            warnings.warn(f"left out {len(problems)} broken items, first: {problems[0]}", stacklevel=2)
