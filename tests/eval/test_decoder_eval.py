@@ -251,7 +251,7 @@ def test_the_command_knows_a_decoder(pictures, tmp_path, monkeypatch, capsys):
         (["training=tar"], "training must name a data source"),
         (["train_item=3"], "unknown key train_item (did you mean train_items?)"),
         (["items=many"], "items=many is wrong: it must be a whole number"),
-        (["--modelled"], "--modelled is for codecs"),
+        (["--modelled"], "--modelled needs a codec"),
     ):
         assert main(["evaluate", pictures, *data, *arguments]) == 2
         complaint = capsys.readouterr().err
