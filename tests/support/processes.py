@@ -17,7 +17,7 @@ def start(program: str, *arguments: str | Path, processes: int = 1, **options) -
     torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
     path = Path(arguments[0]) / "program.py"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"import torch\ntorch.set_num_threads(1)\n{program}")
+    path.write_text(f"import sys\nimport torch\ntorch.set_num_threads(1)\n{program}")
     return subprocess.Popen(
         [sys.executable, *(torchrun if processes > 1 else []), str(path), *map(str, arguments)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment(), **options,

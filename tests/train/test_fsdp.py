@@ -48,7 +48,7 @@ import torch.distributed as distributed
 from pathlib import Path
 from test_fsdp import PARTED, written
 from torch.optim.optimizer import register_optimizer_step_pre_hook
-from tokenloom.train import transformer
+from tokenloom.train.tasks import transformer
 from tokenloom.train.loop import Run, train
 
 transformer.VALIDATED = 16

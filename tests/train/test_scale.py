@@ -46,7 +46,7 @@ import json
 import torch.distributed as distributed
 from pathlib import Path
 from test_scale import SHARED, shared
-from tokenloom.codecs.codebooks import Batch
+from tokenloom.codecs.quantizers.codebooks import Batch
 from tokenloom.train.loop import Run, train
 
 update, draw, drawn = Run._update, Batch.draw, []
