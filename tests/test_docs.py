@@ -1,0 +1,184 @@
+"""The code of README.md and docs/*.md: run as a reader would run it, or checked if running it costs too much.
+
+A block after the comment `<!-- check only: reason -->` is not run. Its commands are parsed and their configurations
+composed. The Python blocks of a page share their names, like the cells of a notebook.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import torch
+import yaml
+from PIL import Image
+from skimage import data
+from support.codecs import structured, tiny
+from support.hub_server import hub
+
+from tokenloom import codecs
+from tokenloom.cli.commands import parser
+from tokenloom.cli.main import main
+
+ROOT = Path(__file__).parents[1]
+COMPOSED = ("train", "compare", "evaluate", "tokenize")
+"""Commands that print their configuration with `--cfg job`."""
+RUNNER = """
+import json, sys
+from tokenloom.cli.commands import parser
+from tokenloom.cli.main import main
+names = {"__name__": "__main__"}
+for code, commands, where in json.load(sys.stdin):
+    if not commands:
+        exec(compile(code, where, "exec"), names)
+    for command in commands:
+        if main(command):
+            sys.exit(f"{where}: tokenloom {' '.join(command)}")
+"""
+RECORDER = r"""
+record() { printf '%s\0' "$@"; echo; }
+for name in tokenloom torchrun make pip source; do eval "$name() { record $name \"\$@\"; }"; done
+"""
+"""Shell functions that print the words of a command in place of running it."""
+
+
+class Block(NamedTuple):
+    """A fenced block of code on a page."""
+
+    language: str
+    code: str
+    where: str
+    checked: bool
+    """Whether it is only checked."""
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the Python and shell blocks of a page, padded to their line numbers."""
+    text = page.read_text("utf-8")
+    return [
+        Block(found[2], "\n" * text.count("\n", 0, found.start(3)) + found[3], page.name, bool(found[1]))
+        for found in re.finditer(r"(<!-- check only: [^\n]+ -->\n)?```(python|sh)\n(.*?)```", text, re.DOTALL)
+    ]
+
+
+PAGES = {page.stem: blocks(page) for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory) -> Path:
+    """A folder with a photograph, a sound, and other projects' checkpoints with random weights."""
+    from support.hosts import host_tokenizer, llama
+    from support.taming import chameleon_and_decoder, config_of, taming_checkpoint, taming_state
+    from transformers import MimiConfig, MimiModel
+
+    folder = tmp_path_factory.mktemp("readme")
+    (folder / "photos").mkdir()
+    for i in range(2):
+        picture = structured(tiny("image/jpeg"), (176, 168), i)[0]
+        codecs.write(picture, folder / "photos" / f"{i}.png")
+    Image.fromarray(data.astronaut()[:320, :320]).save(folder / "photo.png")
+    (folder / "speech").mkdir()
+    for path in (folder / "speech.wav", folder / "speech" / "0.wav"):
+        codecs.write(structured(tiny("audio/rvq"), (8000,))[0], path, sample_rate=8000)
+
+    codecs.write(structured(tiny("image/jpeg"), (64, 64))[0], folder / "heart.png")
+    tokenizer = host_tokenizer()
+    tokenizer.save_pretrained(folder / "my-model")
+    llama(len(tokenizer)).save_pretrained(folder / "my-model")
+    taming_checkpoint(folder / "last.ckpt", taming_state(*chameleon_and_decoder()))
+    (folder / "model.yaml").write_text(yaml.safe_dump(config_of()))
+    _encodec(folder / "encodec_24khz-d7cc33bc.th")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 32, "num_filters": 4, "num_hidden_layers": 1, "num_attention_heads": 2, "head_dim": 16}
+    sizes |= {"num_key_value_heads": 2, "intermediate_size": 32, "upsample_groups": 32, "num_quantizers": 8}
+    books = {"codebook_size": 64, "codebook_dim": 16, "vector_quantization_hidden_dimension": 16}
+    MimiModel(MimiConfig(**sizes, **books)).save_pretrained(folder / "kyutai" / "mimi")
+    return folder
+
+
+def _encodec(path: Path) -> None:
+    """The official class with few channels and random codebooks, in the official layout."""
+    from encodec.modules import SEANetDecoder, SEANetEncoder
+    from encodec.quantization import ResidualVectorQuantizer
+
+    torch.manual_seed(0)
+    network = {"channels": 1, "dimension": 32, "n_filters": 4, "norm": "weight_norm", "causal": True}
+    parts = {
+        "encoder": SEANetEncoder(**network), "decoder": SEANetDecoder(**network),
+        "quantizer": ResidualVectorQuantizer(dimension=32, n_q=32, bins=1024),
+    }  # fmt: skip
+    state = {f"{part}.{name}": value for part, module in parts.items() for name, value in module.state_dict().items()}
+    for name, value in state.items():
+        if name.endswith("_codebook.embed"):
+            value.normal_(std=0.02)
+    torch.save(state, path)
+
+
+@pytest.mark.parametrize("page", [name for name, found in PAGES.items() if any(not block.checked for block in found)])
+@pytest.mark.usefixtures("loopback")
+def test_the_code_of_a_page_runs(page, files):
+    environment = dict(os.environ)
+    code = [(block.code, tokenloom(block), block.where) for block in PAGES[page] if not block.checked]
+    with hub() as (address, _, _):
+        environment |= {"HF_ENDPOINT": address, "HF_HOME": str(files / "home"), "HF_TOKEN": "hf_secret"}
+        environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        environment.pop("HF_HUB_OFFLINE", None)
+        done = subprocess.run(
+            [sys.executable, "-c", RUNNER], input=json.dumps(code), cwd=files, env=environment, capture_output=True,
+            text=True, check=False, timeout=600,
+        )  # fmt: skip
+    assert done.returncode == 0, f"{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
+
+
+@pytest.mark.parametrize("page", [name for name, found in PAGES.items() if any(block.checked for block in found)])
+def test_the_commands_of_a_page_are_valid(page, capsys):
+    for block in PAGES[page]:
+        if not block.checked:
+            continue
+        assert block.language == "sh", "Python code is always run"
+        for words in commands(block):
+            check(words)
+    capsys.readouterr()
+
+
+def commands(block: Block) -> list[list[str]]:
+    """Return the words of each command of a shell block."""
+    script = ["bash", "-euc", RECORDER + block.code]
+    said = subprocess.run(script, capture_output=True, text=True, check=True, timeout=60).stdout
+    return [line.split("\0") for line in said.split("\0\n")[:-1]]
+
+
+def tokenloom(block: Block) -> list[list[str]]:
+    """Return the arguments of each command of a shell block that calls tokenloom only; [] for Python."""
+    if block.language == "python":
+        return []
+    found = commands(block)
+    assert {words[0] for words in found} == {"tokenloom"}, f"{block.where}: the tests run tokenloom only"
+    return [words[1:] for words in found]
+
+
+def check(words: list[str]) -> None:
+    """Parse a command; compose its configuration if it has one."""
+    if words[0] == "make":
+        subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, check=True, timeout=60)
+    if "tokenloom" not in words:
+        return
+    arguments = words[words.index("tokenloom") + 1 :]
+    if arguments[0] not in COMPOSED:
+        rest = parser(arguments[0]).parse_known_args(arguments)[1]
+        assert not [word for word in rest if word.startswith("-")], " ".join(words)
+        return
+    if "-m" in arguments:  # the first job of the sweep stands for all
+        arguments = [re.sub(r"^([\w.]+=[^,\[{]+),.*", r"\1", word) for word in arguments if word != "-m"]
+    assert main([*arguments, "--cfg", "job"]) == 0, " ".join(words)
+
+
+def test_links_of_the_readme_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text("utf-8"))
+    assert not [link for link in links if not (ROOT / link).exists()]
