@@ -54,7 +54,8 @@ def sample(
     """Continue each prompt. Rows do not depend on each other.
 
     Args:
-        transformer, grammar: The network and its vocabulary.
+        transformer: The network.
+        grammar: Its vocabulary.
         prompts: int64 (n,) each, of any lengths: documents that end where sampling begins.
         states: The grammar's state after each prompt.
         until: A row ends after the id whose state satisfies this; it also ends with the document, after `max_tokens`
@@ -62,7 +63,9 @@ def sample(
         unconditional: For each row, a second prompt at the same place without the condition.
         guidance: Scale w of classifier-free guidance (arXiv 2207.12598, 2306.17806): logits are
             unconditional + w · (conditional − unconditional).
-        temperature, top_k, top_p: See `sampling.choose`.
+        temperature: See `sampling.choose`.
+        top_k: See `sampling.choose`.
+        top_p: See `sampling.choose`.
         seed: Row i draws from its own random stream, (seed, first_row + i); None for a random seed.
         progress: Called after each step with the number of ids drawn.
         cached: If False, compute every step from the start. Slow, with the same result.
