@@ -12,31 +12,27 @@ from torch import Tensor
 from .types import Codes, CodeSpec
 
 
-def collate(parts: list[Codes]) -> Codes:
-    """Join batches. Padding is −1 for unused quantizers, 0 after the last position, NaN for side information."""
-    quantizers = max(p.indices.shape[1] for p in parts)
-    grid = [max(p.indices.shape[axis] for p in parts) for axis in range(2, parts[0].indices.ndim)]
-    indices = parts[0].indices.new_zeros(sum(len(p) for p in parts), quantizers, *grid)
+def join(parts: list[Tensor], fill: float = 0) -> Tensor:
+    """Concatenate along the batch; `fill` pads the other axes to their largest sizes."""
+    shape = [max(axis) for axis in zip(*(part.shape[1:] for part in parts), strict=True)]
+    out = parts[0].new_full((sum(map(len, parts)), *shape), fill)
     row = 0
     for part in parts:
-        block = indices[row : row + len(part)]
-        block[:, part.indices.shape[1] :] = -1
-        block[(slice(None), slice(part.indices.shape[1]), *(slice(n) for n in part.indices.shape[2:]))] = part.indices
+        out[(slice(row, row + len(part)), *(slice(n) for n in part.shape[1:]))] = part
         row += len(part)
-    lengths = None if parts[0].lengths is None else torch.cat([p.lengths for p in parts])
-    side = {key: _join_side([p.side[key] for p in parts]) for key in parts[0].side}
-    return Codes(indices, torch.cat([p.sizes for p in parts]), lengths, side)
-
-
-def _join_side(values: list[Tensor]) -> Tensor:
-    """Join side information. NaN pads items with fewer values."""
-    shape = [max(axis) for axis in zip(*(value.shape[1:] for value in values), strict=True)]
-    out = values[0].new_full((sum(map(len, values)), *shape), math.nan)
-    row = 0
-    for value in values:
-        out[(slice(row, row + len(value)), *(slice(n) for n in value.shape[1:]))] = value
-        row += len(value)
     return out
+
+
+def collate(parts: list[Codes]) -> Codes:
+    """Join batches. Padding is −1 for unused quantizers, 0 after the last position, NaN for side information."""
+    indices = join([part.indices for part in parts])
+    row = 0
+    for part in parts:
+        indices[row : row + len(part), part.indices.shape[1] :] = -1
+        row += len(part)
+    lengths = None if parts[0].lengths is None else torch.cat([part.lengths for part in parts])
+    side = {key: join([part.side[key] for part in parts], math.nan) for key in parts[0].side}
+    return Codes(indices, torch.cat([part.sizes for part in parts]), lengths, side)
 
 
 def crop(signals: Tensor, sizes: Tensor) -> Tensor:
@@ -53,16 +49,15 @@ def crop(signals: Tensor, sizes: Tensor) -> Tensor:
 
 
 def decode_by_size(decode: Callable[[Codes], Tensor], codes: Codes, spec: CodeSpec) -> Tensor:
-    """Decode a batch of images; one by one if sizes differ, for decoders that would let padding influence the image."""
+    """Decode a batch; one by one if sizes differ, for decoders that would let padding influence an item."""
     if bool((codes.sizes == codes.sizes[:1]).all()):
         return decode(codes)
-    parts = []
-    largest = codes.sizes.amax(0).tolist()
-    for item, size in enumerate(codes.sizes.tolist()):
-        rows, columns = spec.grid(tuple(size))
-        image = decode(Codes(codes.indices[item : item + 1, :, :rows, :columns], codes.sizes[item : item + 1]))
-        parts.append(F.pad(image, (0, largest[1] - size[1], 0, largest[0] - size[0])))
-    return torch.cat(parts)
+    signals = []
+    for i, size in enumerate(codes.sizes.tolist()):
+        one, grid = codes[i], spec.grid(tuple(size))
+        indices = one.indices[(..., *(slice(n) for n in grid))]
+        signals.append(decode(Codes(indices, one.sizes, None, one.side)))
+    return join(signals)
 
 
 def pad_to_stride(x: Tensor, stride: int) -> Tensor:

@@ -48,14 +48,9 @@ Coder = Callable[[np.ndarray, slice, np.ndarray], np.ndarray]
 
 
 class Predictor(nn.Module):
-    """Network from known codes and planes to the mean and log2 scale of `out` channels at every position.
+    """Network from `known` channels and the planes to the mean and log2 scale of `out` channels at every position.
 
-    Args:
-        known: Input channels besides the planes.
-        out: Output channels.
-        width: Hidden channels.
-        kernel: Side of the first convolution.
-        direct: Whether to add a linear path from inputs to outputs: a block's mean is mostly its neighbors'.
+    With `direct` there is also a linear path from inputs to outputs: a block's mean is mostly that of its neighbors.
     """
 
     def __init__(self, known: int, out: int, width: int, kernel: int, direct: bool) -> None:
@@ -107,8 +102,8 @@ class ContextModel(nn.Module):
     """Predictors of all channel groups, and the order in which codes are coded.
 
     Args:
-        bounds: Largest magnitude of the codes of each channel; 2 · bound + 1 entries.
-        groups: Number of channels of each group, in the order of coding. Bounds are equal within a group.
+        bounds: Largest magnitude of the codes of each channel, which has 2 · bound + 1 entries.
+        groups: Number of channels of each group in the order of coding. Bounds are equal within a group.
         width: Hidden channels.
     """
 

@@ -98,18 +98,14 @@ class Pretrained:
         self, repo_id: str, *, private: bool | None = None, token: str | None = None, message: str | None = None,
         store: str = "float32", **extra: Any,
     ) -> str:  # fmt: skip
-        """Upload what `save_pretrained` writes. A model card that the repository already has is kept.
+        """Upload what `save_pretrained` writes, and return the URL of the repository.
 
         Args:
-            repo_id: "owner/name"; the repository is created if needed.
+            repo_id: "owner/name". The repository is created if needed; a model card that it already has is kept.
             private: Whether a new repository is private; default: the owner's default.
             token: Access token; default: the one that huggingface_hub has stored.
             message: Commit message.
-            store: Type of the stored weights.
-            **extra: Plain values for the config.
-
-        Returns:
-            The URL of the repository.
+            store: See `save_pretrained`; so is extra.
 
         Raises:
             ValueError: If `repo_id` is not a valid name.

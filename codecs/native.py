@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from . import batches
 from .codec import Codec
 from .types import Codes
 
@@ -17,24 +18,12 @@ from .types import Codes
 def pack(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
     """Join integer rows to indices (batch, 1, longest) int64, with 0 after the end of a row, and lengths (batch,)."""
     lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-    indices = torch.zeros(len(rows), 1, int(lengths.max()), dtype=torch.int64)
-    for i, row in enumerate(rows):
-        indices[i, 0, : len(row)] = row
-    return indices, lengths
+    return batches.join([row.long()[None, None] for row in rows]), lengths
 
 
 def unpack(codes: Codes) -> list[Tensor]:
     """Return the rows that `pack` joined, on the CPU."""
     return [row[0, :length].cpu() for row, length in zip(codes.indices, codes.lengths.tolist(), strict=True)]
-
-
-def pad(signals: list[Tensor]) -> Tensor:
-    """Join signals (channels, *size) to (batch, channels, *largest size), with zeros after the end of a signal."""
-    shape = [max(sides) for sides in zip(*(signal.shape for signal in signals), strict=True)]
-    batch = torch.zeros(len(signals), *shape)
-    for i, signal in enumerate(signals):
-        batch[(i, *(slice(n) for n in signal.shape))] = signal
-    return batch
 
 
 class NativeCodec(Codec):
@@ -57,5 +46,5 @@ class NativeCodec(Codec):
     def _decode(self, codes: Codes) -> Tensor:
         files = [row.to(torch.uint8).numpy().tobytes() for row in unpack(codes)]
         sizes = [tuple(size) for size in codes.sizes.tolist()]
-        signals = [self.from_bytes(data, size) for data, size in zip(files, sizes, strict=True)]
-        return pad(signals).to(codes.indices.device)
+        signals = [self.from_bytes(data, size)[None] for data, size in zip(files, sizes, strict=True)]
+        return batches.join(signals).to(codes.indices.device)

@@ -16,61 +16,52 @@ RANGES = {Modality.IMAGE: (0.0, 1.0), Modality.AUDIO: (-1.0, 1.0)}
 
 def signal(x: Any, codec: CodecInterface) -> None:
     """Raise ValueError unless `x` is a batch of signals that `codec` encodes."""
-    if codec.spec.modality is Modality.TEXT:
-        _check_text(x, codec)
+    spec, name = codec.spec, f"the input of {codec.name}"
+    if spec.modality is Modality.TEXT:
+        _check_text(x, name)
         return
-    spec, name = codec.spec, codec.name
     floor, ceiling = RANGES[spec.modality]
     form = f"float32 {SHAPES[spec.modality]} in [{floor:g}, {ceiling:g}]"
     hint = "codecs.read(path) makes one from a file"
     if not isinstance(x, Tensor):
-        raise ValueError(f"the input of {name} must be a tensor {form}, got {type(x).__name__}; {hint}")
-    rank = 4 if spec.modality is Modality.IMAGE else 3
-    shape = tuple(x.shape)
+        raise ValueError(f"{name} must be a tensor {form}, got {type(x).__name__}; {hint}")
+    shape, rank = tuple(x.shape), 4 if spec.modality is Modality.IMAGE else 3
     if x.ndim != rank:
         extra = "; add the batch axis with x[None]" if x.ndim == rank - 1 else ""
-        raise ValueError(f"the input of {name} must be {form}, got rank {x.ndim} {shape}{extra}")
+        raise ValueError(f"{name} must be {form}, got rank {x.ndim} {shape}{extra}")
     if x.dtype != torch.float32:
         scale = "x.float() / 255" if x.dtype == torch.uint8 else "x.float()"
-        raise ValueError(f"the input of {name} must be float32, got {x.dtype}; convert it with {scale}")
+        raise ValueError(f"{name} must be float32, got {x.dtype}; convert it with {scale}")
     if shape[0] == 0:
-        raise ValueError(f"the input of {name} must have at least 1 item, got an empty batch {shape}")
-    if shape[1] != spec.channels:
-        raise ValueError(
-            f"the input of {name} must have {spec.channels} channels, got {shape[1]} in {shape}; "
-            f"{hint} with channels={spec.channels}"
-        )
+        raise ValueError(f"{name} must have at least 1 item, got an empty batch {shape}")
+    if shape[1] != (channels := spec.channels):
+        hint = f"{hint} with channels={channels}"
+        raise ValueError(f"{name} must have {channels} channels, got {shape[1]} in {shape}; {hint}")
     if 0 in shape[2:]:
-        raise ValueError(f"the input of {name} must have at least 1 sample along each axis, got {shape}")
+        raise ValueError(f"{name} must have at least 1 sample along each axis, got {shape}")
     if (count := math.prod(shape[2:])) > (most := limit(spec.modality)):
-        raise ValueError(
-            f"a signal of {name} must have at most {most} samples, got {count} in {shape}; cut it into pieces"
-        )
+        raise ValueError(f"{name} must have at most {most} samples per item, got {count} in {shape}; cut it up")
     low, high = x.aminmax()
     if not (torch.isfinite(low) and torch.isfinite(high)):
-        raise ValueError(f"the input of {name} must be finite, got NaN or Inf; clean it with torch.nan_to_num")
+        raise ValueError(f"{name} must be finite, got NaN or Inf; clean it with torch.nan_to_num")
     if low < floor or high > ceiling:
-        raise ValueError(
-            f"the input of {name} must be in [{floor:g}, {ceiling:g}], got [{low:.4g}, {high:.4g}]; scale or clamp it"
-        )
+        raise ValueError(f"{name} must be in [{floor:g}, {ceiling:g}], got [{low:.4g}, {high:.4g}]; scale or clamp it")
 
 
-def _check_text(x: Any, codec: CodecInterface) -> None:
-    name = codec.name
+def _check_text(x: Any, name: str) -> None:
     if isinstance(x, str) or not isinstance(x, list | tuple):
-        raise ValueError(f"the input of {name} must be a list of str, got {type(x).__name__}; a batch of one is [text]")
+        raise ValueError(f"{name} must be a list of str, got {type(x).__name__}; a batch of one is [text]")
     if not x:
-        raise ValueError(f"the input of {name} must have at least 1 item, got an empty batch []")
+        raise ValueError(f"{name} must have at least 1 item, got an empty batch []")
     for item in x:
         if not isinstance(item, str):
-            raise ValueError(f"each item of {name} must be a str, got {type(item).__name__} ({item!r:.40})")
+            raise ValueError(f"{name} must be a list of str, got {type(item).__name__} ({item!r:.40}) in it")
         try:
             item.encode("utf-8")
         except UnicodeEncodeError as error:
-            raise ValueError(
-                f"the input of {name} must be valid Unicode, got a lone surrogate at character {error.start} of "
-                f"{item!r:.40}; replace it with text.encode('utf-8', 'replace').decode()"
-            ) from error
+            where = f"a lone surrogate at character {error.start} of {item!r:.40}"
+            fix = "replace it with text.encode('utf-8', 'replace').decode()"
+            raise ValueError(f"{name} must be valid Unicode, got {where}; {fix}") from error
 
 
 def setting(value: Any, codec: CodecInterface) -> Any:
@@ -96,10 +87,7 @@ def codes(given: Any, codec: CodecInterface) -> None:
     smallest, largest = given.sizes.amin(0).tolist(), given.sizes.amax(0).tolist()
     least, most = int(spec.modality is not Modality.TEXT), limit(spec.modality)
     if min(smallest) < least or math.prod(largest) > most:
-        raise ValueError(
-            f"sizes of {name} must be at least {least} and at most {most} samples per signal, "
-            f"got {smallest} to {largest}"
-        )
+        raise ValueError(f"sizes of {name} must be {least} to {most} samples per item, got {smallest} to {largest}")
     if spec.stride:
         grid, expected = tuple(given.indices.shape[2:]), spec.grid(tuple(largest))
         if grid != expected:
@@ -138,9 +126,7 @@ def _check_indices(given: Codes, codec: CodecInterface) -> None:
             continue
         low, high = (int(bound) for bound in indices[:, q].aminmax())
         if low < (-1 if spec.ordered and q else 0) or high >= entries:
-            raise ValueError(
-                f"indices of quantizer {q} of {name} must be in its codebook of {entries} entries, got {low} to {high}"
-            )
+            raise ValueError(f"indices of {name} must be below {entries} in quantizer {q}, got {low} to {high}")
     used = (indices >= 0).flatten(2)
     if spec.ordered and not torch.equal(used, used[..., :1].long().cumprod(1).bool().expand_as(used)):
         raise ValueError(f"indices of {name} must be −1 at all positions of an item's last quantizers, or at none")

@@ -19,11 +19,9 @@ DEFAULTS = {
 
 
 def convert(state: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the transformers config and state dict of a checkpoint. Weight normalization is multiplied out.
+    """Return the transformers config and state dict of a checkpoint with Descript's names and constructor arguments.
 
-    Args:
-        state: State dict with Descript's names.
-        kwargs: Constructor arguments that the checkpoint stores.
+    Weight normalization is multiplied out.
     """
     given = {**DEFAULTS, **{k: v for k, v in kwargs.items() if v is not None}}
     if not isinstance(given["codebook_dim"], int):

@@ -33,15 +33,9 @@ SIGNATURES = (b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff", b"\xff\xfb", 
 
 
 def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
-    """Resample a waveform: band-limited and linear-phase, by soxr at its highest quality.
+    """Resample (..., n) in [-1, 1] to (..., ceil(n · target_rate / source_rate)), clamped to [-1, 1]. Rates are in Hz.
 
-    Args:
-        waveform: (..., n) at `source_rate`, in [-1, 1].
-        source_rate: In Hz.
-        target_rate: In Hz.
-
-    Returns:
-        (..., ceil(n · target_rate / source_rate)), clamped to [-1, 1]; the same tensor if the rates are equal.
+    The filter is band-limited and linear-phase, soxr at its highest quality. Equal rates return the same tensor.
     """
     if source_rate == target_rate:
         return waveform
@@ -54,11 +48,7 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
 
 
 def mix(waveform: Tensor, channels: int) -> Tensor:
-    """Change the number of channels of (any, samples): average down to one, or repeat one.
-
-    Raises:
-        ValueError: If several channels would become several others.
-    """
+    """Change the number of channels of (any, samples): average down to one, or repeat one. Otherwise ValueError."""
     if channels == waveform.shape[0]:
         return waveform
     if channels == 1:
@@ -79,12 +69,9 @@ def to_int16(waveform: Tensor) -> Tensor:
 
 
 def encode_audio(waveform: Tensor, rate: int, **options: Any) -> bytes:
-    """Return a float32 waveform (channels, samples) as the bytes of an audio file.
+    """Return a float32 waveform (channels, samples) in [-1, 1] at `rate` Hz as the bytes of an audio file.
 
-    Args:
-        waveform: Values in [-1, 1].
-        rate: In Hz.
-        **options: Options of `soundfile.SoundFile`: format, subtype and so on.
+    `options` are those of `soundfile.SoundFile`: format, subtype and so on.
     """
     signal = to_int16(waveform) if options.get("subtype") == "PCM_16" else waveform
     frames = np.ascontiguousarray(signal.cpu().numpy().T)
@@ -150,6 +137,5 @@ def audio_file(waveform: Tensor, path: Path, rate: int | None) -> bytes:
     try:
         return encode_audio(waveform.float(), rate, format=container, subtype=subtype)
     except Exception as error:  # libsndfile's own type, for rates and channel counts that a format lacks
-        raise ValueError(
-            f"{path}: {waveform.shape[0]} channels at {rate} Hz cannot be written as {subtype}: {error}"
-        ) from error
+        form = f"{waveform.shape[0]} channels at {rate} Hz"
+        raise ValueError(f"{path}: {form} cannot be written as {subtype}: {error}") from error

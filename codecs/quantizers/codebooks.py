@@ -92,16 +92,9 @@ class Batch:
 def kmeans(
     vectors: Float[Tensor, "items positions dim"], entries: int, batch: Batch, *, spherical: bool = False
 ) -> tuple[Float[Tensor, "entries dim"], Float[Tensor, " entries"]]:
-    """Run Lloyd's algorithm from randomly drawn latents.
+    """Run Lloyd's algorithm from randomly drawn latents. Return the means and how many latents are nearest to each.
 
-    Args:
-        vectors: Latents of this process.
-        entries: Number of means.
-        batch: The latents of all processes.
-        spherical: Whether to scale means to unit length, like the vectors.
-
-    Returns:
-        The means, and the number of latents that are nearest to each.
+    With `spherical`, means are scaled to unit length, like the vectors.
     """
     means = batch.draw(vectors, entries)
     for _ in range(KMEANS_STEPS):

@@ -151,7 +151,4 @@ def _check_learning(decay: float, dead_below: float, update: str, normalise: boo
     if update not in UPDATES:
         raise ValueError(f"update of a codebook must be one of {', '.join(UPDATES)}, got {update!r:.80}")
     if not isinstance(normalise, bool) or (normalise and quantizers > 1):
-        raise ValueError(
-            f"normalise must be true or false, and false with several quantizers, whose residuals are not of unit "
-            f"length; got {normalise!r:.80} with {quantizers} quantizers"
-        )
+        raise ValueError(f"normalise must be false, or true with 1 quantizer, got {normalise!r:.80} with {quantizers}")

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ... import foreign
+from ... import batches, foreign
 from ...codec import Codec, LatentCodec, build
 from ...quantizers import MAX_CODEBOOK, MAX_QUANTIZERS, ResidualVQ
 from ...quantizers.codebooks import MAX_DISTANCES
@@ -127,9 +127,7 @@ class Encodec(LatentCodec):
         if self.spec.window is None:
             return super().reconstruct(x)
         if x.shape[-1] > self.spec.window[0]:
-            raise ValueError(
-                f"{self.name} trains on at most one chunk, {self.spec.window[0]} samples, got {x.shape[-1]}"
-            )
+            raise ValueError(f"training needs at most one chunk, {self.spec.window[0]} samples, got {x.shape[-1]}")
         scale = loudness(x)
         y, loss = super().reconstruct(x / scale)
         return y * scale, loss
@@ -154,20 +152,13 @@ class Encodec(LatentCodec):
         return Codes(torch.cat(indices, 2), torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1), None, side)
 
     def _decode(self, codes: Codes) -> Tensor:
-        """Decode items of unequal sizes one by one: a short item must not depend on the padding after it."""
-        sizes = codes.sizes[:, 0].tolist()
-        if len(set(sizes)) == 1:
-            return self._waveforms(codes, sizes[0])
-        out = torch.zeros(len(codes), self.spec.channels, max(sizes), device=codes.indices.device)
-        for i, samples in enumerate(sizes):
-            out[i, :, :samples] = self._waveforms(codes[i], samples)[0]
-        return out
+        return batches.decode_by_size(self._waveforms, codes, self.spec)
 
-    def _waveforms(self, codes: Codes, samples: int) -> Tensor:
+    def _waveforms(self, codes: Codes) -> Tensor:
         """Decode items of one size to (batch, channels, samples) in [-1, 1]."""
-        (positions,) = self.spec.grid((samples,))
+        samples = int(codes.sizes[0])
         with torch.autocast(codes.indices.device.type, enabled=False):
-            latents = self.quantizer.lookup(codes.indices[..., :positions])
+            latents = self.quantizer.lookup(codes.indices)
             if self.spec.window is None:
                 waveforms = self.synthesize(latents)
             else:
@@ -197,8 +188,7 @@ class Encodec(LatentCodec):
         Args:
             checkpoint: A file, or a folder or hub id of transformers.
             sample_rate: In Hz; needed only if neither a config.json nor the layers determine it.
-            kind: As in the constructor; default: determined from the checkpoint.
-            bandwidths: As in the constructor; default: determined from the checkpoint.
+            kind: As in the constructor, like bandwidths; default: determined from the checkpoint.
 
         Raises:
             ValueError: If the checkpoint is not an EnCodec, or of another sample rate.

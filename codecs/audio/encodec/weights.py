@@ -90,9 +90,7 @@ def architecture(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
     shapes = [convs[i] for i in sorted(convs)]
     kernels = all(len(shape) == 3 and shape[2] > 1 for shape in shapes)
     if len(shapes) < 3 or not kernels or "quantizer.codebook" not in state:
-        raise ValueError(
-            f"{path} must be an EnCodec; it lacks encoder.model.{{i}}.conv.conv or quantizer.vq.layers.{{k}}"
-        )
+        raise ValueError(f"{path} must be an EnCodec; it lacks encoder.model.*.conv.conv or quantizer.vq.layers.*")
     _, entries, dim = state["quantizer.codebook"].shape
     ratios = [kernel // 2 for _, _, kernel in reversed(shapes[1:-1])]
     units = sum(bool(re.fullmatch(r"encoder\.\d+\.block\.1\.conv\.weight", name)) for name in state)

@@ -56,14 +56,13 @@ class AudioHF(Codec):
     def _check(self) -> None:
         """Encode and decode two frames. Raises ValueError for an architecture whose parts do not fit."""
         spec, size = self.spec, 2 * self.spec.stride[0]
+        grid = spec.grid((size,))
         require_integer("the sample rate", spec.sample_rate, 1, 384_000)
         require_integer("the number of channels", spec.channels, 1, 2)
         require_integer("the codebook size", max(spec.codebook_sizes), 2, MAX_CODEBOOK)
         codes = self._encode(torch.zeros(1, spec.channels, size), self.settings.values[0])
-        if codes.indices.shape[2:] != spec.grid((size,)) or self._decode(codes).shape[1] != spec.channels:
-            raise ValueError(
-                f"{size} samples must give {spec.grid((size,))} codes, got {tuple(codes.indices.shape[2:])}"
-            )
+        if codes.indices.shape[2:] != grid or self._decode(codes).shape[1] != spec.channels:
+            raise ValueError(f"{size} samples must give a grid of {grid}, got {tuple(codes.indices.shape[2:])}")
 
     @classmethod
     def imported(cls, checkpoint: str, whole_frames: bool | None = None) -> Codec:

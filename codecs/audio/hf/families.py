@@ -73,11 +73,8 @@ class DacFamily(AudioFamily):
     def spec(self, model: nn.Module) -> CodeSpec:
         config = model.config
         stride = math.prod(config.downsampling_ratios)
-        if math.prod(config.upsampling_ratios) != stride:
-            raise ValueError(
-                f"up- and downsampling must have the same stride, got {config.upsampling_ratios} and "
-                f"{config.downsampling_ratios}"
-            )
+        if (up := math.prod(config.upsampling_ratios)) != stride:
+            raise ValueError(f"upsampling must have the stride of downsampling, {stride}, got {up}")
         return audio_spec((config.codebook_size,) * config.n_codebooks, stride, 1, config.sampling_rate)
 
     def settings(self, model: nn.Module) -> Settings:
