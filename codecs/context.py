@@ -60,8 +60,9 @@ class Predictor(nn.Module):
         self.second = nn.Conv2d(width, width, 3, padding=1)
         self.last = nn.Conv2d(width, 2 * out, 1)
         self.direct = nn.Conv2d(known + PLANES, 2 * out, kernel, bias=False) if direct else None
-        for parameter in (self.last.weight, self.last.bias, *(self.direct.parameters() if direct else ())):
-            nn.init.zeros_(parameter)
+        for layer in (self.last, self.direct):
+            for parameter in () if layer is None else layer.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(
         self, x: Float[Tensor, "batch known height width"], dilation: int
@@ -106,6 +107,8 @@ class ContextModel(nn.Module):
         groups: Number of channels of each group in the order of coding. Bounds are equal within a group.
         width: Hidden channels.
     """
+
+    gain: Tensor
 
     def __init__(self, bounds: tuple[int, ...], groups: list[int], width: int) -> None:
         super().__init__()

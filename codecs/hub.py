@@ -14,7 +14,7 @@ from tokenloom import errors, files
 
 from . import checkpoint
 
-huggingface_hub = lazy.load("huggingface_hub")
+huggingface_hub: Any = lazy.load("huggingface_hub")
 
 CONFIG, CARD = "config.json", "README.md"
 

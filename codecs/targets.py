@@ -38,7 +38,7 @@ def meet(codec: CodecInterface, x: Tensor | list[str], target: Target) -> Codes:
         TargetError: If no setting meets the target on an item.
     """
     if len(codec.settings) < 2:
-        raise ValueError(f"{codec.name} must have several settings to meet {target}, it has {len(codec.settings)}")
+        raise ValueError(f"{codec.name} has no setting, so it cannot meet {target}")
     if codec.spec.modality is not MODALITIES[target.name]:
         raise ValueError(f"{target} is for {MODALITIES[target.name]} codecs; {codec.name} codes {codec.spec.modality}")
     if target.name == "slope" or (target.name == "psnr" and codec.pieces(tuple(x.shape[2:])) > 1):

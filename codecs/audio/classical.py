@@ -22,7 +22,7 @@ from ..types import CodeSpec, Modality, Settings
 from ..validate import require_integer
 from . import lame, ogg
 
-soundfile = lazy.load("soundfile")
+soundfile: Any = lazy.load("soundfile")
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 192_000
 """Supported sample rates in Hz."""
@@ -53,14 +53,14 @@ class SoundfileCodec(NativeCodec):
         self.spec = CodeSpec(
             Modality.AUDIO, (256,), (), channels, sample_rate, total=False, ordered=False, causal=False
         )
-        self.native_rate = sample_rate
+        self.sample_rate = self.native_rate = sample_rate
         if self.native_rates:
             self.native_rate = next((r for r in self.native_rates if r >= sample_rate), self.native_rates[-1])
 
     @property
     def config(self) -> dict[str, Any]:
         """Both arguments, also if they are defaults, so that equal codecs have equal fingerprints."""
-        return {"sample_rate": self.spec.sample_rate, "channels": self.spec.channels}
+        return {"sample_rate": self.sample_rate, "channels": self.spec.channels}
 
     @config.setter
     def config(self, given: dict[str, Any]) -> None:
@@ -78,26 +78,26 @@ class SoundfileCodec(NativeCodec):
         """Raise ValueError if the checksums of the format show damage. Called before decoding."""
 
     def to_bytes(self, signal: Tensor, setting: Any) -> bytes:
-        native = media.resample(signal, self.spec.sample_rate, self.native_rate)
+        native = media.resample(signal, self.sample_rate, self.native_rate)
         return self.seal(media.encode_audio(native, self.native_rate, **self.options(setting)))
 
     def from_bytes(self, data: bytes, size: tuple[int, ...]) -> Tensor:
         (samples,) = size
-        frames = -(-samples * self.native_rate // self.spec.sample_rate)
+        frames = -(-samples * self.native_rate // self.sample_rate)
         try:
             self.verify(data)
-            native = self._read(data, frames)
+            native = self._decode_file(data, frames)
         except ValueError as error:
             raise ValueError(f"{self.name}: not a complete {self.subtype} file: {error}") from error
-        return media.resample(native, self.native_rate, self.spec.sample_rate)[:, :samples]
+        return media.resample(native, self.native_rate, self.sample_rate)[:, :samples]
 
-    def _read(self, data: bytes, frames: int) -> Tensor:
+    def _decode_file(self, data: bytes, frames: int) -> Tensor:
         try:
             with soundfile.SoundFile(io.BytesIO(data)) as file:
                 header = (file.format, file.subtype, file.samplerate, file.channels, file.frames)
                 expected = (self.format, self.subtype, self.native_rate, self.spec.channels, frames)
                 if header != expected:
-                    raise ValueError(f"it must hold {_words(expected)}, got {_words(header)}")
+                    raise ValueError(f"it must hold {_describe(expected)}, got {_describe(header)}")
                 waveform = media.decode_audio(file, limit=frames)
         except (soundfile.SoundFileError, RuntimeError, MemoryError) as error:
             raise ValueError(errors.first_line(error)) from error
@@ -108,7 +108,7 @@ class SoundfileCodec(NativeCodec):
         return waveform.clamp(-1, 1)
 
 
-def _words(header: tuple[Any, ...]) -> str:
+def _describe(header: tuple[Any, ...]) -> str:
     return "{} {} at {} Hz with {} channels and {} samples".format(*header)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -29,8 +30,8 @@ class WaveAutoencoder(LatentCodec):
     """
 
     def __init__(
-        self, quantizer: Quantizer, *, sample_rate: int = 24000, channels: int = 1, ratios: list[int] = (8, 5, 4, 2),
-        filters: int = 32, residual: int = 1, lstm: int = 0,
+        self, quantizer: Quantizer, *, sample_rate: int = 24000, channels: int = 1,
+        ratios: Sequence[int] = (8, 5, 4, 2), filters: int = 32, residual: int = 1, lstm: int = 0,
     ) -> None:  # fmt: skip
         seanet.check(
             self.name, ratios, channels=channels, sample_rate=sample_rate, filters=filters, residual=residual, lstm=lstm

@@ -16,8 +16,8 @@ from torch import Tensor
 from ..types import MAX_SAMPLES, Modality
 from .sources import Source, describe, label, openable, refusing, require_range
 
-soundfile = lazy.load("soundfile")
-soxr = lazy.load("soxr")
+soundfile: Any = lazy.load("soundfile")
+soxr: Any = lazy.load("soxr")
 
 BLOCK = 65_536
 """Samples per write: libsndfile crashes on one long write of Vorbis."""

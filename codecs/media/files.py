@@ -14,7 +14,7 @@ from tokenloom import files
 
 from ..types import Modality
 from . import audio, images
-from .sources import NOUNS, Source, content, describe, label, openable, refusing, require_file
+from .sources import NOUNS, Source, content, describe, label, refusing, require_file
 
 TEXT_SUFFIXES = (".txt", ".md")
 SUFFIXES = {
@@ -124,7 +124,7 @@ def _infer(source: Source) -> Modality:
         return Modality.AUDIO if waveform else Modality.IMAGE
     if isinstance(source, str | os.PathLike):
         return modality(source)
-    head = openable(source).read(16)
+    head = content(source)[:16]
     if head.startswith(b"RIFF"):
         return Modality.IMAGE if head[8:12] == b"WEBP" else Modality.AUDIO
     if head.startswith(images.SIGNATURES) or head[4:8] == b"ftyp":

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from functools import cached_property
+from typing import Any, ClassVar
 
 import lazy_loader as lazy
 import torch
 import torch.nn.functional as F
-from torch import Tensor, distributed, nn
+from torch import Tensor, distributed
 
 from ..validate import is_integer, require_integer
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 
-library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
+library: Any = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
 
 MAX_BITS = 1024
 """Most bits per position; the papers use 9 to 36."""
@@ -36,6 +37,8 @@ class BSQ(Quantizer):
     commitment: ClassVar[float] = 1.0
     """Weight of the commitment loss."""
 
+    basis: Tensor
+
     def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
         super().__init__()
         require_integer("bits", bits, 1, MAX_BITS)
@@ -47,25 +50,25 @@ class BSQ(Quantizer):
         self.bits = bits // codebooks
         self.sizes = (2**self.bits,) * codebooks
         self.entropy_weight = entropy_weight
-        self._layer: nn.Module | None = None
         self.register_buffer("basis", 2 ** torch.arange(self.bits - 1, -1, -1), persistent=False)
 
+    @cached_property
+    def _layer(self) -> Any:
+        """The library's layer, for training. As a cached property it is not a submodule, so not in the state dict."""
+        lfq = library.lookup_free_quantization
+        lfq.maybe_distributed_mean = _mean_over_processes  # the original (1.32) discards its sum
+        return lfq.LFQ(
+            codebook_size=self.sizes[0],
+            dim=self.dim,
+            num_codebooks=len(self.sizes),
+            spherical=self.spherical,
+            entropy_loss_weight=self.entropy_weight,
+            commitment_loss_weight=self.commitment,
+        )
+
     def quantize(self, latents: Tensor) -> Quantized:
-        if self._layer is None:
-            lfq = library.lookup_free_quantization
-            lfq.maybe_distributed_mean = _mean_over_processes  # the original (1.32) discards its sum
-            layer = lfq.LFQ(
-                codebook_size=self.sizes[0],
-                dim=self.dim,
-                num_codebooks=len(self.sizes),
-                spherical=self.spherical,
-                entropy_loss_weight=self.entropy_weight,
-                commitment_loss_weight=self.commitment,
-            )
-            object.__setattr__(self, "_layer", layer)
-        self._layer.train(self.training)
         with torch.autocast(latents.device.type, enabled=False):
-            flat, _, loss = self._layer.to(latents.device)(flatten(latents))
+            flat, _, loss = self._layer.train(self.training).to(latents.device)(flatten(latents))
         return Quantized(unflatten(flat, latents), loss)
 
     def bounded(self, latents: Tensor) -> Tensor:

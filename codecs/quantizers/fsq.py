@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import cached_property
+from typing import Any
 
 import lazy_loader as lazy
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ..validate import is_integer, require_integer
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 
-library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
+library: Any = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
 
 MAX_LEVELS = 512
 """Most levels of a channel. From 1001 levels on, the paper's margin of 1e-3 would round to one level more."""
@@ -29,6 +31,11 @@ class FSQ(Quantizer):
     Source: Mentzer et al., arXiv 2309.15505, eq. 2 and the code in the appendix.
     """
 
+    bound: Tensor
+    offset: Tensor
+    shift: Tensor
+    width: Tensor
+
     def __init__(self, levels: list[int], codebooks: int = 1) -> None:
         super().__init__()
         if not isinstance(levels, list | tuple) or not levels or any(not is_integer(n, 3, MAX_LEVELS) for n in levels):
@@ -42,7 +49,6 @@ class FSQ(Quantizer):
             groups = _split(self.levels, codebooks)
         self.groups = groups
         self.sizes = tuple(math.prod(g) for g in groups)
-        self._layer: nn.Module | None = None
         levels_ = torch.tensor(levels, dtype=torch.float32)
         half = (levels_ - 1) * (1 + 1e-3) / 2
         offset = torch.where(levels_ % 2 == 0, 0.5, 0.0)
@@ -50,9 +56,12 @@ class FSQ(Quantizer):
                             ("width", torch.tensor([n // 2 for n in levels], dtype=torch.float32))):  # fmt: skip
             self.register_buffer(name, value, persistent=False)
 
+    @cached_property
+    def _layer(self) -> Any:
+        """The library's layer, for training. As a cached property it is not a submodule, so not in the state dict."""
+        return library.FSQ(list(self.levels), return_indices=False)
+
     def quantize(self, latents: Tensor) -> Quantized:
-        if self._layer is None:
-            object.__setattr__(self, "_layer", library.FSQ(list(self.levels), return_indices=False))
         with torch.autocast(latents.device.type, enabled=False):
             flat, _ = self._layer.to(latents.device)(flatten(latents))
         return Quantized(unflatten(flat, latents), latents.new_zeros((), dtype=torch.float32))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -14,7 +16,9 @@ UPDATES = ("ema", "gradient")
 BETA = 0.25
 """Weight of the commitment loss relative to the codebook loss, as in arXiv 1711.00937, taming VQGAN and LlamaGen."""
 EPSILON = 1e-5
+"""Added to use counts, so that unused entries stay finite."""
 DEAD_SHARE, MAX_DEAD_BELOW = 0.1, 1e6
+"""`dead_below` is capped at this share of the mean uses of an entry; its largest value."""
 
 
 class ResidualVQ(Quantizer):
@@ -37,6 +41,11 @@ class ResidualVQ(Quantizer):
 
     Source: Zeghidour et al., SoundStream (arXiv 2107.03312), algorithm 1.
     """
+
+    codebook: Tensor
+    cluster_size: Tensor
+    codebook_sum: Tensor
+    started: Tensor
 
     def __init__(
         self, codebook_size: int, dim: int, quantizers: int = 1, *, dropout: bool = True, decay: float = 0.99,
@@ -66,12 +75,13 @@ class ResidualVQ(Quantizer):
         with torch.autocast(latents.device.type, enabled=False):
             vectors = self._scaled(flatten(latents))
             batch = Batch(vectors.detach()) if self.training else None
-            learning = batch is not None and batch.finite
             used = 1 + batch.integer(len(self.sizes)) if batch is not None and self.dropout else len(self.sizes)
+            if batch is not None and not batch.finite:
+                batch = None
             total, loss = torch.zeros_like(vectors), vectors.new_zeros(())
             for q in range(used):
                 residual = vectors - total
-                if learning and not self.started[q]:
+                if batch is not None and not self.started[q]:
                     self._start(q, residual.detach(), batch)
                 index = nearest(residual.detach(), self._book(q))
                 chosen = self._scaled(F.embedding(index, self.codebook[q]))
@@ -80,7 +90,7 @@ class ResidualVQ(Quantizer):
                 else:
                     loss = loss + F.mse_loss(residual, chosen)
                 total = total + chosen.detach()
-                if learning:
+                if batch is not None:
                     self._learn(q, residual.detach(), index, batch)
         # straight through the sum: through each quantizer, the gradient would be multiplied by their number
         return Quantized(unflatten(vectors + (total - vectors).detach(), latents), loss / len(self.sizes))
@@ -101,7 +111,7 @@ class ResidualVQ(Quantizer):
         uses = self.cluster_size[q].lerp_(counts, 1 - self.decay)
         if self.update == "ema":
             mass = uses.sum()
-            smoothed = (uses + EPSILON) / (mass + EPSILON * len(uses)) * mass  # keeps unused entries finite
+            smoothed = (uses + EPSILON) / (mass + EPSILON * len(uses)) * mass
             average = self.codebook_sum[q].lerp_(sums, 1 - self.decay) / smoothed[:, None]
             self.codebook[q] = self._scaled(average)
         floor = min(self.dead_below, DEAD_SHARE * len(batch) / self.sizes[q])
@@ -134,12 +144,11 @@ class ResidualVQ(Quantizer):
         return torch.stack(indices, 1).reshape(latents.shape[0], -1, *latents.shape[2:])
 
     def lookup(self, indices: Tensor) -> Tensor:
-        total = None
-        for q in range(indices.shape[1]):
+        def vectors(q: int) -> Tensor:
             index = indices[:, q]
-            vectors = self._book(q)[index.clamp_min(0)] * (index >= 0).unsqueeze(-1)
-            total = vectors if total is None else total + vectors
-        return total.movedim(-1, 1)
+            return self._book(q)[index.clamp_min(0)] * (index >= 0).unsqueeze(-1)
+
+        return functools.reduce(torch.add, map(vectors, range(indices.shape[1]))).movedim(-1, 1)
 
 
 def _check_learning(decay: float, dead_below: float, update: str, normalise: bool, quantizers: int) -> None:

@@ -18,7 +18,7 @@ from ..registry import register
 from ..types import Codes, CodeSpec, Modality, Settings
 from ..validate import require_integer
 
-tokenizers = lazy.load("tokenizers")
+tokenizers: Any = lazy.load("tokenizers")
 
 
 @register("text/bpe")
@@ -68,7 +68,7 @@ class BPE(Codec):
         pass  # the base class and `build` set it, with a path that is valid on one machine only
 
     @classmethod
-    def train_from_iterator(cls, texts: Iterable[str], vocab_size: int = 1024) -> BPE:
+    def train_from_iterator(cls, texts: Iterable[str], vocab_size: int = 1024) -> Codec:
         """Train a byte-level tokenizer. The same texts in the same order give the same tokenizer.
 
         Args:

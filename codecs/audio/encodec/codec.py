@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -65,7 +66,7 @@ class Encodec(LatentCodec):
 
     def __init__(
         self, sample_rate: int = 24000, *, kind: str | None = None, channels: int | None = None,
-        ratios: list[int] = (8, 5, 4, 2), filters: int = 32, residual: int = 1, lstm: int = 2,
+        ratios: Sequence[int] = (8, 5, 4, 2), filters: int = 32, residual: int = 1, lstm: int = 2,
         codebook_size: int = 1024, dim: int = 128, bandwidths: list[float] | None = None,
     ) -> None:  # fmt: skip
         kind = BY_RATE.get(sample_rate, "24khz") if kind is None else kind
@@ -138,7 +139,7 @@ class Encodec(LatentCodec):
     def truncate(self, codes: Codes, setting: float) -> Codes:
         return super().truncate(codes, self.count(setting))
 
-    def _encode(self, x: Tensor, setting: float) -> Codes:
+    def _encode(self, x: Tensor, setting: Any) -> Codes:
         hop = 0 if self.spec.window is None else self.spec.window[1]
         indices, scales, count = [], [], self.count(setting)
         with torch.autocast(x.device.type, enabled=False):
@@ -162,10 +163,11 @@ class Encodec(LatentCodec):
             if self.spec.window is None:
                 waveforms = self.synthesize(latents)
             else:
-                waveforms = self._joined_chunks(latents, codes.side["scale"], self.spec.chunks(samples))
+                lengths, hop = self.spec.chunks(samples), self.spec.window[1]
+                waveforms = self._joined_chunks(latents, codes.side["scale"], lengths, hop)
         return waveforms[..., :samples].float().clamp(-1, 1).contiguous()
 
-    def _joined_chunks(self, latents: Tensor, scales: Tensor, lengths: list[int]) -> Tensor:
+    def _joined_chunks(self, latents: Tensor, scales: Tensor, lengths: list[int], hop: int) -> Tensor:
         """Decode the chunks and cross-fade them."""
         if not scales[:, : len(lengths)].isfinite().all():
             raise ValueError(f"the scales of {self.name} must be finite, got NaN or Inf")
@@ -174,7 +176,7 @@ class Encodec(LatentCodec):
             self.synthesize(chunk) * scale[:, None, None]
             for chunk, scale in zip(latents.split(frames, -1), scales.unbind(1), strict=False)
         ]
-        return overlap_add(chunks, self.spec.window[1])
+        return overlap_add(chunks, hop)
 
     # -- weights of other projects ------------------------------------------------------------------
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ... import foreign
 from ...quantizers import MAX_CODEBOOK
@@ -27,7 +27,7 @@ class EncodecFamily(AudioFamily):
     control = "bandwidth"
     whole_frames = False
 
-    def spec(self, model: nn.Module) -> CodeSpec:
+    def spec(self, model: Any) -> CodeSpec:
         config, window = model.config, None
         if config.chunk_length_s is not None:
             window = (config.chunk_length, config.chunk_stride)
@@ -41,10 +41,10 @@ class EncodecFamily(AudioFamily):
             sizes, config.hop_length, config.audio_channels, config.sampling_rate, causal=causal, window=window
         )
 
-    def scales(self, spec: CodeSpec, model: nn.Module, samples: int) -> int:
+    def scales(self, spec: CodeSpec, model: Any, samples: int) -> int:
         return len(spec.chunks(samples)) if model.config.normalize else 0
 
-    def encode(self, model: nn.Module, x: Tensor, setting: float, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
+    def encode(self, model: Any, x: Tensor, setting: float, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
         hop = spec.window[1] if spec.window else 0
         codes, scales = [], []
         for i, size in enumerate(spec.chunks(x.shape[-1])):
@@ -55,7 +55,7 @@ class EncodecFamily(AudioFamily):
             codes.append(model.quantizer.encode(model.encoder(chunk), setting).transpose(0, 1))
         return torch.cat(codes, -1), torch.cat(scales, 1) if scales else None
 
-    def decode(self, model: nn.Module, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
+    def decode(self, model: Any, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
         frames = [-(-size // model.config.hop_length) for size in sizes]
         chunks = []
         for i, chunk in enumerate(codes.split(frames, -1)):
@@ -70,17 +70,17 @@ class DacFamily(AudioFamily):
     undeclared = ("hidden_size", "upsampling_ratios")
     control = "n_quantizers"
 
-    def spec(self, model: nn.Module) -> CodeSpec:
+    def spec(self, model: Any) -> CodeSpec:
         config = model.config
         stride = math.prod(config.downsampling_ratios)
         if (up := math.prod(config.upsampling_ratios)) != stride:
             raise ValueError(f"upsampling must have the stride of downsampling, {stride}, got {up}")
         return audio_spec((config.codebook_size,) * config.n_codebooks, stride, 1, config.sampling_rate)
 
-    def settings(self, model: nn.Module) -> Settings:
+    def settings(self, model: Any) -> Settings:
         return quantizer_settings(1, model.config.n_codebooks)
 
-    def decode(self, model: nn.Module, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
+    def decode(self, model: Any, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
         return model.decode(audio_codes=codes).audio_values[:, None]
 
 
@@ -91,7 +91,7 @@ class MimiFamily(AudioFamily):
     control = "num_quantizers"
     whole_frames = False
 
-    def spec(self, model: nn.Module) -> CodeSpec:
+    def spec(self, model: Any) -> CodeSpec:
         config = model.config
         if config.latent_stride < 2:
             raise ValueError(f"frame_rate must be below {config.encodec_frame_rate} Hz, got {config.frame_rate}")
@@ -99,18 +99,18 @@ class MimiFamily(AudioFamily):
         sizes = (config.codebook_size,) * config.num_quantizers
         return audio_spec(sizes, stride, config.audio_channels, config.sampling_rate, causal=config.use_causal_conv)
 
-    def settings(self, model: nn.Module) -> Settings:
+    def settings(self, model: Any) -> Settings:
         return quantizer_settings(model.config.num_semantic_quantizers, model.config.num_quantizers)
 
-    def encode(self, model: nn.Module, x: Tensor, setting: int, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
+    def encode(self, model: Any, x: Tensor, setting: int, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
         self._clear_cache(model)
         return super().encode(model, x, setting, spec)
 
-    def decode(self, model: nn.Module, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
+    def decode(self, model: Any, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
         self._clear_cache(model)
         return super().decode(model, codes, scales, sizes)
 
-    def _clear_cache(self, model: nn.Module) -> None:
+    def _clear_cache(self, model: Any) -> None:
         """Drop the codebooks that the library caches. The cache is stale after new weights or a move to a device."""
         for module in model.quantizer.modules():
             if hasattr(module, "_embed"):
@@ -129,7 +129,7 @@ class XcodecFamily(AudioFamily):
     }
     control = "bandwidth"
 
-    def spec(self, model: nn.Module) -> CodeSpec:
+    def spec(self, model: Any) -> CodeSpec:
         config = model.config
         return audio_spec((config.codebook_size,) * quantizers_at_most(model), config.hop_length, 1, config.sample_rate)
 
@@ -143,11 +143,11 @@ class Xcodec2Family(AudioFamily):
     parts: ClassVar = {"semantic_model_config": ("wav2vec2-bert",)}
     whole_frames = False
 
-    def spec(self, model: nn.Module) -> CodeSpec:
+    def spec(self, model: Any) -> CodeSpec:
         config = model.config
         return audio_spec(digits(config.quantization_levels), config.hop_length, 1, config.sampling_rate, ordered=False)
 
-    def encode(self, model: nn.Module, x: Tensor, setting: None, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
+    def encode(self, model: Any, x: Tensor, setting: None, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
         rate = model.config.sampling_rate
         extractor = foreign.from_transformers("Xcodec2FeatureExtractor")
         extract = extractor(sampling_rate=rate, hop_length=model.config.hop_length)
@@ -159,7 +159,7 @@ class Xcodec2Family(AudioFamily):
             codes = codes // entries
         return torch.cat(parts, 1), None
 
-    def decode(self, model: nn.Module, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
+    def decode(self, model: Any, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
         place, index = 1, torch.zeros_like(codes[:, :1])
         for q, entries in enumerate(digits(model.config.quantization_levels)):
             index = index + place * codes[:, q : q + 1]

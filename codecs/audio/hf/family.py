@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...types import CodeSpec, Modality, Settings
 
@@ -30,28 +30,28 @@ class AudioFamily:
     control: ClassVar[str] = ""
     whole_frames: ClassVar[bool] = True
 
-    def spec(self, model: nn.Module) -> CodeSpec:
+    def spec(self, model: Any) -> CodeSpec:
         """Return the spec of the codec."""
         raise NotImplementedError
 
-    def settings(self, model: nn.Module) -> Settings:
+    def settings(self, model: Any) -> Settings:
         """Return the settings of the codec: bandwidths if they control the model, otherwise none."""
         return _bandwidth_settings(model) if self.control == "bandwidth" else Settings()
 
-    def scales(self, spec: CodeSpec, model: nn.Module, samples: int) -> int:
+    def scales(self, spec: CodeSpec, model: Any, samples: int) -> int:
         """Return how many numbers of side information a waveform of this length has."""
         return 0
 
-    def encode(self, model: nn.Module, x: Tensor, setting: Any, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
+    def encode(self, model: Any, x: Tensor, setting: Any, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
         """Encode (1, channels, samples) to codes (1, quantizers, frames), and scales (1, n) if there are any."""
         return model.encode(x, **{self.control: setting}).audio_codes, None
 
-    def decode(self, model: nn.Module, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
+    def decode(self, model: Any, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
         """Decode codes to (1, channels, samples) of about the right length; `sizes` are the samples of each chunk."""
         return model.decode(codes).audio_values
 
 
-def _bandwidth_settings(model: nn.Module) -> Settings:
+def _bandwidth_settings(model: Any) -> Settings:
     """Return the bandwidths in kbit/s that a model was trained for. The default is the highest."""
     values = tuple(sorted(set(model.config.target_bandwidths)))
     if values[0] <= 0:
@@ -66,7 +66,7 @@ def quantizer_settings(fewest: int, most: int) -> Settings:
     return Settings("quantizers", "", most, tuple(sweep), tuple(range(fewest, most + 1)))
 
 
-def quantizers_at_most(model: nn.Module) -> int:
+def quantizers_at_most(model: Any) -> int:
     """Return the number of quantizers that the highest bandwidth uses."""
     most = model.quantizer.get_num_quantizers_for_bandwidth(max(model.config.target_bandwidths))
     return min(most, model.config.num_quantizers)
