@@ -629,9 +629,9 @@ def test_usage_leaves_out_what_is_not_there():
     counts = CodeCounts((4, 4))
     counts.update(codecs.Codes(indices, sizes))
     first, second = counts.summary()
-    assert (first["used"], first["tokens"], second["used"], second["tokens"]) == (3, 8, 1, 4)
+    assert (first.used, first.tokens, second.used, second.tokens) == (3, 8, 1, 4)
     counts.update(codecs.Codes(indices, sizes, lengths=torch.tensor([2, 0])))
-    assert [row["tokens"] for row in counts.summary()] == [10, 6]
+    assert [use.tokens for use in counts.summary()] == [10, 6]
 
 
 # -- errors -------------------------------------------------------------------------------------
