@@ -18,7 +18,7 @@ from tokenloom import codecs
 from tokenloom.codecs import BitstreamError, Codes, Target, bitstream, rate
 from tokenloom.codecs.audio import seanet
 
-DATA = Path(__file__).parents[3] / "shared" / "data"
+DATA = Path(__file__).parents[4] / "shared" / "data"
 SMALL = {"filters": 8, "ratios": [4, 3, 2], "dim": 16}
 """Stride 24."""
 

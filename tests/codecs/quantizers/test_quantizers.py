@@ -1,0 +1,228 @@
+"""Quantizers against vector-quantize-pytorch, and against slow loops."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from support.quantizers import latents, trained_rvq
+
+from tokenloom.codecs.quantizers import BSQ, FSQ, MAX_CODEBOOK, ResidualVQ, codebooks
+from tokenloom.codecs.quantizers.codebooks import nearest
+
+GRIDS = [(1,), (37,), (1, 1), (5, 6)]
+
+
+# -- finite scalar ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("levels", [[8, 5, 5, 5], [3], [4], [3, 4, 5, 6, 7], [8, 8, 8, 6, 5], [16, 16]])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_fsq_equals_the_library(levels, grid):
+    from vector_quantize_pytorch import FSQ as Library
+
+    mine, library = FSQ(levels), Library(levels)
+    z = latents(len(levels), grid)
+    flat, indices = library(z.flatten(2).transpose(1, 2))
+    mine_indices = mine.search(z)
+    assert mine_indices.dtype == torch.int64
+    assert torch.equal(mine_indices, indices.long().reshape(3, 1, *grid))
+    torch.testing.assert_close(mine.lookup(mine_indices), flat.transpose(1, 2).reshape(z.shape), rtol=0, atol=1e-6)
+    torch.testing.assert_close(mine.quantize(z).latents, mine.lookup(mine_indices), rtol=0, atol=1e-6)
+    codes = library.indices_to_codes(indices)
+    torch.testing.assert_close(
+        mine.lookup(mine_indices).flatten(2), codes.transpose(1, 2).flatten(2), rtol=0, atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("levels", [[8, 5, 4], [3, 3, 3, 4]])
+def test_fsq_reaches_every_entry_and_nothing_else(levels):
+    """Extremes of either sign stay within the levels; a grid of latents reaches all of them."""
+    fsq = FSQ(levels)
+    wild = torch.tensor([-1e30, -50.0, 0.0, 50.0, 1e30]).repeat(1, len(levels), 1)
+    assert fsq.search(wild).min() >= 0 and fsq.search(wild).max() < math.prod(levels)
+    for channel, n in enumerate(levels):
+        sweep = torch.zeros(1, len(levels), 401)
+        sweep[0, channel] = torch.linspace(-6, 6, 401)
+        assert len(fsq.search(sweep).unique()) == n
+    everything = torch.arange(math.prod(levels))[None, None]
+    vectors = fsq.lookup(everything)
+    assert len(vectors[0].T.unique(dim=0)) == math.prod(levels)
+    assert vectors.min() >= -1 and vectors.max() <= 1
+
+
+@pytest.mark.parametrize("codebooks", [1, 2, 3, 5])
+def test_factorised_fsq_gives_the_same_latents(codebooks):
+    levels = [8, 8, 5, 5, 5]
+    whole, factorised = FSQ(levels), FSQ(levels, codebooks)
+    z = latents(5)
+    assert len(factorised.sizes) == codebooks and math.prod(factorised.sizes) == math.prod(levels)
+    indices = factorised.search(z)
+    assert indices.shape[1] == codebooks
+    assert all(int(indices[:, q].max()) < n for q, n in enumerate(factorised.sizes))
+    assert torch.equal(factorised.lookup(indices), whole.lookup(whole.search(z)))
+
+
+def test_large_codebooks_are_exposed_as_several():
+    for levels in ([4] * 12, [8] * 6, [512, 512], [3] * 20):
+        fsq = FSQ(levels)
+        assert max(fsq.sizes) <= MAX_CODEBOOK and math.prod(fsq.sizes) == math.prod(levels)
+        assert torch.equal(fsq.search(latents(len(levels))) < torch.tensor(fsq.sizes).reshape(-1, 1, 1),
+                           torch.ones(3, len(fsq.sizes), 5, 6, dtype=torch.bool))  # fmt: skip
+    for bits in (9, 10, 18, 36):
+        bsq = BSQ(bits)
+        assert max(bsq.sizes) <= 512 and math.prod(bsq.sizes) == 2**bits
+
+
+def test_training_a_large_fsq_builds_no_codebook():
+    """vector-quantize-pytorch materialises all entries: 12 s for 4^12, 34 GB for 4^16."""
+    fsq = FSQ([4] * 16).train()
+    z = latents(16).requires_grad_()
+    out = fsq.quantize(z)
+    out.latents.square().sum().backward()
+    assert torch.isfinite(z.grad).all() and z.grad.abs().sum() > 0
+    torch.testing.assert_close(out.latents, fsq.lookup(fsq.search(z)), rtol=0, atol=1e-6)
+
+
+# -- binary spherical ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("bits", "codebooks"), [(1, 1), (6, 1), (8, 2), (12, 3), (9, 9)])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_bsq_equals_the_library(bits, codebooks, grid):
+    from vector_quantize_pytorch import LFQ
+
+    bsq = BSQ(bits, codebooks)
+    library = LFQ(codebook_size=2 ** (bits // codebooks), dim=bits, num_codebooks=codebooks, spherical=True).eval()
+    z = latents(bits, grid)
+    flat, indices, _ = library(z.flatten(2).transpose(1, 2))
+    indices = indices.reshape(3, -1, codebooks).transpose(1, 2).reshape(3, codebooks, *grid)
+    mine = bsq.search(z)
+    assert mine.dtype == torch.int64 and torch.equal(mine, indices.long())
+    torch.testing.assert_close(bsq.lookup(mine), flat.transpose(1, 2).reshape(z.shape), rtol=0, atol=1e-6)
+    torch.testing.assert_close(bsq.quantize(z).latents, bsq.lookup(mine), rtol=0, atol=1e-6)
+    norms = bsq.lookup(mine).unflatten(1, (codebooks, -1)).norm(dim=2)
+    torch.testing.assert_close(norms, torch.ones_like(norms))
+
+
+def test_bsq_zero_has_one_code():
+    """Search, training and the library agree on latents that are exactly zero."""
+    bsq = BSQ(6, 2)
+    z = torch.zeros(1, 6, 4)
+    torch.testing.assert_close(bsq.quantize(z).latents, bsq.lookup(bsq.search(z)))
+
+
+def test_bsq_loss_trains_towards_usage():
+    torch.manual_seed(0)
+    bsq = BSQ(8, 2, entropy_weight=1.0).train()
+    z = (0.05 * torch.randn(4, 8, 100) + 1).requires_grad_()
+    before = len(bsq.search(z)[:, 0].unique())
+    optimizer = torch.optim.SGD([z], 200.0)
+    first = None
+    for _ in range(60):
+        loss = bsq.quantize(z).loss
+        first = loss.item() if first is None else first
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss.item() < first and len(bsq.search(z)[:, 0].unique()) >= before
+
+
+# -- residual vector ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("quantizers", [1, 3])
+@pytest.mark.parametrize("grid", GRIDS)
+def test_rvq_equals_the_library(quantizers, grid):
+    from vector_quantize_pytorch import ResidualVQ as Library
+
+    rvq = trained_rvq(quantizers)
+    library = Library(dim=6, codebook_size=16, num_quantizers=quantizers, kmeans_init=False).eval()
+    for q, layer in enumerate(library.layers):
+        layer._codebook.embed.copy_(rvq.codebook[q : q + 1])
+    z = latents(6, grid, spread=3)
+    flat, indices, _ = library(z.flatten(2).transpose(1, 2))
+    mine = rvq.search(z)
+    assert torch.equal(mine, indices.permute(0, 2, 1).reshape(3, quantizers, *grid))
+    torch.testing.assert_close(rvq.lookup(mine), flat.transpose(1, 2).reshape(z.shape), rtol=0, atol=1e-5)
+    torch.testing.assert_close(rvq.quantize(z).latents, rvq.lookup(mine), rtol=0, atol=1e-5)
+    for count in range(1, quantizers + 1):
+        assert torch.equal(rvq.search(z, count), mine[:, :count])
+
+
+def test_rvq_search_equals_a_slow_loop():
+    rvq, z = trained_rvq(), latents(6, spread=3)
+    for b, i, j in ((0, 0, 0), (1, 4, 5), (2, 2, 3)):
+        residual = z[b, :, i, j].double()
+        for q, book in enumerate(rvq.codebook.double()):
+            index = min(range(16), key=lambda k: float((residual - book[k]).square().sum()))
+            assert int(rvq.search(z)[b, q, i, j]) == index
+            residual = residual - book[index]
+        torch.testing.assert_close(rvq.lookup(rvq.search(z))[b, :, i, j], (z[b, :, i, j].double() - residual).float())
+
+
+def test_more_quantizers_never_add_error():
+    rvq, z = trained_rvq(4), latents(6, spread=3)
+    errors = [(z - rvq.lookup(rvq.search(z, n))).square().mean().item() for n in range(1, 5)]
+    assert errors[-1] < errors[0]
+    indices = rvq.search(z)
+    indices[0, 2:] = -1
+    torch.testing.assert_close(rvq.lookup(indices)[0], rvq.lookup(rvq.search(z, 2))[0])
+
+
+@pytest.mark.parametrize(("rows", "entries"), [(1, 2), (300, 7), (3000, 2000)])
+def test_nearest_equals_cdist(rows, entries):
+    generator = torch.Generator().manual_seed(rows)
+    vectors, book = torch.randn(rows, 5, generator=generator), torch.randn(entries, 5, generator=generator)
+    found = nearest(vectors, book)
+    distances = torch.cdist(vectors.double(), book.double())
+    best = distances.min(1).values
+    reached = distances[torch.arange(rows), found]
+    assert ((reached - best) < 1e-4).all()
+    assert (found == distances.argmin(1)).float().mean() > 0.999
+    assert torch.equal(nearest(book, book), torch.arange(entries))
+    assert nearest(vectors.reshape(rows, 1, 5), book).shape == (rows, 1)
+
+
+def test_nearest_far_from_the_origin():
+    """Where ‖v‖ is large the expanded square loses digits; the index must still be one of the nearest."""
+    generator = torch.Generator().manual_seed(0)
+    book = 30 + torch.randn(64, 8, generator=generator)
+    vectors = 30 + torch.randn(500, 8, generator=generator)
+    distances = torch.cdist(vectors.double(), book.double())
+    reached = distances.gather(1, nearest(vectors, book)[:, None])[:, 0]
+    assert ((reached - distances.min(1).values) < 1e-3).all()
+
+
+def test_chunked_search_equals_whole(monkeypatch):
+    rvq, z = trained_rvq(), latents(6, (40, 40))
+    whole = rvq.search(z)
+    monkeypatch.setattr(codebooks, "MAX_DISTANCES", 16 * 100)
+    assert torch.equal(rvq.search(z), whole)
+
+
+# -- errors -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FSQ([]), lambda: FSQ([2, 8]), lambda: FSQ([8, 2.5]), lambda: FSQ([8, 8], 3), lambda: FSQ([8, 8], 0),
+        lambda: FSQ([1001]), lambda: FSQ([True, 8]), lambda: FSQ([8, "8"]), lambda: FSQ([8, 8], True),
+        lambda: FSQ([8, 8], 1.5), lambda: FSQ(8), lambda: FSQ(None),
+        lambda: BSQ(0), lambda: BSQ(-3), lambda: BSQ(8, 3), lambda: BSQ(30, 1), lambda: BSQ(8, 0), lambda: BSQ(8, -2),
+        lambda: BSQ(8.0), lambda: BSQ("8"), lambda: BSQ(17, 2),
+        lambda: ResidualVQ(1, 4), lambda: ResidualVQ(MAX_CODEBOOK + 1, 4), lambda: ResidualVQ(16, 0),
+        lambda: ResidualVQ(16, 4, 0), lambda: ResidualVQ(16.5, 4), lambda: ResidualVQ(16, 4, 2.0),
+        lambda: ResidualVQ(16, 4, decay=1.5), lambda: ResidualVQ("16", 4), lambda: ResidualVQ(16, 4, True),
+        lambda: ResidualVQ(16, 4, dead_below=-1), lambda: ResidualVQ(16, 4, dead_below="0.1"),
+        lambda: ResidualVQ(16, 4, dead_below=float("nan")), lambda: ResidualVQ(16, 4, update="sgd"),
+        lambda: ResidualVQ(16, 4, update=None), lambda: ResidualVQ(16, 4, 2, normalise=True),
+        lambda: ResidualVQ(16, 4, normalise="yes"),
+    ],
+)  # fmt: skip
+def test_bad_arguments_are_one_line(make):
+    with pytest.raises(ValueError) as error:
+        make()
+    assert str(error.value) and "\n" not in str(error.value)
