@@ -52,10 +52,16 @@ def to_json(value: Any) -> str:
     return json.dumps(to_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the text of a CSV file: a header of all keys, in the order of their first use, and a line for each row."""
+def to_csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] | None = None) -> str:
+    """Return the text of a CSV file: a header, and a line for each row.
+
+    Args:
+        rows: Mappings of plain values.
+        keys: The columns; default: all keys of the rows, in the order of their first use.
+    """
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(dict.fromkeys(key for row in rows for key in row)), restval="")
+    header = keys or list(dict.fromkeys(key for row in rows for key in row))
+    writer = csv.DictWriter(text, header, restval="", extrasaction="ignore")
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue()

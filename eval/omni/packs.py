@@ -1,4 +1,4 @@
-"""What omni-small is measured on: emoji with skin tones and spoken digits, from a folder of tar shards."""
+"""Test and training data of omni-small: emoji with skin tones and spoken digits, in a folder of tar files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tokenloom.data.documents.emoji import TONES, split_tone
 
 @dataclass(frozen=True)
 class Pack:
-    """Signals of one kind in memory, and what each shows or says."""
+    """Captioned items of one modality, in memory."""
 
     name: str
     items: list[Item]
@@ -32,22 +32,22 @@ class Pack:
         return [item.signal for item in self.items]
 
     @cached_property
-    def where(self) -> dict[str, int]:
-        """Caption → the first item that has it."""
+    def index(self) -> dict[str, int]:
+        """Caption → number of the first item that has it."""
         return {caption: i for i, caption in reversed(list(enumerate(self.captions)))}
 
     @cached_property
     def tones(self) -> dict[tuple[str, str | None], int]:
-        """(figure, tone or None) → item, of all captions that name at most one tone."""
+        """(figure, tone or None) → number of the item, for captions with at most one tone."""
         return {known: i for i, caption in enumerate(self.captions) if (known := split_tone(caption))}
 
 
 class Missing(ValueError):
-    """A pack that is not there; its message is the reason that stands in place of a figure."""
+    """A pack or a channel that a measurement needs is missing; the message says which."""
 
 
 class Packs:
-    """The packs of one folder, each read when first asked for. Missing says which file is wanted."""
+    """The packs of a folder, each read at first use. Raises Missing for one that is not there."""
 
     NAMES = ("emoji64-train", "emoji64-test", "spoken_digits-train", "spoken_digits-test")
 
@@ -56,7 +56,7 @@ class Packs:
         self._read: dict[str, Pack] = {}
         if self.folder is not None and not self.folder.is_dir():
             raise FileNotFoundError(
-                f"packs {str(folder)!r} is no folder; it should hold {', '.join(self.NAMES)} as .tar"
+                f"packs must be a folder with {', '.join(self.NAMES)} as .tar, {str(folder)!r} is no folder"
             )
 
     def __getitem__(self, name: str) -> Pack:
@@ -71,14 +71,14 @@ class Packs:
 
 
 def draw(total: int, count: int | None, seed: int) -> list[int]:
-    """At most `count` different numbers below `total`, ascending; all of them for None."""
+    """Draw at most `count` different numbers below `total`, ascending; all of them if `count` is None."""
     if count is None or count >= total:
         return list(range(total))
     return sorted(torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].tolist())
 
 
 def source_of(target: str, pack: Pack) -> int | None:
-    """The item of `pack` that shows the figure of the caption `target` in the nearest other tone; None without one."""
+    """Return the item of `pack` with the figure of the caption `target` in the nearest other tone, or None."""
     wanted = split_tone(target)
     if wanted is None or wanted[1] is None:
         return None
@@ -88,8 +88,11 @@ def source_of(target: str, pack: Pack) -> int | None:
 
 
 def parallels(pack: Pack, test: Pack, first: str = "light", second: str = "dark") -> list[tuple[str, int, int]]:
-    """Figures whose picture in the second tone is in `test` alone, as (figure, item of the first tone in `pack`,
-    item of the second in `test`), in the order of the test items."""
+    """Find figures whose second tone is only in `test`, in the order of the test items.
+
+    Returns:
+        (figure, item of the first tone in `pack`, item of the second tone in `test`) of each.
+    """
     return [
         (figure, pack.tones[figure, first], i)
         for (figure, t), i in test.tones.items()

@@ -1,4 +1,4 @@
-"""Which picture of a gallery a generated one is: nearest by pixel error, and what to say of such a figure."""
+"""Retrieval: which picture of a gallery an image is nearest to, and the confidence interval of a share."""
 
 from __future__ import annotations
 
@@ -17,11 +17,13 @@ Z = 1.959964
 
 
 class Gallery:
-    """Pictures of one size that others are looked up in, by mean squared error of 8-bit RGB.
+    """Pictures of one size, searched by mean squared error of 8-bit RGB.
 
-    pictures  float32 (3, height, width) in [0, 1] each
+    Args:
+        pictures: float32 (3, height, width) in [0, 1] each.
 
-    Pictures equal in every pixel are one and the same: `same` maps each to the first of its kind.
+    Attributes:
+        same: Number of each picture → number of the first identical one.
     """
 
     def __init__(self, pictures: Sequence[Tensor]) -> None:
@@ -35,11 +37,11 @@ class Gallery:
         return len(self.pixels)
 
     def nearest(self, pictures: Sequence[Tensor]) -> list[int]:
-        """The index of the nearest picture to each; ValueError for one of another size."""
+        """Return the number of the picture nearest to each image. Raises ValueError for another size."""
         found = []
         for start in range(0, len(pictures), 64):
             queries = torch.stack([self._query(picture) for picture in pictures[start : start + 64]])
-            # |a − b|² without |a|², which is the same for all; float32 rounds it, so the nearest few are told apart
+            # |a − b|² without |a|², which is the same for all; float32 rounds it, so the nearest few are compared
             # by exact sums
             rough = self._norms - 2 * queries @ self.pixels.T
             near = rough.topk(min(4, len(self)), largest=False).indices
@@ -48,36 +50,36 @@ class Gallery:
         return found
 
     def hits(self, pictures: Sequence[Tensor], wanted: Sequence[int]) -> list[bool]:
-        """Whether each picture is nearest to the wanted one, or to one equal to it."""
+        """Return whether each image is nearest to the wanted picture, or to an identical one."""
         nearest = self.nearest(pictures)
         return [self.same[n] == self.same[w] for n, w in zip(nearest, wanted, strict=True)]
 
     def _query(self, picture: Tensor) -> Tensor:
         if tuple(picture.shape) != self.size:
-            raise ValueError(f"a picture has shape {tuple(picture.shape)}; those of the gallery have {self.size}")
+            raise ValueError(f"pictures must have the shape of the gallery, {self.size}, got {tuple(picture.shape)}")
         return _flat(picture)
 
 
 def _flat(picture: Tensor) -> Tensor:
-    """8-bit values about zero, float32: whole numbers, so that equal pictures are exactly equal."""
+    """Return 8-bit values minus 128 as float32: integers, so that identical pictures are equal."""
     return to_uint8(picture).flatten().float() - 128
 
 
-def neighbours(word: str) -> list[str]:
-    """The word and all that differ from it in one letter, the word first."""
+def neighbors(word: str) -> list[str]:
+    """Return the word, and all words that differ from it in one letter."""
     others = (word[:i] + c + word[i + 1 :] for i in range(len(word)) for c in string.ascii_uppercase if c != word[i])
     return [word, *others]
 
 
 def read_word(picture: Tensor, word: str, ink: str) -> str:
-    """Which of `neighbours(word)`, rendered in the same ink and size, the picture is nearest to."""
-    candidates = neighbours(word)
+    """Return which of `neighbors(word)`, rendered in the same ink and size, the picture is nearest to."""
+    candidates = neighbors(word)
     gallery = Gallery([words.render(candidate, ink, picture.shape[-1]) for candidate in candidates])
     return candidates[gallery.nearest([picture])[0]]
 
 
 def wilson(right: int, n: int) -> tuple[float, float] | None:
-    """The 95 % interval of a share of `right` in `n` trials (Wilson 1927); None without a trial."""
+    """Return the 95 % interval of a share of `right` in `n` trials (Wilson 1927); None without trials."""
     if not n:
         return None
     share, z2 = right / n, Z * Z

@@ -1,4 +1,4 @@
-"""The evaluation of a multimodal model: what judges it, and that its figures and report come out."""
+"""The evaluation of a multimodal model: its scores, measurements and report."""
 
 from __future__ import annotations
 
@@ -20,12 +20,13 @@ from tokenloom.data.documents.emoji import TONES
 from tokenloom.data.documents.kinds import DIGITS
 from tokenloom.data.sources import words
 from tokenloom.eval.classifiers import spoken_words
-from tokenloom.eval.omni import abilities, bits_table, cost
+from tokenloom.eval.omni import bits_table, cost, pictures, speech
 from tokenloom.eval.omni import evaluate as omni
 from tokenloom.eval.omni import tables as omni_tables
-from tokenloom.eval.omni.bench import Bench
 from tokenloom.eval.omni.packs import Missing, Packs, draw, parallels, source_of
-from tokenloom.eval.omni.retrieval import Gallery, neighbours, read_word, wilson
+from tokenloom.eval.omni.records import share
+from tokenloom.eval.omni.retrieval import Gallery, neighbors, read_word, wilson
+from tokenloom.eval.omni.session import Answer, OmniSession
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import Channel, Vocabulary
 
@@ -108,10 +109,10 @@ def model(tmp_path_factory) -> str:
 
 
 @pytest.fixture
-def bench(model, packs, tmp_path, monkeypatch) -> Bench:
+def session(model, packs, tmp_path, monkeypatch) -> OmniSession:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(spoken_words, "EPOCHS", 2)
-    return Bench(model, Packs(packs), tmp_path / "out", most=4)
+    return OmniSession(model, Packs(packs), tmp_path / "out", limit=4)
 
 
 # -- retrieval -----------------------------------------------------------------------------------
@@ -138,7 +139,7 @@ def test_identical_pictures_count_as_right_and_near_ones_do_not():
 
 
 def test_a_word_is_read_back_and_one_letter_off_is_wrong():
-    assert len(neighbours("AB")) == len(set(neighbours("AB"))) == 51
+    assert len(neighbors("AB")) == len(set(neighbors("AB"))) == 51
     for word in ("SHIP", "OQ", "EFE"):
         assert read_word(words.render(word, "red", 32), word, "red") == word
     assert read_word(words.render("SHOP", "red", 32), "SHIP", "red") == "SHOP"
@@ -180,10 +181,10 @@ def test_packs_say_what_is_missing(packs, tmp_path):
         Packs(tmp_path / "nowhere")
 
 
-# -- the recogniser ------------------------------------------------------------------------------
+# -- the spoken-word classifier ------------------------------------------------------------------
 
 
-def test_the_recogniser_learns_repeats_itself_and_is_kept(packs, tmp_path, monkeypatch):
+def test_the_classifier_learns_repeats_itself_and_is_kept(packs, tmp_path, monkeypatch):
     monkeypatch.setattr(spoken_words, "EPOCHS", 8)
     monkeypatch.setattr(spoken_words, "BATCH", 6)
     train, test = (Packs(packs)[f"spoken_digits-{split}"] for split in ("train", "test"))
@@ -217,79 +218,79 @@ def test_the_recipe_keeps_to_the_clips_it_is_shown():
 # -- figures -------------------------------------------------------------------------------------
 
 
-def test_a_model_that_answers_right_gets_every_trial(bench, monkeypatch):
+def test_a_model_that_answers_right_gets_every_trial(session, monkeypatch):
     """The answers of the codec alone stand in for the model's: each figure then is its own ceiling."""
-    pack = bench.packs["emoji64-test"]
+    pack = session.packs["emoji64-test"]
 
     def perfect(prompts, to, label=""):
-        results = [bench.pictures[bench.where[prompt[0]]] for prompt in prompts]
-        return [abilities.Answer(result, 4) for result in bench.reconstructed(results)]
+        results = [session.images.pictures[session.images.index[prompt[0]]] for prompt in prompts]
+        return [Answer(result, 4) for result in session.reconstruct(results)]
 
-    monkeypatch.setattr(bench, "ask", perfect)
-    figure = abilities.caption_to_picture(bench)
-    assert abilities.share(figure.hits) == figure.ceiling and len(figure.hits) == len(pack)
+    monkeypatch.setattr(session, "ask", perfect)
+    figure = pictures.caption_to_picture(session)
+    assert share(figure.hits) == figure.ceiling and len(figure.hits) == len(pack)
     assert set(figure.detail) == {"figure right", "tone right", "of captions with one tone"}
 
 
-def test_instruction_prompts_hold_a_trained_picture_and_the_tone_wanted(bench, monkeypatch):
+def test_instruction_prompts_hold_a_trained_picture_and_the_tone_wanted(session, monkeypatch):
     asked = []
 
     def record(prompts, to, label=""):
         asked.extend(prompts)
-        return [abilities.Answer(prompt[0], 4) for prompt in prompts]
+        return [Answer(prompt[0], 4) for prompt in prompts]
 
-    monkeypatch.setattr(bench, "ask", record)
-    figure = abilities.instructed(bench)
+    monkeypatch.setattr(session, "ask", record)
+    figure = pictures.instructed(session)
     assert [prompt[1] for prompt in asked] == ["make it dark skin tone", "make it medium skin tone"]
-    train = bench.packs["emoji64-train"]
+    train = session.packs["emoji64-train"]
     assert all(any(torch.equal(prompt[0], x) for x in train.signals) for prompt in asked)
     assert not any(figure.hits) and figure.detail["left as it was"] == 1.0
 
 
 def test_takes_that_sound_alike_count_once():
     a = torch.rand(1, 50)
-    assert abilities.differing([a, a + 1e-6, a * 0.5, a[:, :40]]) == 3
+    assert speech.count_distinct([a, a + 1e-6, a * 0.5, a[:, :40]]) == 3
 
 
-def test_keycaps_are_asked_for_by_sound_and_back(bench):
-    figure = abilities.spoken_to_keycap(bench)
+def test_keycaps_are_asked_for_by_sound_and_back(session):
+    figure = speech.spoken_to_keycap(session)
     assert len(figure.hits) == 4 and set(figure.detail) == {"through its own text", "any keycap"}
-    figure = abilities.keycap_to_spoken(bench)
+    figure = speech.keycap_to_spoken(session)
     assert len(figure.hits) == 10 and 0 <= figure.ceiling <= 1
 
 
-def test_simple_pictures_are_the_lower_half_by_coded_size(bench):
+def test_simple_pictures_are_the_lower_half_by_coded_size(session):
     plain, busy = torch.ones(3, 32, 32), torch.rand(3, 32, 32)
     sizes = cost.coded_size([plain, busy])
     assert sizes[0] < sizes[1]
-    records = cost.variable_length(bench)
-    assert [r["key"] for r in records] == ["flexible_tokens", "flexible_seconds"]
-    assert all(r["value"] > 0 and r["reached"] is (r["value"] <= 0.5) for r in records)
+    records = cost.variable_length(session)
+    assert [r.key for r in records] == ["flexible_tokens", "flexible_seconds"]
+    assert all(r.value > 0 and r.reached is (r.value <= 0.5) for r in records)
 
 
-def test_a_model_without_variable_length_says_so(bench, monkeypatch):
+def test_a_model_without_variable_length_says_so(session, monkeypatch):
     monkeypatch.setattr(cost, "varies", lambda codec: False)
     with pytest.raises(Missing, match="variable length"):
-        cost.variable_length(bench)
+        cost.variable_length(session)
 
 
-def test_the_table_of_bits_adds_up(bench):
-    table = bits_table.measure(bench)
-    rows = {row["channel"]: row for row in table["rows"]}
-    assert set(rows) == {"text/bytes", "squares", "flexible", "sound"} and not table["absent"]
-    assert rows["text/bytes"]["bits_per_token"]["nominal"] == 8
-    assert rows["sound"]["vocabulary"] == 64 and rows["sound"]["quantizers"] == 2
-    assert rows["squares"]["tokens"] == 16 and rows["squares"]["rate"]["nominal"] == pytest.approx(
-        rows["squares"]["bits_per_item"]["nominal"] / 1024
+def test_the_table_of_bits_adds_up(session):
+    table = bits_table.measure(session)
+    rows = {row.channel: row for row in table.rows}
+    assert set(rows) == {"text/bytes", "squares", "flexible", "sound"} and not table.absent
+    assert rows["text/bytes"].bits_per_token.nominal == 8
+    assert rows["sound"].vocabulary == 64 and rows["sound"].quantizers == 2
+    assert rows["squares"].tokens == 16 and rows["squares"].rate.nominal == pytest.approx(
+        rows["squares"].bits_per_item.nominal / 1024
     )
     for kind in ("tokens", "bits", "compute"):
-        assert sum(rows[name]["share"][kind] for name in ("text/bytes", "squares", "sound")) == pytest.approx(1)
+        assert sum(getattr(rows[name].share, kind) for name in ("text/bytes", "squares", "sound")) == pytest.approx(1)
     assert all(cells for cells in omni_tables.lines(table)[1:])
 
 
-def test_bits_are_those_of_an_uncached_walk(bench):
+def test_bits_are_those_of_an_uncached_walk(session):
     """One document priced step by step, from the logits over the ids that the grammar allows."""
-    vocabulary, network = bench.omni.vocabulary, bench.omni.transformer
+    vocabulary, network = session.omni.vocabulary, session.omni.transformer
     text = vocabulary.segment("text/bytes", vocabulary.channels["text/bytes"].encode(["ear"]))[0]
     mark = vocabulary.segment("text/bytes", vocabulary.channels["text/bytes"].encode(["a longer text"]))[0]
     ids, state, bits = torch.tensor([vocabulary.DOCUMENT]), vocabulary.start(), 0.0
@@ -301,7 +302,7 @@ def test_bits_are_those_of_an_uncached_walk(bench):
         at = vocabulary.kinds[state.kind].tolist().index(id)
         bits -= logits.log_softmax(0)[at].item() / math.log(2)
         ids, state = torch.cat([ids, torch.tensor([id])]), state.advance(id)
-    assert bits_table.bits_of(bench, [[text], [mark]], 1)[0].item() == pytest.approx(bits, rel=1e-4)
+    assert bits_table.bits_of(session, [[text], [mark]], 1)[0].item() == pytest.approx(bits, rel=1e-4)
 
 
 # -- the whole -----------------------------------------------------------------------------------
@@ -312,21 +313,21 @@ def test_files_and_report(model, packs, tmp_path, monkeypatch):
     monkeypatch.setattr(spoken_words, "EPOCHS", 1)
     rows = ["samples", "spoken_to_text", "text_to_spoken", "analogy", "bits"]
     found = omni.evaluate(model, packs, tmp_path, items=3, rows=rows)
-    assert [r["key"] for r in found["records"]] == ["spoken_to_text", "text_to_spoken", "analogy"]
+    assert [r.key for r in found.records] == ["spoken_to_text", "text_to_spoken", "analogy"]
     assert json.loads((tmp_path / "omni.json").read_text())["records"][0]["n"] == 3
     with (tmp_path / "omni.csv").open() as file:
         assert [row["key"] for row in csv.DictReader(file)] == ["spoken_to_text", "text_to_spoken", "analogy"]
     page = (tmp_path / "report.html").read_text()
     assert page.count("data:image/webp") >= 6 and page.count("data:audio/flac") >= 3 and "at most 3 trials" in page
-    for record in found["records"]:
-        assert 0 <= record["value"] <= 1 and omni_tables.shown(record) in page
+    for record in found.records:
+        assert 0 <= record.value <= 1 and omni_tables.value(record) in page
 
 
 def test_without_packs_figures_are_absent_with_the_reason(model, tmp_path):
     found = omni.evaluate(model, None, tmp_path, items=1, rows=["caption_to_picture", "rendered_words", "bits"])
-    assert [r["key"] for r in found["records"]] == ["rendered_words"]
-    assert "packs=FOLDER" in found["absent"]["caption → picture, unseen combinations"]
-    assert set(found["bits"]["absent"]) == {"text/bytes", "squares", "flexible", "sound"}
+    assert [r.key for r in found.records] == ["rendered_words"]
+    assert "packs=FOLDER" in found.absent["caption → picture, unseen combinations"]
+    assert set(found.bits.absent) == {"text/bytes", "squares", "flexible", "sound"}
 
 
 def test_the_report_of_a_comparison_gets_a_section_more(model, tmp_path):
@@ -347,7 +348,7 @@ def test_figures_that_came_with_the_model_stand_in_the_report(model, tmp_path):
     folder = copytree(model, tmp_path / "model")
     judged = {"key": "analogy", "title": "analogy, as shipped", "goal": "≥ 50 %", "value": 0.25, "unit": "share"}
     record = {**judged, "n": 4, "interval": None, "ceiling": None, "detail": {}, "reached": False, "trained": False}
-    where = {"date": "2026-01-01 00:00 UTC", "machine": "a shelf"}
+    where = {"date": "2026-01-01 00:00 UTC", "machine": "a shelf", "seed": 0, "seconds": 1.0}
     came = {"records": [record], "bits": None, "environment": where, "definitions": {}}
     (folder / omni.SHIPPED).write_text(json.dumps(came))
     omni.evaluate(str(folder), None, tmp_path / "out", rows=["samples"])
