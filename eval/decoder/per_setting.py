@@ -44,17 +44,17 @@ def total_work(setup: DecoderSetup, references: References) -> int:
 
 
 def measure_setting(
-    setup: DecoderSetup, references: References, setting: Any, advance: Bar
+    setup: DecoderSetup, references: References, setting: Any, bar: Bar
 ) -> tuple[list[VariantRecord], list[ControlRecord]]:
     """Return the records of every variant at one setting, and those of the fitted controls."""
-    return SettingMeasurement(setup, references, setting, advance).run()
+    return SettingMeasurement(setup, references, setting, bar).run()
 
 
 class SettingMeasurement:
     """Measures every variant at one setting; see `measure_setting`."""
 
-    def __init__(self, setup: DecoderSetup, references: References, setting: Any, advance: Bar) -> None:
-        self.setup, self.references, self.setting, self.advance = setup, references, setting, advance
+    def __init__(self, setup: DecoderSetup, references: References, setting: Any, bar: Bar) -> None:
+        self.setup, self.references, self.setting, self.bar = setup, references, setting, bar
         self.strengths: dict[str, ControlStrength] = {}
         self.tokens, self.rate = ItemValues(), ItemValues()
 
@@ -74,14 +74,14 @@ class SettingMeasurement:
             if train:
                 self._tell(f"classifying {name}")
                 record.accuracy = self._accuracy(of_train[name], measurements)
-                self.advance(TRAINING_WORK)
+                self.bar(TRAINING_WORK)
             records.append(record)
         for record in records:
             compare_draws(record, draws)
         return records, [ControlRecord(self.setting, name, *astuple(s)) for name, s in self.strengths.items()]
 
     def _tell(self, text: str) -> None:
-        self.advance(0, self.setup.label(self.setting) + text)
+        self.bar(0, self.setup.label(self.setting) + text)
 
     def _decode(self, items: list[ReferenceItem], *, is_test: bool) -> dict[str, list[Measurement]]:
         """Return the measurements of every variant of every item, in order; of training items only the patches."""
@@ -98,7 +98,7 @@ class SettingMeasurement:
                     measurements[i].same = None if again is None else same_share(codes[place], again[place])
             if is_test:
                 self._count(codes)
-            self.advance(len(rows) * (sum(setup.steps) + 1))
+            self.bar(len(rows) * (sum(setup.steps) + 1))
         return found
 
     def _count(self, codes: Codes) -> None:

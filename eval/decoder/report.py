@@ -12,7 +12,7 @@ from PIL import Image
 
 from tokenloom.codecs import media
 
-from ..drawing import COLORS, MARKERS
+from ..drawing import COLORS, MARKERS, style
 from ..render import audio_uri, data_uri, image_uri, write_page
 from . import tables
 from .records import DecoderResults, VariantRecord
@@ -76,8 +76,7 @@ def chart(results: DecoderResults) -> str | None:
             axes.set_yscale("symlog", linthresh=1e-2)
         axes.set_xlabel("tokens")
         axes.set_ylabel(label)
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
+        style(axes)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
     buffer = io.BytesIO()

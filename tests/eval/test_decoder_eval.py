@@ -105,7 +105,7 @@ def test_every_variant_has_every_figure_at_every_setting(found):
     assert [(r.setting, r.variant) for r in found.records] == [(s, v) for s in (8, 2) for v in VARIANTS]
     assert found.absent == {} and not found.interrupted
     for r in found.records:
-        assert r.n == r.distortion["psnr"]["n"] == 5
+        assert r.n == r.distortion["psnr"].n == 5
         assert set(r.kid) == {"labels", "block DCT"} and 0 <= r.accuracy.accuracy <= 1
         assert (r.same is None) == (r.variant in ("unsharp", "noise"))
         assert r.tokens == r.setting
@@ -216,9 +216,9 @@ def test_large_pictures_go_in_small_batches(monkeypatch):
         ({"steps": ["two"]}, "got 'two'"),
         ({"steps": []}, "steps must not be empty"),
         ({"items": 1}, "data must have at least 2 image items"),
-        ({"items": 0}, "items 0"),
-        ({"train_items": 1}, "train_items 1"),
-        ({"seed": -1}, "seed -1"),
+        ({"items": 0}, "items must be an integer of at least 1, got 0"),
+        ({"train_items": 1}, "train_items must be an integer of at least 2, got 1"),
+        ({"seed": -1}, "seed must be an integer of at least 0, got -1"),
     ],
 )
 def test_mistakes_are_one_line(pictures, tmp_path, arguments, said):

@@ -28,7 +28,7 @@ from tokenloom.eval.omni.records import share
 from tokenloom.eval.omni.retrieval import Gallery, neighbors, read_word, wilson
 from tokenloom.eval.omni.session import Answer, OmniSession
 from tokenloom.models.transformer import Transformer
-from tokenloom.models.vocabulary import Channel, Vocabulary
+from tokenloom.models.vocabulary import DOCUMENT, Channel, Vocabulary
 
 SHARED = Path(__file__).parents[3] / "shared" / "data"
 RATE = 8000
@@ -293,7 +293,7 @@ def test_bits_are_those_of_an_uncached_walk(session):
     vocabulary, network = session.omni.vocabulary, session.omni.transformer
     text = vocabulary.segment("text/bytes", vocabulary.channels["text/bytes"].encode(["ear"]))[0]
     mark = vocabulary.segment("text/bytes", vocabulary.channels["text/bytes"].encode(["a longer text"]))[0]
-    ids, state, bits = torch.tensor([vocabulary.DOCUMENT]), vocabulary.start(), 0.0
+    ids, state, bits = torch.tensor([DOCUMENT]), vocabulary.start(), 0.0
     ids, state = torch.cat([ids, text[:1]]), state.advance(int(text[0]))  # BEGIN is what was asked for
     for id in text[1:].tolist():
         _, places = vocabulary.states(ids)
