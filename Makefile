@@ -1,6 +1,8 @@
 # Needs python3 of version 3.11 or later, git and make, and nothing else.
-#   make demo     compare codecs on bundled photographs and generated music, then draw and speak with omni-small
-#   make test     run the tests; `make test ARGS="tests/test_cli.py -x"` runs some
+#   make demo         compare codecs on bundled photographs and generated music, then generate with omni-small
+#   make test         run the tests; `make test ARGS="tests/cli/test_cli.py -x"` runs some
+#   make lint         check style, format and types; `make format` fixes style and format
+#   make docs         build the documentation into site/; `make docs-serve` shows it while you edit
 VENV ?= .venv
 PYTHON ?= python3
 OUT ?= demo
@@ -10,33 +12,43 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODECS := image/jpeg,image/webp,image/avif,image/jpeg2000,image/png,natural-ntc,natural-fsq,audio/opus,audio/vorbis,audio/mp3,audio/flac,digits-rvq
 
-.PHONY: install demo test lint format clean
+.PHONY: install demo test lint format docs docs-serve clean
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or later is needed, not " + sys.version)'
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "this needs Python 3.11 or later, got " + sys.version)'
 	@echo "setting up $(VENV): about two minutes and 5 GB"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[all,dev]'
 	@touch $@
 
 demo: install
 	$(BIN)/tokenloom compare data=demo 'codecs=[$(CODECS)]' out=$(OUT)
 	$(BIN)/tokenloom evaluate omni-small 'rows=[samples]' out=$(OUT)
 
-# One thread a process: two workers already fill two cores.
+# One thread per process: two workers already fill two cores.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+# mkdocs-material prints a notice about the next version of MkDocs unless told otherwise.
+docs docs-serve: export NO_MKDOCS_2_WARNING = 1
+
+docs: install
+	$(BIN)/mkdocs build --strict
+
+docs-serve: install
+	$(BIN)/mkdocs serve
+
 clean:
-	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf build dist site *.egg-info .pytest_cache .ruff_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -10,6 +10,11 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 
+class _Count(ProgressColumn):
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.completed:,.0f}" + (f"/{task.total:,.0f}" if task.total else ""))
+
+
 class _Speed(ProgressColumn):
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -37,14 +42,14 @@ class Bar:
 
 
 @contextmanager
-def bar(text: str, total: float, unit: str, *, done: float = 0, width: int = 28) -> Iterator[Bar]:
+def bar(text: str, total: float | None, unit: str, *, done: float = 0, width: int = 28) -> Iterator[Bar]:
     """Show a progress bar on standard error with count, rate and remaining time; it disappears at the end.
 
     Without a terminal nothing is shown.
 
     Args:
         text: Shown in front of the bar.
-        total: Amount of work, in `unit`.
+        total: Amount of work, in `unit`; None if it is not known yet.
         unit: Plural noun, such as "items".
         done: Amount that was done before.
         width: Number of characters of the texts that the bar is given later.
@@ -53,7 +58,8 @@ def bar(text: str, total: float, unit: str, *, done: float = 0, width: int = 28)
         A function (amount, text=None, total=None) that advances the bar.
     """
     console = Console(stderr=True)
-    count = TextColumn("{task.completed:,.0f}/{task.total:,.0f}")
-    columns = (TextColumn("{task.description}"), BarColumn(), count, _Speed(unit), TimeRemainingColumn())
+    columns = (TextColumn("{task.description}"), BarColumn(), _Count(), _Speed(unit), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield Bar(progress, progress.add_task(text, total=total, completed=done), width)
+        task = progress.add_task(text, total=total)
+        progress.update(task, completed=done)
+        yield Bar(progress, task, width)

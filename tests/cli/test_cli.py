@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import signal
@@ -19,6 +20,7 @@ from support.cli import refuse, succeed
 from support.codecs import tiny
 
 from tokenloom import codecs, models
+from tokenloom.cli import commands, jobs
 from tokenloom.cli.main import main
 from tokenloom.cli.overrides import quote
 from tokenloom.codecs import media
@@ -82,6 +84,13 @@ def test_help_shows_choices_and_examples(capsys: pytest.CaptureFixture[str], com
     assert stop.value.code == 0
     assert said in text
     assert f"examples:\n  tokenloom {command}" in text
+
+
+def test_every_command_and_job_has_its_module() -> None:
+    for name in commands.COMMANDS:
+        assert callable(commands.module(name).arguments) and callable(commands.module(name).run)
+    for job in jobs.JOBS.values():
+        assert callable(getattr(importlib.import_module(job.module), job.function))
 
 
 def test_version() -> None:

@@ -145,7 +145,7 @@ def _open(source: Path, name: str) -> tuple[Codec, Tensor | str]:
         return codec, media.read(source, spec.modality)
     variants = [v for v in codec.variants if "sample_rate" in v] if name in codecs.names() else []
     if variants:
-        native, channels = media.sample_rate(source), media.read(source, spec.modality).shape[0]
+        native, channels = media.sample_rate(source), len(media.read(source, spec.modality))
         rates = sorted({v["sample_rate"] for v in variants})  # decoding finds only these
         nearest = next((r for r in rates if r >= native), rates[-1])
         codec = codecs.build(name, sample_rate=nearest, channels=channels if channels <= 2 else 1)
@@ -169,7 +169,9 @@ def _describe(codec: Codec, batch: Tensor | list[str], codes: Codes, data: bytes
     parts = [f"{len(data)} bytes", f"{int(rate.tokens(codec.spec, codes)[0])} tokens"]
     if codec.spec.modality is Modality.IMAGE:
         parts += [f"{rate.bits_per_pixel(bits, codes).item():.4f} bits per pixel"]
-        parts += [f"PSNR {psnr(batch, codec.decode(codes)):.2f} dB"]
+        decoded = codec.decode(codes)
+        if isinstance(batch, Tensor) and isinstance(decoded, Tensor):
+            parts += [f"PSNR {psnr(batch, decoded):.2f} dB"]
     elif codec.spec.modality is Modality.AUDIO:
         parts += [f"{rate.kbps(bits, codes, codec.spec).item():.3f} kbit/s"]
     return f"{', '.join(parts)}, {_extent(codec, codes)}"

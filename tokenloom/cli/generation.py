@@ -39,6 +39,8 @@ def run(
         media.modality(output)
         outputs.check(output)
     omni = models.load(model)
+    if not isinstance(omni, models.Omni):
+        raise ValueError(f"generate needs a model for text, images and sound, {model} is a diffusion decoder")
     channel = None if to == "any" else omni.vocabulary.channel(to)
     modality = None if channel is None else channel.codec.spec.modality
     if output is not None and modality is not None and (named := media.modality(output)) is not modality:
@@ -54,7 +56,8 @@ def run(
     else:
         path = output or Path(default + outputs.SUFFIX[modality])
         _write_signals(results, path, omni.sample_rate, fresh=output is None)
-    print(*_report(omni.statistics), sep="\n", file=sys.stderr)
+    if omni.statistics is not None:
+        print(*_report(omni.statistics), sep="\n", file=sys.stderr)
 
 
 def grid(images: Sequence[Tensor]) -> Tensor:
@@ -112,6 +115,7 @@ def _write_signals(results: list[Tensor], path: Path, sample_rate: int | None, *
         subject = f"{len(results)} images" if len(results) > 1 else "an image"
         print(f"{path}: {subject} of {width} x {height} pixels")
         return
+    assert sample_rate is not None  # every model that generates sounds has a rate
     paths = [path] if len(results) == 1 else [_numbered(path, i + 1, len(results)) for i in range(len(results))]
     for sound, path in zip(results, _free(paths) if fresh else paths, strict=True):
         media.write(sound, path, sample_rate=sample_rate)
@@ -156,12 +160,12 @@ def _free(paths: list[Path]) -> list[Path]:
 
 
 @contextmanager
-def _bar() -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar; yield a function of the number of tokens so far and in total."""
-    with progress.bar("sampling", 0, "tokens") as advance:
+def _bar() -> Iterator[Callable[[int, int | None], None]]:
+    """Show a progress bar; yield a function of the number of tokens so far and in total, if known."""
+    with progress.bar("sampling", None, "tokens") as advance:
         before = 0
 
-        def update(done: int, total: int) -> None:
+        def update(done: int, total: int | None) -> None:
             nonlocal before
             advance(done - before, total=total)
             before = done

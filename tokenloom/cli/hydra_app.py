@@ -29,6 +29,10 @@ Failure = tuple[int, str]
 class _Stop(BaseException):
     """Carries a job's exception through Hydra, which would print it on several lines."""
 
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
 
 def run(command: str, overrides: list[str], *, multirun: bool = False, flags: Sequence[str] = ()) -> int:
     """Compose the configuration of a job and run it; return the exit status.
@@ -58,7 +62,7 @@ def run(command: str, overrides: list[str], *, multirun: bool = False, flags: Se
             return _sweep(command, job, arguments)
         hydra.main(version_base="1.3", config_path="pkg://tokenloom.conf", config_name=config_name)(job)()
     except _Stop as stop:
-        raise stop.__cause__ from None
+        raise stop.error from stop.error.__cause__
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(hydra_errors.explain(error, config_name, overrides)) from error
     finally:
@@ -78,7 +82,7 @@ def _job(command: str, overrides: list[str], multirun: bool) -> Callable[[DictCo
                 raise ValueError(hydra_errors.explain(error, jobs.JOBS[command].config, overrides)) from error
         except (ValueError, OSError) as error:
             if not multirun:
-                raise _Stop from error
+                raise _Stop(error) from error
             line = f"tokenloom: job {HydraConfig.get().job.num}: {errors.one_line(error)}"
             if os.getpid() == parent:  # some launchers run jobs in other processes
                 print(line, file=sys.stderr)
@@ -86,7 +90,7 @@ def _job(command: str, overrides: list[str], multirun: bool) -> Callable[[DictCo
         except Exception as error:
             if multirun:  # Hydra raises it after the other jobs
                 raise
-            raise _Stop from error
+            raise _Stop(error) from error
         finally:
             _remove_empty_folder(began)
         return None

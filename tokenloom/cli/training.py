@@ -8,12 +8,15 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
+from tokenloom.train.config import TrainConfig
 from tokenloom.train.loop import Run
 
 
 def main(cfg: DictConfig) -> None:
     """Train, and print the folder of the run."""
-    run = Run(OmegaConf.to_object(cfg))
+    config = OmegaConf.to_object(cfg)
+    assert isinstance(config, TrainConfig)  # the schema that hydra_app registers
+    run = Run(config)
     if run.first:
         _record(cfg, run.out)
     run.go()
