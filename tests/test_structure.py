@@ -1,15 +1,13 @@
-"""What holds the tree together: imports, configs, the wheel."""
+"""What holds the package together: light imports, configs, checkpoints, the wheel."""
 
 from __future__ import annotations
 
-import ast
 import inspect
 import shutil
 import subprocess
 import sys
 import tarfile
 import zipfile
-from pathlib import Path
 
 import pytest
 import yaml
@@ -17,6 +15,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from support.codecs import TINY, trains
+from support.tree import MODULES, ROOMS, ROOT, files
 
 from tokenloom import codecs, data, models
 from tokenloom.data.documents.documents import Documents
@@ -26,65 +25,12 @@ from tokenloom.train.config import TrainConfig
 from tokenloom.train.tasks import decoder, transformer
 from tokenloom.train.tasks.codec import codec_of
 
-ROOT = Path(__file__).parents[1]
-FOLDERS = ("tokenloom", "codecs", "metrics", "models", "data", "train", "eval", "conf", "checkpoints")
-SHARED = {"errors", "files", "progress", "threads", "__version__"}
-"""Modules of tokenloom/ that every folder may import."""
 NAMES = {*losses.NAMES, *transformer.NAMES, *decoder.WEIGHTS}
 """Losses of every task."""
-MAY_IMPORT = {
-    "codecs": {"codecs", "checkpoints"},
-    "metrics": {"codecs", "metrics"},
-    "models": {"codecs", "models", "checkpoints"},
-    "data": {"codecs", "data"},
-    "train": {"codecs", "metrics", "models", "data", "train"},
-    "eval": {"codecs", "metrics", "models", "data", "eval"},
-    "conf": set(),
-    "checkpoints": set(),
-}
-"""Folder → folders of ours that it may import."""
-
-
-def modules(folder: str) -> list[Path]:
-    return sorted(p for p in (ROOT / folder).rglob("*.py") if "__pycache__" not in p.parts)
-
-
-def imported(path: Path) -> set[str]:
-    """Folders of ours that a module imports, inside functions too; "tokenloom" stands for the root's modules."""
-    package = ["tokenloom", *path.relative_to(ROOT).parts[:-1]]
-    if package[1] == "tokenloom":
-        package.pop(1)
-    found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        names = []
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            base = package[: len(package) - node.level + 1] if node.level else []
-            start = ".".join([*base, *([node.module] if node.module else [])])
-            names = [f"{start}.{alias.name}" for alias in node.names]
-        ours = [name.split(".")[1] for name in names if name.startswith("tokenloom.")]
-        found |= {part if part in FOLDERS else "tokenloom" for part in ours if part not in SHARED}
-    return found
-
-
-@pytest.mark.parametrize("folder", sorted(MAY_IMPORT))
-def test_imports_point_one_way(folder):
-    for path in modules(folder):
-        stray = imported(path) - MAY_IMPORT[folder]
-        assert not stray, f"{path.relative_to(ROOT)} imports {sorted(stray)}"
-
-
-def test_the_import_check_sees_something():
-    assert {"codecs", "data", "train"} <= imported(ROOT / "train" / "tasks" / "codec.py")
-    assert {"codecs", "models", "data", "train"} <= imported(ROOT / "train" / "tasks" / "transformer.py")
-    assert imported(ROOT / "models" / "checkpoint.py") == {"codecs", "models"}
-    assert imported(ROOT / "codecs" / "image" / "learned.py") == {"codecs"}
-    assert {"tokenloom", "codecs", "models", "train"} <= set().union(*map(imported, modules("tokenloom")))
 
 
 @pytest.mark.parametrize(
-    "module", ["tokenloom", "tokenloom.codecs", "tokenloom.cli", "tokenloom.data", "tokenloom.models"]
+    "module", ["tokenloom", "tokenloom.codecs", "tokenloom.cli.main", "tokenloom.data", "tokenloom.models"]
 )
 def test_nothing_heavy_is_imported(module):
     heavy = (
@@ -92,33 +38,20 @@ def test_nothing_heavy_is_imported(module):
         "torchvision", "torchaudio", "tensorboard", "skimage", "scipy", "tokenizers", "soundfile", "soxr",
         "constriction", "pytorch_msssim", "jinja2", "huggingface_hub",
     )  # fmt: skip
-    heavy += ("torch", "numpy", "PIL") if module in ("tokenloom", "tokenloom.cli") else ()
-    # lazy_loader enters a module into sys.modules that is executed at its first use
-    loaded = "m in sys.modules and type(sys.modules[m]).__name__ != '_LazyModule'"
-    program = f"import sys, {module}; print([m for m in {heavy!r} if {loaded}])"
+    heavy += ("torch", "numpy", "PIL") if module in ("tokenloom", "tokenloom.cli.main") else ()
+    program = f"import sys, {module}; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=600)
     assert done.stdout.strip() == "[]"
 
 
 def test_every_module_imports():
     """As a wheel's user would: by name, each on its own in one process."""
-    names = []
-    for folder in FOLDERS:
-        for path in modules(folder):
-            parts = path.relative_to(ROOT).with_suffix("").parts
-            parts = parts if folder == "tokenloom" else ("tokenloom", *parts)
-            names.append(".".join(p for p in parts if p not in ("__init__", "__main__")))
+    names = sorted(name for name in MODULES if not name.endswith("__main__"))
     program = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
     done = subprocess.run(
         [sys.executable, "-c", program, *names], capture_output=True, text=True, check=False, timeout=600
     )
     assert done.returncode == 0, done.stderr[-2000:]
-
-
-def test_no_drawer_for_everything():
-    assert not [
-        p for folder in FOLDERS for p in (ROOT / folder).rglob("*") if p.stem in ("utils", "util", "helpers", "misc")
-    ]
 
 
 # -- configs ------------------------------------------------------------------------------------
@@ -256,14 +189,13 @@ def test_the_sdist_and_the_wheel_hold_the_tree(tmp_path):
     (wheel,) = tmp_path.glob("*.whl")
 
     expected = set()
-    for folder in FOLDERS:
-        for path in (ROOT / folder).rglob("*"):
+    for room in ROOMS:
+        for path in files(room):
             parts = path.relative_to(ROOT).parts
-            if path.is_file() and "__pycache__" not in parts and not any(p.startswith(".") for p in parts):
-                expected.add("/".join(parts if folder == "tokenloom" else ("tokenloom", *parts)))
+            expected.add("/".join(parts if room == "tokenloom" else ("tokenloom", *parts)))
     in_wheel = [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("tokenloom/")]
     with tarfile.open(sdist) as archive:
         in_sdist = [m.name.partition("/")[2] for m in archive.getmembers() if m.isfile()]
     assert sorted(in_wheel) == sorted(expected)
     assert sorted(name for name in in_sdist if name.startswith("tokenloom/")) == sorted(expected)
-    assert not [name for name in in_sdist if name.partition("/")[0] in FOLDERS[1:]]
+    assert not [name for name in in_sdist if name.partition("/")[0] in ROOMS[1:]]
