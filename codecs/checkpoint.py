@@ -14,14 +14,13 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import lazy_loader as lazy
 import torch
 import yaml
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from tokenloom import errors, files
+from tokenloom import errors, files, lazy
 
 from . import registry, storage
 from .types import Modality

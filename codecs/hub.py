@@ -8,9 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
-import lazy_loader as lazy
-
-from tokenloom import errors, files
+from tokenloom import errors, files, lazy
 
 from . import checkpoint
 

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-import lazy_loader as lazy
-
+from tokenloom import lazy
 from tokenloom.codecs.types import Modality
 
 from .serialize import to_plain

@@ -6,9 +6,10 @@ import functools
 import math
 import warnings
 
-import lazy_loader as lazy
 import torch
 from torch import Tensor
+
+from tokenloom import lazy
 
 from .errors import Unmeasurable
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 
-import lazy_loader as lazy
+from tokenloom import lazy
 
 from . import errors
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
-import lazy_loader as lazy
 import torch
 from torch import Tensor
+
+from tokenloom import lazy
 
 from . import errors, features
 from .errors import Unmeasurable

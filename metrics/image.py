@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import functools
 
-import lazy_loader as lazy
 import torch
 from torch import Tensor, nn
 
+from tokenloom import lazy
 from tokenloom.codecs import media
 from tokenloom.codecs.targets import decibel
 

@@ -15,11 +15,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.request import urlopen
 
-import lazy_loader as lazy
 import torch
 from torch import Tensor, nn
 
-from tokenloom import files
+from tokenloom import files, lazy
 from tokenloom.errors import first_line
 
 from .errors import hub_file

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import warnings
 
-import lazy_loader as lazy
 from torch import Tensor
 
+from tokenloom import lazy
 from tokenloom.codecs import media
 
 from .audio import check_not_silent

@@ -10,10 +10,9 @@ import hashlib
 import io
 from typing import Any, ClassVar
 
-import lazy_loader as lazy
 from torch import Tensor
 
-from tokenloom import errors
+from tokenloom import errors, lazy
 
 from .. import media
 from ..native import NativeCodec

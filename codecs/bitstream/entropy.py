@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 
-import lazy_loader as lazy
 import numpy as np
 from torch import Tensor
+
+from tokenloom import lazy
 
 from .. import rate
 from ..types import BitstreamError, CodecInterface

@@ -8,10 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lazy_loader as lazy
 import numpy as np
 import torch
 from torch import Tensor
+
+from tokenloom import lazy
 
 from ..types import MAX_SAMPLES, Modality
 from .sources import Source, describe, label, openable, refusing, require_range

@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Any, ClassVar
 
-import lazy_loader as lazy
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed
+
+from tokenloom import lazy
 
 from ..validate import is_integer, require_integer
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten

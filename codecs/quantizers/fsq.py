@@ -7,9 +7,10 @@ import math
 from functools import cached_property
 from typing import Any
 
-import lazy_loader as lazy
 import torch
 from torch import Tensor
+
+from tokenloom import lazy
 
 from ..validate import is_integer, require_integer
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten

@@ -7,10 +7,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import lazy_loader as lazy
 import torch
 
-from tokenloom import errors
+from tokenloom import errors, lazy
 
 from ..codec import Codec, build
 from ..native import pack, unpack

@@ -6,8 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import lazy_loader as lazy
-
+from tokenloom import lazy
 from tokenloom.codecs.types import Modality
 from tokenloom.errors import first_line, missing
 

@@ -9,9 +9,9 @@ from io import BytesIO
 from itertools import accumulate
 from typing import Any, NamedTuple
 
-import lazy_loader as lazy
 import torch
 
+from tokenloom import lazy
 from tokenloom.codecs.types import Modality
 
 from .files import Entry, Files
