@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from tokenloom import cli
+from tokenloom import lazy
+
+listing = lazy.load("tokenloom.cli.listing")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -13,5 +15,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    cli.listing.show(as_json=args.json)
+    listing.show(as_json=args.json)
     return 0

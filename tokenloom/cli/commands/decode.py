@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tokenloom import cli
+from tokenloom import lazy
+
+conversion = lazy.load("tokenloom.cli.conversion")
 
 EPILOG = """\
 The file identifies its codec by a fingerprint. Codecs without weights and shipped codecs are found by it.
@@ -38,5 +40,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     options = {name: getattr(args, name) for name in ("codec", "decoder", "steps", "seed")}
-    print(cli.conversion.decode(args.input, args.output, **options))
+    print(conversion.decode(args.input, args.output, **options))
     return 0

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tokenloom import cli
+from tokenloom import lazy
+
+conversion = lazy.load("tokenloom.cli.conversion")
 
 EPILOG = """\
 An audio codec without weights, such as audio/opus, is built for the sample rate and channels of the file.
@@ -35,5 +37,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     targets = {"psnr": args.psnr, "bits_per_pixel": args.bpp, "kbps": args.kbps}
     target = {name: value for name, value in targets.items() if value is not None}
-    print(cli.conversion.encode(args.input, args.codec, args.output, setting=args.setting, target=target))
+    print(conversion.encode(args.input, args.codec, args.output, setting=args.setting, target=target))
     return 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from tokenloom import cli
+from tokenloom import lazy
 from tokenloom.cli import options
+
+evaluation = lazy.load("tokenloom.cli.evaluation")
 
 EPILOG = """\
 The key=value pairs are those of tokenloom compare.
@@ -33,6 +35,4 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    return cli.evaluation.run(
-        args.codec, rest, modelled=args.modelled, multirun=args.multirun, flags=options.flags(args)
-    )
+    return evaluation.run(args.codec, rest, modelled=args.modelled, multirun=args.multirun, flags=options.flags(args))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tokenloom import cli
+from tokenloom import lazy
+
+exporting = lazy.load("tokenloom.cli.exporting")
 
 EPILOG = """\
 The encoder turns signals of any size into indices. The decoder turns indices into signals whose sizes are multiples of
@@ -28,5 +30,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    print(cli.exporting.run(args.codec, args.format, args.output, args.setting))
+    print(exporting.run(args.codec, args.format, args.output, args.setting))
     return 0

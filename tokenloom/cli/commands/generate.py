@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from tokenloom import cli
+from tokenloom import lazy
+
+generation = lazy.load("tokenloom.cli.generation")
 
 EPILOG = """\
 Segments are read in order. A segment that ends like the name of an image, sound or text file is a file; any other
@@ -49,5 +51,5 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     sampling = {name: getattr(args, name) for name in SAMPLING}
     # argparse collects positionals only up to the first option; those after it are in `rest`
-    cli.generation.run([*args.segments, *rest], args.to, args.output, model=args.model, n=args.count, **sampling)
+    generation.run([*args.segments, *rest], args.to, args.output, model=args.model, n=args.count, **sampling)
     return 0

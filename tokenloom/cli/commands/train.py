@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from tokenloom import cli
+from tokenloom import lazy
 from tokenloom.cli import options
+
+hydra_app = lazy.load("tokenloom.cli.hydra_app")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,4 +42,4 @@ examples:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    return cli.hydra_app.run("train", rest, multirun=args.multirun, flags=options.flags(args))
+    return hydra_app.run("train", rest, multirun=args.multirun, flags=options.flags(args))
