@@ -9,19 +9,12 @@ from torch import Tensor
 
 
 class KeyValueCache:
-    """Keys and values of the ids seen so far, one row per sequence. Rows may have different lengths.
-
-    Args:
-        config: The transformer's `config`.
-        batch: Number of rows.
-        like: A tensor of the cache's dtype and device.
-        capacity: Largest number of ids per row; default: the context.
+    """Keys and values of the ids seen so far, one row per sequence. See `Transformer.new_cache`.
 
     Attributes:
         keys: (layers, batch, kv_heads, capacity, head_dim), allocated once and written in place.
         values: The same.
-        lengths: int64 (batch,). Number of ids of each row; everything after it is overwritten. Set it to cut rows
-            that were padded on the right to their own length.
+        lengths: int64 (batch,). Number of ids of each row. Set it to cut rows that were padded on the right.
     """
 
     def __init__(self, config: dict[str, Any], batch: int, like: Tensor, capacity: int | None = None) -> None:
@@ -41,14 +34,10 @@ class KeyValueCache:
         return self.keys.shape[3]
 
     def advance(self, steps: int) -> tuple[Tensor, Tensor | None]:
-        """Make room for `steps` ids per row.
+        """Make room for `steps` ids per row, within the capacity.
 
-        Returns:
-            Positions of the new ids, int64 (batch or 1, steps), and the keys that each may attend to, bool
-            (batch, 1, steps, longest row). The mask is None if the rows were empty: attention is then causal.
-
-        Raises:
-            ValueError: If the capacity is exceeded.
+        Returns the positions of the new ids, int64 (batch or 1, steps), and the keys that each may attend to, bool
+        (batch, 1, steps, longest row). The mask is None if the rows were empty: attention is then causal.
         """
         low, high = (int(n) for n in self.lengths.aminmax())
         self._end = high + steps

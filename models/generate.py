@@ -11,7 +11,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .readers import CachedReader, PlaceGrammar, UncachedReader
 from .sampling import check_ranges, choose
 from .transformer import Transformer
 
@@ -26,31 +25,23 @@ class SamplingState(Protocol):
         """Return the state after `id`."""
 
 
-class SamplingGrammar(PlaceGrammar, Protocol):
+class SamplingGrammar(Protocol):
     """The part of a vocabulary that sampling needs."""
 
     kinds: list[Tensor]
     over: Any
 
+    def states(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        """Return kind and place after each id."""
+
 
 def sample(
-    transformer: Transformer,
-    grammar: SamplingGrammar,
-    prompts: Sequence[Tensor],
-    states: Sequence[SamplingState],
-    *,
-    until: Callable[[SamplingState], bool] | None = None,
-    unconditional: Sequence[Tensor] | None = None,
-    guidance: float = 1.0,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
-    seed: int | None = None,
-    first_row: int = 0,
-    max_tokens: int | None = None,
+    transformer: Transformer, grammar: SamplingGrammar, prompts: Sequence[Tensor], states: Sequence[SamplingState], *,
+    until: Callable[[SamplingState], bool] | None = None, unconditional: Sequence[Tensor] | None = None,
+    guidance: float = 1.0, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
+    seed: int | None = None, first_row: int = 0, max_tokens: int | None = None,
     progress: Callable[[int], None] | None = None,
-    cached: bool = True,
-) -> list[Tensor]:
+) -> list[Tensor]:  # fmt: skip
     """Continue each prompt. Rows do not depend on each other.
 
     Args:
@@ -68,7 +59,6 @@ def sample(
         top_p: See `sampling.choose`.
         seed: Row i draws from its own random stream, (seed, first_row + i); None for a random seed.
         progress: Called after each step with the number of ids drawn.
-        cached: If False, compute every step from the start. Slow, with the same result.
 
     Returns:
         The new ids of each row, int64 (n,), on the CPU.
@@ -92,7 +82,7 @@ def sample(
     transformer.eval()
     try:
         with torch.inference_mode(), torch.autocast(transformer.embedding.weight.device.type, enabled=False):
-            reader = (CachedReader if cached else UncachedReader)(transformer, grammar, sides, max(limits))
+            reader = _CachedReader(transformer, grammar, sides, max(limits))
             return _run(reader, head, list(states), uniform, over, progress)
     finally:
         transformer.train(training)
@@ -121,7 +111,7 @@ def _limits(
 
 
 def _run(
-    reader: CachedReader | UncachedReader, head: _Head, states: list[SamplingState], uniform: list[np.ndarray],
+    reader: _CachedReader, head: _Head, states: list[SamplingState], uniform: list[np.ndarray],
     over: Callable[[SamplingState], bool], progress: Callable[[int], None] | None,
 ) -> list[Tensor]:  # fmt: skip
     """Draw until every row is over or has used all its random numbers. Finished rows leave the batch."""
@@ -146,6 +136,43 @@ def _run(
         reader.feed(ids * sides, [states[row].place for row in active] * sides)
 
 
+class _CachedReader:
+    """Keeps the hidden state after the last id of each row, `hidden` (rows, width). Rows are those of all sides."""
+
+    def __init__(self, transformer: Transformer, grammar: SamplingGrammar, sides: list, limit: int) -> None:
+        self.transformer = transformer
+        device = transformer.embedding.weight.device
+        rows = [row for side in sides for row in side]
+        keys = [tuple(row.tolist()) for row in rows]
+        unique = {key: row for key, row in zip(keys, rows, strict=True)}  # equal prompts are read once
+        number = {key: i for i, key in enumerate(unique)}
+        lengths = torch.tensor([len(row) for row in unique.values()], device=device)
+        capacity = min(int(lengths.max()) + limit, transformer.config["context"])
+        self.cache = transformer.new_cache(len(unique), capacity)
+        ids = _pad(unique.values(), device)
+        places = _pad([grammar.states(row)[1] for row in unique.values()], device)
+        hidden = transformer(ids, places, cache=self.cache)
+        if not hidden.isfinite().all():
+            raise ValueError("the transformer's hidden states are not finite: its weights are damaged")
+        self.cache.lengths = lengths
+        index = torch.tensor([number[key] for key in keys], device=device)
+        self.hidden = hidden[torch.arange(len(unique), device=device), lengths - 1][index]
+        self.cache.select(index)
+
+    def feed(self, ids: list[int], places: list[int]) -> None:
+        """Append one id to each row; `places` are those of the ids after it."""
+        new = torch.tensor([ids, places], device=self.hidden.device)[:, :, None]
+        self.hidden = self.transformer(new[0], new[1], cache=self.cache)[:, 0]
+
+    def keep(self, rows: list[int]) -> None:
+        """Keep these rows. `feed` must follow."""
+        self.cache.select(torch.tensor(rows, dtype=torch.int64, device=self.hidden.device))
+
+
+def _pad(rows: Sequence[Tensor], device: torch.device) -> Tensor:
+    return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True).to(device)
+
+
 class _Head:
     """Hidden states → ids. Computes the logits of allowed ids only, for all rows of a kind together."""
 
@@ -162,13 +189,7 @@ class _Head:
         return self._kinds[kind]
 
     def draw(self, hidden: Tensor, kinds: list[int], uniform: list[float]) -> list[int]:
-        """Draw the next id of each row.
-
-        Args:
-            hidden: (sides, rows, width).
-            kinds: One per row.
-            uniform: A number in [0, 1) per row.
-        """
+        """Draw the next id of each row from hidden (sides, rows, width), its kind and its number in [0, 1)."""
         groups = defaultdict(list)
         for row, kind in enumerate(kinds):
             groups[kind].append(row)

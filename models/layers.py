@@ -36,10 +36,9 @@ class _Normalize(torch.autograd.Function):
 
 
 class RootMeanSquareNorm(nn.Module):
-    """x / rms(x) · weight over the last axis, computed in float32 regardless of autocast.
+    """x / rms(x) · weight over the last axis, in float32 regardless of autocast.
 
-    Args:
-        *shape: Shape of the weight: (width,), or (heads, head_dim) for a weight per head.
+    The weight has the shape (width,), or (heads, head_dim) for a weight per head.
     """
 
     def __init__(self, *shape: int) -> None:
@@ -68,17 +67,10 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """Compute grouped-query attention.
+    """Compute grouped-query attention of q (batch, heads, n, dim) to k and v (batch, kv_heads, m, dim).
 
-    Args:
-        q: (batch, heads, n, dim).
-        k: (batch, kv_heads, m, dim).
-        v: (batch, kv_heads, m, dim).
-        mask: Float, 0 or −inf, (batch, 1, n, m), or None.
-        causal: Without a mask: whether a query sees only the keys up to its own position.
-
-    Returns:
-        (batch, heads, n, dim).
+    The mask is float, 0 or −inf, (batch, 1, n, m). Without one, all keys are visible, or, if `causal`, those up to the
+    query's own position.
     """
     groups = q.shape[1] // k.shape[1]
     if q.shape[2] == 1:  # a group's heads act as queries of one head: nothing is repeated

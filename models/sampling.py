@@ -21,10 +21,7 @@ def resolve(given: Mapping[str, Any], defaults: Mapping[str, Any], outputs: Sequ
     Args:
         given: Parameters of the call. None stands for a default.
         defaults: Defaults of the model; under the name of an output, a mapping of defaults for it.
-        outputs: Names of the call's output, the more specific one last: its modality and its channel.
-
-    Raises:
-        ValueError: If a parameter is unknown or out of range.
+        outputs: Names of the call's output: its modality, then its channel.
     """
     if unknown := sorted(set(given) - set(DEFAULTS)):
         raise ValueError(f"generate has no parameter {unknown[0]!r}; sampling parameters are {', '.join(DEFAULTS)}")
@@ -36,14 +33,9 @@ def resolve(given: Mapping[str, Any], defaults: Mapping[str, Any], outputs: Sequ
 
 
 def check_defaults(defaults: Any, outputs: Collection[str]) -> dict[str, Any]:
-    """Return a copy of a model's defaults.
+    """Return a copy of a model's defaults (see `resolve`), with `outputs` the names of its channels and modalities.
 
-    Args:
-        defaults: See `resolve`.
-        outputs: Names of all channels and modalities of the model.
-
-    Raises:
-        ValueError: If a key is unknown or a value is out of range.
+    Raises ValueError if a key is unknown or a value is out of range.
     """
     if not isinstance(defaults, Mapping):
         raise ValueError(f"defaults must be a mapping, got {defaults!r:.80}")

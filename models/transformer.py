@@ -38,17 +38,9 @@ class Transformer(nn.Module):
     """
 
     def __init__(
-        self,
-        vocabulary: int,
-        places: int,
-        width: int = 256,
-        layers: int = 6,
-        heads: int = 4,
-        kv_heads: int = 2,
-        hidden: int | None = None,
-        dropout: float = 0.0,
-        context: int = 1024,
-    ) -> None:
+        self, vocabulary: int, places: int, width: int = 256, layers: int = 6, heads: int = 4, kv_heads: int = 2,
+        hidden: int | None = None, dropout: float = 0.0, context: int = 1024,
+    ) -> None:  # fmt: skip
         super().__init__()
         hidden = 32 * math.ceil(8 * width / 96) if hidden is None else hidden
         self.config = {
@@ -77,14 +69,9 @@ class Transformer(nn.Module):
                 weight.normal_(std=0.02 if embedding else weight.shape[1] ** -0.5)
 
     def forward(
-        self,
-        ids: Tensor,
-        places: Tensor,
-        *,
-        documents: Tensor | None = None,
-        positions: Tensor | None = None,
+        self, ids: Tensor, places: Tensor, *, documents: Tensor | None = None, positions: Tensor | None = None,
         cache: KeyValueCache | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Compute the hidden state after each id.
 
         Args:
@@ -177,8 +164,8 @@ class Transformer(nn.Module):
         # one look-up for all kinds, so that its gradient is one pass over the embedding
         weights = self.embedding.weight[torch.cat(ids)].split([len(i) for i in ids])
         sizes = [counts[kind] for kind in present]
-        rows, wanted = hidden[order].split(sizes), targets[order].split(sizes)
-        parts = [_cross_entropy(*part) for part in zip(rows, weights, ids, wanted, strict=True)]
+        rows, expected = hidden[order].split(sizes), targets[order].split(sizes)
+        parts = [_cross_entropy(*part) for part in zip(rows, weights, ids, expected, strict=True)]
         return torch.empty_like(order, dtype=torch.float32).scatter(0, order, torch.cat(parts))
 
 

@@ -22,15 +22,12 @@ Ranges = tuple[range, ...]
 
 
 class SequenceState(NamedTuple):
-    """Position of one sequence in the grammar.
-
-    Attributes:
-        state: State of the vocabulary's grammar; None if the sequence broke it, as beams of probability 0 do.
-        begun: Whether a segment has begun since the end of the prompt.
-    """
+    """Position of one sequence in the grammar."""
 
     state: DocumentState | None
+    """None if the sequence broke the grammar, as beams of probability 0 do."""
     begun: bool = False
+    """Whether a segment has begun since the end of the prompt."""
 
 
 class GrammarConstraint:
@@ -62,14 +59,9 @@ class GrammarConstraint:
         self._ranges: dict[int, Ranges] = {}
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Return masked scores as a new tensor.
+        """Return masked scores (rows, ids) of input_ids (rows, length) as a new tensor.
 
-        Args:
-            input_ids: int64 (rows, length).
-            scores: (rows, ids), with at least the ids of the merged tokenizer.
-
-        Raises:
-            ValueError: If a prompt breaks the grammar, or the model was not resized.
+        Raises ValueError if a prompt breaks the grammar, or the model was not resized.
         """
         if scores.shape[-1] < (size := self.vocabulary.size + self.shift):
             raise ValueError(

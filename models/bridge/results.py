@@ -28,14 +28,7 @@ def is_batch(ids: Any) -> bool:
 def parse(
     vocabulary: Vocabulary, first: int, special_ids: Sequence[int], ids: Tensor | Sequence[int]
 ) -> list[tuple[str | None, Any]]:
-    """Split ids into segments and text; see `Bridge.parse`.
-
-    Args:
-        vocabulary: The vocabulary of the merged tokenizer.
-        first: Id of its END in the tokenizer.
-        special_ids: Ids that may follow a segment that was cut off, such as padding.
-        ids: Ids of one sequence.
-    """
+    """Split ids into segments and text; see `Bridge.parse`. `special_ids` may follow a segment that was cut off."""
     shift = first - END
     row = _as_row(ids)
     if (stray := row[(row < 0) | (row >= vocabulary.size + shift)]).size:

@@ -41,9 +41,8 @@ def token_names(vocabulary: Vocabulary) -> list[str]:
 def add_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> int:
     """Add the tokens of a vocabulary after all tokens of a tokenizer. Return the id of the first one.
 
-    Raises:
-        ValueError: If the tokenizer is not a fast one, has such a token, or would not read back what it writes.
-            Nothing is changed then.
+    Raises ValueError, with nothing changed, if the tokenizer is not a fast one, has such a token, or would not read
+    back what it writes.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"the tokenizer must be a fast one, with a tokenizer.json; {type(tokenizer).__name__} is not")
@@ -92,9 +91,9 @@ def original_tokenizer(tokenizer: PreTrainedTokenizerBase, first: int) -> Tokeni
 
 def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:
     """Return the ids that the tokenizer puts before and after a text, such as a beginning-of-text token."""
-    bare, whole = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
-    at = next(i for i in range(len(whole)) if whole[i : i + len(bare)] == bare)
-    return whole[:at], whole[at + len(bare) :]
+    bare, full = (tokenizer("a", add_special_tokens=special)["input_ids"] for special in (False, True))
+    at = next(i for i in range(len(full)) if full[i : i + len(bare)] == bare)
+    return full[:at], full[at + len(bare) :]
 
 
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:

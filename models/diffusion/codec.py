@@ -88,12 +88,7 @@ def is_default(decoder: str) -> bool:
 
 
 def load(codec: str, decoder: str) -> DiffusionCodec:
-    """Load the codec and the decoder that `split` returned.
-
-    Raises:
-        ValueError: If a name is unknown, the decoder belongs to another codec, or steps are out of range.
-        FileNotFoundError: If there is no checkpoint.
-    """
+    """Load the codec and the decoder that `split` returned. Raises as `codecs.load` and `require_codec` do."""
     name, steps = decoder.removeprefix("+"), None
     if "@" in name and not Path(name).exists():
         name, _, text = name.rpartition("@")
@@ -104,7 +99,7 @@ def load(codec: str, decoder: str) -> DiffusionCodec:
 
 
 def find_decoder(codec: Codec, name: str, label: str | None = None) -> DiffusionDecoder:
-    """Return the decoder `name` of a codec; "diffusion" selects the codec's own. Raises as `load` does."""
+    """Return the decoder `name` of a codec; "diffusion" selects the codec's own."""
     if name == DIFFUSION:
         return decoders.decoder_for(codec)
     decoder = decoders.load(name)

@@ -140,9 +140,7 @@ class DiffusionDecoder(Pretrained, nn.Module):
     def conditioning(self, codes: Codes, reconstruction: Tensor | None = None) -> Conditioning:
         """Return what the flow is conditioned on, for codes of one size.
 
-        Args:
-            codes: Codes of the decoder's codec.
-            reconstruction: `codec.decode(codes)`, if already computed.
+        `reconstruction` is `codec.decode(codes)`, if already computed.
         """
         reconstruction = self.codec.decode(codes) if reconstruction is None else reconstruction
         known = self.planes.forward(reconstruction)
@@ -195,8 +193,8 @@ def build(config: Mapping[str, Any]) -> DiffusionDecoder:
     """Build an untrained decoder.
 
     Args:
-        config: `codec`, a folder, shipped name or hub id of the codec to decode; and, optionally, steps and
-            temperature of `DiffusionDecoder`, noise and conditional of `Flow`, patch, widths and depths of `UNet`.
+        config: `codec`, a folder, shipped name or hub id; and, optionally, steps and temperature of
+            `DiffusionDecoder`, noise and conditional of `Flow`, patch, widths and depths of `UNet`.
 
     Raises:
         ValueError: If the config has unknown keys or invalid values.
@@ -218,18 +216,13 @@ def save(
 
 
 def load(source: str | Path) -> DiffusionDecoder:
-    """Load a trained decoder from a folder, a shipped name or a hub id. See `models.load`."""
+    """Load a trained decoder. See `models.load`."""
     folder = checkpoint.find(str(source), "decoder")
     return read(folder, checkpoint.read_config(folder))
 
 
 def read(folder: Path, config: dict[str, Any]) -> DiffusionDecoder:
-    """Load the decoder in a checkpoint folder that has this config.
-
-    Raises:
-        FileNotFoundError: If there are no weights.
-        ValueError: If the checkpoint is damaged, or its codec is missing or another one.
-    """
+    """Load the decoder in a checkpoint folder that has this config. Raises as `models.load` does."""
     given, fingerprints = checkpoint.described(folder, config, "decoder", "codec")
     try:
         codec = dependencies.load(folder, _codec_name(given), fingerprints.get("codec"))
@@ -243,11 +236,7 @@ def read(folder: Path, config: dict[str, Any]) -> DiffusionDecoder:
 
 
 def decoder_for(codec: Codec) -> DiffusionDecoder:
-    """Return the decoder for a codec: the one loaded last, else one that ships.
-
-    Raises:
-        ValueError: If there is none.
-    """
+    """Return the decoder for a codec: the one loaded last, else one that ships, else raise ValueError."""
     if (decoder := _loaded.get(codec.fingerprint)) is not None:
         return decoder
     if name := checkpoint.shipped_with(codec.fingerprint.hex(), "decoder"):

@@ -16,17 +16,14 @@ from .unet import UNet
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a flow is conditioned on: everything it knows about the codes.
-
-    Attributes:
-        reconstruction: (batch, channels, height, width). Planes of the codec's own reconstruction.
-        rate: (batch,). log2 of the nominal bits per sample of the signal, divided by 8.
-        latents: (batch, dim, rows, columns). One latent per position of the network's coarsest stage, or None.
-    """
+    """What a flow is conditioned on: everything it knows about the codes."""
 
     reconstruction: Tensor
+    """Planes of the codec's own reconstruction, (batch, channels, height, width)."""
     rate: Tensor
+    """log2 of the nominal bits per sample of the signal, divided by 8, (batch,)."""
     latents: Tensor | None
+    """One latent per position of the network's coarsest stage, (batch, dim, rows, columns), or None."""
 
     def __getitem__(self, rows: slice | Tensor) -> Conditioning:
         latents = None if self.latents is None else self.latents[rows]
@@ -41,9 +38,8 @@ class Flow(nn.Module):
     law that `fit` determines before the first training step. All tensors are planes (see planes.py).
 
     Args:
-        channels: Channels of the planes.
-        latents: Channels of the codec's latents, or None.
-        positioned: Whether the network also sees the row that each position is in.
+        channels, latents: Channels of the planes, and of the codec's latents or None.
+        positioned: Whether the network also sees the row of each position.
         noise: Standard deviation of the noise that is added to the reconstruction, in units of σ.
         conditional: If False, the network sees only the state and the rate, so the flow moves reconstructions to
             signals with as little change as possible (posterior-mean rectified flow, Ohayon et al., arXiv

@@ -61,12 +61,9 @@ class Spectrogram:
         return (magnitude + FLOOR).log() * (-2 / math.log(FLOOR)) + 1
 
     def inverse(self, planes: Tensor, plain: Tensor, *, settled: bool = False) -> Tensor:
-        """Return the waveform of planes, clamped.
+        """Return the waveform of planes, clamped, with the phases and the length of `plain`.
 
-        Args:
-            planes: Log magnitudes.
-            plain: Waveform (batch, channels, samples) that provides the phases and the length.
-            settled: Whether to adapt the phases to the magnitudes, by a few rounds of Griffin and Lim (1984).
+        If `settled`, a few rounds of Griffin and Lim (1984) adapt the phases to the magnitudes.
         """
         magnitude = (((planes - 1) * (-math.log(FLOOR) / 2)).clamp_max(3).exp() - FLOOR).clamp_min(0) * (self.size / 4)
         x = self._back(magnitude, plain)

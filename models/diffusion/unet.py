@@ -95,12 +95,9 @@ class UNet(nn.Module):
         return -(-(blocks + 2 * self.patch + 2 * self.coarsest) // self.coarsest) * self.coarsest
 
     def forward(self, x: Tensor, numbers: Tensor, latents: Tensor | None = None) -> Tensor:
-        """Return (batch, outputs, height, width). Without gradients, large inputs are processed tile by tile.
+        """Return (batch, outputs, height, width) for x, numbers (batch, n) and one latent per coarsest position.
 
-        Args:
-            x: (batch, inputs, height, width).
-            numbers: (batch, numbers).
-            latents: One latent per position of the coarsest stage, (batch, latents, rows, columns), or None.
+        Without gradients, large inputs are processed tile by tile.
         """
         if torch.is_grad_enabled() or x[0, 0].numel() <= TILE**2:
             return self._forward(x, numbers, latents)

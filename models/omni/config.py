@@ -1,7 +1,8 @@
 """The config of an omni model: plain values, checked before anything is built from them.
 
 transformer  arguments of Transformer, without vocabulary and places
-channels     in order, each {name, setting, pattern, size}, and `codec` in the config of a new model
+channels     in order, each {name, setting, pattern, size}; for a new model also codec, what `codecs.load` takes
+             (default: the name). A checkpoint has no such key, so it names no paths and no downloads.
 longest      largest number of ids in a segment; default: the transformer's context
 sampling     default sampling parameters (Hydra reserves the key `defaults`)
 """
@@ -31,7 +32,7 @@ CHANNEL_KEYS = ("name", "setting", "pattern", "size")
 
 @dataclass(frozen=True)
 class ChannelConfig:
-    """One entry of `channels`. `codec` is what `codecs.load` takes; it defaults to the name."""
+    """One entry of `channels`."""
 
     name: str
     codec: Any
@@ -51,16 +52,7 @@ class OmniConfig:
 
     @classmethod
     def parse(cls, config: Mapping[str, Any], *, new: bool) -> OmniConfig:
-        """Check the plain values of a config.
-
-        Args:
-            config: The values.
-            new: Whether the model is new, so that channels may have the key `codec`. A checkpoint's may not: they
-                name no paths and no downloads.
-
-        Raises:
-            ValueError: If a key is unknown or a value is out of range.
-        """
+        """Check the plain values of a config. Raises ValueError if a key is unknown or a value is out of range."""
         if unknown := sorted(map(str, set(config) - set(KEYS))):
             raise ValueError(f"omni has no option {unknown[0]!r}; its options are {', '.join(KEYS)}")
         transformer, channels = config.get("transformer"), config.get("channels")
@@ -83,12 +75,7 @@ class OmniConfig:
         return Vocabulary([Channel(c.name, load(c), c.setting, c.pattern) for c in self.channels], self.longest)
 
     def network(self, vocabulary: Vocabulary, state: dict[str, Tensor] | None = None) -> Transformer:
-        """Build the transformer with random weights.
-
-        Args:
-            vocabulary: Its vocabulary.
-            state: Weights that must suffice for it. This is checked before memory is allocated.
-        """
+        """Build the transformer. `state` must have enough weights for it; this is checked before allocation."""
         arguments = {"vocabulary": vocabulary.size, "places": vocabulary.places} | self.transformer
         if state is not None:
             checkpoint.check_size(state, _smallest(arguments))
@@ -111,8 +98,8 @@ def to_plain(
         {"name": n, "setting": setting_to_plain(c.setting), "pattern": c.pattern, "size": sizes.get(n)}
         for n, c in vocabulary.channels.items()
     ]
-    values = {"transformer": dict(transformer), "channels": channels, "longest": vocabulary.longest}
-    return {**values, "sampling": dict(sampling)}
+    longest = vocabulary.longest
+    return {"transformer": transformer, "channels": channels, "longest": longest, "sampling": sampling}
 
 
 def _channel(entry: Any, keys: tuple[str, ...]) -> ChannelConfig:

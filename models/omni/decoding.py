@@ -29,7 +29,6 @@ class SeededDecoder(nn.Module):
         self.spec = replace(decoder.codec.spec, causal=False)  # padding reaches into a signal
 
     def decode(self, codes: Codes) -> Tensor:
-        """Decode a batch of codes, and advance the seed."""
         signals = self.decoder.decode(codes, steps=self.steps, seed=self.seed)
         self.seed += 1
         return signals
@@ -45,18 +44,7 @@ class ResultDecoder:
     def select(
         self, name: str, steps: int | None, seed: int, channel: Channel | None, device: torch.device
     ) -> dict[str, Codec | SeededDecoder]:
-        """Return the decoder of each channel.
-
-        Args:
-            name: "plain" for the codecs, or "diffusion".
-            steps: Sampling steps of diffusion decoders; None for their default.
-            seed: Seed of their noise.
-            channel: The only channel that the results can have, or None.
-            device: Device of the decoders.
-
-        Raises:
-            ValueError: If an argument is invalid, or a channel has no diffusion decoder.
-        """
+        """Return the decoder of each channel, as `Omni.generate` describes. Results have `channel` only, if given."""
         found: dict[str, Any] = {n: c.codec for n, c in self.vocabulary.channels.items()}
         if name not in DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {name!r}")

@@ -10,7 +10,6 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,18 +36,6 @@ ROWS = 32
 work holds a core, each waits for the thread on it (65 tokens took 23 s instead of 1.8 s)."""
 MAX_RESULTS = 10_000
 Progress = Callable[[int, int | None], None]
-
-
-@dataclass(frozen=True)
-class _Request:
-    """The arguments that `generate` and `generate_batch` share."""
-
-    to: str | None
-    seed: int | None
-    decoder: str
-    steps: int | None
-    progress: Progress | None
-    sampling: dict[str, Any]
 
 
 class Omni(Pretrained, nn.Module):
@@ -97,7 +84,8 @@ class Omni(Pretrained, nn.Module):
 
     @classmethod
     def _read(cls, source: str) -> Omni:
-        return load(source)
+        folder = checkpoint.find(source, "omni")
+        return read(folder, checkpoint.read_config(folder))
 
     @property
     def options(self) -> dict[str, Any]:
@@ -152,7 +140,8 @@ class Omni(Pretrained, nn.Module):
         """
         if not is_integer(n, 1, MAX_RESULTS):
             raise ValueError(f"n must be an integer from 1 to {MAX_RESULTS}, got {n!r}")
-        return self._generate([segments], [0] * n, _Request(to, seed, decoder, steps, progress, sampling))
+        with _single_thread(n):
+            return self._generate([segments], [0] * n, to, seed, decoder, steps, progress, sampling)
 
     def generate_batch(
         self, prompts: Sequence[Sequence[Segment]], to: str | None, seed: int | None = None, decoder: str = "plain", *,
@@ -161,45 +150,46 @@ class Omni(Pretrained, nn.Module):
         """Generate one result for each of several prompts, in batches. All other arguments are those of `generate`."""
         if not 1 <= len(prompts) <= MAX_RESULTS:
             raise ValueError(f"there must be 1 to {MAX_RESULTS} prompts, got {len(prompts)}")
-        request = _Request(to, seed, decoder, steps, progress, sampling)
-        return self._generate(prompts, range(len(prompts)), request)
+        with _single_thread(len(prompts)):
+            return self._generate(prompts, range(len(prompts)), to, seed, decoder, steps, progress, sampling)
 
     # -- the stages -------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def _generate(self, prompts: Sequence[Sequence[Segment]], rows: Sequence[int], request: _Request) -> list[Any]:
+    def _generate(
+        self, prompts: Sequence[Sequence[Segment]], rows: Sequence[int], to: str | None, seed: int | None,
+        decoder: str, steps: int | None, progress: Progress | None, given: dict[str, Any],
+    ) -> list[Any]:  # fmt: skip
         """The result of prompt `row` for each of the `rows`."""
-        if request.seed is not None and not is_integer(request.seed, 0, 2**63 - 1):
-            raise ValueError(f"seed must be an integer from 0 to 2**63 - 1, got {request.seed!r}")
-        seed = secrets.randbelow(2**31) if request.seed is None else request.seed
-        channel = None if request.to is None else self.vocabulary.channel(request.to)
-        decoders = self._results.select(request.decoder, request.steps, seed, channel, self.device)
+        if seed is not None and not is_integer(seed, 0, 2**63 - 1):
+            raise ValueError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        channel = None if to is None else self.vocabulary.channel(to)
+        decoders = self._results.select(decoder, steps, seed, channel, self.device)
         outputs = () if channel is None else (str(channel.modality), channel.name)
-        parameters = sampling.resolve(request.sampling, self.defaults, outputs)
+        parameters = sampling.resolve(given, self.defaults, outputs)
         best_of = parameters.pop("best_of")
         tries = 1 if channel is None else best_of  # without a requested segment there is nothing to compare
         seconds: dict[str, float] = {}
-        with _single_thread(len(rows)):
-            with timed(seconds, "encode"):
-                encoded = self.prompts.encode(prompts)
-            head = self.prompts.head(channel)
-            ids = [torch.cat([row, head]) for row in encoded]
-            count = self.prompts.remaining(ids, channel)
-            total = None if count is None else count * len(rows) * tries
-            progress = None if request.progress is None else cumulative(request.progress, total)
-            with timed(seconds, "transformer"):
-                tried = [row for row in rows for _ in range(tries)]
-                new = self._sample(ids, tried, head, channel, seed=seed, progress=progress, **parameters)
-                if tries > 1:
-                    candidates = [torch.cat([head, one]) for one in new]
-                    asked = [encoded[row] for row in tried]
-                    new = [new[i] for i in scoring.best(self.transformer, self.vocabulary, asked, candidates, tries)]
-            pairs = [(ids[row], one) for row, one in zip(rows, new, strict=True)]
-            with timed(seconds, "decode"):
-                given = [len(self.vocabulary.parse(row)) for row in encoded]
-                documents = [self.vocabulary.parse(truncation.complete(self.vocabulary, *pair)) for pair in pairs]
-                parts = [document[given[row] :] for row, document in zip(rows, documents, strict=True)]
-                results = self._results.decode(parts, decoders, self.sample_rate, self.device)
+        with timed(seconds, "encode"):
+            encoded = self.prompts.encode(prompts)
+        head = self.prompts.head(channel)
+        ids = [torch.cat([row, head]) for row in encoded]
+        count = self.prompts.remaining(ids, channel)
+        total = None if count is None else count * len(rows) * tries
+        report = None if progress is None else cumulative(progress, total)
+        with timed(seconds, "transformer"):
+            tried = [row for row in rows for _ in range(tries)]
+            new = self._sample(ids, tried, head, channel, seed=seed, progress=report, **parameters)
+            if tries > 1:
+                pairs = [(encoded[row], torch.cat([head, one])) for row, one in zip(tried, new, strict=True)]
+                new = [new[i] for i in scoring.best(self.transformer, self.vocabulary, pairs, tries)]
+        pairs = [(ids[row], one) for row, one in zip(rows, new, strict=True)]
+        with timed(seconds, "decode"):
+            before = [len(self.vocabulary.parse(row)) for row in encoded]
+            documents = [self.vocabulary.parse(truncation.complete(self.vocabulary, *pair)) for pair in pairs]
+            parts = [document[before[row] :] for row, document in zip(rows, documents, strict=True)]
+            results = self._results.decode(parts, decoders, self.sample_rate, self.device)
         self.statistics = Statistics(
             seed, [len(prompt) for prompt, _ in pairs], [len(one) for _, one in pairs],
             [self._nominal(some) for some in parts], seconds, tries, lambda: self._modelled(pairs),
@@ -241,15 +231,11 @@ def _single_thread(results: int) -> AbstractContextManager[None]:
     return threads.limit() if results <= ROWS else nullcontext()
 
 
-# -- build, load, save ----------------------------------------------------------------------------
+# -- build, save, load ----------------------------------------------------------------------------
 
 
 def build(config: Mapping[str, Any]) -> Omni:
-    """Build a model with random weights.
-
-    Args:
-        config: Plain values; see config.py. `codec` of a channel is anything that `codecs.load` takes, and
-            defaults to the channel's name.
+    """Build a model with random weights from plain values; see config.py.
 
     Raises:
         ValueError: If the config has unknown keys or invalid values.
@@ -272,19 +258,8 @@ def save(
     checkpoint.write(folder, config, checkpoint.state(omni.transformer, store), config_file, **extra)
 
 
-def load(source: str | Path) -> Omni:
-    """Load a trained model from a folder, a shipped name or a hub id. See `models.load`."""
-    folder = checkpoint.find(str(source), "omni")
-    return read(folder, checkpoint.read_config(folder))
-
-
 def read(folder: Path, config: dict[str, Any]) -> Omni:
-    """Load the model in a checkpoint folder that has this config.
-
-    Raises:
-        FileNotFoundError: If there are no weights.
-        ValueError: If the checkpoint is damaged, or a codec is missing or another one.
-    """
+    """Load the model in a checkpoint folder that has this config. Raises as `models.load` does."""
     given, fingerprints = checkpoint.described(folder, config, "omni", "channels")
     try:
         parsed = OmniConfig.parse(given, new=False)

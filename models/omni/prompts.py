@@ -17,13 +17,7 @@ START = torch.tensor([DOCUMENT])
 
 
 class PromptEncoder:
-    """Encodes prompts to ids, and checks that they fit into the context.
-
-    Args:
-        vocabulary: The vocabulary.
-        sizes: Fixed size of each channel that has one. Images are resized to it.
-        context: Largest number of ids.
-    """
+    """Encodes prompts to ids, and checks that they fit into the context. Images are resized to fixed `sizes`."""
 
     def __init__(self, vocabulary: Vocabulary, sizes: Mapping[str, tuple[int, ...]], context: int) -> None:
         self.vocabulary, self.sizes, self.context = vocabulary, sizes, context
@@ -68,8 +62,7 @@ class PromptEncoder:
     def remaining(self, prompts: Sequence[Tensor], channel: Channel | None) -> int | None:
         """Return the number of ids after the head of the result's segment, or None if it varies.
 
-        Raises:
-            ValueError: If the context has no room for them.
+        Raises ValueError if the context has no room for them.
         """
         count = None
         if channel is not None and channel.codec.spec.stride and channel.name in self.sizes:

@@ -47,9 +47,9 @@ def fit(transformer: Transformer, vocabulary: Vocabulary, prompt: Tensor, segmen
 
 
 def best(
-    transformer: Transformer, vocabulary: Vocabulary, prompts: Sequence[Tensor], segments: Sequence[Tensor], count: int
+    transformer: Transformer, vocabulary: Vocabulary, pairs: Sequence[tuple[Tensor, Tensor]], count: int
 ) -> list[int]:
-    """Return, for every `count` consecutive segments, the index of the one that fits its prompt best."""
-    fits = [fit(transformer, vocabulary, *pair) for pair in zip(prompts, segments, strict=True)]
+    """Return, for every `count` consecutive pairs (prompt, segment), the index of the pair that fits best."""
+    fits = [fit(transformer, vocabulary, *pair) for pair in pairs]
     groups = (range(at, at + count) for at in range(0, len(fits), count))
     return [max(group, key=lambda i: (fits[i], -i)) for group in groups]

@@ -11,25 +11,21 @@ from functools import cached_property
 
 @dataclass
 class Statistics:
-    """Tokens, bits and seconds of a call. Lists have one entry per result.
-
-    Attributes:
-        seed: The seed that was given or drawn.
-        prompt_tokens: Number of ids given to the transformer, including the forced beginning of a segment.
-        tokens: Number of ids sampled for the result that was kept.
-        nominal: Bits of the result's codes at log2 of the codebook size each.
-        seconds: Seconds of encode (prompts → tokens), transformer, and decode (tokens → signals).
-        tries: Number of samples that each result is the best of.
-        measure: Computes `modelled`.
-    """
+    """Tokens, bits and seconds of a call. Lists have one entry per result."""
 
     seed: int
     prompt_tokens: list[int]
+    """Ids given to the transformer, including the forced beginning of a segment."""
     tokens: list[int]
+    """Ids sampled for the result that was kept."""
     nominal: list[float]
+    """Bits of the result's codes at log2 of the codebook size each."""
     seconds: dict[str, float]
+    """Seconds of encode (prompts → tokens), transformer, and decode (tokens → signals)."""
     tries: int
+    """Samples that each result is the best of."""
     measure: Callable[[], list[float]] = field(repr=False)
+    """Computes `modelled`."""
 
     @cached_property
     def modelled(self) -> list[float]:

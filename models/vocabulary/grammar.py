@@ -31,28 +31,21 @@ class SegmentBody:
 
 @dataclass(frozen=True, slots=True)
 class DocumentState:
-    """Position within a document. Immutable and hashable.
-
-    Attributes:
-        kind: Index into `Vocabulary.kinds`: the ids that may come next.
-        place: Place of the next id in its segment, from 0 to Vocabulary.places − 1; 0 between segments.
-        grammar: The vocabulary.
-        layout: Layout of the current segment's channel; None between segments.
-        sizes: Sizes that the header has stated so far.
-        prefix: Value of the digits that were read of the next size.
-        digits: Number of these digits.
-        count: Number of codes that were read.
-        body: The rest of the segment once its sizes are known.
-    """
+    """Position within a document. Immutable and hashable."""
 
     kind: int
+    """Index into `Vocabulary.kinds`: the ids that may come next."""
     place: int
+    """Place of the next id in its segment; 0 between segments."""
     grammar: Grammar = field(repr=False)
     layout: ChannelLayout | None = field(default=None, repr=False)
     sizes: tuple[int, ...] = ()
     prefix: int = 0
+    """Value of the digits that were read of the next size."""
     digits: int = 0
+    """Number of these digits."""
     count: int = 0
+    """Number of codes that were read."""
     body: SegmentBody | None = field(default=None, repr=False, compare=False)
 
     @property
@@ -76,11 +69,7 @@ class DocumentState:
         return self.layout and self.layout.channel
 
     def advance(self, id: int) -> DocumentState:
-        """Return the state after `id`.
-
-        Raises:
-            ValueError: If the grammar does not allow it.
-        """
+        """Return the state after `id`. Raises ValueError if the grammar does not allow it."""
         grammar = self.grammar
         if not grammar.allows(self.kind, id):
             raise ValueError(grammar.complaint(self.kind, id))
@@ -153,10 +142,9 @@ class Grammar(IdSpace):
         return f"id {id}{what} may not come{where}; {len(ids)} may: {some}{', …' if len(ids) > 3 else ''}"
 
     def digit_ids(self, prefix: int, largest: int) -> tuple[range, range]:
-        """Return the ids of the next digit of a size from 1 to `largest` whose read digits have the value `prefix`.
+        """Return the ids of the next digit of a size from 1 to `largest`, after digits with the value `prefix`.
 
-        Returns:
-            Ids of a last digit, and ids of a digit that another one follows.
+        The first range has the last digits of a size, the second one those that another digit follows.
         """
         base, low = streams.BASE, 0 if prefix else 1  # no size begins with the digit 0
         last = max(low, min(base, largest - prefix * base + 1))
@@ -169,8 +157,7 @@ class Grammar(IdSpace):
     def start(self, only: str | None = None) -> DocumentState:
         """Return the state after DOCUMENT and after every segment.
 
-        Args:
-            only: A channel or a modality: a segment of it must come next, and STOP may not.
+        With `only`, a channel or a modality, a segment of it must come next, and STOP may not.
         """
         if only is None:
             return self._between

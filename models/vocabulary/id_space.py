@@ -36,11 +36,7 @@ class IdSpace:
             self.places += layout.places
 
     def layout(self, to: str) -> ChannelLayout:
-        """Return the layout of the channel `to`, else of the first channel of the modality `to`.
-
-        Raises:
-            ValueError: If there is none; the message lists the channels.
-        """
+        """Return the layout of the channel `to`, else that of the first channel of the modality `to`."""
         for key in ("name", "modality"):
             if found := [layout for layout in self.layouts if getattr(layout.channel, key) == to]:
                 return found[0]

@@ -21,25 +21,16 @@ MAX_PLACES = 512
 
 
 class ChannelLayout:
-    """How the segments of a channel are laid out in the id space.
-
-    Args:
-        channel: The channel.
-        longest: Largest number of ids in a segment.
-        begin: Id of the channel's BEGIN.
-        first_id: First id of its codes.
-        first_place: First of its places.
+    """How the segments of a channel, with at most `longest` ids each, are laid out in the id space.
 
     Attributes:
+        begin: Id of the channel's BEGIN.
         quantizers: Number of quantizers.
         entries: Number of entries of each quantizer.
         ranges: Ids of each quantizer's codes.
         axes: Number of sizes in a header.
         room: Largest number of codes in a segment.
         places: Number of places.
-
-    Raises:
-        ValueError: If the channel cannot enter a vocabulary.
     """
 
     def __init__(self, channel: Channel, longest: int, *, begin: int, first_id: int, first_place: int) -> None:

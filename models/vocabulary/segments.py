@@ -28,16 +28,11 @@ class Decodes(Protocol):
 
     spec: CodeSpec
 
-    def decode(self, codes: Codes) -> Tensor | list[str]:
-        """Decode a batch of codes."""
+    def decode(self, codes: Codes) -> Tensor | list[str]: ...
 
 
 def modality(segment: Segment) -> Modality:
-    """Return the modality of a segment.
-
-    Raises:
-        ValueError: If it is not a segment.
-    """
+    """Return the modality of a segment. Raises ValueError if it is not one."""
     if isinstance(segment, str):
         return Modality.TEXT
     if isinstance(segment, os.PathLike):
@@ -117,15 +112,9 @@ def decode(codec: Decodes, items: Sequence[Codes], most: int) -> list[Tensor | s
 def decode_rows(
     rows: Sequence[Sequence[tuple[str | None, Any]]], decoders: Mapping[str, Any], most: int
 ) -> list[list[Any]]:
-    """Decode all segments of several documents, those of a channel in as few batches as possible.
+    """Decode the segments (channel, codes) of several documents, those of a channel in as few batches as possible.
 
-    Args:
-        rows: For each document, (name of the channel, codes as a batch of one) of each segment.
-        decoders: Codec, or decoder in its place, of each channel.
-        most: Largest batch.
-
-    Returns:
-        The signal of each segment; None for names that are not in `decoders`.
+    `decoders` has the codec, or the decoder in its place, of each channel. The result is None for other names.
     """
     out: list[list[Any]] = [[None] * len(row) for row in rows]
     for name, decoder in decoders.items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -66,20 +65,6 @@ def varint(n: int) -> list[int]:
     while n := n // BASE:
         digits.append(n % BASE + BASE)
     return digits[::-1]
-
-
-def unvarint(digits: Sequence[int]) -> int:
-    """Return the size of digits: the inverse of `varint`.
-
-    Raises:
-        ValueError: If `varint` returns these digits for no size.
-    """
-    n = 0
-    for digit in digits:
-        n = n * BASE + digit % BASE
-    if not all(0 <= digit < 2 * BASE for digit in digits) or varint(n) != list(digits):
-        raise ValueError(f"{list(digits)} are not the digits of one size")
-    return n
 
 
 def _check(grid: tuple[int, ...], quantizers: int, pattern: str) -> tuple[int, ...]:

@@ -18,11 +18,6 @@ def complete(vocabulary: Vocabulary, prompt: Tensor, new: Tensor) -> Tensor:
 
     A segment that the context cut off gets its END, or is shortened to what is complete: audio to whole positions,
     an image to whole rows. It is left out if nothing of it is complete. A warning reports it.
-
-    Args:
-        vocabulary: The vocabulary.
-        prompt: int64 (n,), DOCUMENT first.
-        new: int64 (m,).
     """
     ids = torch.cat([prompt, new])
     state = vocabulary.read(ids)

@@ -52,11 +52,7 @@ class Vocabulary(Grammar):
         return {name: channel.codec.fingerprint.hex() for name, channel in self.channels.items()}
 
     def channel(self, to: str) -> Channel:
-        """Return the channel called `to`, else the first channel of the modality `to`.
-
-        Raises:
-            ValueError: If there is none; the message lists the channels.
-        """
+        """Return the channel called `to`, else the first channel of the modality `to`, else raise ValueError."""
         return self.layout(to).channel
 
     def range(self, name: str, quantizer: int) -> range:
@@ -69,10 +65,9 @@ class Vocabulary(Grammar):
     # -- codes → ids ------------------------------------------------------------------------------
 
     def header(self, name: str, size: tuple[int, ...] = ()) -> Tensor:
-        """Return the first ids of a segment, BEGIN and the digits of its sizes, int64.
+        """Return the first ids of a segment, BEGIN and the digits of its sizes, int64 (n,).
 
-        Raises:
-            ValueError: If a segment of this size would exceed `longest`.
+        Raises ValueError if a segment of this size would exceed `longest`.
         """
         layout = self.layout(name)
         layout.check_size(tuple(size))
@@ -152,7 +147,7 @@ class Vocabulary(Grammar):
             raise ValueError(f"an id must be 0 to {self.size - 1}, got {stray[0]}")
         return row
 
-    def _scan(self, row: np.ndarray) -> tuple[list[_Segment], np.ndarray, np.ndarray]:
+    def _scan(self, row: np.ndarray) -> tuple[list[_ParsedSegment], np.ndarray, np.ndarray]:
         """Return the complete segments of a document, and kind and place after each id.
 
         The scan assumes that ids are valid and stops where it cannot continue. One look-up at the end checks all ids,
@@ -161,7 +156,7 @@ class Vocabulary(Grammar):
         kinds = np.full(len(row), self._between.kind)
         places = np.zeros(len(row), np.int64)
         ends = np.flatnonzero(row == END)
-        found: list[_Segment] = []
+        found: list[_ParsedSegment] = []
         at = 1
         while at < len(row) and self.begin <= row[at] < self.digit:
             layout = self.layouts[row[at] - self.begin]
@@ -182,7 +177,7 @@ class Vocabulary(Grammar):
             kinds[at : at + count], places[at : at + count] = body.kinds[:count], body.places[:count]
             if close >= len(row) or close - at > len(body.kinds):
                 break
-            found.append(_Segment(layout, state.sizes, at + 1, close + bool(layout.spec.stride)))
+            found.append(_ParsedSegment(layout, state.sizes, at + 1, close + bool(layout.spec.stride)))
             at = close + 1
         if at < len(row) and row[at] == STOP:
             kinds[at:] = self.over.kind
@@ -193,7 +188,7 @@ class Vocabulary(Grammar):
         return found, kinds, places
 
 
-class _Segment(NamedTuple):
+class _ParsedSegment(NamedTuple):
     """A complete segment. Its codes are the ids from `start` to `stop` − 1."""
 
     layout: ChannelLayout
