@@ -46,30 +46,22 @@ class ProtocolDescription:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number about an original and its reconstruction.
-
-    Attributes:
-        name: Key in files.
-        label: Name in tables.
-        unit: Unit of the number.
-        higher: Whether a higher value is better.
-        definition: The exact definition, in words.
-        function: Called with (reference, output, **settings); for audio also with sample_rate in Hz.
-        settings: Everything that changes the number.
-        set_level: Whether `function` returns an object with `update`, called like a function above, and `value()`: one
-            number for a set.
-        missing: Returns why the metric cannot be computed on this machine, or None.
-    """
+    """One number about an original and its reconstruction; `name` is its key in files, `label` its name in tables."""
 
     name: str
     label: str
     unit: str
     higher: bool
+    """Whether a higher value is better."""
     definition: str
     function: Callable[..., Any]
+    """Called with (reference, output, **settings); for audio also with sample_rate in Hz."""
     settings: Mapping[str, Any] = field(default_factory=dict)
+    """Everything that changes the number."""
     set_level: bool = False
+    """Whether `function` returns an object for a whole set, with `update` (called like a function) and `value()`."""
     missing: Callable[[], str | None] = lambda: None
+    """Returns why the metric cannot be computed on this machine, or None."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
@@ -109,24 +101,20 @@ class Protocol:
 
 @dataclass
 class Summary:
-    """Values of one metric over the items of a set.
-
-    Attributes:
-        mean: Over the n finite values; None without any.
-        std: With n − 1; None for fewer than two values.
-        ci95: Half the width of the 95 % interval of the mean, from Student's t.
-        n: Number of finite values.
-        perfect: Number of items whose value is infinite, such as the PSNR of identical images.
-        failed: Number of items without a value.
-        reasons: Reason → number of items that failed for it.
-    """
+    """Values of one metric over the items of a set."""
 
     mean: float | None = None
+    """Of the finite values; None without any."""
     std: float | None = None
+    """With n − 1; None for fewer than two values."""
     ci95: float | None = None
+    """Half the width of the 95 % interval of the mean, from Student's t."""
     n: int = 0
+    """Number of finite values."""
     perfect: int = 0
+    """Number of items whose value is infinite, such as the PSNR of identical images."""
     failed: int = 0
+    """Number of items without a value."""
     reasons: dict[str, int] = field(default_factory=dict)
 
     @property

@@ -26,17 +26,14 @@ FOLDER = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Section:
-    """A section that a caller adds to the report of a comparison.
-
-    Attributes:
-        anchor: The id of its `<section>` element, to which the navigation links.
-        title: Text of the link.
-        html: The element itself.
-    """
+    """A section that a caller adds to the report of a comparison."""
 
     anchor: str
+    """The id of its `<section>` element, to which the navigation links."""
     title: str
+    """Text of the link."""
     html: Markup
+    """The element."""
 
 
 def render(template: str, **values: Any) -> Markup:

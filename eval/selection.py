@@ -14,14 +14,8 @@ from tokenloom.data import BrokenItem, Item, Source
 class Selection:
     """All items of a source in order, or `count` of each modality drawn with a seed.
 
-    Broken items are left out, counted in `skipped` and reported once as a warning.
-
-    Args:
-        source: The data.
-        modalities: Modalities to use. Items of others are left out.
-        count: Number of items of each modality; None for all.
-        seed: Of the draw.
-        strict: Whether a broken item is an error.
+    Items of other modalities are left out. Broken items are an error if `strict`; else they are left out, counted in
+    `skipped` and reported once as a warning.
     """
 
     def __init__(self, source: Source, modalities: set[Modality], count: int | None, seed: int, strict: bool) -> None:

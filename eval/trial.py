@@ -21,29 +21,24 @@ AMOUNTS = {Modality.IMAGE: "megapixels", Modality.AUDIO: "seconds of audio", Mod
 
 @dataclass(frozen=True)
 class Trial:
-    """Cost and reconstruction of one item.
-
-    Attributes:
-        codes: The item's codes, a batch of one.
-        data: The container.
-        decoded: The codec's output, a batch of one.
-        output: The same in the form of the data: shape, sample rate and channels of the item's signal.
-        bits: Bits of the item by rate: nominal, entropy (None without counts), coded.
-        rates: The same in the unit of the modality; see RATE_UNITS.
-        tokens: Number of tokens of the item.
-        encode_seconds: Wall time from signal to container.
-        decode_seconds: Wall time from container to signal.
-    """
+    """Cost and reconstruction of one item. Codes and `decoded` are batches of one."""
 
     codes: Codes
     data: bytes
+    """The container."""
     decoded: Tensor | list[str]
+    """The codec's output."""
     output: Tensor | str
+    """The same at the sample rate, channels and length of the item."""
     bits: dict[str, float | None]
+    """Of the item: nominal, entropy (None without counts), coded."""
     rates: dict[str, float | None]
+    """The same in the unit of the modality; see RATE_UNITS."""
     tokens: int
     encode_seconds: float
+    """Wall time from signal to container."""
     decode_seconds: float
+    """Wall time from container to signal."""
 
 
 def amount(item: Item) -> float:

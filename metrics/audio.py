@@ -60,13 +60,7 @@ def stft_distance(reference: Tensor, output: Tensor, *, sample_rate: int, resolu
     """Return the multi-resolution STFT distance (Yamamoto et al. 2020, eq. 4-6).
 
     It is the mean over resolutions of ‖|S| − |Ŝ|‖ / ‖|S|‖ + mean |ln max(|S|, floor) − ln max(|Ŝ|, floor)|.
-
-    Args:
-        reference: The original.
-        output: The reconstruction.
-        sample_rate: Ignored; resolutions are in samples.
-        resolutions: Triples of FFT size, hop and window length.
-        floor: Smallest magnitude that counts.
+    Resolutions are triples of FFT size, hop and window length in samples, whatever the sample rate.
     """
     check_not_silent(reference)
     total = 0.0
@@ -92,12 +86,7 @@ def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
 def log_mel(x: Tensor, sample_rate: int, frame_seconds: float, n_mels: int, floor: float) -> Tensor:
     """Return the natural logarithm of the mel magnitude spectrogram, float64 (channels, n_mels, frames).
 
-    Args:
-        x: Waveform (channels, samples).
-        sample_rate: In Hz.
-        frame_seconds: Frames have the smallest power of two of samples that lasts this long; the hop is a quarter.
-        n_mels: Number of bands.
-        floor: Smallest magnitude.
+    A frame has the smallest power of two of samples that lasts `frame_seconds`; the hop is a quarter of it.
     """
     n_fft = frame_length(sample_rate, frame_seconds)
     mel = mel_filters(sample_rate, n_fft, n_mels).double() @ magnitude(x, n_fft, n_fft // 4, n_fft)

@@ -62,15 +62,9 @@ def kid(real: Tensor, fake: Tensor, *, paired: bool = False) -> float:
 def bootstrap(real: Tensor, fake: Tensor, *, paired: bool = False, resamples: int = 1000, seed: int = 0) -> Tensor:
     """Return `kid` of rows drawn with replacement, float64 (resamples,).
 
-    A row is never compared with another copy of itself. Standardization remains that of the whole real set.
-
-    Args:
-        real: As in `kid`.
-        fake: As in `kid`.
-        paired: As in `kid`; pairs are drawn together.
-        resamples: Number of draws.
-        seed: The same seed draws the same rows. The difference between two sets of equal size can therefore be taken
-            draw by draw.
+    A row is never compared with another copy of itself, and pairs are drawn together. Standardization remains that of
+    the whole real set. The same seed draws the same rows, so the difference between two sets of equal size can be
+    taken draw by draw.
     """
     x, y = standardize(real, fake, paired)
     generator = torch.Generator().manual_seed(seed)
@@ -138,12 +132,7 @@ FEATURES: dict[str, Callable[..., Tensor]] = {
 
 
 class KernelDistance:
-    """KID between originals and their reconstructions, updated item by item.
-
-    Args:
-        features: A key of FEATURES.
-        minimum: Fewest items that have a distance.
-    """
+    """KID between originals and their reconstructions in one of FEATURES, updated item by item."""
 
     def __init__(self, *, features: str, minimum: int) -> None:
         self.features, self.minimum = features, minimum
@@ -169,13 +158,7 @@ class KernelDistance:
 
 
 class FrechetInception:
-    """rFID: Fréchet distance of Inception features (Heusel et al. 2017) between images and reconstructions.
-
-    Args:
-        rounding: As in image.py.
-        space: As in image.py.
-        minimum: Fewest images that have a distance.
-    """
+    """rFID: Fréchet distance of Inception features (Heusel et al. 2017) between images and reconstructions."""
 
     def __init__(self, *, rounding: str, space: str, minimum: int) -> None:
         self.rounding, self.space, self.minimum, self.count = rounding, space, minimum, 0

@@ -41,14 +41,7 @@ MEL_STATISTICS = (
 
 
 def block_dct(x: Tensor) -> Tensor:
-    """Return features of an image, float64 (148,); see BLOCK_DCT.
-
-    Args:
-        x: float32 (3, height, width) in [0, 1].
-
-    Raises:
-        Unmeasurable: If a side is shorter than a block.
-    """
+    """Return features of an image (3, height, width) in [0, 1], float64 (148,); see BLOCK_DCT."""
     height, width = (n // BLOCK for n in x.shape[-2:])
     if not height or not width:
         raise Unmeasurable(f"a side is shorter than a block of {BLOCK} pixels")
@@ -70,12 +63,7 @@ def log_mel(wave: Tensor, sample_rate: int) -> Tensor:
 
 
 def mel_statistics(wave: Tensor, sample_rate: int) -> Tensor:
-    """Return features of a waveform, float64 (159,); see MEL_STATISTICS.
-
-    Args:
-        wave: float32 (channels, samples) in [-1, 1].
-        sample_rate: In Hz.
-    """
+    """Return features of a waveform (channels, samples) in [-1, 1], float64 (159,); see MEL_STATISTICS."""
     mel = log_mel(wave, sample_rate)
     in_time, in_frequency = mel.diff(dim=2), mel.diff(dim=1)
     change = in_time.square().sum(2) / max(in_time.shape[2], 1)  # a single frame has no change

@@ -71,15 +71,9 @@ def load(backbone: str = "vgg", weights: str | Path | None = None, *, download: 
 
 
 def distance(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
-    """Return the mean LPIPS of a batch of image pairs.
+    """Return the mean LPIPS of pairs of images, both float32 (batch, 3, height, width) in [0, 1].
 
-    Args:
-        network: As `load` returns it.
-        x: float32 (batch, 3, height, width) in [0, 1].
-        y: Likewise.
-
-    Raises:
-        ValueError: If the images are too small for the backbone.
+    Raises ValueError if the images are too small for the backbone.
     """
     least = SMALLEST["alex" if network.pnet_type == "alex" else "vgg"]
     if min(x.shape[-2:]) < least:

@@ -31,15 +31,10 @@ def stoi(reference: Tensor, output: Tensor, *, sample_rate: int, extended: bool)
 
 
 def pesq(reference: Tensor, output: Tensor, *, sample_rate: int, mode: str, rate: int, below: int | None) -> float:
-    """Return the mean opinion score that PESQ (ITU-T P.862) predicts, the mean over channels.
+    """Return the mean opinion score that PESQ (ITU-T P.862) predicts in mode "wb" or "nb", the mean over channels.
 
-    Args:
-        reference: The original.
-        output: The reconstruction.
-        sample_rate: Of both, in Hz.
-        mode: "wb" or "nb".
-        rate: Both waveforms are resampled to it. Data of a lower rate have no value.
-        below: Data of this rate or a higher one have no value, because a wider mode suits them better.
+    Both waveforms are resampled to `rate`. Data of a lower rate have no value. Data at `below` Hz or more have none
+    either, because a wider mode suits them better.
     """
     if sample_rate < rate:
         raise Unmeasurable(f"data at {sample_rate} Hz, below the {rate} Hz of this mode")

@@ -12,33 +12,21 @@ from tokenloom.codecs.types import Codes
 
 @dataclass
 class CodebookUse:
-    """How a set of items uses one codebook.
-
-    Attributes:
-        size: Number of entries.
-        used: Number of entries that occur at least once.
-        usage: used / size; None without tokens.
-        perplexity: exp of the entropy of the counts, in [1, size]: the number of equally likely entries that would be
-            as hard to guess. None without tokens.
-        tokens: Number of tokens.
-    """
+    """Use of one codebook by a set of items."""
 
     size: int
+    """Number of entries."""
     used: int
+    """Number of entries that occur."""
     usage: float | None
+    """used / size; None without tokens."""
     perplexity: float | None
+    """exp of the entropy of the counts, in [1, size]; None without tokens."""
     tokens: int
 
 
 class CodeCounts:
-    """Counts of every entry of every codebook over a set of items.
-
-    Args:
-        codebook_sizes: Number of entries of each quantizer's codebook.
-
-    Attributes:
-        counts: One int64 tensor (entries,) per quantizer.
-    """
+    """Counts of every entry of every codebook over a set of items, one int64 tensor (entries,) per quantizer."""
 
     def __init__(self, codebook_sizes: tuple[int, ...]) -> None:
         self.counts = [torch.zeros(size, dtype=torch.int64) for size in codebook_sizes]

@@ -23,15 +23,11 @@ from .run_labels import run_labels
 
 @dataclass
 class CodecEntry:
-    """A codec and its name in the comparison.
+    """A codec and its label in the comparison.
 
-    Attributes:
-        label: Name in tables and plots.
-        codec: The codec.
-        adapts: Whether it is rebuilt for each sample rate and number of channels of the data. So are codecs that need
-            no training and take any sample rate, such as `audio/opus`. Their settings are those for the first item,
-            because they can depend on the sample rate, as those of MP3 do.
-        variants: Rebuilt codecs by sample rate and channels.
+    A codec that needs no training and takes any sample rate, such as `audio/opus`, `adapts`: it is rebuilt for each
+    sample rate and number of channels of the data. Its settings are those for the first item, because they can depend
+    on the sample rate, as those of MP3 do.
     """
 
     label: str

@@ -25,15 +25,7 @@ Value = float | str
 
 @dataclass(frozen=True)
 class ItemResult:
-    """Result of coding one item.
-
-    Attributes:
-        item: The item.
-        trial: Codes, reconstruction and cost; None if the codec failed.
-        values: Metric → value, without the metrics of a whole set.
-        idempotence: Share of tokens equal after encoding the reconstruction; None if it is not measured.
-        reason: Reason of the failure.
-    """
+    """Result of coding one item: a trial with the values of metrics, or the reason of a failure."""
 
     item: Item
     trial: Trial | None = None
@@ -45,11 +37,7 @@ class ItemResult:
 class Measurement:
     """Collects every rate, metric and count of one codec at one setting over a set.
 
-    Args:
-        entry: The codec.
-        setting: Value of its quality control.
-        protocol: The metrics.
-        absent: Names of metrics that cannot be computed here.
+    `absent` names the metrics of the protocol that cannot be computed here.
     """
 
     def __init__(self, entry: CodecEntry, setting: Any, protocol: Protocol, absent: dict[str, str]) -> None:

@@ -71,11 +71,7 @@ class ModelledRate:
 class Study:
     """Collects the codes that a comparison evaluates, then measures each codec and setting on them.
 
-    Args:
-        options: Budget and treatment of broken items.
-        training: Data to learn from.
-        seed: Of weights and order.
-        where: Origin of the training items, in words.
+    `where` describes the origin of the training items in words.
     """
 
     def __init__(self, options: ModelledRate, training: Source, seed: int, where: str) -> None:

@@ -20,15 +20,7 @@ ANCHORS = {Modality.IMAGE: "image/jpeg", Modality.AUDIO: "audio/opus", Modality.
 
 @dataclass(frozen=True)
 class Plan:
-    """The checked arguments of a comparison.
-
-    Attributes:
-        entries: The codecs.
-        protocols: Protocol of each modality.
-        anchors: Codec of each modality that BD-rate compares with.
-        rates: Rate of the exhibits, for modalities with a given one.
-        targets: Targets to measure; None for those of `targets_of`.
-    """
+    """The checked arguments of a comparison. `targets` is None for those of `targets_of`."""
 
     entries: list[CodecEntry]
     protocols: dict[Modality, Protocol]

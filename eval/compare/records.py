@@ -17,17 +17,13 @@ KINDS = ("nominal", "entropy", "coded", "modelled")
 
 @dataclass(kw_only=True)
 class ComparisonEnvironment(Environment):
-    """Environment of a comparison, with its arguments that the report needs.
-
-    Attributes:
-        anchors: Codecs that BD-rate compares with.
-        rates: Modality → rate of its exhibits, if one was given.
-        definitions: Title → term → definition, of everything measured.
-    """
+    """Environment of a comparison, with the arguments and definitions that its report shows."""
 
     anchors: list[str] = field(default_factory=list)
     rates: dict[str, float] = field(default_factory=dict)
+    """Modality → given rate of its exhibits."""
     definitions: dict[str, dict[str, str]] = field(default_factory=dict)
+    """Title → term → definition."""
 
 
 @dataclass(kw_only=True)
@@ -50,50 +46,30 @@ class PsnrSummary(Summary):
 
 @dataclass(kw_only=True)
 class TargetRecord:
-    """Result of coding every image of a set with one target, or at one setting.
-
-    Attributes:
-        value: Value of the target or setting.
-        tokens: Mean number of tokens.
-        psnr: In dB.
-        out_of_reach: Number of images that no setting brings to the target PSNR.
-    """
+    """Result of coding every image of a set with one target, or at one setting."""
 
     value: Any
+    """Of the target or setting."""
     tokens: float
+    """Mean number of tokens."""
     psnr: PsnrSummary
     out_of_reach: int | None = field(default=None, metadata=OPTIONAL)
+    """Number of images that no setting brings to the target PSNR."""
 
 
 @dataclass(kw_only=True)
 class ModelledRecord:
-    """The training behind a modelled rate.
-
-    Attributes:
-        where: Origin of the training items.
-        left_out: Training items that are also evaluated, and therefore left out.
-        broken: Broken items.
-        failed: Items on which the codec failed.
-        reasons: Up to three reasons of these failures.
-        absent: Reason why there is no rate. The fields below are given only without one.
-        parameters: Of the transformer, embeddings included.
-        parameters_of_embeddings: Of these, in embeddings.
-        tokens_seen: Tokens of all training steps.
-        steps: Training steps.
-        step_taken: Step whose weights were best on the validation items.
-        seed: Of weights and order.
-        items: Training items.
-        tokens: Their tokens.
-        items_held: Validation items.
-        seconds: Wall time.
-    """
+    """The training behind a modelled rate: items that were left out, then the fields of `CodeTraining`."""
 
     where: str
+    """Origin of the training items."""
     left_out: int = 0
+    """Training items that are also evaluated."""
     broken: int = 0
     failed: int = 0
     reasons: list[str] = field(default_factory=list)
     absent: str | None = field(default=None, metadata=OPTIONAL)
+    """Reason why there is no rate. The fields below are None then."""
     parameters: int | None = field(default=None, metadata=OPTIONAL)
     parameters_of_embeddings: int | None = field(default=None, metadata=OPTIONAL)
     tokens_seen: int | None = field(default=None, metadata=OPTIONAL)
@@ -110,43 +86,23 @@ class ModelledRecord:
 class Record:
     """Everything measured of one codec at one setting on one set.
 
-    Attributes:
-        codec: Name of the codec in this comparison.
-        kind: Its registered name.
-        learned: Whether it has parameters.
-        parameters: Number of parameters.
-        modality: "image", "audio" or "text".
-        set: Title of the data.
-        setting_name: Name of the codec's quality control.
-        setting: Its value.
-        default: Whether that is the codec's default.
-        protocol: Name of the protocol of the metrics.
-        n: Number of items that were coded.
-        failed: Number of items on which the codec failed.
-        reasons: Reason of a failure → number of items.
-        rate_unit: Unit of `rates`.
-        rates: Kind of rate → its values.
-        tokens: Number of tokens.
-        tokens_unit: Unit of `tokens`.
-        bits_per_token: Kind of rate → its values in bits per token.
-        metrics: Name of a metric → its values.
-        modelled: The training behind the modelled rate; None if it was not measured.
-        codebooks: Use of each quantizer's codebook.
-        idempotence: Share of tokens equal after decoding and encoding again.
-        time: Seconds and speed.
-        items: One row per item: its key, and either its values or the reason of its failure under "failed".
-        targets: Target → what it gives for the mean tokens of this setting; {} if it was not measured.
+    `n` items were coded, and the codec failed on `failed`. `items` has one row per item: its key, and either its
+    values or the reason of its failure under "failed". `targets` is {} if no targets were measured.
     """
 
     codec: str
+    """Name in the comparison."""
     kind: str = ""
+    """Registered name."""
     learned: bool = False
+    """Whether the codec has parameters."""
     parameters: int = 0
     modality: str
     set: str = ""
     setting_name: str = ""
     setting: Any = None
     default: bool = False
+    """Whether the setting is the codec's default."""
     protocol: str
     n: int = 0
     failed: int = 0
@@ -194,17 +150,7 @@ class BDRow:
 
 @dataclass(kw_only=True)
 class ExhibitTile:
-    """One codec's reconstruction in an exhibit.
-
-    Attributes:
-        codec: Name of the codec.
-        learned: Whether it has parameters.
-        note: Remark, such as the reason of a failure. The fields below are None after one.
-        rate: Coded rate.
-        bytes: Size of the container.
-        figures: Metric → value; "inf" for a perfect one.
-        file: Path relative to the folder of the results.
-    """
+    """One codec's reconstruction in an exhibit. Without one, `note` has the reason and the fields below are None."""
 
     codec: str
     learned: bool
@@ -212,33 +158,24 @@ class ExhibitTile:
     rate: float | None = field(default=None, metadata=OPTIONAL)
     bytes: int | None = field(default=None, metadata=OPTIONAL)
     figures: dict[str, float | str] | None = field(default=None, metadata=OPTIONAL)
+    """Metric → value; "inf" for a perfect one."""
     file: str | None = field(default=None, metadata=OPTIONAL)
 
 
 @dataclass(kw_only=True)
 class Exhibit:
-    """One item and its reconstructions by every codec at an equal rate.
-
-    Attributes:
-        modality: "image" or "audio".
-        key: Key of the item.
-        caption: Caption of the item, if it has one.
-        sample_rate: Of audio, in Hz.
-        unit: Unit of rates.
-        rate: The rate that codecs were given.
-        rate_of: Codec that set it; None if the caller did.
-        original: Path of the original, relative to the folder of the results.
-        tiles: One per codec.
-        problem: Reason why there are no tiles.
-    """
+    """One item and its reconstructions by every codec at an equal rate. Files are relative to the results' folder."""
 
     modality: str
     key: str
     caption: str | None
     sample_rate: int | None
     unit: str
+    """Of rates."""
     rate: float | None
     rate_of: str | None
+    """Codec that the rate is taken from; None for a given rate."""
     original: str
     tiles: list[ExhibitTile] = field(default_factory=list)
     problem: str | None = field(default=None, metadata=OPTIONAL)
+    """Reason why there are no tiles."""

@@ -19,34 +19,23 @@ JSON, CSV = "results.json", "results.csv"
 
 @dataclass
 class Results:
-    """Everything that a comparison found.
-
-    Attributes:
-        folder: Where it is written.
-        title: Title of the data.
-        records: One per codec and setting.
-        protocols: Name → protocol, with the settings of every metric.
-        absent: Metric → reason why it was not computed.
-        bd_rates: One per codec and metric.
-        exhibits: Images and sounds at equal rates.
-        takeaways: Sentences that sum up.
-        environment: Command, machine and versions.
-        seen: Items that went through all codecs.
-        skipped: Broken items that were left out.
-        interrupted: Whether the run was interrupted.
-    """
+    """Everything that a comparison found. `folder` is where it is written."""
 
     folder: Path
     title: str
     records: list[Record] = field(default_factory=list)
+    """One per codec and setting."""
     protocols: dict[str, ProtocolDescription] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    """Metric → reason why it was not computed."""
     bd_rates: list[BDRow] = field(default_factory=list)
     exhibits: list[Exhibit] = field(default_factory=list)
     takeaways: list[str] = field(default_factory=list)
     environment: ComparisonEnvironment = field(default_factory=lambda: ComparisonEnvironment(seed=0, seconds=0.0))
     seen: int = 0
+    """Items that went through all codecs."""
     skipped: int = 0
+    """Broken items that were left out."""
     interrupted: bool = False
 
     @property

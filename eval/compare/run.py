@@ -22,13 +22,7 @@ from .targets import DEFINITIONS, TargetSearch, targets_of
 
 
 class ComparisonRun:
-    """Measures the codecs of a plan and fills in the results. Ctrl-C ends it, and keeps the items that are complete.
-
-    Args:
-        plan: Codecs and protocols.
-        results: Filled in by `measure`.
-        study: Measures the modelled rates; None to leave them out.
-    """
+    """Measures the codecs of a plan and fills in the results. Ctrl-C ends it, and keeps the items that are complete."""
 
     def __init__(self, plan: Plan, results: Results, study: Study | None) -> None:
         self.plan, self.results, self.study = plan, results, study

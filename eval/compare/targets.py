@@ -62,12 +62,7 @@ def targets_of(entry: CodecEntry, targets: tuple[str, ...] | None) -> tuple[str,
 
 
 class TargetSearch:
-    """Collects one codec's curves over a set, then finds the targets that cost as many tokens as fixed settings.
-
-    Args:
-        entry: The codec.
-        targets: Names of targets.
-    """
+    """Collects one codec's curves over a set, then finds the targets that cost as many tokens as fixed settings."""
 
     def __init__(self, entry: CodecEntry, targets: tuple[str, ...]) -> None:
         self.entry, self.targets = entry, targets
@@ -93,47 +88,47 @@ class TargetSearch:
         """Return the result of a fixed setting, and of each target at no more mean tokens."""
         if not self.curves:
             return {}
-        place = self.entry.codec.settings.values.index(setting)
-        fixed = self._record(setting, [place] * len(self.curves))
+        choice = self.entry.codec.settings.values.index(setting)
+        fixed = self._record(setting, [choice] * len(self.curves))
         search = {"psnr": self._equal_psnr, "slope": self._equal_slope}
         return {FIXED: fixed, **{name: search[name](fixed.tokens) for name in self.targets}}
 
     def _equal_psnr(self, most: float) -> TargetRecord:
         finite = [value for curve in self.curves for value in curve.psnr if math.isfinite(value)]
 
-        def places(value: float) -> list[int]:
+        def choices(value: float) -> list[int]:
             found = [curve.cheapest(value) for curve in self.curves]
             return [c.cheapest(max(c.psnr)) if p is None else p for p, c in zip(found, self.curves, strict=True)]
 
-        value = self._largest(most, places, min(finite, default=0.0), max(finite, default=1.0))
+        value = self._largest(most, choices, min(finite, default=0.0), max(finite, default=1.0))
         missed = sum(curve.cheapest(value) is None for curve in self.curves)
-        return replace(self._record(value, places(value)), out_of_reach=missed)
+        return replace(self._record(value, choices(value)), out_of_reach=missed)
 
     def _equal_slope(self, most: float) -> TargetRecord:
         """Bisect the logarithm of the slope, from 1000 dB per token down to 1e-9."""
 
-        def places(value: float) -> list[int]:
+        def choices(value: float) -> list[int]:
             return [curve.steepest(10**-value) for curve in self.curves]
 
-        value = self._largest(most, places, -3.0, 9.0)
-        return self._record(10**-value, places(value))
+        value = self._largest(most, choices, -3.0, 9.0)
+        return self._record(10**-value, choices(value))
 
-    def _largest(self, most: float, places: Callable[[float], list[int]], low: float, high: float) -> float:
+    def _largest(self, most: float, choices: Callable[[float], list[int]], low: float, high: float) -> float:
         """Return the largest value in a range whose mean tokens are at most `most`; `low` without any."""
-        if self._tokens(places(high)) <= most:
+        if self._tokens(choices(high)) <= most:
             return high
         for _ in range(STEPS):
             middle = (low + high) / 2
-            low, high = (middle, high) if self._tokens(places(middle)) <= most else (low, middle)
+            low, high = (middle, high) if self._tokens(choices(middle)) <= most else (low, middle)
         return low
 
-    def _tokens(self, places: list[int]) -> float:
-        return math.fsum(c.tokens[p] for c, p in zip(self.curves, places, strict=True)) / len(places)
+    def _tokens(self, choices: list[int]) -> float:
+        return math.fsum(c.tokens[p] for c, p in zip(self.curves, choices, strict=True)) / len(choices)
 
-    def _record(self, value: Any, places: list[int]) -> TargetRecord:
+    def _record(self, value: Any, choices: list[int]) -> TargetRecord:
         values = ItemValues()
-        for curve, place in zip(self.curves, places, strict=True):
-            values.add(curve.psnr[place])
+        for curve, choice in zip(self.curves, choices, strict=True):
+            values.add(curve.psnr[choice])
         tenth = float(np.quantile(np.array(values.values, dtype=float), 0.1))
         psnr = PsnrSummary(**vars(values.summary()), p10=tenth if math.isfinite(tenth) else None)
-        return TargetRecord(value=value, tokens=self._tokens(places), psnr=psnr)
+        return TargetRecord(value=value, tokens=self._tokens(choices), psnr=psnr)

@@ -78,12 +78,7 @@ def windows(length: int, context: int) -> Iterator[tuple[int, int, int]]:
 
 
 def packed(rows: Sequence[Tensor], context: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Pack the windows of rows into batches.
-
-    Args:
-        rows: As `CodeLayout.row` returns them.
-        context: Length of a packed row.
-        size: Packed rows per batch.
+    """Pack the windows of rows, as `CodeLayout.row` returns them, into batches of `size` packed rows.
 
     Yields:
         A batch int64 (5, size, context), the fifth line being the number of the document; then for each of its tokens

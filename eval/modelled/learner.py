@@ -93,17 +93,7 @@ def train(spec: CodeSpec, rows: Sequence[Tensor], tokens: int, seed: int, advanc
 
     One row in sixteen is held back for validation. The state with the lowest validation loss is used, that before the
     first step included, so that with little data the rate is near the nominal one instead of far above it. The same
-    seed gives the same transformer on the same machine.
-
-    Args:
-        spec: Of the codec.
-        rows: One per item, as `CodeLayout.row` returns them.
-        tokens: Budget.
-        seed: Of weights and order.
-        advance: Called with the number of tokens of each step.
-
-    Raises:
-        ValueError: With fewer than two rows.
+    seed gives the same transformer on the same machine. Raises ValueError with fewer than two rows.
     """
     if len(rows) < 2:
         raise ValueError(f"{len(rows)} items to learn from are too few; the modelled rate needs 2")
