@@ -1,4 +1,4 @@
-"""Measurement of one codec at one setting, item by item."""
+"""CodecMeasurement of one codec at one setting, item by item."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ItemResult:
     reason: str = ""
 
 
-class Measurement:
+class CodecMeasurement:
     """Collects every rate, metric and count of one codec at one setting over a set.
 
     `absent` names the metrics of the protocol that cannot be computed here.

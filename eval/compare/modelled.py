@@ -25,7 +25,7 @@ from ..modelled.layout import PATTERN, CodeLayout
 from ..modelled.learner import BATCH_TOKENS, CHECKS, HELD, LEARNING_RATE, NETWORK, steps_for, train
 from ..trial import Trial, to_codec
 from .entries import CodecEntry
-from .measurement import ItemResult, Measurement
+from .measurement import CodecMeasurement, ItemResult
 from .records import ModelledRecord
 
 REASONS = 3
@@ -77,7 +77,7 @@ class Study:
     def __init__(self, options: ModelledRate, training: Source, seed: int, where: str) -> None:
         self.options, self.training, self.seed, self.where = options, training, seed, where
         self.evaluated: set[bytes] = set()
-        self.trials: dict[Measurement, list[Trial]] = {}
+        self.trials: dict[CodecMeasurement, list[Trial]] = {}
 
     def check(self, entries: Sequence[CodecEntry]) -> None:
         """Raise ValueError if the training data have no item for a codec."""
@@ -89,7 +89,7 @@ class Study:
         modality, label = next(iter(missing.items()))
         raise ValueError(f"training: {self.training.name} has no {modality}, which {label} would need")
 
-    def add(self, item: Item, measurements: Sequence[Measurement], results: Sequence[ItemResult]) -> None:
+    def add(self, item: Item, measurements: Sequence[CodecMeasurement], results: Sequence[ItemResult]) -> None:
         """Add an item and its codes."""
         self.evaluated.add(_digest(item))
         for measurement, result in zip(measurements, results, strict=True):
@@ -122,7 +122,7 @@ class Study:
             record = dataclasses.replace(record, **vars(model.training), seconds=seconds)
             measurement.add_modelled(record, trials, bits)
 
-    def _rows(self, measurement: Measurement) -> tuple[list[Tensor], ModelledRecord]:
+    def _rows(self, measurement: CodecMeasurement) -> tuple[list[Tensor], ModelledRecord]:
         """Return rows of training items in random order, no more than the budget needs, and the items left out."""
         layout, rows, tokens = CodeLayout(measurement.entry.codec.spec), [], 0
         record = ModelledRecord(where=self.where)

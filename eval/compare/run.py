@@ -13,7 +13,7 @@ from ..protocols import RATES, TOKENS
 from ..selection import Selection
 from .entries import CodecEntry
 from .exhibits import MOST, make_exhibits
-from .measurement import Measurement
+from .measurement import CodecMeasurement
 from .modelled import Study
 from .plan import Plan
 from .records import ComparisonEnvironment
@@ -29,7 +29,7 @@ class ComparisonRun:
         metrics = [metric for protocol in plan.protocols.values() for metric in protocol.metrics]
         results.protocols = {protocol.name: protocol.describe() for protocol in plan.protocols.values()}
         results.absent = {metric.name: reason for metric in metrics if (reason := metric.missing())}
-        self.measurements: dict[str, list[Measurement]] = {}
+        self.measurements: dict[str, list[CodecMeasurement]] = {}
         self.searches = {e.label: TargetSearch(e, t) for e in plan.entries if (t := targets_of(e, plan.targets))}
         self.examples: list[Item] = []
 
@@ -92,11 +92,11 @@ class ComparisonRun:
             self.examples.append(item)
         self.results.seen += 1
 
-    def _of(self, entry: CodecEntry) -> list[Measurement]:
+    def _of(self, entry: CodecEntry) -> list[CodecMeasurement]:
         """Return the measurements of a codec, one per setting of its sweep."""
         if entry.label not in self.measurements:
             protocol, sweep = self.plan.protocols[entry.modality], entry.codec.settings.sweep
-            made = [Measurement(entry, setting, protocol, self.results.absent) for setting in sweep]
+            made = [CodecMeasurement(entry, setting, protocol, self.results.absent) for setting in sweep]
             self.measurements[entry.label] = made
         return self.measurements[entry.label]
 
