@@ -19,13 +19,11 @@ from support.tree import MODULES, ROOMS, ROOT, files
 
 from tokenloom import codecs, data, models
 from tokenloom.data.documents.documents import Documents
-from tokenloom.train import losses
-from tokenloom.train.check import TASKS
 from tokenloom.train.config import TrainConfig
-from tokenloom.train.tasks import decoder, transformer
-from tokenloom.train.tasks.codec import codec_of
+from tokenloom.train.tasks import all_tasks
+from tokenloom.train.tasks.codec import build_codec
 
-NAMES = {*losses.NAMES, *transformer.NAMES, *decoder.WEIGHTS}
+NAMES = [name for task in all_tasks().values() for name in task.losses]
 """Losses of every task."""
 
 
@@ -79,7 +77,7 @@ def test_codecs_and_their_configs_are_the_same_set():
 def test_codec_configs_build(name):
     small = [f"codec.{key}={value}".replace(" ", "") for key, value in TINY[name].items()]
     cfg = composed("train", f"codec={name}", *small)["codec"]
-    codec = codec_of(dict(cfg))
+    codec = build_codec(cfg)
     cfg.pop("name")
     cls = type(codec)
     imports = {"checkpoint"} | codecs.codec.import_arguments(cls) if codecs.codec.imports(cls) else set()
@@ -122,7 +120,7 @@ def test_data_configs_compose(name):
 @pytest.mark.parametrize("name", choices("experiment"))
 def test_experiments_compose(name):
     cfg = composed("train", f"experiment={name}")
-    assert cfg["task"] in TASKS and set(cfg["losses"]) == set(NAMES)
+    assert cfg["task"] in all_tasks() and set(cfg["losses"]) == set(NAMES)
     if cfg["task"] == "transformer":
         assert models.build(cfg["omni"]) and not cfg["codec"]
         assert cfg["data"]["name"] == cfg["validation"]["name"] == Documents.name
@@ -152,8 +150,7 @@ def test_train_yaml_and_its_types_agree():
 
 
 def test_no_loss_is_of_two_tasks():
-    names = [*losses.NAMES, *transformer.NAMES, *decoder.WEIGHTS]
-    assert len(set(names)) == len(names)
+    assert len(set(NAMES)) == len(NAMES)
 
 
 # -- checkpoints --------------------------------------------------------------------------------

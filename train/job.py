@@ -1,68 +1,107 @@
-"""What the loop knows of a task: a model to train, batches to train it on, and what to do with it then."""
+"""The interface between the training loop and a task."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from .config import TrainConfig
+from tokenloom.codecs import checkpoint
 
-if TYPE_CHECKING:
-    from .adversarial.adversary import Adversary
+from .run_config import RunConfig
+
+
+class Opponent(Protocol):
+    """What the loop knows of an adversary: it has an optimizer of its own, and follows the steps of the run."""
+
+    def begin(self, step: int, rate: float) -> None:
+        """Start a step; `rate` is the current share of the peak learning rate."""
+
+    def update(self) -> dict[str, Tensor]:
+        """Train the adversary after the update of the model. Return values for the log."""
+        ...
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state for a resumed run."""
+        ...
+
+    def load_state_dict(self, saved: dict[str, Any], out: Path) -> None:
+        """Restore the state; `out` is named in errors."""
 
 
 class Job(ABC):
-    """One task of a run, built from its config; a constructor raises ValueError for what a user can get wrong.
+    """One run of a task, built from its config.
 
-    model     what is trained, averaged and saved
-    counted   names of buffers of the model that the average keeps its own values of
-    trained   what the checkpoint tells of the training, beside its steps
+    A subclass in a module of `train/tasks` that sets `name` is a task. The constructor raises ValueError for a user's
+    mistakes.
+
+    Attributes:
+        name: Value of `task` in the config.
+        config: Dataclass of the keys that the task reads.
+        losses: Names that `losses` may hold.
+        architecture: Keys that describe the model. A resumed run must share them.
+        fixed: Other keys of the task that a resumed run must share.
+        shardable: Whether strategy=fsdp is possible.
+        counted: Names of buffers that the averaged model fills by itself.
+        model: The module that is trained, averaged and saved.
+        trained: What the checkpoint says of the training, besides the number of steps.
     """
 
+    name: ClassVar[str]
+    config: ClassVar[type[RunConfig]]
+    losses: ClassVar[tuple[str, ...]] = ()
+    architecture: ClassVar[tuple[str, ...]] = ()
+    fixed: ClassVar[tuple[str, ...]] = ()
+    shardable: ClassVar[bool] = False
+    counted: ClassVar[tuple[str, ...]] = ()
+
     model: nn.Module
-    counted: tuple[str, ...] = ()
     trained: dict[str, Any]
 
-    def __init__(self, cfg: TrainConfig) -> None:
+    def __init__(self, cfg: RunConfig) -> None:
         self.cfg = cfg
+
+    @classmethod
+    def check(cls, cfg: RunConfig) -> None:
+        """Raise ValueError for mistakes that show without the model and the data."""
+        return
 
     @abstractmethod
     def recipe(self) -> dict[str, Any]:
-        """Plain values that a resumed run has to share with the one it continues, beside those of `check.FIXED`."""
+        """Return plain values that a resumed run must share, besides the fixed keys of the config."""
 
     def start(self) -> None:
-        """Before the first step of a fresh run, the same in all processes."""
+        """Prepare a fresh run before its first step, equally in all processes."""
         return
 
-    def adversary(self, fabric: Any) -> Adversary | None:
-        """What takes part in the training from outside, after `model` is on its device."""
+    def adversary(self, fabric: Any) -> Opponent | None:
+        """Return the adversary, if any. `model` is on its device."""
         return None
 
     @abstractmethod
-    def module(self, adversary: Adversary | None) -> nn.Module:
-        """forward(batch) → (loss, every term by name), over `model`."""
+    def module(self, adversary: Any) -> nn.Module:
+        """Return a module over `model`: forward(batch) → (loss, every term by name)."""
 
     @abstractmethod
     def batches(self, *, start_step: int, steps: int, rank: int, world_size: int) -> Iterable[tuple[int, Tensor]]:
-        """(step, batch) for the steps start_step … steps − 1; rows are items, shared out among the ranks."""
+        """Iterate over (step, batch) from start_step to steps − 1. The rows are divided among the ranks."""
 
-    @abstractmethod
     def fill(self, model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-        """Strict loading; ValueError in one line."""
+        """Load a state dict strictly. Raises ValueError that names `where`."""
+        checkpoint.fill(model, tensors, where)
 
     @abstractmethod
     def validate(self, model: nn.Module, device: torch.device, samples: Path, step: int) -> dict[str, float]:
-        """Figures on what is not trained on, by name; something to look at in `samples`."""
+        """Return metrics on held-out data by name, and write samples to the folder `samples`."""
 
     def complete(self, model: nn.Module, device: torch.device) -> None:
-        """Once the last step is done: what a finished model has beside its weights."""
+        """Add what a finished model has besides its weights. Called after the last step."""
         return
 
     @abstractmethod
     def save(self, model: nn.Module, out: Path, trained: dict[str, Any]) -> None:
-        """`model.safetensors` and `config.yaml`, in the form that `load` reads."""
+        """Write `model.safetensors` and `config.yaml` in the form that `load` reads."""

@@ -1,77 +1,83 @@
-"""What a run leaves to look at: log.csv, TensorBoard events, samples/, a progress bar."""
+"""The logs of a run: log.csv, TensorBoard events, samples/, and a progress bar."""
 
 from __future__ import annotations
 
 import csv
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+import lazy_loader as lazy
 
-from tokenloom import files
+from tokenloom import files, progress
+
+tensorboard = lazy.load("torch.utils.tensorboard", suppress_warning=True)
+
+BAR_WIDTH = 100
+"""Characters of the values in front of the bar."""
 
 
 class Logs:
-    """Scalars to log.csv (long form: step, name, value) and TensorBoard; a bar with loss, items/s and ETA."""
+    """Writes scalars to log.csv (rows of step, name, value) and TensorBoard, and shows a bar with the values.
+
+    Args:
+        out: Folder of the run.
+        start: First step; later rows of log.csv are removed.
+        steps: Number of steps.
+    """
 
     def __init__(self, out: Path, start: int, steps: int) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
         self.samples = out / "samples"
         self.samples.mkdir(exist_ok=True)
         path = out / "log.csv"
         _drop_after(path, start)
         fresh = not path.exists()
-        self._file = path.open("a", newline="", buffering=1)
-        self._csv = csv.writer(self._file)
+        self._stack = ExitStack()
+        self._csv = csv.writer(self._stack.enter_context(path.open("a", newline="", buffering=1)))
         if fresh:
             self._csv.writerow(["step", "name", "value"])
-        self._board = SummaryWriter(out / "tensorboard", purge_step=start or None)
-        columns = (
-            TextColumn("[bold]{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-        )  # fmt: skip
-        self.console = Console(stderr=True)
-        self._bar = Progress(*columns, console=self.console, refresh_per_second=2)
-        self._task = self._bar.add_task("training", total=steps, completed=start, figures="")
+        self._board = self._stack.enter_context(
+            tensorboard.SummaryWriter(out / "tensorboard", purge_step=start or None)
+        )
+        self._bar = self._stack.enter_context(progress.bar("training", steps, "steps", done=start, width=BAR_WIDTH))
         self._since = time.perf_counter()
         self._items = 0
-        self._bar.start()
 
-    def advance(self, step: int, items: int) -> None:
+    def advance(self, items: int) -> None:
+        """Count one step with this many items."""
         self._items += items
-        self._bar.update(self._task, completed=step)
+        self._bar()
 
     def scalars(self, step: int, values: dict[str, float], bar: bool = False) -> None:
+        """Write values, and show them in front of the bar if asked for."""
         for name, value in values.items():
             self._csv.writerow([step, name, f"{value:.6g}"])
             self._board.add_scalar(name, value, step)
         if bar:
-            self._bar.update(self._task, figures="  ".join(f"{k} {v:.4g}" for k, v in values.items()))
+            self._bar(0, "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
 
     def rate(self) -> float:
-        """Items per second since the last call."""
+        """Return the items per second since the last call."""
         now = time.perf_counter()
         rate, self._items, self._since = self._items / max(now - self._since, 1e-9), 0, now
         return rate
 
     def say(self, line: str) -> None:
-        self._bar.console.print(line, highlight=False, soft_wrap=True)
+        """Print a line."""
+        self._bar.say(line)
 
     def close(self) -> None:
-        self._bar.stop()
-        self._board.close()
-        self._file.close()
+        """Close the files and the bar."""
+        self._stack.close()
 
 
 class NoLogs(Logs):
-    """What the processes of a run other than the first log: nothing."""
+    """The logs of all processes but the first: none."""
 
     def __init__(self) -> None:
         pass
 
-    def advance(self, step: int, items: int) -> None:
+    def advance(self, items: int) -> None:
         pass
 
     def scalars(self, step: int, values: dict[str, float], bar: bool = False) -> None:
@@ -88,7 +94,7 @@ class NoLogs(Logs):
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """A resumed run writes the steps after its checkpoint again: forget what an interruption left."""
+    """Remove the rows after a step, which a resumed run writes again."""
     if not path.exists():
         return
     lines = path.read_text().splitlines()

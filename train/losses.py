@@ -1,7 +1,7 @@
-"""Reconstruction losses by name: `losses.l2=1 losses.msssim=0.01`.
+"""Reconstruction losses of codecs by name: `losses.l2=1 losses.msssim=0.01`.
 
-Each takes (reconstruction, original), float32 of one shape, images in [0, 1] or audio in [-1, 1],
-and gives a scalar. Losses run in float32 whatever the precision of the networks.
+Each takes (reconstruction, original), float32 of one shape, images in [0, 1] or audio in [-1, 1], and returns a scalar.
+Losses are computed in float32 whatever the precision of the networks.
 """
 
 from __future__ import annotations
@@ -11,13 +11,17 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
+import lazy_loader as lazy
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from tokenloom.codecs import Modality
+from tokenloom.metrics import audio
 from tokenloom.metrics import lpips as perceptual
+
+pytorch_msssim = lazy.load("pytorch_msssim")
 
 Signals = Float[Tensor, "batch channels *size"]
 Scalar = Float[Tensor, ""]
@@ -25,7 +29,7 @@ Loss = Callable[[Signals, Signals], Scalar]
 
 STFT_SIZES = (1024, 512, 256, 128)
 FLOOR = 1e-4
-"""Magnitudes below −80 dB of a full-scale sine count as silence: nobody hears them, no bit should go there."""
+"""Magnitudes below −80 dB of a full-scale sine count as silence, since they are inaudible."""
 
 
 def l1(x: Signals, y: Signals) -> Scalar:
@@ -39,14 +43,12 @@ def l2(x: Signals, y: Signals) -> Scalar:
 
 
 def msssim(x: Signals, y: Signals) -> Scalar:
-    """1 − MS-SSIM (Wang et al. 2003), five scales, with the largest window up to 11 that the crop has room for."""
-    from pytorch_msssim import ms_ssim
-
+    """1 − MS-SSIM (Wang et al. 2003), five scales, with the largest window up to 11 that fits into the crop."""
     room = min(x.shape[-2:])
     window = min(11, 2 * ((room - 1) // 32) + 1)  # 16 (window − 1) < room
     if window < 3:
-        raise ValueError(f"the msssim loss needs crops of at least 33 pixels, not {room}")
-    return 1 - ms_ssim(x, y, data_range=1.0, win_size=window)
+        raise ValueError(f"the msssim loss needs crops of at least 33 pixels, got {room}")
+    return 1 - pytorch_msssim.ms_ssim(x, y, data_range=1.0, win_size=window)
 
 
 def stft(x: Signals, y: Signals) -> Scalar:
@@ -74,30 +76,33 @@ def mel(x: Signals, y: Signals) -> Scalar:
 
 
 LOSSES: dict[str, Loss] = {"l1": l1, "l2": l2, "msssim": msssim, "stft": stft, "mel": mel}
-"""Those that are a formula."""
+"""Losses without weights of their own."""
 NAMES = (*LOSSES, "lpips", "quantizer")
-"""All that a config may give a weight; lpips has a network of its own, quantizer is the codec's."""
+"""Names that `losses` may hold. lpips has a network of its own; quantizer is the loss of the quantizer."""
 ONLY = {"msssim": Modality.IMAGE, "lpips": Modality.IMAGE, "stft": Modality.AUDIO, "mel": Modality.AUDIO}
 DEFAULTS = {
     Modality.IMAGE: {"l2": 1.0, "msssim": 0.01, "quantizer": 0.01},
     Modality.AUDIO: {"l1": 1.0, "stft": 1.0, "mel": 1.0, "quantizer": 1.0},
 }
-"""Weights where a config names none; `quantizer` is the quantizer's own loss."""
+"""Default weights."""
 
 
 def weights(given: Mapping[str, Any], modality: Modality, codes: float | None = None) -> dict[str, float]:
-    """The name → weight dict of a run, checked; the modality's defaults where nothing is given.
+    """Return the checked weights of a run, the defaults of the modality if none is given.
 
-    codes  weight of the codes' own loss where none is given, for a codec that cannot do without
+    Args:
+        given: Name → weight; None counts as absent.
+        modality: Modality of the codec.
+        codes: Weight of the quantizer's loss if none is given, for a codec that needs it.
     """
     chosen = {name: w for name, w in given.items() if w is not None}
     for name, weight in chosen.items():
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise ValueError(f"losses.{name}={weight!r} is no number")
+            raise ValueError(f"losses.{name} must be a number, got {weight!r}")
         if name not in NAMES:
-            raise ValueError(f"unknown loss {name!r}; known are {', '.join(NAMES)}")
+            raise ValueError(f"losses of task=codec must be among {', '.join(NAMES)}, got losses.{name}")
         if weight < 0:
-            raise ValueError(f"losses.{name}={weight:g} is negative")
+            raise ValueError(f"losses.{name} must be at least 0, got {weight:g}")
         if weight and ONLY.get(name, modality) is not modality:
             raise ValueError(f"the {name} loss is for {ONLY[name]} codecs, not for {modality}")
     own = {} if codes is None or "quantizer" in chosen else {"quantizer": codes}
@@ -111,9 +116,11 @@ def weights(given: Mapping[str, Any], modality: Modality, codes: float | None = 
 
 
 def networks(weights: Mapping[str, float], lpips_weights: str | None) -> dict[str, Loss]:
-    """The losses among `weights` that have a network, loaded: LPIPS on VGG-16, as VQ-GAN trains with.
+    """Load the losses among `weights` that have a network: LPIPS on VGG-16, as in VQ-GAN.
 
-    lpips_weights  file of the backbone's weights; where None, and what is raised: see `perceptual.load`
+    Args:
+        weights: Name → weight.
+        lpips_weights: File with the weights of VGG-16; None: see `perceptual.load`, also for what is raised.
     """
     if "lpips" not in weights:
         return {}
@@ -123,12 +130,12 @@ def networks(weights: Mapping[str, float], lpips_weights: str | None) -> dict[st
 def _fitting(x: Tensor) -> list[int]:
     sizes = [n for n in STFT_SIZES if n <= x.shape[-1]]
     if not sizes:
-        raise ValueError(f"spectral losses need segments of at least {min(STFT_SIZES)} samples, not {x.shape[-1]}")
+        raise ValueError(f"spectral losses need segments of at least {min(STFT_SIZES)} samples, got {x.shape[-1]}")
     return sizes
 
 
 def _magnitude(x: Float[Tensor, "batch channels samples"], size: int) -> Float[Tensor, "rows bins frames"]:
-    """(batch, channels, samples) → (batch · channels, bins, frames), 1 for a sine of full scale."""
+    """Return magnitudes (batch · channels, bins, frames), 1 for a sine of full scale."""
     window = _window(size).to(x)
     spectrum = torch.stft(x.flatten(0, 1), size, size // 4, window=window, return_complex=True)
     return (spectrum.real.square() + spectrum.imag.square() + FLOOR**2).sqrt() / (window.sum() / 2)
@@ -141,10 +148,8 @@ def _window(size: int) -> Tensor:
 
 @cache
 def _mel_filters(size: int, bands: int) -> Tensor:
-    """Triangles equally spaced on the mel scale up to Nyquist, each summing to 1; (bands, bins).
+    """Return mel filters (bands, bins), each with sum 1.
 
-    Placed as at 24 kHz, relative to Nyquist, so that the loss needs no sample rate.
+    They are those of 24 kHz relative to the Nyquist frequency, so that the loss needs no sample rate.
     """
-    from torchaudio.functional import melscale_fbanks
-
-    return F.normalize(melscale_fbanks(size // 2 + 1, 0.0, 12000.0, bands, 24000).T, p=1, dim=1)
+    return F.normalize(audio.mel_filters(24000, size, bands), p=1, dim=1)

@@ -120,12 +120,12 @@ def test_training_with_lpips(hub):
     run = Run(cfg)
     terms = run._update(0, torch.rand(2, 3, 32, 32, generator=generator()))
     assert terms["lpips"] > 0 and terms["loss"] == pytest.approx((terms["l1"] + 0.5 * terms["lpips"]).item())
-    assert not any("vgg" in key or "slice" in key for key in run.task.state_dict())
+    assert not any("vgg" in key or "slice" in key for key in run.module.state_dict())
     assert len(run.optimizer.param_groups[0]["params"]) == len(list(run.model.parameters()))
     run.logs.close()
-    network = run.job.losses["lpips"].args[0]
+    network = run.job.loss_networks["lpips"].args[0]
     x = torch.rand(1, 3, 32, 32, generator=generator()).requires_grad_()
-    run.job.losses["lpips"](x, 1 - x.detach()).backward()
+    run.job.loss_networks["lpips"](x, 1 - x.detach()).backward()
     assert x.grad.abs().sum() > 0 and all(p.grad is None for p in network.parameters())
 
 

@@ -14,8 +14,9 @@ from support.processes import environment
 from tokenloom import codecs, models
 from tokenloom.train import state
 from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
+from tokenloom.train.flow import GROUPS, JUMPS, FlowObjective
 from tokenloom.train.loop import train
-from tokenloom.train.tasks.decoder import GROUPS, JUMPS, DecoderJob, DecoderTask, Settings
+from tokenloom.train.tasks.decoder import DecoderJob, SettingRange
 
 NETWORK = {"widths": [8, 16], "depths": [1, 1], "noise": 0.3}
 
@@ -116,7 +117,7 @@ def test_two_processes_are_one_with_the_same_batch(trained, tmp_path):
 # -- the losses ----------------------------------------------------------------------------------
 
 
-def task_of(trained, tmp_path, **changes) -> DecoderTask:
+def task_of(trained, tmp_path, **changes) -> FlowObjective:
     job = DecoderJob(config(trained, tmp_path, **changes))
     torch.manual_seed(0)
     for p in job.model.parameters():
@@ -133,7 +134,7 @@ def test_the_flow_loss_is_that_of_the_velocity(trained, tmp_path):
     total, terms = task(x)
     assert set(terms) == {"flow"} and torch.allclose(total.detach(), terms["flow"])
     torch.manual_seed(3)
-    codec, decoder = task.behind
+    codec, decoder = task._frozen
     positions = torch.rand(GROUPS).tolist()
     errors = []
     rows = sorted(range(8), key=lambda row: (row % GROUPS, row))
@@ -162,7 +163,7 @@ def test_a_shortcut_of_a_flow_that_is_exact_costs_nothing(trained, tmp_path):
 
 def test_codes_cost_nothing_where_the_result_has_their_latents(trained, tmp_path):
     task = task_of(trained, tmp_path)
-    codec, decoder = task.behind
+    codec, decoder = task._frozen
     x = torch.rand(4, 3, 48, 48)
     codes = [codec.encode(x)]
     given = decoder.conditioning(codes[0])
@@ -179,7 +180,7 @@ def test_gradients_reach_every_weight(trained, tmp_path):
     total, _ = task(torch.rand(16, 3, 48, 48))
     total.backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in task.parameters())
-    assert not any(p.requires_grad or p.grad is not None for p in task.behind[0].parameters())
+    assert not any(p.requires_grad or p.grad is not None for p in task._frozen[0].parameters())
 
 
 def test_jumps_fill_the_time_exactly():
@@ -191,10 +192,10 @@ def test_jumps_fill_the_time_exactly():
 
 def test_settings_go_from_low_to_high():
     codec = tiny("image/flex")  # 1 to 8 tokens
-    along = Settings(codec, [1, 2, 4, 8])
+    along = SettingRange(codec, [1, 2, 4, 8])
     assert [along(p) for p in (0, 1 / 3, 2 / 3, 1)] == [1, 2, 4, 8]
     assert along(0.95) in (7, 8) and along(0.5) == 3
-    assert [Settings(tiny("image/fsq"), [None])(p) for p in (0, 0.5, 1)] == [None] * 3
+    assert [SettingRange(tiny("image/fsq"), [None])(p) for p in (0, 0.5, 1)] == [None] * 3
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from support.training import config, losses_of, same
 
 from tokenloom import codecs, models
 from tokenloom.cli.main import main
-from tokenloom.train import check, state
+from tokenloom.train import state
 from tokenloom.train.config import OptimizerConfig, TrainConfig
 from tokenloom.train.loop import Run, train
 from tokenloom.train.tasks import transformer
@@ -52,7 +52,7 @@ from tokenloom.train.tasks import transformer
 from tokenloom.train.loop import Run, train
 
 transformer.VALIDATED = 16
-folder, update, loss = Path(sys.argv[1]), Run._update, transformer.TransformerTask.forward
+folder, update, loss = Path(sys.argv[1]), Run._update, transformer.TransformerObjective.forward
 rank, shares, seen, factor = None, set(), [], 1.0
 
 def share(tensors):
@@ -78,7 +78,7 @@ def forward(self, batch):
 def gradients(optimizer, *_):
     shares.add(share(p.grad for group in optimizer.param_groups for p in group["params"]))
 
-Run._update, transformer.TransformerTask.forward = watched, forward
+Run._update, transformer.TransformerObjective.forward = watched, forward
 hook = register_optimizer_step_pre_hook(gradients)
 train(written(folder, "parted", strategy="fsdp", **PARTED))
 train(written(folder, "straight", strategy="fsdp", validate_every=4))
@@ -106,8 +106,8 @@ def runs(tmp_path_factory, loopback) -> Path:
     def poisoned(self, step, batch):
         with pytest.MonkeyPatch.context() as patch:
             if step == 4:
-                whole = transformer.TransformerTask.forward
-                patch.setattr(transformer.TransformerTask, "forward", lambda *a: (whole(*a)[0] * torch.nan, {}))
+                whole = transformer.TransformerObjective.forward
+                patch.setattr(transformer.TransformerObjective, "forward", lambda *a: (whole(*a)[0] * torch.nan, {}))
             return update(self, step, batch)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -185,7 +185,7 @@ def test_resumed_as_replicas(runs):
     ],
 )
 def test_what_cannot_be_sharded_is_one_line(changes, says, tmp_path, monkeypatch):
-    monkeypatch.setattr(check, "gpus", lambda: 1)
+    monkeypatch.setattr(machine, "gpus", lambda: 1)
     with pytest.raises(ValueError, match=says) as error:
         train(written(tmp_path, "run", accelerator="auto", **changes))
     assert one_line(error) and not list(tmp_path.iterdir())

@@ -16,7 +16,7 @@ from support.training import config, log, losses_of, same
 
 from tokenloom import codecs
 from tokenloom.codecs.codec import Codec
-from tokenloom.train import check, loop, state
+from tokenloom.train import machine, state
 from tokenloom.train.config import CropConfig
 from tokenloom.train.loop import Run, train
 
@@ -156,11 +156,11 @@ def test_a_world_that_does_not_fit_is_one_line(environment, says, tmp_path, monk
 
 
 def test_processes_as_torchrun_says(monkeypatch):
-    assert check.processes() == (1, 1)
+    assert machine.processes() == (1, 1)
     for name, value in (("TORCHELASTIC_RUN_ID", "x"), ("WORLD_SIZE", "8"), ("LOCAL_WORLD_SIZE", "4"), ("RANK", "5"),
                         ("LOCAL_RANK", "1")):  # fmt: skip
         monkeypatch.setenv(name, value)
-    assert check.processes() == (4, 2)
+    assert machine.processes() == (4, 2)
 
 
 def test_one_process_of_a_machine_tells_of_a_mistake(capsys, monkeypatch, tmp_path):
@@ -216,9 +216,9 @@ def test_the_scale_of_fp16_losses_falls_with_a_skip_and_survives_resume(tmp_path
     from lightning_fabric import Fabric
     from lightning_fabric.plugins import MixedPrecision
 
-    monkeypatch.setattr(check, "gpus", lambda: 1)
+    monkeypatch.setattr(machine, "gpus", lambda: 1)
     monkeypatch.setattr(
-        loop, "_fabric", lambda cfg: Fabric(accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu")])
+        machine, "launch", lambda cfg: Fabric(accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu")])
     )
     run = Run(config(tmp_path, precision="16-mixed", accelerator="auto"))
     scale = run.fabric.strategy.precision.scaler.get_scale

@@ -220,16 +220,16 @@ def test_a_nan_step_is_counted_and_changes_nothing(name, tmp_path, monkeypatch):
     batch = torch.rand(size)
     for step in range(3):
         assert run._update(step, batch) is not None
-    before, averaged = copy.deepcopy(run.model.state_dict()), copy.deepcopy(run.ema.state_dict())
+    before, averaged = copy.deepcopy(run.model.state_dict()), copy.deepcopy(run.average.module.state_dict())
     broken = batch.clone()
     broken.view(-1)[7] = float("nan")
     assert run._update(3, broken) is None and run.skipped == 1
-    assert same(run.model.state_dict(), before) and same(run.ema.state_dict(), averaged)
+    assert same(run.model.state_dict(), before) and same(run.average.module.state_dict(), averaged)
     monkeypatch.setitem(
         losses.LOSSES, "l1", lambda x, y: (x - x.detach() + 1e-40).sqrt().mean()
     )  # finite, its gradient is not
     assert run._update(4, batch) is None and run.skipped == 2
-    assert same(run.model.state_dict(), before) and same(run.ema.state_dict(), averaged)
+    assert same(run.model.state_dict(), before) and same(run.average.module.state_dict(), averaged)
     run.logs.close()
 
 
@@ -258,9 +258,9 @@ def test_skips_are_told_of(tmp_path, monkeypatch, capsys):
 
 def test_ema_is_an_average(tmp_path):
     run = Run(config(tmp_path, ema=0.5))
-    start = [p.clone() for p in run.ema.parameters()]
+    start = [p.clone() for p in run.average.module.parameters()]
     run._update(100, torch.rand(4, 3, 32, 32))
-    for old, mine, new in zip(start, run.ema.parameters(), run.model.parameters(), strict=True):
+    for old, mine, new in zip(start, run.average.module.parameters(), run.model.parameters(), strict=True):
         torch.testing.assert_close(mine, (old + new.detach()) / 2)
     run.logs.close()
 

@@ -26,8 +26,9 @@ from tokenloom.models.vocabulary import DOCUMENT, STOP, Channel
 from tokenloom.train import state
 from tokenloom.train.config import OptimizerConfig, TrainConfig
 from tokenloom.train.loop import Run, train
+from tokenloom.train.packing import FIELDS, MODALITIES
 from tokenloom.train.tasks import transformer
-from tokenloom.train.tasks.transformer import FIELDS, MODALITIES, TransformerJob, TransformerTask
+from tokenloom.train.tasks.transformer import TransformerJob, TransformerObjective
 
 CONTEXT = 160
 KINDS = [
@@ -357,7 +358,7 @@ def test_weights_by_modality_and_by_who_gives_it(job):
 
 @torch.no_grad()
 def test_a_packed_batch_costs_what_its_documents_cost_one_by_one(job):
-    task = TransformerTask(job.model, job.vocabulary, job.weights).eval()
+    task = TransformerObjective(job.model, job.vocabulary, job.weights).eval()
     (_, batch), *_ = job.batches(start_step=0, steps=1, rank=0, world_size=1)
     assert batch.shape == (4, len(FIELDS), CONTEXT)
     total, terms = task(batch)
@@ -394,7 +395,7 @@ def slow_losses(job: TransformerJob, rows: torch.Tensor) -> torch.Tensor:
 
 @torch.no_grad()
 def test_a_batch_in_parts_has_the_loss_of_the_whole(job):
-    task = TransformerTask(job.model, job.vocabulary, job.weights).eval()
+    task = TransformerObjective(job.model, job.vocabulary, job.weights).eval()
     (_, batch), *_ = job.batches(start_step=3, steps=4, rank=0, world_size=1)
     whole, _ = task(batch)
     for parts in (2, 4):

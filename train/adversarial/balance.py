@@ -1,4 +1,4 @@
-"""How much of each loss's gradient reaches the codec: VQ-GAN's adaptive weight, EnCodec's balancer."""
+"""Weights of the gradients of several losses: the adaptive weight of VQ-GAN and the balancer of EnCodec."""
 
 from __future__ import annotations
 
@@ -9,23 +9,26 @@ import torch
 from torch import Tensor
 
 Reduce = Callable[[Tensor], Tensor]
-"""Mean over the processes of a run, the same in all."""
+"""Function that averages over the processes of a run."""
 
 DELTA = 1e-6
 LARGEST = 1e4
-"""Bound of the adaptive weight, as in VQ-GAN's code: an adversary without gradient would have infinite weight."""
+"""Upper bound of the adaptive weight, as in the code of VQ-GAN: without gradient the weight would be infinite."""
 
 
 def adaptive_weight(y: Tensor, of_reconstruction: Tensor, of_adversary: Tensor, layer: Tensor, mean: Reduce) -> Tensor:
-    """‖∇_L rec‖ / (‖∇_L adv‖ + 1e-6), scalar (Esser et al., VQ-GAN, arXiv 2012.09841, eq. 7).
+    """Return ‖∇_L rec‖ / (‖∇_L adv‖ + 1e-6), scalar (Esser et al., VQ-GAN, arXiv 2012.09841, eq. 7).
 
-    y          reconstructions, with their graph to `layer`, the decoder's last weight
-    of_…       gradients of the two losses with respect to y
-    The norms are those of the gradients averaged over processes, hence of the global batch.
+    Args:
+        y: Reconstructions, with their graph to `layer`.
+        of_reconstruction: Gradient of the reconstruction loss with respect to y.
+        of_adversary: Gradient of the adversarial loss with respect to y.
+        layer: The last weight of the decoder.
+        mean: Averages over the processes, so that the norms are those of the global batch.
     """
 
     def at_layer(gradient: Tensor) -> Tensor:
-        scale = gradient.norm().clamp_min(1e-30)  # to what float16 can hold, on the way to the layer
+        scale = gradient.norm().clamp_min(1e-30)  # within the range of float16 on the way to the layer
         return torch.autograd.grad(y, layer, gradient / scale, retain_graph=True)[0].float() * scale
 
     a, b = mean(torch.stack([at_layer(of_reconstruction), at_layer(of_adversary)]))
@@ -33,10 +36,7 @@ def adaptive_weight(y: Tensor, of_reconstruction: Tensor, of_adversary: Tensor, 
 
 
 def last_layer(y: Tensor, parameters: Iterable[Tensor]) -> Tensor:
-    """Of the parameters with a gradient path to y, the weight that is the fewest operations away from it.
-
-    Gains and biases, one number a channel, are no layer.
-    """
+    """Return the weight with the fewest operations to y, apart from gains and biases (one number per channel)."""
     wanted = {id(p): p for p in parameters if p.requires_grad and p.ndim > 1 and p.numel() > p.shape[0]}
     queue, seen = deque([y.grad_fn]), set()
     while queue:
@@ -47,15 +47,15 @@ def last_layer(y: Tensor, parameters: Iterable[Tensor]) -> Tensor:
         if (found := wanted.get(id(getattr(node, "variable", None)))) is not None:
             return found
         queue.extend(following for following, _ in node.next_functions)
-    raise ValueError("no weight of this codec leads to its reconstruction: balance=adaptive has nothing to measure at")
+    raise ValueError("balance=adaptive needs a weight that leads to the reconstruction, and this codec has none")
 
 
 class Balancer:
     """Gradients scaled so that their norms follow the weights (Défossez et al., EnCodec, arXiv 2210.13438, eq. 4).
 
     g = Σᵢ R · λᵢ / Σⱼ λⱼ · gᵢ / ⟨‖gᵢ‖⟩, with R = 1 and ⟨·⟩ a moving average of decay 0.999, corrected for its start.
-    A norm is that of one item's gradient, mean over the items of all processes, so batch size changes nothing.
-    `commit` makes the averages of the calls since the last `discard` or `commit` count.
+    The norm is that of the gradient of one item, averaged over the items of all processes, so it does not depend on the
+    batch size. `commit` keeps the averages of the calls since the last `discard` or `commit`.
     """
 
     def __init__(self, mean: Reduce, decay: float = 0.999) -> None:
@@ -65,7 +65,7 @@ class Balancer:
         self._staged: dict[str, Tensor] = {}
 
     def __call__(self, gradients: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-        """Gradients (batch, …) of losses that are means over the batch, at the reconstructions → their mixture."""
+        """Mix gradients (batch, …) at the reconstructions, of losses that are means over the batch."""
         norms = self.mean(torch.stack([g.flatten(1).norm(dim=1).sum() for g in gradients.values()]))
         whole = sum(weights[name] for name in gradients)
         mixed = torch.zeros_like(next(iter(gradients.values())))
@@ -77,8 +77,10 @@ class Balancer:
         return mixed
 
     def commit(self) -> None:
+        """Keep the averages of the last calls."""
         self.averages |= self._staged
         self._staged = {}
 
     def discard(self) -> None:
+        """Forget the averages of the last calls."""
         self._staged = {}

@@ -1,7 +1,7 @@
-"""Discriminators: PatchGAN for images, multi-scale STFT for audio. Neither keeps statistics of a batch.
+"""Discriminators: PatchGAN for images, multi-scale STFT for audio. Neither keeps batch statistics.
 
-forward(signals) → (logits, features): one tensor of logits a scale, and the activations of each scale's
-layers for feature matching. Signals are float32, images in [0, 1], audio in [-1, 1].
+forward(signals) → (logits, features): one tensor of logits per scale, and the activations of the layers of each scale
+for feature matching. Signals are float32, images in [0, 1], audio in [-1, 1].
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from torch.nn.utils.parametrizations import weight_norm
 from tokenloom.codecs import CodeSpec, Modality
 from tokenloom.codecs.image.autoencoder import RMSNorm
 
-Judged = tuple[list[Tensor], list[list[Tensor]]]
+Output = tuple[list[Tensor], list[list[Tensor]]]
 
 SLOPE = 0.2
-"""Of the leaky ReLUs, in both papers."""
+"""Slope of the leaky ReLUs, as in both papers."""
 SMALLEST_CROP = 24
 """Pixels: three halvings and two valid-sized 4×4 convolutions leave one logit."""
 STFT_SIZES = (2048, 1024, 512, 256, 128)
@@ -28,28 +28,32 @@ FILTERS = {Modality.IMAGE: 64, Modality.AUDIO: 32}
 
 
 def build(spec: CodeSpec, size: int, filters: int | None) -> nn.Module:
-    """The discriminator for a codec's signals.
+    """Build the discriminator for the signals of a codec.
 
-    size     pixels of a crop's side, or samples of a segment
-    filters  of the first layer; None: the paper's, 64 for images and 32 for audio
-    Raises ValueError where the crops are too small for it.
+    Args:
+        spec: Spec of the codec.
+        size: Side of a crop in pixels, or samples.
+        filters: Filters of the first layer; None: as in the papers, 64 for images and 32 for audio.
+
+    Raises:
+        ValueError: The crops are too small.
     """
     filters = filters or FILTERS[spec.modality]
     if spec.modality is Modality.IMAGE:
         if size < SMALLEST_CROP:
-            raise ValueError(f"the adversary needs crops of at least {SMALLEST_CROP} pixels, not {size}")
+            raise ValueError(f"the adversary needs crops of at least {SMALLEST_CROP} pixels, got {size}")
         return PatchGAN(filters)
     windows = stft_windows(spec.sample_rate, size)
     if not windows:
         raise ValueError(
             f"the adversary needs segments as long as its shortest STFT window at {spec.sample_rate} Hz, "
-            f"{stft_windows(spec.sample_rate, 2**62)[-1]} samples, not {size}"
+            f"{stft_windows(spec.sample_rate, 2**62)[-1]} samples, got {size}"
         )
     return MultiScaleSTFT(spec.channels, windows, filters)
 
 
 def stft_windows(sample_rate: int, size: int) -> list[int]:
-    """EnCodec's windows at this rate (doubled at 48 kHz, as there), powers of two, as many as fit into `size`."""
+    """Return EnCodec's windows at a sample rate: powers of two, doubled at 48 kHz, as many as fit into `size`."""
     scaled = [max(32, 2 ** round(math.log2(n * sample_rate / 24000))) for n in STFT_SIZES]
     return [n for n in dict.fromkeys(scaled) if n <= size]
 
@@ -57,8 +61,8 @@ def stft_windows(sample_rate: int, size: int) -> list[int]:
 class PatchGAN(nn.Module):
     """Logits for overlapping 70×70 patches (Isola et al., arXiv 1611.07004, appendix 6.1.2), 8 pixels apart.
 
-    Channel-wise RMSNorm stands where the paper has batch norm: one position by itself, so a verdict depends
-    neither on the other pictures nor on how many processes share the batch.
+    Channel-wise RMSNorm replaces batch norm, so that the logits depend neither on the other images nor on the number of
+    processes.
     """
 
     scales = 1
@@ -78,7 +82,7 @@ class PatchGAN(nn.Module):
                 nn.init.zeros_(module.bias)
         self.to(memory_format=torch.channels_last)
 
-    def forward(self, x: Tensor) -> Judged:
+    def forward(self, x: Tensor) -> Output:
         x = (x * 2 - 1).contiguous(memory_format=torch.channels_last)
         features = []
         for layer in self.layers:
@@ -88,14 +92,14 @@ class PatchGAN(nn.Module):
 
 
 class MultiScaleSTFT(nn.Module):
-    """One network a window length (Défossez et al., EnCodec, arXiv 2210.13438, §3.4)."""
+    """One network per window length (Défossez et al., EnCodec, arXiv 2210.13438, §3.4)."""
 
     def __init__(self, channels: int, windows: list[int], filters: int) -> None:
         super().__init__()
         self.networks = nn.ModuleList(STFTDiscriminator(channels, n, filters) for n in windows)
         self.scales = len(windows)
 
-    def forward(self, x: Tensor) -> Judged:
+    def forward(self, x: Tensor) -> Output:
         logits, features = zip(*(network(x) for network in self.networks), strict=True)
         return list(logits), list(features)
 
@@ -103,7 +107,8 @@ class MultiScaleSTFT(nn.Module):
 class STFTDiscriminator(nn.Module):
     """2-D convolutions over the complex STFT, real and imaginary parts of every channel as input planes.
 
-    3 frames × 9 bins, dilated 1, 2, 4 in time and halving the bins, weight-normalised, as EnCodec's figure 2.
+    The kernels have 3 frames × 9 bins, dilation 1, 2, 4 in time, stride 2 in frequency, and weight normalization, as in
+    figure 2 of EnCodec.
     """
 
     def __init__(self, channels: int, window: int, filters: int) -> None:

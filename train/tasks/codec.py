@@ -1,8 +1,11 @@
-"""The codec task: reconstruct, and pay the quantizer."""
+"""The task `codec`: train a codec to reconstruct signals."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,56 +13,65 @@ import torch
 from torch import Tensor, nn
 
 from tokenloom import codecs
-from tokenloom.codecs import Codec, LatentCodec, Modality, bitstream, checkpoint, rate, registry
+from tokenloom.codecs import Codec, LatentCodec, Modality, bitstream, rate, registry
 from tokenloom.codecs.targets import psnr
 from tokenloom.data import Source
 from tokenloom.data.sources.subset import Subset
+from tokenloom.metrics import audio
+from tokenloom.metrics.errors import Unmeasurable
 from tokenloom.metrics.tokens import CodeCounts
 
 from ..adversarial import adversary
-from ..adversarial.adversary import Adversary
-from ..config import TrainConfig
-from ..losses import LOSSES, Loss, networks, weights
-from .signals import SignalJob, fit, write_samples
+from ..adversarial.adversary import AdversarialConfig, Adversary
+from ..losses import LOSSES, NAMES, Loss, networks, weights
+from .signals import SignalConfig, SignalJob, signal_for, write_samples
 
-SHOWN = 8
-"""Validation items whose reconstructions are written as pictures or sound."""
-LISTED = 64
-"""Quantizers whose usage is logged one by one."""
-COUNTED = 512
-"""Training items over which the codes are counted for the entropy rate."""
+MAX_SAMPLES = 8
+"""Validation items whose reconstructions are written."""
+MAX_LISTED = 64
+"""Largest number of quantizers whose usage is logged one by one."""
+MAX_COUNTED = 512
+"""Training items whose codes are counted for the entropy rate."""
 
 
-def codec_of(node: dict[str, Any]) -> Codec:
-    """The codec of a run: fresh, or with another project's weights, whose file says the architecture itself."""
-    name, checkpoint = node.pop("name"), node.pop("checkpoint", None)
-    cls = registry.codec_class(name)
-    told = codecs.codec.import_arguments(cls) if codecs.codec.imports(cls) else set()
-    if checkpoint is None:
-        silent = {key for key in told - codecs.codec.arguments(cls) if node.get(key) is None}
-        return codecs.build(name, **{key: value for key, value in node.items() if key not in silent})
-    given = {key: value for key, value in node.items() if key in told and value is not None}
-    return codecs.build(name, checkpoint=checkpoint, **given)
+@dataclass
+class CodecConfig(SignalConfig, AdversarialConfig):
+    """The keys of task=codec."""
+
+    codec: dict[str, Any] = field(default_factory=dict)
+    lpips_weights: str | None = None
 
 
 class CodecJob(SignalJob):
     """`task=codec`: a learned codec on random crops of signals."""
 
+    name = "codec"
+    config = CodecConfig
+    losses = NAMES
+    architecture = ("codec",)
     counted = ("counts",)
+    cfg: CodecConfig
 
-    def __init__(self, cfg: TrainConfig) -> None:
+    def __init__(self, cfg: CodecConfig) -> None:
         super().__init__(cfg)
         adversary.check(cfg.adversary)
-        self.model = self.codec = codec_of(dict(cfg.codec))
+        self.model = self.codec = build_codec(cfg.codec)
         if not isinstance(self.model, LatentCodec):
-            raise ValueError(f"{self.model.name} has nothing to train; it is ready to use")
+            raise ValueError(f"{self.model.name} has no weights to train; it is ready to use")
         self.weights = weights(cfg.losses, self.model.spec.modality, self.model.codes_weight)
-        self.losses = networks(self.weights, cfg.lpips_weights)
+        self.loss_networks = networks(self.weights, cfg.lpips_weights)
         self._check_data()
         self.trained = {"losses": self.weights, **adversary.recipe(cfg)}
 
+    @classmethod
+    def check(cls, cfg: CodecConfig) -> None:
+        super().check(cfg)
+        if not cfg.codec.get("name"):
+            trainable = (name for name in codecs.names() if issubclass(registry.codec_class(name), LatentCodec))
+            raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(trainable))
+
     def recipe(self) -> dict[str, Any]:
-        return {"losses": self.weights, "data": self.described(), **adversary.recipe(self.cfg)}
+        return {"losses": self.weights, "data": self.data_recipe(), **adversary.recipe(self.cfg)}
 
     def start(self) -> None:
         if self.model.starts_on:
@@ -69,15 +81,12 @@ class CodecJob(SignalJob):
         return adversary.build(self.cfg, self.model, fabric, self.crop_size)
 
     def module(self, adversary: Adversary | None) -> nn.Module:
-        return CodecTask(self.model, self.weights, self.losses, adversary)
-
-    def fill(self, model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-        checkpoint.fill(model, tensors, where)
+        return CodecObjective(self.model, self.weights, self.loss_networks, adversary)
 
     def validate(self, model: nn.Module, device: torch.device, samples: Path, step: int) -> dict[str, float]:
-        figures, shown = validate(model, self.validation_set, device)
-        write_samples(shown, model, samples, step)
-        return figures
+        metrics, examples = validate(model, self.validation_set, device)
+        write_samples(examples, model, samples, step)
+        return metrics
 
     def complete(self, model: nn.Module, device: torch.device) -> None:
         count_codes(model, self.train_set, device)
@@ -88,97 +97,114 @@ class CodecJob(SignalJob):
     def _check_data(self) -> None:
         crop = self.first_crop()
         for name in self.weights:
-            if loss := (LOSSES | self.losses).get(name):
+            if loss := (LOSSES | self.loss_networks).get(name):
                 loss(crop, crop)
 
 
-class CodecTask(nn.Module):
-    """forward(batch) → (weighted sum, every term by name); what the loop differentiates.
+class CodecObjective(nn.Module):
+    """forward(batch) → (weighted sum of losses, every loss by name).
 
-    losses     reconstruction losses beyond those of `LOSSES`, by name
-    adversary  says from which step on it takes part, and weighs the losses' gradients where it does
+    Args:
+        codec: The codec to train.
+        weights: Weights of the losses by name.
+        loss_networks: Losses beyond `LOSSES`, by name.
+        adversary: Decides from which step on it takes part, and then weighs the gradients of the losses.
     """
 
     def __init__(
-        self, codec: LatentCodec, weights: dict[str, float], losses: Mapping[str, Loss] | None = None,
+        self, codec: LatentCodec, weights: dict[str, float], loss_networks: Mapping[str, Loss] | None = None,
         adversary: Adversary | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         self.codec = codec
         self.weights = weights
-        self.losses = dict(losses or {})  # no submodules: nothing of theirs is trained, averaged or saved
+        self.loss_networks = dict(loss_networks or {})  # no submodules: they are neither trained nor averaged nor saved
         self.adversary = adversary
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        y, codes_loss = self.codec.reconstruct(x)
+        y, quantizer_loss = self.codec.reconstruct(x)
         with torch.autocast(x.device.type, enabled=False):
             y = y.float()[(..., *(slice(n) for n in x.shape[2:]))]
             mixes = self.adversary is not None and self.adversary.mixes
             at = y.detach().requires_grad_() if mixes else y
             terms = {
-                name: (self.losses.get(name) or LOSSES[name])(at, x) for name in self.weights if name != "quantizer"
+                name: (self.loss_networks.get(name) or LOSSES[name])(at, x)
+                for name in self.weights
+                if name != "quantizer"
             }
             if mixes:
-                total, figures = self.adversary.mix(x, y, at, terms, self.weights)
+                total, logged = self.adversary.mix(x, y, at, terms, self.weights)
             else:
-                total, figures = sum(self.weights[name] * term for name, term in terms.items()), {}
+                total, logged = sum(self.weights[name] * term for name, term in terms.items()), {}
             if "quantizer" in self.weights:
-                terms["quantizer"] = codes_loss.float()
+                terms["quantizer"] = quantizer_loss.float()
                 total = total + self.weights["quantizer"] * terms["quantizer"]
-        return total, {name: term.detach() for name, term in terms.items()} | figures
+        return total, {name: term.detach() for name, term in terms.items()} | logged
+
+
+def build_codec(config: Mapping[str, Any]) -> Codec:
+    """Build the codec of a run, fresh or with the weights of another project's checkpoint."""
+    arguments = dict(config)
+    name, checkpoint = arguments.pop("name"), arguments.pop("checkpoint", None)
+    cls = registry.codec_class(name)
+    importable = codecs.codec.import_arguments(cls) if codecs.codec.imports(cls) else set()
+    if checkpoint is None:
+        unset = {key for key in importable - codecs.codec.arguments(cls) if arguments.get(key) is None}
+        return codecs.build(name, **{key: value for key, value in arguments.items() if key not in unset})
+    given = {key: value for key, value in arguments.items() if key in importable and value is not None}
+    return codecs.build(name, checkpoint=checkpoint, **given)
 
 
 def validate(
     codec: LatentCodec, source: Source, device: torch.device
 ) -> tuple[dict[str, float], list[dict[str, Tensor]]]:
-    """Figures over a small validation set at native sizes, and what to show of its first items.
+    """Evaluate a codec on a small set of whole items.
 
-    Usage and perplexity are of one histogram of the codes of all items: the mean of the quantizers and, where there
-    are several but no more than LISTED, of each (`usage/1`, …). The coded rate, where training moves it.
+    Returns:
+        Mean PSNR or SI-SDR, usage and perplexity over the codes of all items (of each quantizer too if there are
+        several but not too many: `usage/1`, …), and the coded rate if it is trained; and the original and decoded
+        signals of the first items.
     """
-    figures: dict[str, list[float]] = {}
-    shown = []
+    values: dict[str, list[float]] = defaultdict(list)
+    examples = []
     counts = CodeCounts(codec.spec.codebook_sizes)
     for item in source.items():
-        x = fit(item, codec)[None].to(device)
+        x = signal_for(codec, item)[None].to(device)
         codes = codec.encode(x)
         y = codec.decode(codes)
         counts.update(codes)
-        name = "psnr" if codec.spec.modality is Modality.IMAGE else "si_sdr"
-        figures.setdefault(name, []).append(psnr(x, y) if name == "psnr" else _si_sdr(x, y))
+        if codec.spec.modality is Modality.IMAGE:
+            values["psnr"].append(psnr(x, y))
+        else:
+            with suppress(Unmeasurable):  # silence
+                values["si_sdr"].append(audio.si_sdr(x[0].cpu(), y[0].cpu()))
         if codec.context is not None:
             bits = rate.coded(bitstream.write(codec, codes))
-            figures.setdefault("bits_per_pixel", []).append(rate.bits_per_pixel(bits, codes).item())
-        if len(shown) < SHOWN:
-            shown.append({"original": x[0].cpu(), "decoded": y[0].cpu()})
-    result = {name: sum(values) / len(values) for name, values in figures.items()}
-    return result | _usage(counts), shown
-
-
-def _usage(counts: CodeCounts) -> dict[str, float]:
-    result: dict[str, float] = {}
-    for name in ("usage", "perplexity"):
-        each = {f"{name}/{q}": v for q, use in enumerate(counts.summary(), 1) if (v := getattr(use, name)) is not None}
-        result[name] = sum(each.values()) / len(each)
-        result |= each if 1 < len(counts.counts) <= LISTED else {}
-    return result
-
-
-def _si_sdr(x: Tensor, y: Tensor) -> float:
-    """dB (Le Roux et al., arXiv 1811.02508)."""
-    scaled = x * ((x * y).sum() / x.square().sum().clamp_min(1e-12))
-    return 10 * torch.log10(scaled.square().sum() / (scaled - y).square().sum().clamp_min(1e-12)).item()
+            values["bits_per_pixel"].append(rate.bits_per_pixel(bits, codes).item())
+        if len(examples) < MAX_SAMPLES:
+            examples.append({"original": x[0].cpu(), "decoded": y[0].cpu()})
+    means = {name: sum(found) / len(found) for name, found in values.items() if found}
+    return means | _codebook_use(counts), examples
 
 
 @torch.no_grad()
 def count_codes(codec: LatentCodec, source: Source, device: torch.device) -> int:
-    """Fill `codec.counts` from the training split; the number of items counted."""
-    step = max(1, len(source) // COUNTED)
+    """Fill `codec.counts` from the training set. Returns the number of items."""
+    step = max(1, len(source) // MAX_COUNTED)
     counts, counted = CodeCounts(codec.spec.codebook_sizes), 0
     for item in Subset(source, range(0, len(source), step)).items():
-        counts.update(codec.encode(fit(item, codec)[None].to(device)))
+        counts.update(codec.encode(signal_for(codec, item)[None].to(device)))
         counted += 1
     codec.counts.zero_()
     for row, count in zip(codec.counts, counts.counts, strict=True):
         row[: len(count)] = count
     return counted
+
+
+def _codebook_use(counts: CodeCounts) -> dict[str, float]:
+    result: dict[str, float] = {}
+    for name in ("usage", "perplexity"):
+        each = {f"{name}/{q}": v for q, use in enumerate(counts.summary(), 1) if (v := getattr(use, name)) is not None}
+        result[name] = sum(each.values()) / len(each)
+        result |= each if 1 < len(counts.counts) <= MAX_LISTED else {}
+    return result

@@ -1,8 +1,9 @@
-"""What tasks that train on signals share: the split of their data, and random crops of it."""
+"""Shared by tasks that train on signals: the split of the data, random crops, and samples of a validation."""
 
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,105 +11,142 @@ import torch
 from torch import Tensor
 
 from tokenloom import data
-from tokenloom.codecs import LatentCodec, Modality, media
+from tokenloom.codecs import LatentCodec, Modality, media, validate
 from tokenloom.data import Item, Source
-from tokenloom.data.loader import Augment, Crops, crops
+from tokenloom.data.augment import Augment
+from tokenloom.data.loader import Crops, crops
 from tokenloom.data.sources.subset import Subset
 
-from .. import check
-from ..config import TrainConfig
 from ..job import Job
+from ..run_config import RunConfig
 
 DEFAULT_CROP = {Modality.IMAGE: 128, Modality.AUDIO: 1}
 """Pixels, seconds."""
+MAX_CROP = {Modality.IMAGE: 2**12, Modality.AUDIO: 2**24}
+"""Pixels of a side, samples."""
 HELD_OUT = 16
+"""Largest number of training items that are held out for validation."""
+MAX_SECONDS = 10
+"""Length at which audio is cut in a validation."""
+
+
+@dataclass
+class CropConfig:
+    """Size and random variation of crops (see data/augment.py)."""
+
+    size: int | None = None
+    scale: float = 1.0
+    flip: bool = True
+    pad: str = "reflect"
+    margin: int = 0
+    gain_db: list[float] = field(default_factory=lambda: [-12.0, 6.0])
+
+
+@dataclass
+class SignalConfig(RunConfig):
+    """The keys of a task over crops of signals."""
+
+    crop: CropConfig = field(default_factory=CropConfig)
 
 
 class SignalJob(Job):
-    """A task over random crops of the signals that a codec takes.
+    """A task over random crops of signals.
 
-    codec                      whose modality, sample rate and channels the crops have
-    train_set, validation_set  of the config
+    Attributes:
+        codec: Determines modality, sample rate and channels of the crops.
+        train_set: Training items.
+        validation_set: Held-out items.
     """
 
+    fixed = ("crop",)
+    cfg: SignalConfig
     codec: LatentCodec
 
-    def __init__(self, cfg: TrainConfig) -> None:
+    def __init__(self, cfg: SignalConfig) -> None:
         super().__init__(cfg)
         self.train_set, self.validation_set = _split(cfg)
 
+    @classmethod
+    def check(cls, cfg: SignalConfig) -> None:
+        if cfg.crop.size is not None and not validate.is_integer(cfg.crop.size, 1, 2**62):
+            raise ValueError(f"crop.size must be an integer of at least 1, got {cfg.crop.size!r}")
+
     @property
     def crop_size(self) -> int:
-        """Pixels of a side, or samples."""
+        """Side in pixels, or samples."""
         return self.cfg.crop.size or DEFAULT_CROP[self.codec.spec.modality] * (self.codec.spec.sample_rate or 1)
 
-    def batches(self, **which: int) -> Crops:
-        return self.crops(batch_size=self.cfg.batch_size, workers=self.cfg.workers, **which)
+    def batches(self, **steps: int) -> Crops:
+        return self.crops(batch_size=self.cfg.batch_size, workers=self.cfg.workers, **steps)
 
-    def crops(self, **which: Any) -> Crops:
-        """Batches of the training set, see `loader.crops`."""
-        cfg, spec = self.cfg, self.codec.spec
-        audio = spec.modality is Modality.AUDIO
-        crop = cfg.crop
+    def crops(self, **options: Any) -> Crops:
+        """Return batches of the training set; see `loader.crops` for the options."""
+        crop, spec = self.cfg.crop, self.codec.spec
         return crops(
-            self.train_set, size=self.crop_size,
-            seed=cfg.seed, strict=bool(cfg.data.get("strict", False)),
-            sample_rate=spec.sample_rate, channels=spec.channels if audio else None,
-            augment=Augment(crop.flip, crop.scale, crop.pad, crop.margin, tuple(crop.gain_db)), **which,
+            self.train_set, size=self.crop_size, seed=self.cfg.seed, strict=bool(self.cfg.data.get("strict", False)),
+            sample_rate=spec.sample_rate, channels=spec.channels if spec.modality is Modality.AUDIO else None,
+            augment=Augment(crop.flip, crop.scale, crop.pad, crop.margin, tuple(crop.gain_db)), **options,
         )  # fmt: skip
 
     def first_crop(self) -> Tensor:
-        """One crop of the data, as a batch: wrong modalities, sizes and options show before a run has begun."""
+        """Return one crop as a batch. Raises ValueError if modality, sizes or options do not fit the data."""
         modality, item = self.codec.spec.modality, next(self.validation_set.items())
         if item.modality is not modality:
             raise ValueError(f"validation: {item.key} is {item.modality}, the codec is for {modality}")
-        check.crop(self.crop_size, modality)
+        if self.crop_size > MAX_CROP[modality]:
+            unit = "pixels" if modality is Modality.IMAGE else "samples"
+            raise ValueError(f"crop.size must be at most {MAX_CROP[modality]} {unit}, got {self.crop_size}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken items are told of when they are trained on
+            warnings.simplefilter("ignore")  # broken items are reported when they are trained on
             return next(iter(self.crops(batch_size=1, steps=1)))[1]
 
-    def described(self) -> dict[str, Any]:
-        """The data, as a resumed run compares it."""
+    def data_recipe(self) -> dict[str, Any]:
+        """Return what a resumed run compares of the data."""
         return {"name": self.cfg.data["name"], "items": len(self.train_set)}
 
 
-def _split(cfg: TrainConfig) -> tuple[Source, Source]:
-    """The training set, and a validation set: the one named, or the last few items of the first."""
+def _split(cfg: RunConfig) -> tuple[Source, Source]:
+    """Return the training set and the validation set: the configured one, or the last items of the first."""
     source = _open(cfg.data, cfg.task)
     if len(source) < 2:
-        raise ValueError(f"{source.name} has {len(source)} items; training needs at least 2")
+        raise ValueError(f"training needs at least 2 items, {source.name} has {len(source)}")
     if cfg.validation:
         return source, _open(cfg.validation, cfg.task)
-    held = max(1, min(HELD_OUT, len(source) // 20))
-    cut = len(source) - held
+    cut = len(source) - max(1, min(HELD_OUT, len(source) // 20))
     return Subset(source, range(cut)), Subset(source, range(cut, len(source)))
 
 
-def _open(node: dict[str, Any], task: str) -> Source:
-    if node.get("name") == "documents":
-        names = ", ".join(data.names())
-        raise ValueError(f"data=documents is for task=transformer; a {task} trains on one of {names}")
-    return data.open_source(**{k: v for k, v in node.items() if k != "strict"})
+def _open(config: dict[str, Any], task: str) -> Source:
+    if config.get("name") == "documents":
+        raise ValueError(f"data=documents is for task=transformer; task={task} needs one of {', '.join(data.names())}")
+    return data.open_source(**{k: v for k, v in config.items() if k != "strict"})
 
 
-def fit(item: Item, codec: LatentCodec) -> Tensor:
-    """An item's signal at the codec's rate and channels; long audio cut to 10 s."""
+def signal_for(codec: LatentCodec, item: Item) -> Tensor:
+    """Return the signal of an item with the sample rate and channels of a codec. Long audio is cut."""
     if codec.spec.modality is Modality.IMAGE:
         return item.signal
-    signal = item.signal[:, : 10 * item.sample_rate]
+    signal = item.signal[:, : MAX_SECONDS * item.sample_rate]
     return media.convert(signal, item.sample_rate, codec.spec.sample_rate, codec.spec.channels)
 
 
-def write_samples(shown: list[dict[str, Tensor]], codec: LatentCodec, folder: Path, step: int) -> None:
-    """Signals of a few items, each under several names: as one picture, a row a name; or as one sound a name."""
-    if not shown:
+def write_samples(samples: list[dict[str, Tensor]], codec: LatentCodec, folder: Path, step: int) -> None:
+    """Write versions of several items.
+
+    Args:
+        samples: For each item, signals by name.
+        codec: Determines the modality. Images become one picture with a row per name, sounds one file per name.
+        folder: Where to write.
+        step: Step of the run, for the file names.
+    """
+    if not samples:
         return
-    names, stem = list(shown[0]), f"{step:07d}"
+    names, prefix = list(samples[0]), f"{step:07d}"
     if codec.spec.modality is Modality.IMAGE:
-        side = [min(256, *(one[name].shape[axis] for one in shown for name in names)) for axis in (1, 2)]
-        rows = [torch.cat([one[name][:, : side[0], : side[1]] for one in shown], 2) for name in names]
-        media.write(torch.cat(rows, 1), folder / f"{stem}.png")
+        height, width = (min(256, *(one[name].shape[axis] for one in samples for name in names)) for axis in (1, 2))
+        rows = [torch.cat([one[name][:, :height, :width] for one in samples], 2) for name in names]
+        media.write(torch.cat(rows, 1), folder / f"{prefix}.png")
         return
     for name in names:
-        sound = torch.cat([one[name] for one in shown], 1)
-        media.write(sound, folder / f"{stem}-{name}.wav", sample_rate=codec.spec.sample_rate)
+        sound = torch.cat([one[name] for one in samples], 1)
+        media.write(sound, folder / f"{prefix}-{name}.wav", sample_rate=codec.spec.sample_rate)

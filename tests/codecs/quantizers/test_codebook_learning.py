@@ -15,7 +15,8 @@ from tokenloom.codecs import quantizers
 from tokenloom.codecs.quantizers import BSQ, FSQ, ResidualVQ
 from tokenloom.codecs.quantizers.vector import BETA
 from tokenloom.metrics.tokens import CodeCounts
-from tokenloom.train.tasks.codec import count_codes, fit, validate
+from tokenloom.train.tasks.codec import count_codes, validate
+from tokenloom.train.tasks.signals import signal_for
 
 # -- training -----------------------------------------------------------------------------------
 
@@ -399,7 +400,7 @@ def test_usage_and_perplexity_are_of_the_whole_validation_set(name):
     figures, _ = validate(codec, source, torch.device("cpu"))
     counts = [torch.zeros(n, dtype=torch.long) for n in codec.spec.codebook_sizes]
     for item in source.items():
-        for q, index in enumerate(codec.encode(fit(item, codec)[None]).indices[0]):
+        for q, index in enumerate(codec.encode(signal_for(codec, item)[None]).indices[0]):
             for code in index.flatten().tolist():
                 counts[q][code] += 1
     perplexities = [math.exp(-sum(p * math.log(p) for p in (n / n.sum()).tolist() if p)) for n in counts]

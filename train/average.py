@@ -1,0 +1,68 @@
+"""The moving average of the weights, in one piece or sharded over the processes."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import state
+
+
+class WeightAverage:
+    """An exponential moving average of a model, which is what a run saves.
+
+    Args:
+        model: The model, before it is sharded.
+        decay: Decay per step after the warm-up.
+        fabric: The launched Fabric.
+        sharded: Shard the average over the processes.
+        counted: Names of buffers that the average fills by itself; all others are copied from the model.
+    """
+
+    def __init__(self, model: nn.Module, decay: float, fabric: Any, sharded: bool, counted: tuple[str, ...]) -> None:
+        self.decay, self.fabric, self.counted = decay, fabric, counted
+        self.module = copy.deepcopy(model).requires_grad_(False)
+        self.complete: nn.Module | None = None
+        """On the process that writes, a model to collect a sharded average in."""
+        self._sharded = sharded
+
+    def place(self) -> None:
+        """Move the average to the devices, sharded if asked for. Call it once, after its values are restored."""
+        if not self._sharded:
+            self.module.to(self.fabric.device)
+            return
+        self.complete = copy.deepcopy(self.module) if self.fabric.is_global_zero else None
+        self.module = state.shard(self.module, self.fabric.strategy.device_mesh["data_parallel"])
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, step: int) -> None:
+        """Follow the model. The decay is smaller in the first steps."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(state.local(self.module.parameters()), state.local(model.parameters()), 1 - decay)
+        for (name, buffer), source in zip(self.module.named_buffers(), model.buffers(), strict=True):
+            if name not in self.counted:
+                buffer.copy_(source)
+
+    @torch.no_grad()
+    def restore_buffers(self, model: nn.Module) -> None:
+        """Set the buffers of the model back to those of the last update."""
+        for buffer, source in zip(model.buffers(), self.module.buffers(), strict=True):
+            buffer.copy_(source)
+
+    def collect(self) -> nn.Module | None:
+        """Return the average in one piece, in eval mode, on the process that writes. All processes must call it."""
+        if not self._sharded:
+            return self.module.eval() if self.fabric.is_global_zero else None
+        tensors = state.collect(self.module.state_dict(), keep=self.complete is not None)
+        if self.complete is None:
+            return None
+        self.complete.load_state_dict(tensors)
+        return self.complete.to(self.fabric.device).eval()
+
+    def release(self) -> None:
+        """Free the device memory of a collected average."""
+        if self.complete is not None:
+            self.complete.cpu()

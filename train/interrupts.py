@@ -1,0 +1,59 @@
+"""SIGINT and SIGTERM: a run finishes its step and saves before it ends."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+
+AGAIN = 3
+"""Seconds after which a second signal ends the run at once. Before that it is torchrun passing the first one on."""
+
+
+class Interrupts:
+    """The first signal that a run received.
+
+    Args:
+        say: Prints a line.
+
+    Attributes:
+        number: Number of the signal; 0: none.
+    """
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        self.say = say
+        self.number = 0
+        self._time = 0.0
+        self._process = os.getpid()
+
+    @contextmanager
+    def handle(self) -> Iterator[None]:
+        """Receive the signals inside the block."""
+        previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def stop(self, fabric: Any) -> bool:
+        """Return whether any process was interrupted, so that all stop at the same step."""
+        if fabric.world_size > 1:
+            number = fabric.all_reduce(torch.tensor(self.number, device=fabric.device), reduce_op="max")
+            if number and not self.number:
+                self.number, self._time = int(number), time.monotonic()
+        return bool(self.number)
+
+    def _receive(self, number: int, _frame: Any) -> None:
+        if self.number:
+            if time.monotonic() > self._time + AGAIN:
+                raise KeyboardInterrupt
+            return
+        self.number, self._time = number, time.monotonic()
+        if os.getpid() == self._process:  # not a data worker, which lives on until the step is done
+            self.say(f"{signal.Signals(number).name}: finishing this step, then saving (again to quit at once)")
