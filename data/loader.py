@@ -35,13 +35,9 @@ class Crops:
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         broken: dict[int, str] = {}
         loader = DataLoader(
-            self.batches,
-            batch_size=None,
-            sampler=range(self.start_step, self.steps),
-            num_workers=self.workers,
-            collate_fn=_unchanged,
-            generator=torch.Generator(),  # not the global one, which training uses
-        )
+            self.batches, batch_size=None, sampler=range(self.start_step, self.steps), num_workers=self.workers,
+            collate_fn=_unchanged, generator=torch.Generator(),  # not the global one, which training uses
+        )  # fmt: skip
         try:
             for step, batch, problems in loader:
                 broken.update(problems)
@@ -57,21 +53,10 @@ class Crops:
 
 
 def crops(
-    source: Source,
-    *,
-    batch_size: int,
-    size: int,
-    seed: int,
-    start_step: int = 0,
-    steps: int,
-    workers: int = 0,
-    sample_rate: int | None = None,
-    channels: int | None = None,
-    augment: Augment = NO_AUGMENT,
-    strict: bool = False,
-    rank: int = 0,
-    world_size: int = 1,
-) -> Crops:
+    source: Source, *, batch_size: int, size: int, seed: int, start_step: int = 0, steps: int, workers: int = 0,
+    sample_rate: int | None = None, channels: int | None = None, augment: Augment = NO_AUGMENT, strict: bool = False,
+    rank: int = 0, world_size: int = 1,
+) -> Crops:  # fmt: skip
     """Iterate over batches of random crops.
 
     Slot s of step t is item t · batch_size + s of an endless pass through the source, shuffled anew every epoch. Its

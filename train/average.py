@@ -12,15 +12,7 @@ from . import state
 
 
 class WeightAverage:
-    """An exponential moving average of a model, which is what a run saves.
-
-    Args:
-        model: The model, before it is sharded.
-        decay: Decay per step after the warm-up.
-        fabric: The launched Fabric.
-        sharded: Shard the average over the processes.
-        counted: Names of buffers that the average fills by itself; all others are copied from the model.
-    """
+    """An exponential moving average of a model, which is what a run saves. Buffers in `counted` are not copied."""
 
     def __init__(self, model: nn.Module, decay: float, fabric: Any, sharded: bool, counted: tuple[str, ...]) -> None:
         self.decay, self.fabric, self.counted = decay, fabric, counted

@@ -16,14 +16,7 @@ AGAIN = 3
 
 
 class Interrupts:
-    """The first signal that a run received.
-
-    Args:
-        say: Prints a line.
-
-    Attributes:
-        number: Number of the signal; 0: none.
-    """
+    """The number of the first signal that a run received; 0: none."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say

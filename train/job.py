@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,29 +15,10 @@ from tokenloom.codecs import checkpoint
 from .run_config import RunConfig
 
 
-class Opponent(Protocol):
-    """What the loop knows of an adversary: it has an optimizer of its own, and follows the steps of the run."""
-
-    def begin(self, step: int, rate: float) -> None:
-        """Start a step; `rate` is the current share of the peak learning rate."""
-
-    def update(self) -> dict[str, Tensor]:
-        """Train the adversary after the update of the model. Return values for the log."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Return the state for a resumed run."""
-        ...
-
-    def load_state_dict(self, saved: dict[str, Any], out: Path) -> None:
-        """Restore the state; `out` is named in errors."""
-
-
 class Job(ABC):
-    """One run of a task, built from its config.
+    """One run of a task, built from its config. The constructor raises ValueError for a user's mistakes.
 
-    A subclass in a module of `train/tasks` that sets `name` is a task. The constructor raises ValueError for a user's
-    mistakes.
+    A subclass in a module of `train/tasks` that sets `name` is a task.
 
     Attributes:
         name: Value of `task` in the config.
@@ -48,7 +29,7 @@ class Job(ABC):
         shardable: Whether strategy=fsdp is possible.
         counted: Names of buffers that the averaged model fills by itself.
         model: The module that is trained, averaged and saved.
-        trained: What the checkpoint says of the training, besides the number of steps.
+        trained: What the checkpoint states of the training, besides the steps.
     """
 
     name: ClassVar[str]
@@ -78,8 +59,8 @@ class Job(ABC):
         """Prepare a fresh run before its first step, equally in all processes."""
         return
 
-    def adversary(self, fabric: Any) -> Opponent | None:
-        """Return the adversary, if any. `model` is on its device."""
+    def adversary(self, fabric: Any) -> Any:
+        """Return an adversary that trains along (see train/adversarial), or None. `model` is on its device."""
         return None
 
     @abstractmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -18,13 +19,7 @@ BAR_WIDTH = 100
 
 
 class Logs:
-    """Writes scalars to log.csv (rows of step, name, value) and TensorBoard, and shows a bar with the values.
-
-    Args:
-        out: Folder of the run.
-        start: First step; later rows of log.csv are removed.
-        steps: Number of steps.
-    """
+    """Writes scalars to log.csv (rows of step, name, value) and TensorBoard, and shows a bar with the values."""
 
     def __init__(self, out: Path, start: int, steps: int) -> None:
         self.samples = out / "samples"
@@ -71,26 +66,11 @@ class Logs:
         self._stack.close()
 
 
-class NoLogs(Logs):
-    """The logs of all processes but the first: none."""
+class NoLogs:
+    """The logs of all processes but the first: every call does nothing."""
 
-    def __init__(self) -> None:
-        pass
-
-    def advance(self, items: int) -> None:
-        pass
-
-    def scalars(self, step: int, values: dict[str, float], bar: bool = False) -> None:
-        pass
-
-    def rate(self) -> float:
-        return 0.0
-
-    def say(self, line: str) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
+    def __getattr__(self, name: str) -> Callable[..., float]:
+        return lambda *_, **__: 0.0
 
 
 def _drop_after(path: Path, step: int) -> None:

@@ -90,10 +90,7 @@ DEFAULTS = {
 def weights(given: Mapping[str, Any], modality: Modality, codes: float | None = None) -> dict[str, float]:
     """Return the checked weights of a run, the defaults of the modality if none is given.
 
-    Args:
-        given: Name → weight; None counts as absent.
-        modality: Modality of the codec.
-        codes: Weight of the quantizer's loss if none is given, for a codec that needs it.
+    `codes` is the weight of the quantizer's loss if none is given, for a codec that needs it.
     """
     chosen = {name: w for name, w in given.items() if w is not None}
     for name, weight in chosen.items():
@@ -116,12 +113,7 @@ def weights(given: Mapping[str, Any], modality: Modality, codes: float | None = 
 
 
 def networks(weights: Mapping[str, float], lpips_weights: str | None) -> dict[str, Loss]:
-    """Load the losses among `weights` that have a network: LPIPS on VGG-16, as in VQ-GAN.
-
-    Args:
-        weights: Name → weight.
-        lpips_weights: File with the weights of VGG-16; None: see `perceptual.load`, also for what is raised.
-    """
+    """Load the losses among `weights` that have a network: LPIPS on VGG-16 (see `perceptual.load`), as in VQ-GAN."""
     if "lpips" not in weights:
         return {}
     return {"lpips": partial(perceptual.distance, perceptual.load("vgg", lpips_weights, download=True))}

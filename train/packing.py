@@ -39,15 +39,8 @@ MAX_LEFT_OUT = 0.1
 class Packer:
     """Packs documents into sequences of `length` ids. No document is cut; those that are longer are left out.
 
-    Args:
-        documents: The documents.
-        vocabulary: The vocabulary.
-        weights: Weights of the loss by modality, and `given`, a factor for the parts of a prompt.
-        length: Ids per sequence.
-        cache: Folder of the token cache.
-
-    Raises:
-        ValueError: Too many documents of one kind are longer than a sequence.
+    `weights` are those of the loss by modality and, for the parts of a prompt, the factor `given`. `cache` is the
+    folder of the token cache. Raises ValueError if too many documents of one kind are longer than a sequence.
     """
 
     def __init__(

@@ -17,11 +17,7 @@ _TONE = re.compile(r" (light|medium-light|medium-dark|medium|dark) skin tone")
 
 
 def split_tone(caption: str) -> tuple[str, str | None] | None:
-    """Split a caption into emoji and skin tone.
-
-    Returns:
-        (`waving hand`, `dark`) for `waving hand dark skin tone`; (caption, None) without a tone; None if there are two.
-    """
+    """Split `waving hand dark skin tone` into (`waving hand`, `dark`); the tone may be None. Two tones give None."""
     found = _TONE.findall(caption)
     if len(found) > 1:
         return None

@@ -16,16 +16,10 @@ from .library import Library
 
 @dataclass(frozen=True)
 class DocumentPart:
-    """One segment of a document: a text, or a copy of an item of a source.
+    """One segment of a document: a text, or copy number `copy` (see data/variants.py) of an item of a source.
 
-    Attributes:
-        modality: Modality of the segment.
-        text: The text.
-        source: Name of the source; "" for a text.
-        item: Number of the item.
-        copy: Number of the copy (see data/variants.py).
-        channel: Name of the codec in the vocabulary; None: the first codec of the modality.
-        given: The part belongs to the prompt. It has a smaller weight in the loss.
+    `channel` names a codec of the vocabulary; None is the first of the modality. `given` marks parts of the prompt,
+    which have a smaller weight in the loss.
     """
 
     modality: Modality
@@ -62,8 +56,8 @@ class DocumentKind:
     Args:
         library: All sources.
         source: Name of the source.
-        channel: Name of the codec in the vocabulary; None: the first codec of the modality.
-        copies: Number of copies of each signal; None: all that the source has.
+        channel: Name of the codec in the vocabulary; None: the first of the modality.
+        copies: Number of copies of each signal; None: all.
         original: Share of signals that are the original; the others are a random copy.
     """
 

@@ -19,14 +19,9 @@ TOKENS = "tokens"
 
 @dataclass(frozen=True)
 class CaptionedSource:
-    """One source with the properties of its items that documents need.
+    """One source with what documents need of it: the modality and captions of all items, and the number of copies.
 
-    Attributes:
-        config: `name` and arguments of the source, with its path resolved.
-        modality: Modality of all items.
-        captions: One per item.
-        copies: Number of copies of each item (see data/variants.py), the original included.
-        source: The signals; None if the source is a folder of tokens.
+    `config` holds its name and arguments. `source` is None for a folder of tokens.
     """
 
     config: dict[str, Any]
@@ -43,13 +38,7 @@ Library = Mapping[str, CaptionedSource]
 def open_library(
     sources: Mapping[str, Mapping[str, Any]], copies: Mapping[str, int], folder: str | None
 ) -> dict[str, CaptionedSource]:
-    """Open sources and read the captions of all items.
-
-    Args:
-        sources: Name → `name` and arguments of a source.
-        copies: Modality → number of copies of each signal, the original included; 1 by default.
-        folder: Folder of the relative paths; None: the working directory.
-    """
+    """Open sources and read the captions of all items. For the arguments see `Documents`."""
     if not isinstance(sources, Mapping) or not sources:
         raise ValueError(f"data.sources must be a mapping such as {{emoji: {{name: tar, path: …}}}}, got {sources!r}")
     for name, config in sources.items():

@@ -13,14 +13,9 @@ from .source import Source, at_least, choice
 
 
 def folder(
-    path: str,
-    *,
-    modality: str | None = None,
-    recursive: bool = True,
-    limit: int | None = None,
-    join: float | None = None,
-    group: str | None = None,
-) -> Source:
+    path: str, *, modality: str | None = None, recursive: bool = True, limit: int | None = None,
+    join: float | None = None, group: str | None = None,
+) -> Source:  # fmt: skip
     """Open the images, sounds and texts in a folder, sorted by path.
 
     A `.txt` file with the name of an image or sound is its caption, a `.json` file its metadata.
@@ -52,13 +47,9 @@ def folder(
 
 
 def tar(
-    path: str | Sequence[str],
-    *,
-    modality: str | None = None,
-    limit: int | None = None,
-    join: float | None = None,
-    group: str | None = None,
-) -> Source:
+    path: str | Sequence[str], *, modality: str | None = None, limit: int | None = None,
+    join: float | None = None, group: str | None = None,
+) -> Source:  # fmt: skip
     """Open uncompressed tar shards in the webdataset layout, in the order of the archive.
 
     The key of a file is its name up to the first dot of the last path component. Files with one key form one item.

@@ -33,15 +33,9 @@ class Hub(Source):
     name = "hub"
 
     def __init__(
-        self,
-        path: str,
-        *,
-        split: str = "train",
-        config: str | None = None,
-        column: str | None = None,
-        caption_column: str | None = None,
-        limit: int | None = None,
-    ) -> None:
+        self, path: str, *, split: str = "train", config: str | None = None, column: str | None = None,
+        caption_column: str | None = None, limit: int | None = None,
+    ) -> None:  # fmt: skip
         if find_spec("datasets") is None:
             raise missing("datasets", "hub", "data source hub")
         try:

@@ -28,11 +28,7 @@ PHOTOGRAPHS = {
 
 
 class Images(Source):
-    """The eight color photographs of scikit-image, downscaled (Lanczos).
-
-    Args:
-        max_side: Longest side in pixels. None keeps the sizes of the files, 451×300 to 1411×1411.
-    """
+    """The eight color photographs of scikit-image, downscaled (Lanczos) to at most `max_side` pixels (None: not)."""
 
     name = "images"
 

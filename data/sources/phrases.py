@@ -27,13 +27,8 @@ PEAK = 0.7
 class Timbre:
     """An instrument by additive synthesis.
 
-    Attributes:
-        partials: Frequency ratio → amplitude.
-        decay: Seconds until the fundamental falls to 1/e. The k-th partial falls k^damping times faster.
-        damping: See `decay`.
-        attack: Rise time in seconds.
-        vibrato: Depth in semitones.
-        breath: Amplitude of noise that follows the envelope of the tone.
+    `partials` maps frequency ratio to amplitude. The fundamental falls to 1/e in `decay` seconds, the k-th partial
+    k^damping times faster. `attack` is in seconds, `vibrato` in semitones, and `breath` is the amplitude of noise.
     """
 
     partials: dict[float, float]
@@ -77,14 +72,7 @@ class Note:
 
 
 class Phrases(Source):
-    """Mono phrases with captions. Item i is a pure function of (seed, i).
-
-    Args:
-        count: Number of items.
-        seconds: Length of each, from 1 to 600.
-        sample_rate: Hz, at least 8000.
-        seed: At least 0.
-    """
+    """Mono phrases of `seconds` with captions. Item i is a pure function of (seed, i)."""
 
     name = "phrases"
 

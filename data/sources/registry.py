@@ -17,11 +17,7 @@ from .words import Words
 
 
 def mix(parts: Sequence[Mapping[str, Any]]) -> Mix:
-    """Open several sources as one.
-
-    Args:
-        parts: A mapping per source with its `name` and arguments: [{name: images}, {name: phrases, count: 8}].
-    """
+    """Open several sources as one, each a mapping with `name` and arguments."""
     if isinstance(parts, str | Mapping) or not parts:
         raise ValueError(f"data.parts must be a list such as [{{name: images}}, {{name: phrases}}], got {parts!r}")
     for part in parts:

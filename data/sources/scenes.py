@@ -42,11 +42,7 @@ _CONTRAST = 130  # least RGB distance between a shape and the background
 class Scenes(Source):
     """Images with complete captions. Item i is a pure function of (seed, i).
 
-    Args:
-        count: Number of items.
-        size: Height and width in pixels, at least 16.
-        seed: At least 0.
-        words: Share of images that show a rendered word instead of shapes.
+    `size` is the side in pixels, and `words` the share of images that show a rendered word instead of shapes.
     """
 
     name = "scenes"

@@ -20,19 +20,7 @@ class BrokenItem(ValueError):
 
 
 def decode(data: bytes, modality: Modality, where: object) -> tuple[Tensor | str, int | None]:
-    """Decode the bytes of a file.
-
-    Args:
-        data: Content of the file.
-        modality: Modality of the signal.
-        where: Location to name in the error.
-
-    Returns:
-        The signal, and its sample rate in Hz (None unless it is audio).
-
-    Raises:
-        BrokenItem: The bytes cannot be decoded.
-    """
+    """Decode the bytes of a file into a signal and its sample rate (Hz or None). Raises BrokenItem naming `where`."""
     try:
         signal = media.read(data, modality)
         return signal, media.sample_rate(data) if modality is Modality.AUDIO else None

@@ -27,14 +27,8 @@ _SUPERSAMPLING = 4
 class Words(Source):
     """Images of words of 2 to 4 letters on white, captioned `the word SHIP in red`.
 
-    Item i is a pure function of (seed, split, i). Words are made up, mostly of alternating consonants and vowels.
-    The split of a word depends on the word alone, not on the seed: no test word occurs in training.
-
-    Args:
-        count: Number of items.
-        size: Height and width in pixels, at least 16.
-        seed: At least 0.
-        split: "train" or "test".
+    Item i is a pure function of (seed, split, i). Words are made up, mostly of alternating consonants and vowels. The
+    split ("train" or "test") of a word depends on the word alone, so no test word occurs in training.
     """
 
     name = "words"
@@ -67,13 +61,7 @@ def split(word: str) -> str:
 
 
 def render(word: str, ink: str, size: int = 64) -> Tensor:
-    """Render a word of 1 to 4 letters as float32 (3, size, size) in [0, 1].
-
-    Each letter is centered in a cell of a quarter of the width, and the word is centered in the image.
-
-    Raises:
-        ValueError: The word is longer, or the ink is unknown.
-    """
+    """Render a word of 1 to 4 letters as float32 (3, size, size) in [0, 1], each letter in a quarter of the width."""
     if not 1 <= len(word) <= LETTERS:
         raise ValueError(f"{word!r:.40} must have 1 to {LETTERS} letters, got {len(word)}")
     if ink not in INKS:

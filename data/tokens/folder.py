@@ -26,20 +26,9 @@ Run = Callable[[ShardJob, Sequence[int]], Events]
 
 
 def write_shards(job: ShardJob, codec: Codec, data: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    """Write the shards that are missing and the index.
+    """Write the missing shards of a job by the engine `run`, and the index, which contains `data`. Returns the index.
 
-    Args:
-        job: What to write.
-        codec: The codec of the job.
-        data: Config of the source, for the index.
-        run: Engine.
-
-    Returns:
-        The index (see `reading.read_index`).
-
-    Raises:
-        ValueError: The folder holds other files or the shards of another job.
-        BrokenItem: An item is broken and the job is strict.
+    Raises ValueError if the folder holds other files or another job, and BrokenItem for a broken item of a strict job.
     """
     out = Path(job.out)
     plan = json.loads(json.dumps(_plan(job, codec, data), default=str))

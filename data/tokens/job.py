@@ -53,14 +53,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How a worker on any machine opens the encoder.
-
-    Attributes:
-        codec: Config of the codec, see `open_codec`.
-        fingerprint: Fingerprint of the codec in hex.
-        setting: Setting as the index stores it.
-        device: Device of the codec.
-    """
+    """How a worker on any machine opens the encoder: codec, its fingerprint in hex, setting as in the index, device."""
 
     codec: dict[str, Any]
     fingerprint: str
@@ -84,17 +77,10 @@ class EncoderConfig:
 
 @dataclass(frozen=True)
 class ShardJob:
-    """All that a worker needs to write a shard.
+    """All that a worker needs to write a shard: the items `indices` of a source, and how to encode and store them.
 
-    Attributes:
-        source: Source of the items.
-        indices: The items to encode.
-        encoder: How to open the codec.
-        out: Folder of the shards.
-        format: One of `FORMATS`.
-        shard_items: Number of items per shard.
-        batch_size: Largest number of adjacent items of one size that are encoded together.
-        strict: Raise BrokenItem instead of reporting a broken item.
+    `batch_size` is the largest number of adjacent items of one size that are encoded together. With `strict` a broken
+    item raises BrokenItem instead of being reported.
     """
 
     source: Source

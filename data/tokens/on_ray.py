@@ -20,13 +20,7 @@ from .local import portable
 
 
 def run(job: ShardJob, numbers: Sequence[int], workers: int | None) -> Events:
-    """Write shards on the cluster of RAY_ADDRESS or of this process, else on this machine.
-
-    Args:
-        job: What to write.
-        numbers: Numbers of the shards.
-        workers: Largest number of actors; None: one per CPU, or per GPU if the device is one.
-    """
+    """Write shards on the cluster of RAY_ADDRESS or this process, else on this machine, by at most `workers` actors."""
     started_here = not ray.is_initialized()
     if started_here:
         alone = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False, "num_cpus": workers or None}
@@ -48,12 +42,9 @@ def _map(job: ShardJob, numbers: Sequence[int], workers: int | None) -> Events:
     actors = min(workers or available, available, len(numbers))
     shards = ray.data.from_items([{"shard": n} for n in numbers], override_num_blocks=len(numbers))
     done = shards.map(
-        _Actor,
-        fn_constructor_args=(job, os.getcwd()),
-        concurrency=(1, actors),
-        num_cpus=1,
+        _Actor, fn_constructor_args=(job, os.getcwd()), concurrency=(1, actors), num_cpus=1,
         num_gpus=int(resource == "GPU"),
-    )
+    )  # fmt: skip
     for row in done.iter_rows():
         if row["error"]:
             raise (RuntimeError if row["bug"] else ValueError)(row["error"])

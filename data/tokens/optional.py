@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from importlib import import_module
 from importlib.util import find_spec
-from pathlib import Path
-from typing import IO, Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from tokenloom.errors import missing
-
-from .row import TokenRow
 
 
 class Choice(NamedTuple):
@@ -25,22 +21,8 @@ FORMATS = {"webdataset": Choice("tar"), "parquet": Choice("parquet", ("pyarrow",
 ENGINES = {"local": Choice("local"), "ray": Choice("on_ray", ("ray", "ray"))}
 
 
-class Format(Protocol):
-    """A module that writes and reads shards."""
-
-    SUFFIX: str
-
-    def writer(self, file: IO[bytes], dtype: str) -> AbstractContextManager[Callable[[TokenRow], None]]:
-        """Yield a function that writes a row with indices of `dtype` to `file`."""
-        ...
-
-    def read(self, path: Path) -> Iterator[TokenRow]:
-        """Read the rows of a shard in order."""
-        ...
-
-
-def get_format(name: str) -> Format:
-    """Return a format. Raises ValueError if it is unknown or its package is missing."""
+def get_format(name: str) -> Any:
+    """Return the module of a format, with SUFFIX, `writer` and `read` as in `tar`."""
     return get("format", name, FORMATS)
 
 

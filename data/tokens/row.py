@@ -14,14 +14,7 @@ from tokenloom.codecs.types import Codes
 
 @dataclass(frozen=True)
 class TokenRow:
-    """The tokens of one item.
-
-    Attributes:
-        key: Key of the item in its data set.
-        codes: A batch of one without padding, equal to the codes of the item encoded alone.
-        caption: "" if unknown.
-        meta: Other properties of the item.
-    """
+    """The tokens of one item: its key, codes (a batch of one without padding), caption (or ""), and metadata."""
 
     key: str
     codes: Codes

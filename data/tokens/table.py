@@ -30,10 +30,7 @@ BATCH = 32
 
 
 class TokenTable:
-    """The codes of every copy of every item.
-
-    `table[item, copy]` is a batch of one. The rows are stored copy by copy, item by item.
-    """
+    """The codes of every copy of every item; `table[item, copy]` is a batch of one."""
 
     def __init__(self, rows: Iterable[TokenRow], copies: int = 1) -> None:
         stored: dict[str, list[Tensor]] = {"indices": [], "grids": [], "sizes": [], "lengths": []}
@@ -60,11 +57,7 @@ class TokenTable:
 
 
 def read_table(folder: str | Path, codec: Codec, setting: Any) -> TokenTable:
-    """Read a folder that `tokenloom tokenize` wrote.
-
-    Raises:
-        ValueError: The tokens are of another codec or setting, or the folder is damaged.
-    """
+    """Read a folder that `tokenloom tokenize` wrote. Raises ValueError if codec or setting differ, or it is damaged."""
     index = reading.read_index(folder)
     reading.check(index, codec, folder)
     if index["setting"] != (expected := plain_setting(setting, codec)):
@@ -77,16 +70,8 @@ def cached_table(
 ) -> TokenTable:
     """Return the codes of all copies of a source, read from the cache or computed into it.
 
-    The cache holds a folder of shards for each data set and codec, in the format of `tokenloom tokenize`.
-
-    Args:
-        source: The signals.
-        config: `name` and arguments that `source` was opened with.
-        codec: The codec.
-        encoder: Encodes with the codec at `setting`.
-        setting: Setting of the codec.
-        copies: Copies of each item (see data/variants.py), the original included.
-        cache: Folder of the cache.
+    The cache holds a folder of shards, in the format of `tokenloom tokenize`, for each data set, codec and setting.
+    `source` was opened with `config`, and `encoder` encodes with the codec at `setting`.
     """
     name = codec.name.replace("/", "-")
     folder = cache / f"{source.name}-{name}-{_key(source, config, codec, setting, copies)}"

@@ -19,18 +19,10 @@ from .setting import open_codec, plain_setting
 
 
 def tokenize(
-    data: Mapping[str, Any],
-    codec: str | Mapping[str, Any],
-    out: str | Path,
-    *,
-    setting: Any = None,
-    format: str = "webdataset",
-    shard_items: int = 1000,
-    batch_size: int = 1,
-    device: str = "cpu",
-    engine: str = "local",
-    workers: int | None = None,
-) -> dict[str, Any]:
+    data: Mapping[str, Any], codec: str | Mapping[str, Any], out: str | Path, *, setting: Any = None,
+    format: str = "webdataset", shard_items: int = 1000, batch_size: int = 1, device: str = "cpu",
+    engine: str = "local", workers: int | None = None,
+) -> dict[str, Any]:  # fmt: skip
     """Write the tokens of a data set to a folder.
 
     The bytes of the shards depend only on data, codec, setting, format, shard_items, batch_size and device. A folder

@@ -178,7 +178,7 @@ def test_resumed_as_replicas(runs):
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"strategy": "zero"}, r"strategy 'zero' is none of \('auto', 'ddp', 'fsdp'\)"),
+        ({"strategy": "zero"}, "strategy must be one of auto, ddp, fsdp, got 'zero'"),
         ({"strategy": "fsdp"}, "there is one; start them with torchrun"),
         ({"strategy": "fsdp", "precision": "16-mixed"}, "in bf16-mixed or 32-true, not in 16-mixed"),
         ({"strategy": "fsdp", "task": "codec"}, "is for task=transformer, not task=codec"),

@@ -20,7 +20,7 @@ from support.training import PHRASES, SCENES, config, log, losses_of, same
 
 from tokenloom import codecs, data
 from tokenloom.codecs import CodeSpec, LatentCodec, Modality, rate
-from tokenloom.codecs.bitstream import packing
+from tokenloom.codecs.bitstream import container, packing
 from tokenloom.codecs.quantizers import FSQ
 from tokenloom.train import losses, state
 from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
@@ -336,7 +336,7 @@ def test_a_toy_codec_trains(tmp_path):
     ("changes", "says"),
     [
         ({"losses": {"l3": 1.0}}, "l3"),
-        ({"losses": {"l1": -1.0}}, "negative"),
+        ({"losses": {"l1": -1.0}}, "losses.l1 must be at least 0, got -1"),
         ({"losses": {"stft": 1.0}}, "stft"),
         ({"losses": {"quantizer": 1.0}}, "reconstruction"),
         ({"losses": {"l1": "much"}}, "l1"),
@@ -350,7 +350,7 @@ def test_a_toy_codec_trains(tmp_path):
         ({"data": PHRASES}, "audio"),
         ({"codec": {"name": "audio/rvq", **TINY["audio/rvq"]}, "losses": {"l1": 1.0}}, "image"),
         ({"validation": {"name": "nothing"}}, "nothing"),
-        ({"validation": "photos"}, "no data source"),
+        ({"validation": "photos"}, "validation must be a data source"),
         ({"validation": dict(PHRASES)}, "is audio"),
         ({"accumulate": 3}, "into accumulate=3 parts"),
         ({"accumulate": 0}, "accumulate"),
@@ -382,7 +382,7 @@ def test_a_toy_codec_trains(tmp_path):
         ({"crop": CropConfig(scale=0)}, "scale"),
         ({"crop": CropConfig(pad="zeros")}, "pad"),
         ({"crop": CropConfig(gain_db=[6, -12])}, "gain_db"),
-        ({"crop": CropConfig(size=100_000)}, "100000 is more than 4096 pixels"),
+        ({"crop": CropConfig(size=100_000)}, "crop.size must be at most 4096 pixels, got 100000"),
         ({"crop": CropConfig(size=16), "losses": {"msssim": 1.0}}, "33 pixels"),
         ({"optimizer": OptimizerConfig(lr=-1)}, "lr"),
         ({"optimizer": OptimizerConfig(lr=float("nan"))}, "lr"),
@@ -404,7 +404,7 @@ def test_mistakes_about_an_existing_run(tmp_path):
     out = tmp_path / "run"
     train(config(out, steps=2))
     files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    with pytest.raises(ValueError, match="out is empty"):
+    with pytest.raises(ValueError, match="out must name the folder"):
         train(config(""))
     for changes, says in (
         ({}, "resume=true"),
@@ -415,7 +415,7 @@ def test_mistakes_about_an_existing_run(tmp_path):
         ({"resume": True, "batch_size": 2}, "batch_size=4"),
         ({"resume": True, "optimizer": OptimizerConfig(lr=1e-3, warmup=5)}, "optimizer.lr=0.003"),
         ({"resume": True, "data": {**SCENES, "count": 30}}, "data.items=23"),
-        ({"resume": True, "steps": 1}, "step 2 already"),
+        ({"resume": True, "steps": 1}, "already at step 2"),
     ):
         with pytest.raises(ValueError, match=says) as error:
             train(config(out, **changes))

@@ -135,12 +135,8 @@ class Adversary:
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return a scalar with the value of the weighted sum and the weighed gradient at y, and values for the log.
 
-        Args:
-            x: Originals (batch, channels, …), float32.
-            y: Reconstructions, with their graph to the codec.
-            at: `y` detached from that graph, requiring a gradient.
-            terms: Reconstruction losses computed from `at`.
-            weights: Weights of the losses.
+        `x` are originals (batch, channels, …), `y` reconstructions with their graph to the codec, `at` is y detached
+        from that graph and requires a gradient, and `terms` are the reconstruction losses computed from it.
         """
         weights = {name: weights[name] for name in terms}
         value = sum(weights[name] * term for name, term in terms.items())

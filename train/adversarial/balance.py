@@ -19,12 +19,8 @@ LARGEST = 1e4
 def adaptive_weight(y: Tensor, of_reconstruction: Tensor, of_adversary: Tensor, layer: Tensor, mean: Reduce) -> Tensor:
     """Return ‖∇_L rec‖ / (‖∇_L adv‖ + 1e-6), scalar (Esser et al., VQ-GAN, arXiv 2012.09841, eq. 7).
 
-    Args:
-        y: Reconstructions, with their graph to `layer`.
-        of_reconstruction: Gradient of the reconstruction loss with respect to y.
-        of_adversary: Gradient of the adversarial loss with respect to y.
-        layer: The last weight of the decoder.
-        mean: Averages over the processes, so that the norms are those of the global batch.
+    `y` are reconstructions with their graph to `layer`, the last weight of the decoder. The two gradients are with
+    respect to y. `mean` averages over the processes, so that the norms are those of the global batch.
     """
 
     def at_layer(gradient: Tensor) -> Tensor:

@@ -28,15 +28,9 @@ FILTERS = {Modality.IMAGE: 64, Modality.AUDIO: 32}
 
 
 def build(spec: CodeSpec, size: int, filters: int | None) -> nn.Module:
-    """Build the discriminator for the signals of a codec.
+    """Build the discriminator for crops with `size` pixels per side, or samples.
 
-    Args:
-        spec: Spec of the codec.
-        size: Side of a crop in pixels, or samples.
-        filters: Filters of the first layer; None: as in the papers, 64 for images and 32 for audio.
-
-    Raises:
-        ValueError: The crops are too small.
+    `filters` of the first layer are by default those of the papers. Raises ValueError if the crops are too small.
     """
     filters = filters or FILTERS[spec.modality]
     if spec.modality is Modality.IMAGE:

@@ -17,10 +17,7 @@ def hinge(real: list[Tensor], fake: list[Tensor]) -> Tensor:
 def lecam(real: list[Tensor], fake: list[Tensor], averages: Tensor) -> Tensor:
     """Return (D(x) − α_fake)² + (D(ŷ) − α_real)² (Tseng et al., LeCAM, arXiv 2104.03310, eq. 5).
 
-    Args:
-        real: Logits of originals.
-        fake: Logits of reconstructions.
-        averages: (2, scales): α_real and α_fake, moving averages of the logits.
+    `averages` (2, scales) are α_real and α_fake, moving averages of the logits.
     """
     pairs = zip(real, fake, averages.T, strict=True)
     return mean_of((r - a[1]).square().mean() + (f - a[0]).square().mean() for r, f, a in pairs)

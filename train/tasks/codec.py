@@ -104,11 +104,7 @@ class CodecJob(SignalJob):
 class CodecObjective(nn.Module):
     """forward(batch) → (weighted sum of losses, every loss by name).
 
-    Args:
-        codec: The codec to train.
-        weights: Weights of the losses by name.
-        loss_networks: Losses beyond `LOSSES`, by name.
-        adversary: Decides from which step on it takes part, and then weighs the gradients of the losses.
+    `loss_networks` are losses beyond `LOSSES`. An adversary decides from which step on it weighs the gradients.
     """
 
     def __init__(

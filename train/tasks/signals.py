@@ -50,13 +50,7 @@ class SignalConfig(RunConfig):
 
 
 class SignalJob(Job):
-    """A task over random crops of signals.
-
-    Attributes:
-        codec: Determines modality, sample rate and channels of the crops.
-        train_set: Training items.
-        validation_set: Held-out items.
-    """
+    """A task over random crops of signals, whose modality, sample rate and channels are those of `codec`."""
 
     fixed = ("crop",)
     cfg: SignalConfig
@@ -131,14 +125,7 @@ def signal_for(codec: LatentCodec, item: Item) -> Tensor:
 
 
 def write_samples(samples: list[dict[str, Tensor]], codec: LatentCodec, folder: Path, step: int) -> None:
-    """Write versions of several items.
-
-    Args:
-        samples: For each item, signals by name.
-        codec: Determines the modality. Images become one picture with a row per name, sounds one file per name.
-        folder: Where to write.
-        step: Step of the run, for the file names.
-    """
+    """Write several versions of some items, by name: as one image with a row per name, or one sound per name."""
     if not samples:
         return
     names, prefix = list(samples[0]), f"{step:07d}"

@@ -161,11 +161,7 @@ class TransformerObjective(nn.Module):
         self.full_weights = {m: round(1000 * weights[m]) for m in MODALITIES if m in there and weights[m]}
 
     def losses(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return nats, weights and modalities of the tokens with a weight.
-
-        Args:
-            batch: int64 (batch, len(FIELDS), length).
-        """
+        """Return nats, weights and modalities of the tokens with a weight, of a batch (batch, FIELDS, length)."""
         ids, places, documents, kinds, weights, modalities, _ = batch.unbind(1)
         hidden = self.transformer(ids, places, documents=documents)
         counts = weights > 0
