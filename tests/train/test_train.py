@@ -251,7 +251,7 @@ def test_skips_are_told_of(tmp_path, monkeypatch, capsys):
 
     monkeypatch.setitem(losses.LOSSES, "l1", sometimes)
     out = train(config(tmp_path, losses={"l1": 1.0}, steps=12, max_skips=2))
-    assert "12 steps (3 left out for NaN or Inf), psnr" in capsys.readouterr().err
+    assert "12 steps (3 skipped for NaN or Inf), psnr" in capsys.readouterr().err
     assert log(out)[12, "skipped"] == 3
     assert [step for step, name in log(out) if name == "loss"] == [1, 2, 5, 6, 7, 9, 10, 11, 12]
 
