@@ -31,7 +31,7 @@ def model(seed: int = 0, spread: float = 0.3) -> ContextModel:
 
 
 def smooth_codes(height: int, width: int, seed: int) -> np.ndarray:
-    """Codes that their neighbours, and those of the first group, tell much about."""
+    """Codes that their neighbors, and those of the first group, tell much about."""
     rng = np.random.default_rng(seed)
     fields = rng.normal(size=(len(BOUNDS), height + 8, width + 8))
     for axis in (1, 2):
@@ -110,7 +110,7 @@ def test_integers_agree_with_the_network_that_was_trained():
     assert coded == pytest.approx(trained, rel=0.02)
 
 
-def test_training_finds_what_neighbours_tell():
+def test_training_finds_what_neighbors_tell():
     torch.manual_seed(0)
     made = ContextModel(BOUNDS, GROUPS, width=16)
     train = torch.from_numpy(np.stack([smooth_codes(16, 16, seed=s) for s in range(8)])).float()

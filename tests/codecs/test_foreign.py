@@ -143,7 +143,7 @@ def test_a_hub_id_offline_is_one_line(monkeypatch):
     assert one_line(error)
 
 
-def test_weight_normalisation_is_folded_exactly():
+def test_weight_normalization_is_folded_exactly():
     for norm in (nn.utils.weight_norm, nn.utils.parametrizations.weight_norm):
         for layer in (nn.Conv1d(3, 5, 4), nn.ConvTranspose1d(3, 5, 4)):
             normed = norm(layer)

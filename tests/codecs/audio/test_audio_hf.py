@@ -396,7 +396,7 @@ def test_descripts_own_dac(tmp_path):
 
 
 def kyutai(model) -> dict[str, torch.Tensor]:
-    """The state dict of moshi's Mimi: one matrix for queries, keys and values, neighbouring channels turn together."""
+    """The state dict of moshi's Mimi: one matrix for queries, keys and values, neighboring channels turn together."""
     pairs = {
         "encoder.encoder_seanet.layers": "encoder.model", "decoder.decoder_seanet.layers": "decoder.model",
         "encoder.encoder_transformer": "encoder_transformer.transformer",

@@ -334,7 +334,7 @@ def test_a_batch_is_its_items(small, kind):
 
 @pytest.mark.parametrize("kind", ["24khz", "48khz"])
 def test_unequal_sizes_decode_as_if_alone(small, kind):
-    """Reflection hears a short item's end at its beginning, normalisation hears all of it."""
+    """Reflection hears a short item's end at its beginning, normalization hears all of it."""
     codec = small[kind][2]
     parts = [sound(samples, codec.spec.channels, samples) for samples in (30, 6_100, 2_390, 1)]
     settings = (codec.settings.values[-1], *codec.settings.values[:3])

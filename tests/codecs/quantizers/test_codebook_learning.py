@@ -71,8 +71,8 @@ def test_dead_codes_come_back():
 def test_error_falls_with_training():
     torch.manual_seed(0)
     rvq = ResidualVQ(16, 4, 2, decay=0.8).train()
-    centres = 4 * torch.randn(16, 4)
-    data = centres[torch.randint(16, (4, 100))].transpose(1, 2) + 0.1 * torch.randn(4, 4, 100)
+    centers = 4 * torch.randn(16, 4)
+    data = centers[torch.randint(16, (4, 100))].transpose(1, 2) + 0.1 * torch.randn(4, 4, 100)
     first = (data - rvq.quantize(data).latents).square().mean()
     for _ in range(20):
         rvq.quantize(data)
@@ -222,11 +222,11 @@ def test_gradient_codebooks_learn(learning):
     torch.manual_seed(0)
     vq = ResidualVQ(16, 4, dead_below=0.0, **learning).train()
     vq.started.fill_(True)  # from random entries, not from k-means
-    centres = torch.randn(16, 4)
+    centers = torch.randn(16, 4)
     optimizer = torch.optim.AdamW(vq.parameters(), 0.02)
     errors = []
     for _ in range(150):
-        z = (centres[torch.randint(16, (4, 50))] + 0.05 * torch.randn(4, 50, 4)).transpose(1, 2)
+        z = (centers[torch.randint(16, (4, 50))] + 0.05 * torch.randn(4, 50, 4)).transpose(1, 2)
         loss = vq.quantize(z).loss
         errors.append(loss.item())
         optimizer.zero_grad()
@@ -237,7 +237,7 @@ def test_gradient_codebooks_learn(learning):
 
 
 @pytest.mark.parametrize("learning", LEARNING[2:], ids=str)
-def test_normalised_lookup_is_by_angle(learning):
+def test_normalized_lookup_is_by_angle(learning):
     """Length of latents and of entries means nothing; what is looked up has length 1."""
     torch.manual_seed(0)
     vq = ResidualVQ(64, 8, **learning).eval()
@@ -281,7 +281,7 @@ def collapsed(quantizers: int, dead_below: float, **learning) -> ResidualVQ:
 @pytest.mark.parametrize("learning", LEARNING, ids=str)
 def test_a_collapsed_codebook_recovers_by_revival_alone(learning, quantizers, decay):
     if quantizers > 1 and "normalise" in learning:
-        pytest.skip("a normalised codebook is a single one")
+        pytest.skip("a normalized codebook is a single one")
     shares = {}
     for dead_below in (0.1, 0.0):
         rvq = collapsed(quantizers, dead_below, decay=decay, **learning)
@@ -316,10 +316,10 @@ def share_lost(dead_below: float) -> float:
     """Of 128 points that appear 16 a batch, how many a codebook of 256 has forgotten."""
     torch.manual_seed(0)
     vq = ResidualVQ(256, 2, decay=0.99, dead_below=dead_below).train()
-    centres = torch.randn(128, 2) * 5
+    centers = torch.randn(128, 2) * 5
     for _ in range(300):
-        vq.quantize(centres[torch.randint(128, (4, 4))].transpose(1, 2))
-    points = centres.T[None]
+        vq.quantize(centers[torch.randint(128, (4, 4))].transpose(1, 2))
+    points = centers.T[None]
     return float(((vq.lookup(vq.search(points)) - points).norm(dim=1) > 0.01).float().mean())
 
 

@@ -53,15 +53,15 @@ def test_fsq_reaches_every_entry_and_nothing_else(levels):
 
 
 @pytest.mark.parametrize("codebooks", [1, 2, 3, 5])
-def test_factorised_fsq_gives_the_same_latents(codebooks):
+def test_factorized_fsq_gives_the_same_latents(codebooks):
     levels = [8, 8, 5, 5, 5]
-    whole, factorised = FSQ(levels), FSQ(levels, codebooks)
+    whole, factorized = FSQ(levels), FSQ(levels, codebooks)
     z = latents(5)
-    assert len(factorised.sizes) == codebooks and math.prod(factorised.sizes) == math.prod(levels)
-    indices = factorised.search(z)
+    assert len(factorized.sizes) == codebooks and math.prod(factorized.sizes) == math.prod(levels)
+    indices = factorized.search(z)
     assert indices.shape[1] == codebooks
-    assert all(int(indices[:, q].max()) < n for q, n in enumerate(factorised.sizes))
-    assert torch.equal(factorised.lookup(indices), whole.lookup(whole.search(z)))
+    assert all(int(indices[:, q].max()) < n for q, n in enumerate(factorized.sizes))
+    assert torch.equal(factorized.lookup(indices), whole.lookup(whole.search(z)))
 
 
 def test_large_codebooks_are_exposed_as_several():
