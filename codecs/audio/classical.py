@@ -21,7 +21,7 @@ from ..types import CodeSpec, Modality, Settings
 from ..validate import require_integer
 from . import lame, ogg
 
-soundfile: Any = lazy.load("soundfile")
+soundfile = lazy.load("soundfile")
 
 LOWEST_RATE, HIGHEST_RATE = 1_000, 192_000
 """Supported sample rates in Hz."""

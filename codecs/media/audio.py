@@ -17,8 +17,8 @@ from tokenloom import lazy
 from ..types import MAX_SAMPLES, Modality
 from .sources import Source, describe, label, openable, refusing, require_range
 
-soundfile: Any = lazy.load("soundfile")
-soxr: Any = lazy.load("soxr")
+soundfile = lazy.load("soundfile")
+soxr = lazy.load("soxr")
 
 BLOCK = 65_536
 """Samples per write: libsndfile crashes on one long write of Vorbis."""

@@ -15,7 +15,7 @@ from tokenloom import lazy
 from ..validate import is_integer, require_integer
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 
-library: Any = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
+library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
 
 MAX_LEVELS = 512
 """Most levels of a channel. From 1001 levels on, the paper's margin of 1e-3 would round to one level more."""

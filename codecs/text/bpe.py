@@ -17,7 +17,7 @@ from ..registry import register
 from ..types import Codes, CodeSpec, Modality, Settings
 from ..validate import require_integer
 
-tokenizers: Any = lazy.load("tokenizers")
+tokenizers = lazy.load("tokenizers")
 
 
 @register("text/bpe")
