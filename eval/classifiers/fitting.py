@@ -43,17 +43,10 @@ def fit(
     warmup: float,
     progress: Progress | None = None,
 ) -> None:
-    """Train with AdamW and the 1cycle schedule.
+    """Train a network in place with AdamW and the 1cycle schedule.
 
-    Args:
-        network: Trained in place.
-        rows: Item numbers of each step.
-        loss: Maps item numbers to a scalar.
-        steps: Length of `rows`.
-        rate: Highest learning rate.
-        weight_decay: Of AdamW.
-        warmup: Share of the steps over which the rate rises.
-        progress: Called after each step.
+    `rows` gives the item numbers of each of `steps` steps, `loss` maps them to a scalar, `rate` is the highest learning
+    rate, and `warmup` the share of the steps over which it rises.
     """
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=warmup)
@@ -68,13 +61,9 @@ def fit(
 
 
 def cached(name: str, network: Network, train: Callable[[], Network], folder: str | Path | None = None) -> Network:
-    """Return a trained network, in evaluation mode, from the cache if it is there.
+    """Return a trained network in evaluation mode: `network` with the weights in the cache, else what `train` returns.
 
-    Args:
-        name: File name without suffix; it must change with everything that changes the weights.
-        network: Untrained network that receives the cached weights.
-        train: Makes the trained network if the cache lacks it.
-        folder: Default: the user's cache folder.
+    `name` must change with everything that changes the weights. The default `folder` is the user's cache.
     """
     path = Path(folder or files.cache_folder()) / f"{name}.safetensors"
     if path.is_file():

@@ -36,12 +36,12 @@ class ImageWordClassifier(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(WIDTHS[-1], labels)
 
-    def features(self, x: Tensor) -> Tensor:
+    def embed(self, x: Tensor) -> Tensor:
         """Return the features before the last layer, (batch, 128)."""
         return self.layers(x * 2 - 1).mean((2, 3))
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(F.dropout(self.features(x), 0.2, self.training))
+        return self.head(F.dropout(self.embed(x), 0.2, self.training))
 
 
 def center(image: Tensor) -> Tensor:
@@ -59,12 +59,7 @@ def trained(
 ) -> ImageWordClassifier:
     """Return the classifier of these images, from `folder` (default: the user's cache) or newly trained.
 
-    Args:
-        images: Their centers, as `center` returns them.
-        targets: float32 (images, labels), 1 for each label of an image, else 0.
-        labels: Words.
-        folder: Where trained classifiers are kept.
-        progress: Called during training.
+    `images` are as `center` returns them; `targets` is float32 (images, labels), 1 for each label of an image, else 0.
     """
     digest = hashlib.sha256(f"{RECIPE} {EPOCHS} {BATCH} {WIDTHS} {WINDOW} {labels}".encode())
     for image, target in zip(images, targets, strict=True):

@@ -21,6 +21,7 @@ from tokenloom.metrics.errors import Unmeasurable
 
 from . import image_words, spoken_words
 from .fitting import Progress
+from .image_words import ImageWordClassifier
 from .spoken_words import SpokenWordClassifier
 
 MIN_COUNT = 8
@@ -33,21 +34,23 @@ SPACE = "labels"
 
 @dataclass(frozen=True)
 class LabelFeatures:
-    """A trained label classifier.
+    """A trained label classifier. `prepare` makes its input of a signal; `split` returns the labels of a caption."""
 
-    Attributes:
-        features: Maps a signal (channels, *axes) to its features (d,).
-        classify: Returns the most likely label of a signal.
-        split: Returns the labels that a caption names, and its other words.
-        labels: All labels, sorted.
-        definition: Text for the report.
-    """
-
-    features: Callable[[Tensor], Tensor]
-    classify: Callable[[Tensor], str]
+    network: ImageWordClassifier | SpokenWordClassifier
+    prepare: Callable[[Tensor], Tensor]
     split: Callable[[str], set[str]]
     labels: list[str]
     definition: str
+
+    @torch.no_grad()
+    def features(self, x: Tensor) -> Tensor:
+        """Return the features (d,) of a signal (channels, *axes)."""
+        return self.network.embed(self.prepare(x)[None])[0]
+
+    @torch.no_grad()
+    def classify(self, x: Tensor) -> str:
+        """Return the most likely label of a signal."""
+        return self.labels[int(self.network(self.prepare(x)[None])[0].argmax())]
 
     def accuracy(self, signals: Sequence[Tensor], captions: Sequence[str]) -> float | None:
         """Return the share of signals whose most likely label is in their caption; None if no caption has a label."""
@@ -64,14 +67,8 @@ def learn(
 ) -> LabelFeatures:
     """Train a classifier of the captions of real training items, all of one modality.
 
-    Args:
-        items: Items with captions.
-        sample_rate: Hz of the sounds that will be classified.
-        folder: Where trained classifiers are kept; default: the user's cache.
-        progress: Called with the share of the training that is done.
-
-    Raises:
-        Unmeasurable: If the captions have too few labels.
+    `sample_rate` is that of the sounds to be classified; the default `folder` is the user's cache. Raises Unmeasurable
+    if the captions have too few labels.
     """
     modality, captions, inputs = Modality.IMAGE, [], []
     for item in items:  # one after the other, to hold only the inputs of the classifier
@@ -82,19 +79,29 @@ def learn(
     labels = frequent_labels(captions, modality)
     if modality is Modality.IMAGE:
         targets = torch.tensor([[float(label in words(caption)) for label in labels] for caption in captions])
-        return _of_images(image_words.trained(inputs, targets, labels, folder, progress), labels, len(inputs))
+        network = image_words.trained(inputs, targets, labels, folder, progress)
+        definition = (
+            f"images: the {image_words.WIDTHS[-1]} features before the last layer, means over the whole image, of a "
+            f"classifier with {len(image_words.WIDTHS)} convolutions of the {len(labels)} words that occur in "
+            f"{MIN_COUNT} or more captions, trained on {len(inputs)} real training images"
+        )
+        return LabelFeatures(network, lambda x: x, words, labels, definition)
     known = [i for i, caption in enumerate(captions) if caption in labels]
     network = spoken_words.trained([inputs[i] for i in known], [captions[i] for i in known], folder, progress)
-    return _of_sounds(network, labels, len(known), sample_rate)
+    definition = (
+        f"sounds: mean and maximum over time of the features before the last layer of a classifier of {len(labels)} "
+        f"captions, trained on {len(known)} real training clips; its input is the first 1.7 s after leading silence, "
+        f"at {spoken_words.SAMPLE_RATE} Hz, with the level normalized"
+    )
+    return LabelFeatures(
+        network, lambda x: spoken_words.spectrogram(_at_8khz(x, sample_rate)), lambda c: {c}, labels, definition
+    )
 
 
 def frequent_labels(captions: Sequence[str], modality: Modality) -> list[str]:
-    """Return the labels of some captions, sorted.
+    """Return the labels of some captions, sorted; raise Unmeasurable if there are fewer than MIN_LABELS.
 
     For images, words in at least MIN_COUNT captions but not in all; for sounds, whole captions.
-
-    Raises:
-        Unmeasurable: If there are fewer than MIN_LABELS.
     """
     split = words if modality is Modality.IMAGE else lambda caption: {caption} - {""}
     counts = Counter(label for caption in captions for label in split(caption))
@@ -115,36 +122,3 @@ def words(caption: str) -> set[str]:
 
 def _at_8khz(x: Tensor, sample_rate: int | None) -> Tensor:
     return media.convert(x, sample_rate, spoken_words.SAMPLE_RATE, 1)
-
-
-def _of_sounds(network: SpokenWordClassifier, labels: list[str], clips: int, sample_rate: int | None) -> LabelFeatures:
-    @torch.no_grad()
-    def features(x: Tensor) -> Tensor:
-        return network.embed(spoken_words.spectrogram(_at_8khz(x, sample_rate))[None])[0]
-
-    definition = (
-        f"sounds: mean and maximum over time of the features before the last layer of a classifier of {len(labels)} "
-        f"captions, trained on {clips} real training clips; its input is the first 1.7 s after leading silence, at "
-        f"{spoken_words.SAMPLE_RATE} Hz, with the level normalized"
-    )
-    return LabelFeatures(
-        features, lambda x: network.classify([_at_8khz(x, sample_rate)])[0], lambda caption: {caption}, labels,
-        definition,
-    )  # fmt: skip
-
-
-def _of_images(network: image_words.ImageWordClassifier, labels: list[str], images: int) -> LabelFeatures:
-    @torch.no_grad()
-    def features(x: Tensor) -> Tensor:
-        return network.features(x[None])[0]
-
-    @torch.no_grad()
-    def classify(x: Tensor) -> str:
-        return labels[int(network(x[None])[0].argmax())]
-
-    definition = (
-        f"images: the {image_words.WIDTHS[-1]} features before the last layer, means over the whole image, of a "
-        f"classifier with {len(image_words.WIDTHS)} convolutions of the {len(labels)} words that occur in {MIN_COUNT} "
-        f"or more captions, trained on {images} real training images"
-    )
-    return LabelFeatures(features, classify, words, labels, definition)

@@ -78,11 +78,8 @@ def accuracy(
     """Train a classifier on the patches of the training split and return its accuracy on those of the test split.
 
     Each argument holds one tensor per item, float32 (patches, channels, height, width). Real and decoded patches come
-    from the same places of the same items. Items without patches are left out.
-
-    Raises:
-        ValueError: If real and decoded patches differ in number or shape.
-        Unmeasurable: If fewer than 2 items have patches.
+    from the same places of the same items: ValueError if they differ in number or shape. Items without patches are
+    left out: Unmeasurable if fewer than 2 are left.
     """
     train, test = _paired(real_train, fake_train, "training"), _paired(real_test, fake_test, "test")
     mean, std = torch.cat(train[0]).mean((0, 2, 3)), torch.cat(train[0]).std((0, 2, 3)).clamp_min(1e-3)
@@ -131,10 +128,7 @@ def _logits(network: RealFakeClassifier, patches: Tensor) -> Tensor:
 
 
 def over_items(hits: Tensor, counts: Tensor) -> ClassifierAccuracy:
-    """Return accuracy and interval from the hits and patches of each item, float64 (items,).
-
-    The interval takes items, not patches, as independent.
-    """
+    """Return the accuracy from the hits and patches of each item, float64 (items,). Items are independent."""
     n, total = len(counts), counts.sum()
     share = hits.sum() / total
     spread = ((hits - share * counts).square().sum() * n / (n - 1)).sqrt() / total

@@ -12,7 +12,7 @@ from typing import Any
 from ..classifiers.labels import SPACE
 from ..classifiers.realfake import ClassifierAccuracy
 from . import controls, speed
-from .records import Claim, DecoderResults, QuarterComparison, QuarterRow, VariantRecord
+from .records import Claim, DecoderResults, QuarterComparison, RealismRecord
 from .setup import nearest_quarter
 from .variants import BASELINES, FLOW_STEPS, PLAIN, diffusion
 
@@ -42,7 +42,7 @@ def _over(settings: Sequence[Any], reached: Sequence[Any]) -> str:
 
 
 def _baselines(
-    results: DecoderResults, setting: Any, value: Callable[[VariantRecord], float | None]
+    results: DecoderResults, setting: Any, value: Callable[[RealismRecord], float | None]
 ) -> dict[str, float]:
     """Return the value of each baseline that has one."""
     records = (results.record(setting, name) for name in BASELINES if any(r.variant == name for r in results.records))
@@ -54,7 +54,7 @@ def _baselines(
 
 def _smaller_distance(results: DecoderResults, space: str) -> Claim | None:
     settings, usual = results.measured_settings, diffusion(results.usual)
-    value = partial(VariantRecord.kid_value, space=space)
+    value = partial(RealismRecord.kid_value, space=space)
     own = {s: value(results.record(s, usual)) for s in settings}
     if None in own.values():
         return None
@@ -74,17 +74,13 @@ def _smaller_distance(results: DecoderResults, space: str) -> Claim | None:
 def _nearer_to_chance(results: DecoderResults) -> Claim:
     settings, usual = results.measured_settings, diffusion(results.usual)
     claim = Claim(f"Real or decoded, {usual}", "nearer to chance than plain and both controls", "not measured", None)
-    own = {s: _from_chance(results.record(s, usual)) for s in settings}
-    others = {s: _baselines(results, s, _from_chance) for s in settings}
+    own = {s: results.record(s, usual).from_chance() for s in settings}
+    others = {s: _baselines(results, s, RealismRecord.from_chance) for s in settings}
     if None in own.values() or any(len(values) < len(BASELINES) for values in others.values()):
         return claim
     nearer = [s for s in settings if own[s] < min(others[s].values())]
     claim.found, claim.reached = _over(settings, nearer), len(nearer) == len(settings)
     return claim
-
-
-def _from_chance(record: VariantRecord | QuarterRow) -> float | None:
-    return record.accuracy and record.accuracy.from_chance
 
 
 def _loss(results: DecoderResults) -> Claim:
@@ -112,7 +108,7 @@ def quarter(results: DecoderResults) -> QuarterComparison | None:
         needed = f"{results.setting_name} {highest} and about {highest / 4:g}"
         return QuarterComparison(highest, low, [], f"needs {needed}; measured were {settings}")
     records = [results.record(highest, PLAIN), *(results.record(low, diffusion(n)) for n in results.steps)]
-    rows = [QuarterRow(r.setting, r.variant, r.steps, r.tokens, r.kid, r.accuracy) for r in records]
+    rows = [RealismRecord(r.setting, r.variant, r.steps, r.tokens, r.kid, r.accuracy) for r in records]
     return QuarterComparison(highest, low, rows)
 
 
@@ -153,9 +149,9 @@ def _few_steps(results: DecoderResults) -> list[Claim]:
     if not many or results.usual >= FLOW_STEPS:
         return []
     settings = results.measured_settings
-    measures: Mapping[str, Callable[[VariantRecord], float | None]] = {
-        **{f"KID in {space}": partial(VariantRecord.kid_value, space=space) for space in (SPACE, results.space)},
-        "real or decoded": VariantRecord.accuracy_value,
+    measures: Mapping[str, Callable[[RealismRecord], float | None]] = {
+        **{f"KID in {space}": partial(RealismRecord.kid_value, space=space) for space in (SPACE, results.space)},
+        "real or decoded": RealismRecord.accuracy_value,
     }
     found = []
     for name, value in measures.items():

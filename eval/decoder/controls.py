@@ -30,14 +30,10 @@ DEFINITION = (
 
 @dataclass(frozen=True)
 class ControlStrength:
-    """Strength of a control, and its effect on the items it was fitted on.
+    """Strength (`value`) of a control, and its effect on the items it was fitted on.
 
-    Attributes:
-        value: The strength.
-        energy: High-pass energy with the control, as a share of that of the real signals.
-        plain: The same of the plain signals.
-        loss: Loss of PSNR against plain in dB.
-        capped: Whether LOSS limits the strength, not the energy.
+    `energy` and `plain` are the high-pass energies with the control and of the plain signals, as shares of that of the
+    real ones; `loss` is the loss of PSNR against plain in dB; `capped` says whether LOSS limits the strength.
     """
 
     value: float
@@ -65,12 +61,7 @@ def unsharp(x: Tensor, strength: float, seeds: Sequence[int] = ()) -> Tensor:
 def noise(x: Tensor, strength: float, seeds: Sequence[int]) -> Tensor:
     """Add high-pass Gaussian noise with RMS `strength` to each item of (batch, channels, *axes), not clamped.
 
-    The noise follows the local high-pass energy of the item: it is harder to tell from detail than uniform noise.
-
-    Args:
-        x: Signals.
-        strength: RMS of the noise of an item; full scale is 1.
-        seeds: One per item.
+    It follows the local high-pass energy of the item, which makes it harder to tell from detail than uniform noise.
     """
     drawn = [torch.randn(item.shape, generator=torch.Generator().manual_seed(seed)) for item, seed in
              zip(x, seeds, strict=True)]  # fmt: skip
@@ -100,15 +91,8 @@ def fit(
 ) -> ControlStrength:
     """Find the strength that gives the high-pass energy of real signals, or loses LOSS dB against the plain ones.
 
-    Energy and loss rise with the strength, so both are found by bisection.
-
-    Args:
-        control: Name in CONTROLS.
-        real: Training signals, (channels, *axes) each.
-        plain: The same, decoded by the plain decoder.
-        psnr: Maps (real, decoded) to dB.
-        quantize: Clamps and rounds, as a file would.
-        seed: Seed of the noise.
+    `real` are training signals (channels, *axes), `plain` the same from the plain decoder; `quantize` clamps and rounds
+    as a file would. Energy and loss rise with the strength, so both are found by bisection.
     """
     apply = CONTROLS[control]
 

@@ -31,15 +31,10 @@ class SetDistance:
 
 
 def distance(real: Sequence[Tensor | None], fake: Sequence[Tensor | None], *, paired: bool = True) -> SetDistance:
-    """Return the KID between two sets (see metrics/distribution.py).
+    """Return the KID between the features (d,) of two sets (see metrics/distribution.py).
 
-    Args:
-        real: Features of each item, (d,); None for an item without features, which is left out.
-        fake: The same of the other set.
-        paired: Whether fake[i] was decoded from the codes of real[i]. Items are left out of both sets then.
-
-    Raises:
-        Unmeasurable: If fewer than 2 items are left.
+    Items without features (None) are left out, of both sets if they are paired (fake[i] was decoded from the codes of
+    real[i]). Raises Unmeasurable if fewer than 2 are left.
     """
     if paired:
         both = [(a, b) for a, b in zip(real, fake, strict=True) if a is not None and b is not None]
@@ -56,9 +51,7 @@ def distance(real: Sequence[Tensor | None], fake: Sequence[Tensor | None], *, pa
 def compare_draws(record: VariantRecord, draws: Mapping[str, Mapping[str, Tensor]]) -> None:
     """Set `below` of each distance of a diffusion record: whether it is smaller than a baseline's beyond chance.
 
-    Args:
-        record: Changed in place.
-        draws: Variant → feature space → draws of the bootstrap; all variants draw the same items.
+    `draws` maps variants to feature spaces to draws of the bootstrap; all variants draw the same items.
     """
     if record.steps is None:
         return

@@ -18,7 +18,7 @@ from ..datasets import open_dataset, open_training
 from ..environment import Environment
 from ..serialize import to_csv, to_json
 from . import claims, figure, references, report, speed, tables
-from .per_setting import measure_setting, total_work
+from .per_setting import SettingMeasurement, total_work
 from .records import DecoderResults, VariantRecord
 from .references import References
 from .setup import DecoderSetup
@@ -81,12 +81,12 @@ def evaluate(
 def _measure(setup: DecoderSetup, real: References, results: DecoderResults, out: Path) -> None:
     """Fill in the results, setting by setting."""
     results.items, results.train_items, results.labels = len(real.test), len(real.train), real.label_accuracy()
-    with progress.bar("figure and speed", total_work(setup, real), "items") as advance:
+    with progress.bar("figure and speed", total_work(setup, real), "items") as bar:
         results.exhibits = figure.make(setup, real.test, out)
         results.seconds = speed.measure(setup, real.test[0].signal)
         results.floor = real.floor(setup)
         for setting in setup.ordered_settings():
-            records, controls = measure_setting(setup, real, setting, advance)
+            records, controls = SettingMeasurement(setup, real, setting, bar).run()
             results.records += records
             results.controls += controls
 

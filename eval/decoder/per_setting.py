@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import astuple
+from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -24,7 +24,7 @@ from .controls import CONTROLS, ControlStrength
 from .distance import compare_draws, distance
 from .measures import cut_patches
 from .records import ControlRecord, DistanceRecord, VariantRecord
-from .references import Measurement, ReferenceItem, References
+from .references import ReferenceItem, References, SignalMeasurement
 from .setup import DecoderSetup
 from .variants import PLAIN
 
@@ -43,15 +43,8 @@ def total_work(setup: DecoderSetup, references: References) -> int:
     return len(setup.settings) * (passes + trainings * TRAINING_WORK)
 
 
-def measure_setting(
-    setup: DecoderSetup, references: References, setting: Any, bar: Bar
-) -> tuple[list[VariantRecord], list[ControlRecord]]:
-    """Return the records of every variant at one setting, and those of the fitted controls."""
-    return SettingMeasurement(setup, references, setting, bar).run()
-
-
 class SettingMeasurement:
-    """Measures every variant at one setting; see `measure_setting`."""
+    """Measures every variant at one setting."""
 
     def __init__(self, setup: DecoderSetup, references: References, setting: Any, bar: Bar) -> None:
         self.setup, self.references, self.setting, self.bar = setup, references, setting, bar
@@ -78,12 +71,15 @@ class SettingMeasurement:
             records.append(record)
         for record in records:
             compare_draws(record, draws)
-        return records, [ControlRecord(self.setting, name, *astuple(s)) for name, s in self.strengths.items()]
+        return records, [
+            ControlRecord(**asdict(strength), setting=self.setting, control=name)
+            for name, strength in self.strengths.items()
+        ]
 
     def _tell(self, text: str) -> None:
         self.bar(0, self.setup.label(self.setting) + text)
 
-    def _decode(self, items: list[ReferenceItem], *, is_test: bool) -> dict[str, list[Measurement]]:
+    def _decode(self, items: list[ReferenceItem], *, is_test: bool) -> dict[str, list[SignalMeasurement]]:
         """Return the measurements of every variant of every item, in order; of training items only the patches."""
         setup, found = self.setup, {}
         for rows in batches([tuple(item.signal.shape) for item in items]):
@@ -92,7 +88,7 @@ class SettingMeasurement:
                                       seed=setup.seed, first=rows[0])  # fmt: skip
             for name, signals in decoded.items():
                 again = setup.codec.encode(signals, self.setting) if is_test and name not in self.strengths else None
-                measurements = found.setdefault(name, [Measurement()] * len(items))
+                measurements = found.setdefault(name, [SignalMeasurement()] * len(items))
                 for place, (i, x) in enumerate(zip(rows, signals, strict=True)):
                     measurements[i] = self._measurement(items[i], x, is_test)
                     measurements[i].same = None if again is None else same_share(codes[place], again[place])
@@ -109,15 +105,15 @@ class SettingMeasurement:
             self.tokens.add(float(tokens))
             self.rate.add(trial.in_unit(float(bits), codes[i], codec))
 
-    def _measurement(self, item: ReferenceItem, x: Tensor, is_test: bool) -> Measurement:
+    def _measurement(self, item: ReferenceItem, x: Tensor, is_test: bool) -> SignalMeasurement:
         measures = self.setup.measures
         patches = cut_patches(measures, x, item.corners)
         if not is_test:
-            return Measurement(patches=patches)
-        return Measurement(measures.distortion(item.signal, x), self.references.features(self.setup, x), patches)
+            return SignalMeasurement(patches=patches)
+        return SignalMeasurement(measures.distortion(item.signal, x), self.references.features(self.setup, x), patches)
 
     def _record(
-        self, name: str, measurements: list[Measurement], plain: list[Measurement]
+        self, name: str, measurements: list[SignalMeasurement], plain: list[SignalMeasurement]
     ) -> tuple[VariantRecord, dict[str, Tensor]]:
         """Return the record of one variant, and the bootstrap draws of its distances by feature space."""
         steps = next((n for n in self.setup.steps if variants.diffusion(n) == name), None)
@@ -140,7 +136,7 @@ class SettingMeasurement:
         )
         return record, draws
 
-    def _distances(self, measurements: list[Measurement]) -> tuple[dict[str, DistanceRecord], dict[str, Tensor]]:
+    def _distances(self, measurements: list[SignalMeasurement]) -> tuple[dict[str, DistanceRecord], dict[str, Tensor]]:
         records, draws = {}, {}
         for space in self.references.spaces(self.setup):
             real = [item.features.get(space) for item in self.references.test]
@@ -152,7 +148,9 @@ class SettingMeasurement:
             records[space], draws[space] = found.record(), found.draws
         return records, draws
 
-    def _accuracy(self, of_train: list[Measurement], of_test: list[Measurement]) -> ClassifierAccuracy | None:
+    def _accuracy(
+        self, of_train: list[SignalMeasurement], of_test: list[SignalMeasurement]
+    ) -> ClassifierAccuracy | None:
         """Return the accuracy of the real-or-decoded classifier on one variant."""
         groups = (self.references.train, of_train, self.references.test, of_test)
         try:

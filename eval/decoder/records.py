@@ -9,14 +9,12 @@ from ..classifiers.realfake import ClassifierAccuracy
 from ..environment import Environment
 from ..metric import Summary
 from ..serialize import OPTIONAL
+from .controls import ControlStrength
 
 
 @dataclass
 class DistanceRecord:
-    """A KID, its 95 % interval, and the number of items.
-
-    `below` maps each baseline to whether the KID is smaller than the baseline's beyond chance (diffusion only).
-    """
+    """A KID with its 95 % interval; `below`: baseline → whether the KID is smaller beyond chance (diffusion only)."""
 
     value: float
     low: float
@@ -26,31 +24,15 @@ class DistanceRecord:
 
 
 @dataclass
-class VariantRecord:
-    """One variant at one setting of the codec.
-
-    Attributes:
-        tokens: Mean tokens of an item.
-        rate: Mean nominal rate.
-        distortion: Name of the measure → summary over items.
-        against_plain: PSNR of the variant minus PSNR of the plain decoder, in dB.
-        kid: Feature space → distance to the real items.
-        accuracy: Of the real-or-decoded classifier.
-        same: Share of codes that re-encoding gives back.
-    """
+class RealismRecord:
+    """Realism of a variant at a setting: KID by feature space, and accuracy of the real-or-decoded classifier."""
 
     setting: Any
-    tokens: float | None
-    rate: float | None
     variant: str
     steps: int | None
-    sampler: str | None
-    n: int
-    distortion: dict[str, Summary]
-    against_plain: Summary
+    tokens: float | None
     kid: dict[str, DistanceRecord]
     accuracy: ClassifierAccuracy | None
-    same: Summary | None
 
     def kid_value(self, space: str) -> float | None:
         """Return the KID in a feature space, if it was measured."""
@@ -60,23 +42,38 @@ class VariantRecord:
         """Return the accuracy of the classifier, if it was measured."""
         return self.accuracy and self.accuracy.accuracy
 
+    def from_chance(self) -> float | None:
+        """Return the distance of the accuracy from chance, if it was measured."""
+        return self.accuracy and self.accuracy.from_chance
+
 
 @dataclass
-class ControlRecord:
-    """A fitted control; the other fields are those of `controls.ControlStrength`."""
+class VariantRecord(RealismRecord):
+    """All measurements of a variant at a setting.
+
+    `rate` is the mean nominal rate, `distortion` has a summary by measure, `against_plain` is the PSNR minus that of
+    the plain decoder in dB, and `same` the share of codes that re-encoding gives back.
+    """
+
+    rate: float | None
+    sampler: str | None
+    n: int
+    distortion: dict[str, Summary]
+    against_plain: Summary
+    same: Summary | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ControlRecord(ControlStrength):
+    """A fitted control at a setting."""
 
     setting: Any
     control: str
-    value: float
-    energy: float
-    plain: float
-    loss: float
-    capped: bool
 
 
 @dataclass
 class SpeedRecord:
-    """Seconds to decode one item: with the plain decoder, and with each number of diffusion steps."""
+    """Seconds to decode one item with the plain decoder and with each number of diffusion steps."""
 
     of: str
     size: str
@@ -85,24 +82,12 @@ class SpeedRecord:
 
 
 @dataclass
-class QuarterRow:
-    """The measures of realism of a variant; see `VariantRecord`."""
-
-    setting: Any
-    variant: str
-    steps: int | None
-    tokens: float | None
-    kid: dict[str, DistanceRecord]
-    accuracy: ClassifierAccuracy | None
-
-
-@dataclass
 class QuarterComparison:
     """Diffusion from about a quarter of the tokens against plain from all; `reason` says why there are no rows."""
 
     highest: Any
     quarter: Any
-    rows: list[QuarterRow]
+    rows: list[RealismRecord]
     reason: str = ""
 
 
@@ -152,14 +137,10 @@ class DecoderExhibits:
 class DecoderResults:
     """Everything that the evaluation of one decoder found.
 
-    Attributes:
-        weights: Number of weights of the decoder.
-        highest: Highest setting of a codec of flexible length, else None.
-        usual: Number of steps that the claims are about.
-        space: Feature space that needs no training data.
-        labels: Accuracy of the label classifier on the real test items.
-        floor: Feature space → KID between real training and real test items.
-        absent: What was not measured → the reason.
+    `highest` is the highest setting of a codec of flexible length, else None; `usual` the number of steps that the
+    claims are about; `space` the feature space that needs no training data; `labels` the accuracy of the label
+    classifier on the real test items; `floor` the KID between real training and real test items by feature space;
+    `absent` maps what was not measured to the reason.
     """
 
     decoder: str

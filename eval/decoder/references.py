@@ -29,15 +29,8 @@ NEEDS_TRAINING = "needs real items that the test data lacks: give training={name
 
 
 @dataclass
-class Measurement:
-    """What is kept of one signal.
-
-    Attributes:
-        distortion: Name of the measure → value.
-        features: Feature space → features (d,); a signal too small for a space is missing from it.
-        patches: (patches, channels, height, width).
-        same: Share of codes that re-encoding gives back.
-    """
+class SignalMeasurement:
+    """Distortions by name, features (d,) by space, patches, and the share of codes that re-encoding gives back."""
 
     distortion: dict[str, float] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
@@ -46,7 +39,7 @@ class Measurement:
 
 
 @dataclass
-class ReferenceItem(Measurement):
+class ReferenceItem(SignalMeasurement):
     """A real item: its signal as the codec takes it, the corners of its patches, and its measurement."""
 
     key: str = ""
@@ -117,11 +110,7 @@ class References:
 def read(
     setup: DecoderSetup, source: Source, training: Source | None, items: int | None, train_items: int, strict: bool
 ) -> References:
-    """Read the real items, and train the label classifier.
-
-    Raises:
-        ValueError: If a split has fewer than 2 items of the codec's modality.
-    """
+    """Read the real items, and train the label classifier. Raises ValueError if a split has fewer than 2 items."""
     found = References()
     test = _draw(setup, source, items, strict)
     if training is None:

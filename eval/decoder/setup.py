@@ -20,17 +20,7 @@ QUARTER_RANGE = (1 / 8, 3 / 8)
 
 
 class DecoderSetup:
-    """What one evaluation of a diffusion decoder runs.
-
-    Args:
-        decoder: A folder, shipped name or hub id.
-        settings: Settings of the codec; None: its sweep.
-        steps: Numbers of steps of the decoder.
-        seed: Seed of every draw and of all noise.
-
-    Raises:
-        ValueError: If an argument is not valid.
-    """
+    """Decoder, codec settings, numbers of steps and seed, checked; see `evaluate` for the arguments."""
 
     def __init__(self, decoder: str, settings: Sequence[Any] | None, steps: Sequence[int], seed: int) -> None:
         self.name = str(decoder)
@@ -70,7 +60,7 @@ class DecoderSetup:
     def ordered_settings(self) -> list[Any]:
         """Return the highest setting, the one near a quarter of it, and the others from high to low.
 
-        An interrupted run then has the settings of the claim about a quarter of the tokens.
+        In this order an interrupted run has the settings of the claim about a quarter of the tokens.
         """
         falling = self.settings[::-1]
         quarter = nearest_quarter(falling, falling[0])

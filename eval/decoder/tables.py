@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -11,7 +10,7 @@ from rich.table import Table
 
 from ..classifiers.realfake import ClassifierAccuracy
 from ..metric import Summary
-from .records import ControlRecord, DecoderResults, DistanceRecord, QuarterRow, SpeedRecord, VariantRecord
+from .records import ControlRecord, DecoderResults, DistanceRecord, RealismRecord, SpeedRecord, VariantRecord
 from .variants import PLAIN, diffusion, heading
 
 MISSING = "–"
@@ -28,14 +27,6 @@ class VariantRow:
     usual: bool
 
 
-@dataclass
-class SettingTable:
-    """The table of one setting."""
-
-    title: str
-    rows: list[VariantRow]
-
-
 def realism_header(results: DecoderResults) -> list[str]:
     """Return the headings of the measures of realism."""
     return [*(f"KID, {space}" for space in results.spaces), ACCURACY]
@@ -47,17 +38,17 @@ def header(results: DecoderResults) -> list[str]:
     return ["variant", *distortions, "against plain / dB", *realism_header(results), "codes recovered"]
 
 
-def setting_tables(results: DecoderResults) -> list[SettingTable]:
-    """Return the table of each setting, from high to low."""
-    tables: dict[Any, SettingTable] = {}
+def setting_tables(results: DecoderResults) -> dict[str, list[VariantRow]]:
+    """Return title and rows of the table of each setting, from high to low."""
+    tables: dict[str, list[VariantRow]] = {}
     for record in results.records:
-        table = tables.setdefault(record.setting, SettingTable(_title(results, record), []))
         cells = [_mean(summary) for summary in record.distortion.values()]
         cells.append(MISSING if record.variant == PLAIN else _mean(record.against_plain, "+.2f"))
         cells += realism_cells(results, record)
         cells.append(_percent(record.same and record.same.mean))
-        table.rows.append(VariantRow(heading(record.variant), cells, record.variant == diffusion(results.usual)))
-    return list(tables.values())
+        row = VariantRow(heading(record.variant), cells, record.variant == diffusion(results.usual))
+        tables.setdefault(_title(results, record), []).append(row)
+    return tables
 
 
 def _title(results: DecoderResults, record: VariantRecord) -> str:
@@ -66,7 +57,7 @@ def _title(results: DecoderResults, record: VariantRecord) -> str:
     return f"{setting}{record.tokens:.4g} tokens per {item}, {record.rate:.3g} {results.rate_unit} nominal"
 
 
-def realism_cells(results: DecoderResults, record: VariantRecord | QuarterRow) -> list[str]:
+def realism_cells(results: DecoderResults, record: RealismRecord) -> list[str]:
     """Return the cells below `realism_header`."""
     return [*(distance_cell(record.kid.get(space)) for space in results.spaces), _accuracy(record.accuracy)]
 
@@ -120,11 +111,11 @@ def speed_cells(row: SpeedRecord) -> dict[str, float]:
 
 def show(results: DecoderResults, console: Console) -> None:
     """Print every table, the claims, and what is absent."""
-    for setting in setting_tables(results):
-        table = Table(title=escape(f"{results.decoder}, {setting.title}"))
+    for title, rows in setting_tables(results).items():
+        table = Table(title=escape(f"{results.decoder}, {title}"))
         for name in header(results):
             table.add_column(name, justify="left" if name == "variant" else "right", overflow="fold")
-        for row in setting.rows:
+        for row in rows:
             table.add_row(escape(row.name), *row.cells, style="bold" if row.usual else None)
         console.print(table)
     words = {True: "[green]reached[/]", False: "[red]not reached[/]", None: "[yellow]unknown[/]"}

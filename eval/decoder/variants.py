@@ -55,13 +55,8 @@ def decode(
 ) -> dict[str, Tensor]:
     """Decode a batch of codes of equal size with every variant.
 
-    Args:
-        decoder: A diffusion decoder.
-        codes: Codes of its codec.
-        steps: Numbers of steps, one variant each.
-        strengths: Controls with their strengths, as `fit_controls` returns them; default: no controls.
-        seed: Seed of all noise.
-        first: Number of the first item of the batch; the noise of an item depends on `seed` and its number.
+    Each number of steps is a variant, and so is each control in `strengths`. The noise of an item depends on `seed` and
+    its number; the first item of the batch has the number `first`.
 
     Returns:
         Variant → signals (batch, channels, *axes), float32 on the CPU, clamped and rounded to 8 bits (images) or

@@ -13,13 +13,9 @@ from .session import OmniSession
 
 @dataclass(frozen=True)
 class Ability:
-    """One line of the tables.
+    """One line of the tables: `measure` runs the trials, and `goal` is the share to reach.
 
-    Attributes:
-        goal: Share of trials to reach.
-        measure: Runs the trials; raises `packs.Missing` if a pack is not there.
-        trained: Whether it belongs to the table of trained items.
-        second_goal: Text of another goal; see `Trials.second_goal`.
+    `trained` says whether it belongs to the table of trained items; `second_goal` is the text of another goal.
     """
 
     key: str

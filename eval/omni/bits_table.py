@@ -68,8 +68,8 @@ def _row(session: OmniSession, name: str, channel: Channel) -> ChannelBits:
     amounts = torch.tensor([_amount(x, spec.sample_rate) for x in own], dtype=torch.float64)
     quantizers = [vocabulary.range(name, q) for q in range(codes[0].indices.shape[1])]
 
-    def per_token(bits: Tensor) -> float:
-        return (bits.sum() / tokens.sum()).item()
+    def per_token(bits: Tensor | None) -> float | None:
+        return None if bits is None else (bits.sum() / tokens.sum()).item()
 
     return ChannelBits(
         channel=name,
@@ -79,7 +79,7 @@ def _row(session: OmniSession, name: str, channel: Channel) -> ChannelBits:
         quantizers=len(quantizers),
         tokens=tokens.mean().item(),
         bits_per_token=TokenBits(
-            per_token(nominal), None if entropy is None else per_token(entropy), per_token(alone), per_token(after)
+            *map(per_token, (nominal, alone, after)), None if entropy is None else per_token(entropy)
         ),
         bits_per_item=ItemBits(*(bits.mean().item() for bits in (nominal, alone, after))),
         unit=UNITS[channel.modality],
@@ -124,10 +124,7 @@ def _entropy(session: OmniSession, channel: Channel, codes: Sequence[Codes]) -> 
 
 @torch.inference_mode()
 def bits_of(session: OmniSession, documents: Sequence[Sequence[Tensor]], header: int) -> Tensor:
-    """Return the bits of the last segment of each document without its first `header` ids, float64 (documents,).
-
-    Teacher-forced, in batches of similar length.
-    """
+    """Return the bits of the last segment of each document without its first `header` ids, float64 (documents,)."""
     vocabulary, network = session.omni.vocabulary, session.omni.transformer
     bits = torch.zeros(len(documents), dtype=torch.float64)
     order = sorted(range(len(documents)), key=lambda i: sum(map(len, documents[i])))

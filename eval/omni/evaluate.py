@@ -20,7 +20,7 @@ from ..environment import Environment
 from ..serialize import from_plain, to_csv, to_json
 from . import abilities, bits_table, cost, report, tables
 from .abilities import ABILITIES
-from .packs import Packs
+from .packs import PackFolder
 from .records import OmniMeasurements, OmniRecord, OmniResults
 from .session import OmniSession
 
@@ -79,7 +79,7 @@ def evaluate(
     if items is not None:
         at_least("items", items, 1)
     start = time.perf_counter()
-    session = OmniSession(model, Packs(packs), Path(out), limit=items, seed=seed, sampling=sampling)
+    session = OmniSession(model, PackFolder(packs), Path(out), limit=items, seed=seed, sampling=sampling)
     results = OmniResults(
         model=str(model),
         items=items,

@@ -46,7 +46,7 @@ class Missing(ValueError):
     """A pack or a channel that a measurement needs is missing; the message says which."""
 
 
-class Packs:
+class PackFolder:
     """The packs of a folder, each read at first use. Raises Missing for one that is not there."""
 
     NAMES = ("emoji64-train", "emoji64-test", "spoken_digits-train", "spoken_digits-test")
@@ -88,11 +88,7 @@ def source_of(target: str, pack: Pack) -> int | None:
 
 
 def parallels(pack: Pack, test: Pack, first: str = "light", second: str = "dark") -> list[tuple[str, int, int]]:
-    """Find figures whose second tone is only in `test`, in the order of the test items.
-
-    Returns:
-        (figure, item of the first tone in `pack`, item of the second tone in `test`) of each.
-    """
+    """Find figures whose second tone is only in `test`: (figure, first tone's item in `pack`, second's in `test`)."""
     return [
         (figure, pack.tones[figure, first], i)
         for (figure, t), i in test.tones.items()

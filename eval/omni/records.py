@@ -17,13 +17,10 @@ def share(hits: Sequence[bool]) -> float:
 
 @dataclass
 class Trials:
-    """Outcome of the trials of one ability.
+    """Hits and misses of the trials of one ability.
 
-    Attributes:
-        hits: Whether each trial is right.
-        ceiling: Share that is right if the codec's reconstruction replaces the model's answer; None: not defined.
-        detail: Other counts, plain values.
-        second_goal: Whether the ability's second goal is reached, if it has one.
+    `ceiling` is the share that is right if the codec's reconstruction replaces the model's answer, `detail` has other
+    counts, and `second_goal` says whether the ability's second goal is reached, if it has one.
     """
 
     hits: list[bool]
@@ -34,17 +31,10 @@ class Trials:
 
 @dataclass(kw_only=True)
 class OmniRecord:
-    """One line of the tables.
+    """One line of the tables: a share of trials or seconds, as `unit` says, with its goal; see also `Trials`.
 
-    Attributes:
-        value: A share of trials or seconds, as `unit` says.
-        interval: 95 % interval of a share.
-        ceiling: See `Trials`.
-        detail: Other counts, plain values.
-        right: Number of trials that are right.
-        reached: Whether the goal is reached.
-        trained: Whether it belongs to the table of trained items and cost.
-        row_seconds: Wall time of the measurement.
+    `trained` says whether it belongs to the table of trained items and cost, `right` is the number of trials that are
+    right, and `row_seconds` the wall time of the measurement.
     """
 
     key: str
@@ -63,22 +53,19 @@ class OmniRecord:
 
 
 @dataclass
-class TokenBits:
-    """Bits per token: nominal, order-0 entropy, and under the transformer alone and after the item's other segment."""
-
-    nominal: float
-    entropy: float | None
-    alone: float
-    given: float
-
-
-@dataclass
 class ItemBits:
     """Bits or rate of an item: nominal, and under the transformer alone and after the item's other segment."""
 
     nominal: float
     alone: float
     given: float
+
+
+@dataclass
+class TokenBits(ItemBits):
+    """The same per token, and the order-0 entropy."""
+
+    entropy: float | None
 
 
 @dataclass
@@ -142,12 +129,7 @@ class PromptExhibit:
 class OmniMeasurements:
     """Measurements of a model: what evaluation.json of a shipped model holds.
 
-    Attributes:
-        items: Trials of an ability at most; None: all.
-        records: Lines of both tables.
-        absent: What was not measured → the reason.
-        sampling: Of images and sound.
-        weights: Number of weights of the transformer.
+    `items` limits the trials of an ability, and `absent` maps what was not measured to the reason.
     """
 
     model: str = ""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from markupsafe import Markup
@@ -14,18 +13,10 @@ from ..compare.report import page as compare_report
 from ..compare.results import Results
 from ..render import Section, audio_uri, image_uri, render, write_page
 from . import tables
-from .records import ExhibitPart, OmniRecord, OmniResults, PromptExhibit
+from .records import ExhibitPart, OmniResults, PromptExhibit
 
 SIDE = 128
 """Pixels of a side that small pictures are enlarged to, by a whole factor."""
-
-
-@dataclass
-class RecordTable:
-    """A table of the report."""
-
-    title: str
-    rows: list[OmniRecord]
 
 
 def write(results: OmniResults, folder: Path) -> Path:
@@ -50,7 +41,7 @@ def _section(results: OmniResults, folder: Path) -> Markup:
         measured=measured,
         shipped=shipped,
         exhibits=exhibits,
-        record_tables=[RecordTable(tables.TITLES[side].capitalize(), rows) for side, rows in sides.items() if rows],
+        record_tables={tables.TITLES[side].capitalize(): rows for side, rows in sides.items() if rows},
         bits=measured.bits and tables.lines(measured.bits),
         tables=tables,
         uri=lambda part: _uri(folder, part),

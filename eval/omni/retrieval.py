@@ -17,13 +17,9 @@ Z = 1.959964
 
 
 class Gallery:
-    """Pictures of one size, searched by mean squared error of 8-bit RGB.
+    """Pictures of one size, float32 (3, height, width) in [0, 1], searched by mean squared error of 8-bit RGB.
 
-    Args:
-        pictures: float32 (3, height, width) in [0, 1] each.
-
-    Attributes:
-        same: Number of each picture → number of the first identical one.
+    `same` has for each picture the number of the first identical one.
     """
 
     def __init__(self, pictures: Sequence[Tensor]) -> None:

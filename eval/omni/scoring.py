@@ -16,23 +16,17 @@ from tokenloom.codecs import media
 from ..classifiers import spoken_words
 from ..classifiers.fitting import training_bar
 from ..classifiers.spoken_words import SpokenWordClassifier
-from .packs import Packs
+from .packs import PackFolder
 from .records import share
 from .retrieval import Gallery
 
 
 class ImageScorer:
-    """Scores images against the pictures of both emoji packs.
+    """Scores images against the pictures of both emoji packs; `reconstruct` sends images through the codec alone."""
 
-    Args:
-        packs: Data.
-        reconstruct: Returns each image encoded and decoded by the codec alone.
-    """
-
-    def __init__(self, packs: Packs, reconstruct: Callable[[Sequence[Tensor]], list[Tensor]]) -> None:
-        packs_read = [packs["emoji64-train"], packs["emoji64-test"]]
-        self.pictures = [signal for pack in packs_read for signal in pack.signals]
-        self.captions = [caption for pack in packs_read for caption in pack.captions]
+    def __init__(self, packs: PackFolder, reconstruct: Callable[[Sequence[Tensor]], list[Tensor]]) -> None:
+        train, test = packs["emoji64-train"], packs["emoji64-test"]
+        self.pictures, self.captions = train.signals + test.signals, train.captions + test.captions
         self.index = {caption: i for i, caption in reversed(list(enumerate(self.captions)))}
         self.reconstruct = reconstruct
 
@@ -55,14 +49,9 @@ class ImageScorer:
 
 
 class SpeechScorer:
-    """Scores sounds with a spoken-word classifier trained on the real training clips.
+    """Scores sounds at `sample_rate` Hz with a spoken-word classifier trained on the real training clips."""
 
-    Args:
-        packs: Data.
-        sample_rate: Hz of the sounds that are scored.
-    """
-
-    def __init__(self, packs: Packs, sample_rate: int) -> None:
+    def __init__(self, packs: PackFolder, sample_rate: int) -> None:
         self.packs, self.sample_rate = packs, sample_rate
 
     @cached_property

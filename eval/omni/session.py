@@ -16,7 +16,7 @@ from tokenloom.data import Item
 from tokenloom.data.sources.source import at_least
 from tokenloom.models.sampling import DEFAULTS, check
 
-from .packs import Packs, draw
+from .packs import PackFolder, draw
 from .records import ExhibitPart, PromptExhibit
 from .scoring import ImageScorer, SpeechScorer
 
@@ -35,21 +35,12 @@ class Answer(NamedTuple):
 
 
 class OmniSession:
-    """A model under evaluation.
-
-    Args:
-        model: A folder, shipped name or hub id.
-        packs: Data.
-        out: Folder for exhibits.
-        limit: Trials of an ability at most; None: all.
-        seed: Seed of every draw and of all sampling.
-        sampling: Sampling parameters of images and sound that replace the model's own; None values are ignored.
-    """
+    """A model under evaluation; see `evaluate` for the arguments, of which `items` is `limit` here."""
 
     def __init__(
         self,
         model: str,
-        packs: Packs,
+        packs: PackFolder,
         out: Path,
         *,
         limit: int | None = None,
@@ -66,13 +57,7 @@ class OmniSession:
         self.exhibits: list[PromptExhibit] = []
 
     def ask(self, prompts: Sequence[Sequence[Any]], to: str, label: str = "") -> list[Answer]:
-        """Return one answer to each prompt, generated in batches; with a label, show a progress bar.
-
-        Args:
-            prompts: Segments of each prompt.
-            to: Modality or channel of the answers.
-            label: Text of the bar.
-        """
+        """Return one answer to each prompt in the modality or channel `to`; with a label, show a progress bar."""
         kind = self.omni.vocabulary.channel(to).modality
         sampling = {**self.sampling, **TEXT_SAMPLING} if kind is Modality.TEXT else self.sampling
         starts = range(0, len(prompts), BATCH)

@@ -181,14 +181,14 @@ def test_few_labels_leave_only_their_space_out(pictures, tmp_path):
 
 
 def test_an_interruption_leaves_the_settings_done(pictures, tmp_path, monkeypatch):
-    measure = per_setting.measure_setting
+    run = per_setting.SettingMeasurement.run
 
-    def twice(setup, real, setting, advance):
-        if setting == 4:
+    def twice(self):
+        if self.setting == 4:
             raise KeyboardInterrupt
-        return measure(setup, real, setting, advance)
+        return run(self)
 
-    monkeypatch.setattr(decoders, "measure_setting", twice)
+    monkeypatch.setattr(per_setting.SettingMeasurement, "run", twice)
     found = decoders.evaluate(pictures, scenes(3), tmp_path, steps=[1])
     assert found.interrupted and {r.setting for r in found.records} == {8, 2}  # all and a quarter come first
     assert "interrupted" in (tmp_path / "report.html").read_text()
@@ -342,8 +342,8 @@ def test_the_figure_shows_few_settings_and_enlarges_small_pictures():
 
 
 def test_figures_are_written_as_people_read_them(found):
-    (block, _) = tables.setting_tables(found)
-    assert block.title.startswith("tokens 8: 8 tokens per image")
-    assert all(len(row.cells) + 1 == len(tables.header(found)) for row in block.rows)
+    ((title, rows), _) = tables.setting_tables(found).items()
+    assert title.startswith("tokens 8: 8 tokens per image")
+    assert all(len(row.cells) + 1 == len(tables.header(found)) for row in rows)
     assert tables._mean(Summary(perfect=2)) == "∞"
     assert tables._mean(Summary(-1.234, ci95=0.5), "+.2f") == "−1.23 ± 0.50"

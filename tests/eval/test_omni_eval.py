@@ -23,7 +23,7 @@ from tokenloom.eval.classifiers import spoken_words
 from tokenloom.eval.omni import bits_table, cost, pictures, speech
 from tokenloom.eval.omni import evaluate as omni
 from tokenloom.eval.omni import tables as omni_tables
-from tokenloom.eval.omni.packs import Missing, Packs, draw, parallels, source_of
+from tokenloom.eval.omni.packs import Missing, PackFolder, draw, parallels, source_of
 from tokenloom.eval.omni.records import share
 from tokenloom.eval.omni.retrieval import Gallery, neighbors, read_word, wilson
 from tokenloom.eval.omni.session import Answer, OmniSession
@@ -112,7 +112,7 @@ def model(tmp_path_factory) -> str:
 def session(model, packs, tmp_path, monkeypatch) -> OmniSession:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(spoken_words, "EPOCHS", 2)
-    return OmniSession(model, Packs(packs), tmp_path / "out", limit=4)
+    return OmniSession(model, PackFolder(packs), tmp_path / "out", limit=4)
 
 
 # -- retrieval -----------------------------------------------------------------------------------
@@ -157,7 +157,7 @@ def test_wilson(right, n, low, high):
 
 
 def test_sources_and_parallels_stay_within_the_training_pack(packs):
-    train, test = (Packs(packs)[f"emoji64-{split}"] for split in ("train", "test"))
+    train, test = (PackFolder(packs)[f"emoji64-{split}"] for split in ("train", "test"))
     source = source_of("ear medium skin tone", train)
     assert train.captions[source] in ("ear medium-light skin tone", "ear medium-dark skin tone")
     assert source_of("keycap 3", train) is None
@@ -174,11 +174,11 @@ def test_draw_is_a_sorted_subset_of_the_seed():
 
 def test_packs_say_what_is_missing(packs, tmp_path):
     with pytest.raises(Missing, match=r"emoji64-train.tar.*packs=FOLDER"):
-        Packs(None)["emoji64-train"]
+        PackFolder(None)["emoji64-train"]
     with pytest.raises(Missing, match=r"emoji64-train.tar.*not in"):
-        Packs(tmp_path)["emoji64-train"]
+        PackFolder(tmp_path)["emoji64-train"]
     with pytest.raises(FileNotFoundError, match="no folder"):
-        Packs(tmp_path / "nowhere")
+        PackFolder(tmp_path / "nowhere")
 
 
 # -- the spoken-word classifier ------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_packs_say_what_is_missing(packs, tmp_path):
 def test_the_classifier_learns_repeats_itself_and_is_kept(packs, tmp_path, monkeypatch):
     monkeypatch.setattr(spoken_words, "EPOCHS", 8)
     monkeypatch.setattr(spoken_words, "BATCH", 6)
-    train, test = (Packs(packs)[f"spoken_digits-{split}"] for split in ("train", "test"))
+    train, test = (PackFolder(packs)[f"spoken_digits-{split}"] for split in ("train", "test"))
     first = spoken_words.trained(train.signals, train.captions, tmp_path)
     heard = first.classify(test.signals)
     assert sum(a == b for a, b in zip(heard, test.captions, strict=True)) >= 15, "of 20; chance gives 2"
@@ -211,7 +211,7 @@ def test_silence_and_a_clip_of_one_sample_are_heard_as_some_word(packs):
 
 @pytest.mark.skipif(not SHARED.is_dir(), reason="needs ../shared/data")
 def test_the_recipe_keeps_to_the_clips_it_is_shown():
-    clip = Packs(SHARED)["spoken_digits-test"].signals[0]
+    clip = PackFolder(SHARED)["spoken_digits-test"].signals[0]
     assert clip.shape[0] == 1 and spoken_words.spectrogram(clip).shape == (spoken_words.MELS, spoken_words.FRAMES)
 
 
