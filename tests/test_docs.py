@@ -147,6 +147,18 @@ def test_the_commands_of_a_page_are_valid(page, capsys):
     capsys.readouterr()
 
 
+@pytest.mark.parametrize("card", sorted((ROOT / "checkpoints").glob("*/README.md")), ids=lambda card: card.parent.name)
+def test_the_code_of_a_model_card_is_valid(card, capsys):
+    for block in blocks(card):
+        if block.language == "sh":
+            for words in commands(block):
+                check(words)
+        else:
+            imports = [line for line in block.code.splitlines() if line.startswith(("import ", "from "))]
+            exec("\n".join(imports), {})
+    capsys.readouterr()
+
+
 def commands(block: Block) -> list[list[str]]:
     """Return the words of each command of a shell block."""
     script = ["bash", "-euc", RECORDER + block.code]
