@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import re
 import shutil
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 from urllib.request import urlopen
 
 import torch
@@ -110,7 +110,9 @@ def _fill(network: nn.Module, path: Path) -> None:
         raise ValueError(f"{path} is not readable as weights: {first_line(error)}") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} has no state dict")
-    for name, parameter in network.net.named_parameters():  # slice2.5.weight is torchvision's features.5.weight
+    for name, parameter in cast(
+        nn.Module, network.net
+    ).named_parameters():  # slice2.5.weight is torchvision's features.5.weight
         key = name.split(".", 1)[1]
         value = state.get(f"features.{key}", state.get(key))
         if not isinstance(value, Tensor) or value.shape != parameter.shape:
@@ -127,5 +129,5 @@ def _download(name: str, path: Path) -> None:
         with urlopen(f"{ADDRESS}/{name}", timeout=TIMEOUT) as source, part.open("wb") as file:
             shutil.copyfileobj(source, file)
         digest = hashlib.sha256(part.read_bytes()).hexdigest()
-        if not digest.startswith(re.search(r"-([0-9a-f]+)\.", name)[1]):
+        if not digest.startswith(Path(name).stem.rpartition("-")[2]):
             raise OSError(f"the network sent a file with another checksum, {digest[:8]}")

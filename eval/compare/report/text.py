@@ -49,7 +49,7 @@ def problems(results: Results) -> list[str]:
             count("Failed", reason, times, record.codec)
         for name, summary in record.metrics.items():
             for reason, times in summary.reasons.items():
-                count(f"{_label(results, name)} has no value", reason, times, record.codec)
+                count(f"{results.metric(record.modality, name).label} has no value", reason, times, record.codec)
     for (what, reason), (times, codecs) in failed.items():
         lines.append(f"{what} on {times} trial{'s' * (times != 1)} ({', '.join(codecs)}): {reason}")
     lines = list(dict.fromkeys(lines))
