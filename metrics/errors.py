@@ -17,7 +17,7 @@ def missing_package(name: str, extra: str = "") -> str | None:
     if find_spec(name):
         return None
     command = f" (pip install 'tokenloom[{extra}]')" if extra else ""
-    return f"the package {name} is not installed{command}"
+    return f"the package {name.replace('_', '-')} is not installed{command}"
 
 
 def missing_weights(filename: str) -> str | None:
