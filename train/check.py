@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tokenloom import data
-from tokenloom.codecs import validate
 from tokenloom.codecs.storage import STORES
+from tokenloom.data.sources.source import at_least
 
 from . import machine, state
 from .run_config import RunConfig
@@ -95,22 +95,26 @@ def _folder(name: str, resume: bool) -> None:
 def _numbers(cfg: RunConfig) -> None:
     """Check the ranges of integers and numbers."""
     o = cfg.optimizer
-    positive = ("steps", "batch_size", "accumulate", "log_every", "save_every", "validate_every")
-    integers = {key: (getattr(cfg, key), 1) for key in positive}
-    integers |= {key: (getattr(cfg, key), 0) for key in ("max_skips", "workers", "seed")}
-    integers |= {"optimizer.warmup": (o.warmup, 0)}
+    for key in ("steps", "batch_size", "accumulate", "log_every", "save_every", "validate_every"):
+        at_least(key, getattr(cfg, key), 1)
+    for key in ("max_skips", "workers", "seed"):
+        at_least(key, getattr(cfg, key), 0)
+    at_least("optimizer.warmup", o.warmup, 0)
     if cfg.stop_after is not None:
-        integers["stop_after"] = cfg.stop_after, 1
-    for key, (value, least) in integers.items():
-        if not validate.is_integer(value, least, 2**62):
-            raise ValueError(f"{key} must be an integer of at least {least}, got {value!r}")
-    if len(o.betas) != 2:
-        raise ValueError(f"optimizer.betas must be two numbers, got {o.betas}")
-    numbers = {"ema": (cfg.ema, 0, 1), "optimizer.lr": (o.lr, 0, 1), "optimizer.clip": (o.clip, 1e-9, 1e9)}
-    numbers |= {"optimizer.weight_decay": (o.weight_decay, 0, 1), "optimizer.final": (o.final, 0, 1)}
-    numbers |= {f"optimizer.betas[{i}]": (beta, 0, 0.99999) for i, beta in enumerate(o.betas)}
-    for key, (value, low, high) in numbers.items():
-        number(key, value, low, high)
+        at_least("stop_after", cfg.stop_after, 1)
+    betas("optimizer.betas", o.betas)
+    for key in ("lr", "weight_decay", "final"):
+        number(f"optimizer.{key}", getattr(o, key), 0, 1)
+    number("optimizer.clip", o.clip, 1e-9, 1e9)
+    number("ema", cfg.ema, 0, 1)
+
+
+def betas(key: str, values: Sequence[object]) -> None:
+    """Raise ValueError unless two decays of Adam are in range."""
+    if len(values) != 2:
+        raise ValueError(f"{key} must be two numbers, got {values}")
+    for i, beta in enumerate(values):
+        number(f"{key}[{i}]", beta, 0, 0.99999)
 
 
 def number(key: str, value: object, low: float, high: float) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .adversarial.adversary import AdversaryConfig
+from .adversarial.config import AdversaryConfig
 from .run_config import OptimizerConfig, RunConfig
 from .tasks import all_tasks
 from .tasks.signals import CropConfig

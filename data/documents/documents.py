@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..sources.source import share
 from .emoji import AnalogyDocument, EditDocument
 from .kind import DocumentKind, DocumentPart
 from .kinds import CaptionDocument, SeriesDocument, SumDocument
@@ -39,15 +40,13 @@ class Documents:
         self, sources: Mapping[str, Mapping[str, Any]], kinds: Sequence[Mapping[str, Any]],
         copies: Mapping[str, int] | None = None, dropout: float = 0.1, folder: str | None = None,
     ) -> None:  # fmt: skip
-        if not isinstance(dropout, int | float) or not 0 <= dropout <= 1:
-            raise ValueError(f"data.dropout must be a share from 0 to 1, got {dropout!r}")
+        self.dropout = share("data.dropout", dropout)
         self.library = open_library(sources, copies or {}, folder)
-        self.dropout = dropout
         if isinstance(kinds, str | Mapping) or not kinds:
             raise ValueError(f"data.kinds must be a list such as [{{kind: caption, source: …}}], got {kinds!r}")
         built = [_build_kind(self.library, options) for options in kinds]
         self.kinds = [kind for _, kind in built]
-        shares = np.array([share for share, _ in built], dtype=np.float64)
+        shares = np.array([portion for portion, _ in built], dtype=np.float64)
         self.shares = shares.cumsum() / shares.sum()
 
     @property
@@ -69,17 +68,17 @@ class Documents:
 def _build_kind(library: Library, config: Mapping[str, Any]) -> tuple[float, DocumentKind]:
     """Return the share and the kind."""
     options = dict(config) if isinstance(config, Mapping) else {}
-    name, share = options.pop("kind", None), options.pop("share", 1.0)
+    name, portion = options.pop("kind", None), options.pop("share", 1.0)
     if name not in KINDS:
         raise ValueError(f"data.kinds: kind must be one of {', '.join(KINDS)}, got {name!r}")
-    if not isinstance(share, int | float) or isinstance(share, bool) or not 0 < share < math.inf:
-        raise ValueError(f"data.kinds: the share of {name} must be a positive number, got {share!r}")
+    if not isinstance(portion, int | float) or isinstance(portion, bool) or not 0 < portion < math.inf:
+        raise ValueError(f"data.kinds: the share of {name} must be a positive number, got {portion!r}")
     keys = _arguments(KINDS[name])
     if unknown := sorted(set(options) - set(keys), key=str):
         raise ValueError(f"data.kinds: {name} takes no {unknown[0]!r}; it takes share, {', '.join(keys)}")
     if "source" not in options:
         raise ValueError(f"data.kinds: {name} needs a source, one of {', '.join(library)}")
-    return float(share), KINDS[name](library, **options)
+    return float(portion), KINDS[name](library, **options)
 
 
 def _arguments(kind: type[DocumentKind]) -> list[str]:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
 from tokenloom.codecs.types import Modality
 
-from ..sources.source import at_least
+from ..sources.source import at_least, share
 from .library import Library
 
 
@@ -34,13 +34,6 @@ class DocumentPart:
 def text(content: str, given: bool = False) -> DocumentPart:
     """Return a text as a part."""
     return DocumentPart(Modality.TEXT, content, given=given)
-
-
-def share(name: str, value: Any) -> float:
-    """Return `value` if it is a number from 0 to 1. Raises ValueError otherwise."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
-        raise ValueError(f"data.kinds: {name} must be a share from 0 to 1, got {value!r}")
-    return float(value)
 
 
 def copy_suffix(modality: Modality, copy: int) -> str:
@@ -71,7 +64,7 @@ class DocumentKind:
         if source not in library:
             raise ValueError(f"data.kinds: source must be one of {', '.join(library)}, got {source!r}")
         self.source, self.channel = source, channel
-        self.original = share("original", original)
+        self.original = share("data.kinds: original", original)
         self.modality, self.captions = library[source].modality, library[source].captions
         if self.modality is Modality.TEXT:
             raise ValueError(f"data.kinds: source {source!r} holds texts; documents need images or sounds")

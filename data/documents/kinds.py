@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from ..sources.source import at_least
-from .kind import DocumentKind, DocumentPart, copy_suffix, merge_texts, share, text
+from ..sources.source import at_least, share
+from .kind import DocumentKind, DocumentPart, copy_suffix, merge_texts, text
 from .library import Library
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
@@ -41,7 +41,7 @@ class CaptionDocument(DocumentKind):
             raise ValueError(f"data.kinds: only must be a regular expression, got {only!r:.80}: {error}") from error
         if not self.items:
             raise ValueError(f"data.kinds: no caption of {source} matches only={only!r}")
-        self.reverse, self.aliases = share("reverse", reverse), aliases or {}
+        self.reverse, self.aliases = share("data.kinds: reverse", reverse), aliases or {}
         if not isinstance(self.aliases, Mapping) or any(isinstance(words, str) for words in self.aliases.values()):
             raise ValueError(
                 f"data.kinds: aliases must be a mapping such as {{keycap 7: [seven]}}, got {aliases!r:.80}"

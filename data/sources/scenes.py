@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from tokenloom.codecs.types import Modality
 
-from .source import Item, Source, at_least
+from .source import Item, Source, at_least, share
 
 COLORS = {
     "red": (214, 48, 49),
@@ -50,9 +50,7 @@ class Scenes(Source):
     def __init__(self, count: int = 1000, size: int = 64, seed: int = 0, words: float = 0.3) -> None:
         self.count, self.size, self.seed = at_least("count", count, 1), at_least("size", size, 16), seed
         at_least("seed", seed, 0)
-        if not 0 <= words <= 1:
-            raise ValueError(f"words must be a share from 0 to 1, got {words!r}")
-        self.words = words
+        self.words = share("words", words)
 
     def __len__(self) -> int:
         return self.count

@@ -111,6 +111,13 @@ def choice(value: str | Modality | None) -> Modality | None:
     raise ValueError(f"modality must be one of {', '.join(Modality)}, got {value!r}")
 
 
+def share(name: str, value: Any) -> float:
+    """Return `value` if it is a number from 0 to 1. Raises ValueError otherwise."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+        raise ValueError(f"{name} must be a share from 0 to 1, got {value!r}")
+    return float(value)
+
+
 def at_least(name: str, value: Any, least: int) -> int:
     """Return `value` if it is an integer of at least `least`. Raises ValueError otherwise."""
     if isinstance(value, bool) or not isinstance(value, int) or value < least:

@@ -8,75 +8,20 @@ discriminator. Those are averaged over the processes here.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from tokenloom.codecs import LatentCodec, Modality, checkpoint, validate
+from tokenloom.codecs import LatentCodec, Modality, checkpoint
 
-from ..check import number
-from ..run_config import RunConfig
 from . import discriminators
 from .balance import Balancer, adaptive_weight, last_layer
+from .config import REGULARIZERS, AdversarialConfig
 from .losses import feature_matching, hinge, lecam, mean_of, r1
 
-REGULARIZERS = {"lecam": 0.001, "r1": 10.0, "none": 0.0}
-"""Default weights: those of current image tokenizers for LeCAM, of StyleGAN2 for R1."""
-BALANCES = ("none", "adaptive", "balancer")
 LECAM_DECAY = 0.99
-
-
-@dataclass
-class AdversaryConfig:
-    """The keys under `adversary`."""
-
-    weight: float = 0.0
-    start: int = 0
-    updates: float = 1.0
-    lr: float = 2e-4
-    betas: list[float] = field(default_factory=lambda: [0.5, 0.9])
-    filters: int | None = None
-    regularizer: str = "lecam"
-    regularizer_weight: float | None = None
-    feature_matching: float | None = None
-    balance: str = "none"
-
-
-@dataclass
-class AdversarialConfig(RunConfig):
-    """The keys of a run with an adversary."""
-
-    adversary: AdversaryConfig = field(default_factory=AdversaryConfig)
-
-
-def check(cfg: AdversaryConfig) -> None:
-    """Raise ValueError for values that no codec could train with."""
-    for key, allowed in (("regularizer", tuple(REGULARIZERS)), ("balance", BALANCES)):
-        if getattr(cfg, key) not in allowed:
-            raise ValueError(f"adversary.{key} must be one of {', '.join(allowed)}, got {getattr(cfg, key)!r}")
-    if len(cfg.betas) != 2:
-        raise ValueError(f"adversary.betas must be two numbers, got {cfg.betas}")
-    for key, least, most in (("start", 0, 2**62), ("filters", 1, 4096)):
-        value = getattr(cfg, key)
-        if not validate.is_integer(value, least, most) and (key, value) != ("filters", None):
-            raise ValueError(f"adversary.{key} must be an integer from {least} to {most}, got {value!r}")
-    numbers = {
-        "weight": (cfg.weight, 0, 1e6), "updates": (cfg.updates, 0.01, 8), "lr": (cfg.lr, 0, 1),
-        "regularizer_weight": (cfg.regularizer_weight, 0, 1e9), "feature_matching": (cfg.feature_matching, 0, 1e6),
-    }  # fmt: skip
-    numbers |= {f"betas[{i}]": (beta, 0, 0.99999) for i, beta in enumerate(cfg.betas)}
-    for key, (value, low, high) in numbers.items():
-        if value is not None or key not in ("regularizer_weight", "feature_matching"):
-            number(f"adversary.{key}", value, low, high)
-
-
-def recipe(cfg: AdversarialConfig) -> dict[str, str]:
-    """Return what a resumed run must share and a checkpoint states; empty without an adversary."""
-    keys = asdict(cfg.adversary).items()
-    return {"adversary": ", ".join(f"{k}={v}" for k, v in keys if v is not None)} if cfg.adversary.weight else {}
 
 
 def build(cfg: AdversarialConfig, codec: LatentCodec, fabric: Any, size: int) -> Adversary | None:

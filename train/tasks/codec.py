@@ -22,7 +22,8 @@ from tokenloom.metrics.errors import Unmeasurable
 from tokenloom.metrics.tokens import CodeCounts
 
 from ..adversarial import adversary
-from ..adversarial.adversary import AdversarialConfig, Adversary
+from ..adversarial import config as adversarial
+from ..adversarial.adversary import Adversary
 from ..losses import LOSSES, NAMES, Loss, networks, weights
 from .signals import SignalConfig, SignalJob, signal_for, write_samples
 
@@ -35,7 +36,7 @@ MAX_COUNTED = 512
 
 
 @dataclass
-class CodecConfig(SignalConfig, AdversarialConfig):
+class CodecConfig(SignalConfig, adversarial.AdversarialConfig):
     """The keys of task=codec."""
 
     codec: dict[str, Any] = field(default_factory=dict)
@@ -54,14 +55,14 @@ class CodecJob(SignalJob):
 
     def __init__(self, cfg: CodecConfig) -> None:
         super().__init__(cfg)
-        adversary.check(cfg.adversary)
+        adversarial.check(cfg.adversary)
         self.model = self.codec = build_codec(cfg.codec)
         if not isinstance(self.model, LatentCodec):
             raise ValueError(f"{self.model.name} has no weights to train; it is ready to use")
         self.weights = weights(cfg.losses, self.model.spec.modality, self.model.codes_weight)
         self.loss_networks = networks(self.weights, cfg.lpips_weights)
         self._check_data()
-        self.trained = {"losses": self.weights, **adversary.recipe(cfg)}
+        self.trained = {"losses": self.weights, **adversarial.recipe(cfg)}
 
     @classmethod
     def check(cls, cfg: CodecConfig) -> None:
@@ -71,7 +72,7 @@ class CodecJob(SignalJob):
             raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(trainable))
 
     def recipe(self) -> dict[str, Any]:
-        return {"losses": self.weights, "data": self.data_recipe(), **adversary.recipe(self.cfg)}
+        return {"losses": self.weights, "data": self.data_recipe(), **adversarial.recipe(self.cfg)}
 
     def start(self) -> None:
         if self.model.starts_on:

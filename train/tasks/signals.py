@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from tokenloom import data
-from tokenloom.codecs import LatentCodec, Modality, media, validate
+from tokenloom.codecs import LatentCodec, Modality, media
 from tokenloom.data import Item, Source
 from tokenloom.data.augment import Augment
 from tokenloom.data.loader import Crops, crops
+from tokenloom.data.sources.source import at_least
 from tokenloom.data.sources.subset import Subset
 
 from ..job import Job
@@ -62,8 +63,8 @@ class SignalJob(Job):
 
     @classmethod
     def check(cls, cfg: SignalConfig) -> None:
-        if cfg.crop.size is not None and not validate.is_integer(cfg.crop.size, 1, 2**62):
-            raise ValueError(f"crop.size must be an integer of at least 1, got {cfg.crop.size!r}")
+        if cfg.crop.size is not None:
+            at_least("crop.size", cfg.crop.size, 1)
 
     @property
     def crop_size(self) -> int:
