@@ -1,4 +1,4 @@
-"""What no codec takes: each a ValueError of one line, before any library sees it."""
+"""Invalid input raises a ValueError of one line, before any library sees it."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_bad_codes_are_one_line(codec):
 
 
 def test_damaged_file_bytes_are_one_line(codec):
-    """What is not `total` decodes or says in one line why not."""
+    """Damaged codes of a codec without `spec.total` decode, or raise an error of one line."""
     if codec.spec.total:
         pytest.skip("every index array decodes")
     codes = codec.encode(structured(codec, (9, 8) if codec.spec.modality is Modality.IMAGE else (400,)))

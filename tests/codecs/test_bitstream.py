@@ -1,4 +1,4 @@
-"""Containers: exact both ways, and nothing but a signal or BitstreamError from any bytes at all."""
+"""Containers are exact, and any bytes give a signal or a BitstreamError."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def varint(n: int) -> bytes:
 
 
 def outcome(codec, data: bytes) -> bool:
-    """Whether it decoded; anything but a signal or BitstreamError fails the test."""
+    """Return whether it decoded. Anything but a signal or BitstreamError fails the test."""
     start = time.perf_counter()
     try:
         y = codec.decompress([data])
@@ -60,7 +60,7 @@ def packed(codec) -> bytes:
 
 
 def counted(codec) -> LatentCodec:
-    """The same codec with training counts, which make it write range-coded payloads."""
+    """Return the codec with training counts, so that it writes range-coded payloads."""
     codec = copy.deepcopy(codec)
     indices = codec.encode(structured(codec, (64, 64) if codec.spec.modality is Modality.IMAGE else (4000,))).indices
     for q, entries in enumerate(codec.spec.codebook_sizes):
@@ -89,7 +89,7 @@ def test_every_flipped_byte_is_refused(codec):
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """A few bytes changed, inserted, deleted or cut off behind the fingerprint; the checksum is good again."""
+    """Change, insert, delete or cut a few bytes after the fingerprint, and correct the checksum."""
     body = bytearray(data[:-4])
     for _ in range(rng.randint(1, 4)):
         at = rng.randrange(container.HEAD, max(len(body), container.HEAD + 1))
@@ -183,7 +183,7 @@ def test_huge_declared_sizes_cost_nothing(codec):
 
 
 def test_sizes_that_do_not_fit_together_are_refused():
-    """Two pictures, each small, that would need a batch of 65,000 squared."""
+    """Two small images that would need a batch of 65,000 × 65,000 pixels."""
     codec = codecs.build("image/png")
     tall, wide = codec.compress(torch.zeros(1, 3, 60_000, 1)), codec.compress(torch.zeros(1, 3, 1, 60_000))
     with pytest.raises(BitstreamError, match="a batch must have"):
@@ -195,7 +195,7 @@ def test_sizes_that_do_not_fit_together_are_refused():
 
 
 def slow_pack(symbols: np.ndarray, radices: tuple[int, ...]) -> bytes:
-    """Blocks of mixed-radix integers, one digit after the other."""
+    """Pack blocks of mixed-radix integers digit by digit."""
     digits = [(int(v), r) for column in symbols.T for v, r in zip(column, radices, strict=True)]
     blocks = min(packing.BLOCKS, -(-len(digits) // packing.BLOCK_TOKENS)) or 1
     width = 1
@@ -247,7 +247,7 @@ def test_packing_is_fast(radices):
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=24), st.lists(st.integers(2, 300), min_size=1, max_size=3), st.integers(0, 12))
 def test_unpacking_any_bytes(data, radices, positions):
-    """Refused, or within range and the one writing of these symbols."""
+    """Bytes are refused, or their symbols are in range and pack to the same bytes."""
     try:
         symbols = packing.unpack(data, tuple(radices), positions)
     except BitstreamError:
@@ -296,7 +296,7 @@ def test_range_coding_of_prefixes(name):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=160, max_size=160), st.integers(0, 2**32 - 1))
 def test_range_coding_under_any_counts(counts, seed):
-    """Zeros, millions, or one entry that is nearly certain: every symbol can be written."""
+    """With counts of zero, of millions, or with one nearly certain entry, every symbol can be coded."""
     if not sum(counts):
         counts[0] = 1
     codec = copy.deepcopy(tiny("image/fsq"))

@@ -25,12 +25,12 @@ SOUNDS = ["audio/opus", "audio/vorbis", "audio/mp3", "audio/flac"]
 
 @pytest.fixture(scope="module")
 def picture():
-    """A real photograph, 8 bits a channel, of a size that no block divides."""
+    """Return an 8-bit photograph whose size is not a multiple of any block."""
     return media.read(skimage.data.astronaut()[:203, 100:333])[None]
 
 
 def phrase(samples, rate, channels=1):
-    """A decaying chord with an onset every 0.3 s and a little noise: (1, channels, samples)."""
+    """Return (1, channels, samples): a decaying chord with an onset every 0.3 s and a little noise."""
     t = torch.arange(samples, dtype=torch.float64) / rate
     notes = sum(torch.sin(2 * math.pi * hertz * t) for hertz in (220.0, 277.2, 329.6, 1760.0))
     noise = torch.randn(channels, samples, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -79,7 +79,7 @@ def test_odd_sizes(name, size):
 
 @pytest.mark.parametrize("name", [n for n in IMAGES if n != "image/png"])
 def test_image_sweep_rises_evenly(name, picture):
-    """Rates rise over the sweep, PSNR with them, and no step is more than half the dial's log-range."""
+    """Rate and PSNR rise over the sweep, and no step is more than half its range in log-rate."""
     codec = codecs.build(name)
     assert codec.settings.sweep[0] == codec.settings.values[0] and codec.settings.sweep[-1] == codec.settings.values[-1]
     bits, errors = [], []
@@ -121,7 +121,7 @@ def test_too_long_a_side(name):
 
 
 def test_declared_size_is_checked_before_pixels(recwarn):
-    """A PNG header of 2**30 pixels is refused although nothing follows that would fill them."""
+    """A PNG header of 2**30 pixels is refused without reading further."""
     codec = codecs.build("image/png")
     file = io.BytesIO()
     Image.new("RGB", (1, 1)).save(file, "PNG")
@@ -159,8 +159,8 @@ def test_exact_lengths(name, rate):
 
 @pytest.mark.parametrize("name", SOUNDS)
 @pytest.mark.parametrize("rate", [8_000, 22_050, 24_000, 48_000])
-def test_sound_comes_back_in_time(name, rate):
-    """At the highest setting the error is far below the signal, which a shift by one sample would prevent."""
+def test_audio_is_not_shifted(name, rate):
+    """At the highest setting the error is far below the signal; a shift by one sample would prevent that."""
     codec = codecs.build(name, sample_rate=rate)
     x = phrase(rate * 2, rate)
     decoded = codec.decode(codec.encode(x, codec.settings.values[-1]))
@@ -374,7 +374,7 @@ def test_bpe_training_repeats():
 
 
 def test_bpe_loads_other_kinds_of_tokenizer():
-    """A word-level tokenizer that adds special tokens, pads and truncates: none of that reaches the codes."""
+    """Special tokens, padding and truncation of a word-level tokenizer do not reach the codes."""
     from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
     other = Tokenizer(models.WordLevel({"[UNK]": 0, "[CLS]": 1, "one": 2, "two": 9}, unk_token="[UNK]"))

@@ -1,4 +1,4 @@
-"""The context model: exact on every machine, and worth its name."""
+"""The context model: exact on every machine, and better than no context."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BOUNDS, GROUPS = (9, 9, 5, 5, 5), [2, 3]
 
 
 def model(seed: int = 0, spread: float = 0.3) -> ContextModel:
-    """Random weights in every layer, so that nothing is predicted by chance."""
+    """Return a model with random weights in every layer."""
     torch.manual_seed(seed)
     made = ContextModel(BOUNDS, GROUPS, width=6)
     with torch.no_grad():
@@ -31,7 +31,7 @@ def model(seed: int = 0, spread: float = 0.3) -> ContextModel:
 
 
 def smooth_codes(height: int, width: int, seed: int) -> np.ndarray:
-    """Codes that their neighbors, and those of the first group, tell much about."""
+    """Return codes that their neighbors and the first group predict well."""
     rng = np.random.default_rng(seed)
     fields = rng.normal(size=(len(BOUNDS), height + 8, width + 8))
     for axis in (1, 2):
@@ -42,7 +42,7 @@ def smooth_codes(height: int, width: int, seed: int) -> np.ndarray:
 
 
 def walk(made: ContextModel, codes: np.ndarray, quality: float = 0.25) -> tuple[list[np.ndarray], float]:
-    """Every array of probabilities on the way, and the bits of the codes under them."""
+    """Return all probabilities of a pass over the codes, and the bits of the codes."""
     seen, bits = [], 0.0
     symbols = codes + np.array(BOUNDS)[:, None, None]
 
@@ -83,7 +83,7 @@ def test_probabilities_do_not_depend_on_threads_or_what_is_not_yet_known():
 
 
 def test_the_integer_network_is_exact():
-    """Sums of integers, in Python's arithmetic."""
+    """Compare with sums of Python integers."""
     made = model(spread=3.0)
     predictor = made.predictors[0]
     generator = torch.Generator().manual_seed(0)
@@ -110,7 +110,7 @@ def test_integers_agree_with_the_network_that_was_trained():
     assert coded == pytest.approx(trained, rel=0.02)
 
 
-def test_training_finds_what_neighbors_tell():
+def test_training_learns_from_neighbors():
     torch.manual_seed(0)
     made = ContextModel(BOUNDS, GROUPS, width=16)
     train = torch.from_numpy(np.stack([smooth_codes(16, 16, seed=s) for s in range(8)])).float()
@@ -154,7 +154,7 @@ def test_basis_is_orthonormal_and_starts_with_the_means():
 
 
 def test_an_untrained_codec_is_a_transform_codec():
-    """Before any training the error is that of rounding and of the transform's missing channels, at every quality."""
+    """Before training, the error is that of rounding and of the channels that the transform lacks, at every quality."""
     codec = codecs.build("image/ntc", channels=768, widths=[8, 8, 8], depths=[0, 0, 0], decoder_depths=[0, 0, 0],
                          context=8)  # fmt: skip
     x = structured(codec, (64, 48))
@@ -163,7 +163,7 @@ def test_an_untrained_codec_is_a_transform_codec():
     assert errors[-1] < (step(33) * 160 / 255) ** 2 / 4
 
 
-def test_a_quality_that_is_none():
+def test_an_invalid_quality():
     codec = tiny("image/ntc")
     codes = codec.encode(structured(codec, (20, 20)), 9)
     codes.side["quality"][0] = 9.5
@@ -180,8 +180,8 @@ def test_containers_hold_what_the_model_predicts():
     assert rate.coded([data]).item() < rate.nominal(codec.spec, codes).item()
 
 
-def test_what_is_certain_costs_next_to_nothing():
-    """Far below one bit a code, and still read back: the check against forged sizes must not refuse it."""
+def test_certain_codes_cost_almost_nothing():
+    """Codes of far below one bit each decode: the check against forged sizes must not refuse them."""
     codec = copy.deepcopy(tiny("image/ntc"))
     with torch.no_grad():
         for predictor in codec.context.predictors:

@@ -1,4 +1,4 @@
-"""One contract over every registered codec: what codecs/base.py promises."""
+"""The contract of codecs/codec.py, tested on every registered codec."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def equal_codes(a: Codes, b: Codes) -> bool:
 
 
 def own(codes: Codes, item: int) -> Codes:
-    """One item without what the batch padded it with."""
+    """Return one item of a batch without its padding."""
     one = codes[item]
     return one if one.lengths is None else Codes(one.indices[..., : int(one.lengths[0])], one.sizes, one.lengths)
 
@@ -346,7 +346,7 @@ def test_embed_is_what_decode_uses(learned):
 
 
 def test_learned_codes_are_local(learned):
-    """Far from a change nothing changes: a finite receptive field, and for audio none into the past."""
+    """A change has no effect far away: the receptive field is finite, and audio codecs are causal."""
     if not learned.spec.stride or codecs.codec.imports(type(learned)):
         pytest.skip("a one-dimensional token sees a whole tile, a published architecture the whole signal")
     audio = learned.spec.modality is Modality.AUDIO
@@ -364,7 +364,7 @@ def test_learned_codes_are_local(learned):
 
 
 def test_codes_that_vary(learned):
-    """The other tests mean something only where codes differ."""
+    """Codes must vary; otherwise the other tests would be vacuous."""
     codes = learned.encode(structured(learned, LARGE[learned.spec.modality]))
     rows = codes.indices[0] if learned.context is None else codes.indices[0, :1]  # high frequencies are mostly 0
     assert all(len(row.unique()) > 4 for row in rows)

@@ -1,4 +1,4 @@
-"""Other projects' checkpoints: found, read without running anything in them, adopted whole or not at all."""
+"""Checkpoints of other projects: found, read without running code, and loaded strictly."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STATE = {"a.weight": torch.randn(3, 2), "a.bias": torch.randn(3)}
 
 
 class Attributes(dict):
-    """As training frameworks keep their hyperparameters."""
+    """A dictionary with attributes, as training frameworks store their hyperparameters."""
 
 
 class Anything:
@@ -59,7 +59,7 @@ class Harm:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_nothing_in_a_file_runs(zipped, tmp_path, monkeypatch):
-    """Neither the system's functions nor those of a module that could be imported."""
+    """Neither functions of the system nor those of an importable module run."""
     module = types.ModuleType("stranger")
     module.ran = []
 
@@ -108,14 +108,14 @@ def test_a_cut_file_is_one_line(tmp_path):
 
 
 def test_a_tensor_larger_than_its_numbers_is_refused(tmp_path):
-    """A stride of zero claims any size for the price of one number."""
+    """With a stride of zero, one number claims any size."""
     torch.save({"state_dict": {"a": torch.ones(1).expand(10**9)}}, tmp_path / "x.ckpt")
     with pytest.raises(ValueError, match="more than it holds") as error:
         foreign.read(tmp_path / "x.ckpt")
     assert one_line(error)
 
 
-def test_parts_by_their_index(tmp_path):
+def test_parts_of_an_index(tmp_path):
     names = [f"model-0000{i}-of-00002.safetensors" for i in (1, 2)]
     for name, (key, value) in zip(names, STATE.items(), strict=True):
         save_file({key: value}, tmp_path / name)
@@ -130,7 +130,7 @@ def test_parts_by_their_index(tmp_path):
 
 
 @pytest.mark.parametrize("source", ["nowhere/at/all.ckpt", "last.ckpt", "nobody/nothing.th", "/"])
-def test_what_is_not_there_is_named(source):
+def test_missing_files_are_named(source):
     with pytest.raises(FileNotFoundError) as error:
         foreign.locate(source)
     assert one_line(error) and source.split("/")[-1] in str(error.value)

@@ -1,4 +1,4 @@
-"""Folders and repositories by the hub's conventions: config.json, safetensors, a model card, there and back."""
+"""Folders and repositories in the hub's form: config.json, safetensors, and a model card."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ KINDS = ["image/fsq", "audio/rvq", "image/flex", "text/bpe"]
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_a_codec_there_and_back(name, tmp_path):
+def test_a_codec_is_saved_and_loaded(name, tmp_path):
     codec = tiny(name)
     codec.save_pretrained(tmp_path, trained={"steps": 3})
     assert sorted(p.name for p in tmp_path.iterdir()) == ["README.md", "config.json", "model.safetensors"]
@@ -36,7 +36,7 @@ def test_a_codec_there_and_back(name, tmp_path):
 
 
 def test_a_card_that_runs(tmp_path, monkeypatch):
-    """The card's Python, run beside a file of the kind that it names."""
+    """Run the Python code of a card next to the file that it names."""
     monkeypatch.chdir(tmp_path)
     for name, file, size in (("image/fsq", "photo.png", (30, 41)), ("audio/rvq", "speech.wav", (3000,))):
         codec = tiny(name)
@@ -52,7 +52,7 @@ def test_a_card_that_runs(tmp_path, monkeypatch):
             path.unlink()
 
 
-def test_a_card_that_is_there_stays(tmp_path):
+def test_an_existing_card_is_kept(tmp_path):
     (tmp_path / "README.md").write_text("mine", encoding="utf-8")
     tiny("image/fsq").save_pretrained(tmp_path)
     assert (tmp_path / "README.md").read_text(encoding="utf-8") == "mine"
@@ -124,8 +124,8 @@ except FileNotFoundError as error:
 
 
 @pytest.mark.usefixtures("loopback")
-def test_a_repository_there_and_back(tmp_path):
-    """Against a hub of this test's own: the real client, created, uploaded, downloaded, refused."""
+def test_upload_and_download(tmp_path):
+    """The real client creates, uploads and downloads repositories of a local hub, and is refused."""
     codecs.save(tiny("image/fsq"), tmp_path / "codec")
     with hub() as (address, repositories, _):
         environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}

@@ -140,7 +140,7 @@ def test_modality_by_suffix():
         media.modality("y.xyz")
 
 
-def test_write_is_whole_or_absent(tmp_path, astronaut):
+def test_write_is_atomic(tmp_path, astronaut):
     path = tmp_path / "a.png"
     media.write(media.read(astronaut), path)
     before = path.read_bytes()
@@ -232,8 +232,8 @@ def test_bad_sources(tmp_path):
         media.read(np.zeros((2, 8), np.float32), channels=3)
 
 
-def test_header_that_promises_too_much(tmp_path):
-    """A WAV of 100 samples whose header says 2**28 of them costs memory for 100."""
+def test_header_with_too_many_samples(tmp_path):
+    """A WAV of 100 samples whose header states 2**28 samples takes memory for 100."""
     path = tmp_path / "a.wav"
     media.write(torch.zeros(1, 100), path, sample_rate=8_000)
     data = bytearray(path.read_bytes())

@@ -1,4 +1,4 @@
-"""Names, checkpoints, strangers' files, and codecs from elsewhere."""
+"""Names, checkpoints, untrusted files, and codecs of other packages."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_load_gives_what_needs_no_training():
 
 
 class Blocks(LatentCodec):
-    """Means of 4×4 blocks, a learned gain, and finite scalar quantization."""
+    """A toy codec: means of 4×4 blocks, a learned gain, and finite scalar quantization."""
 
     def __init__(self, levels: list[int] = (9, 9, 9)) -> None:
         spec = CodeSpec(Modality.IMAGE, (729,), (4, 4), 3, None, total=True, ordered=False, causal=False)
@@ -260,7 +260,7 @@ class Blocks(LatentCodec):
 
 
 class Quantised(codecs.Codec):
-    """Pixels rounded to 2 … 5 bits."""
+    """A toy codec: pixels rounded to 2 to 5 bits."""
 
     spec = CodeSpec(Modality.IMAGE, (32, 32, 32), (1, 1), 3, None, total=True, ordered=False, causal=False)
     settings = Settings("bits", "", 3, (2, 3, 5), (2, 3, 4, 5))
@@ -307,7 +307,7 @@ def test_a_toy_codec_needs_nothing_else(toys, name, tmp_path):
         codecs.build(name, unknown=1)
 
 
-def test_a_codec_without_defaults_stands_in_nobodys_way(toys, monkeypatch):
+def test_find_skips_codecs_without_defaults(toys, monkeypatch):
     monkeypatch.setattr(Quantised, "__init__", lambda self, needed: None)
     (container,) = codecs.build("image/png").compress(torch.zeros(1, 3, 2, 2))
     assert codecs.decompress(container).shape == (1, 3, 2, 2)
@@ -375,7 +375,7 @@ def test_a_codec_of_an_installed_package(tmp_path):
 
 
 def test_a_broken_package_is_named_and_left_out(tmp_path):
-    """Somebody else's import error must not take every codec away."""
+    """An import error of one package must not disable the other codecs."""
     info = tmp_path / "broken_plugin-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: broken-plugin\nVersion: 1.0\n")

@@ -1,4 +1,4 @@
-"""Audio tokenizers of transformers behind our interface; the library's own classes are the reference."""
+"""audio/hf against the classes of transformers."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def sound(channels: int, samples: int, batch: int = 1, rate: int = 8000) -> torc
 
 @functools.cache
 def tiny(kind: str):
-    """A small codec whose codebooks suit its latents, so that its codes vary."""
+    """Return a small codec. Its codebooks match its latents, so its codes vary."""
     torch.manual_seed(0)
     codec = codecs.build("audio/hf", model=CONFIGS[kind])
     with torch.no_grad():
@@ -105,7 +105,7 @@ def tiny(kind: str):
 
 
 def fitted(book, encode, latents):
-    """Entries spread as the latents that come; Mimi's are sums over as many vectors as used them."""
+    """Fill a codebook with the mean and spread of the latents. Mimi stores sums over the vectors of an entry."""
     flat = latents.reshape(-1, latents.shape[-1])
     if hasattr(book, "embed_sum"):
         book.cluster_usage.uniform_(0.5, 9)
@@ -125,7 +125,7 @@ def spread(layer, inputs):
 
 
 def reference(model, x: torch.Tensor, setting) -> tuple[torch.Tensor, torch.Tensor]:
-    """One sound through the library's own `encode` and `decode`, prepared as its feature extractors do."""
+    """Encode and decode one waveform by the library, prepared as by its feature extractors."""
     kind, n = model.config.model_type, x.shape[-1]
     with torch.no_grad():
         if kind == "encodec":
@@ -151,7 +151,7 @@ def reference(model, x: torch.Tensor, setting) -> tuple[torch.Tensor, torch.Tens
 
 
 def foreign_folder(codec, folder, **how):
-    """What transformers writes of the codec's model, and that model."""
+    """Save the model of a codec by transformers; return the folder."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         codec.model.save_pretrained(folder, **how)
@@ -159,8 +159,8 @@ def foreign_folder(codec, folder, **how):
 
 
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_codes_and_signal_are_the_librarys(kind, tmp_path):
-    """At every setting and at lengths that no stride divides, from the folder that transformers writes."""
+def test_codes_and_signal_equal_the_library(kind, tmp_path):
+    """At every setting and at lengths that are not multiples of a stride, from a transformers folder."""
     model = tiny(kind).model
     codec = codecs.build("audio/hf", checkpoint=str(foreign_folder(tiny(kind), tmp_path)))
     assert codec.fingerprint == codecs.load(tmp_path).fingerprint
@@ -237,7 +237,7 @@ def test_fewer_quantizers_are_a_prefix(kind):
     assert one_line(error)
 
 
-def test_our_checkpoint_needs_the_foreign_file_no_more(tmp_path):
+def test_our_checkpoint_works_without_the_foreign_file(tmp_path):
     folder = foreign_folder(tiny("mimi"), tmp_path / "theirs")
     codec = codecs.build("audio/hf", checkpoint=folder)
     codecs.save(codec, tmp_path / "ours")
@@ -263,7 +263,7 @@ def test_weights_in_parts_and_in_a_torch_file(kind, tmp_path):
         assert torch.equal(codecs.load(folder).encode(sound(1, 1001)).indices, wanted)
 
 
-def test_weight_norm_as_older_files_spell_it(tmp_path):
+def test_older_names_of_weight_norm(tmp_path):
     folder = foreign_folder(tiny("encodec"), tmp_path)
     from safetensors.torch import load_file, save_file
 
@@ -279,8 +279,8 @@ def test_weight_norm_as_older_files_spell_it(tmp_path):
 # -- chunks and frames ----------------------------------------------------------------------------
 
 
-def test_every_length_around_a_chunks_end():
-    """The library itself fails where the last chunk but one is incomplete too: 770 = 2 · 384 + 2 samples."""
+def test_every_length_near_the_end_of_a_chunk():
+    """The library itself fails if the last chunk but one is incomplete too: 770 = 2 · 384 + 2 samples."""
     codec = tiny("encodec-chunks")
     assert codec.spec.window == (400, 384)
     for samples in (383, 384, 385, 392, 399, 400, 401, 767, 768, 769, 770, 784, 785, 1153):
@@ -309,7 +309,7 @@ def test_loudness_is_kept_and_bounded():
 
 
 def test_mimi_completes_the_last_frame_as_asked():
-    """As Kyutai's own: with zeros before the first layer. Only the last frame can differ."""
+    """Kyutai's own Mimi adds zeros before the first layer. Only the last frame can differ."""
     layers = tiny("mimi")
     frames = codecs.build("audio/hf", model=CONFIGS["mimi"], whole_frames=True)
     frames.load_state_dict(layers.state_dict())
@@ -323,7 +323,7 @@ def test_mimi_completes_the_last_frame_as_asked():
 
 
 def test_mimi_follows_its_weights():
-    """The library keeps the codebooks of the first call, which later weights would not change."""
+    """The library caches the codebooks of the first call; later weights must replace them."""
     codec = codecs.build("audio/hf", model=CONFIGS["mimi"])
     x = sound(1, 1001)
     before = codec.encode(x).indices
@@ -343,7 +343,7 @@ def test_digits_of_a_large_codebook():
 
 
 def descript(codec, encoders: int, decoders: int) -> dict[str, torch.Tensor]:
-    """The state dict of descript-audio-codec: lists of layers, and weight norm."""
+    """Return a state dict as descript-audio-codec has it: lists of layers, and weight norm."""
     unit = {"snake1": "0", "conv1": "1", "snake2": "2", "conv2": "3"}
     out = {}
     for name, value in codec.model.state_dict().items():
@@ -374,7 +374,7 @@ def descript(codec, encoders: int, decoders: int) -> dict[str, torch.Tensor]:
     return out
 
 
-def test_descripts_own_dac(tmp_path):
+def test_descript_checkpoint(tmp_path):
     codec = tiny("dac")
     kwargs = {
         "encoder_dim": 4, "encoder_rates": [2, 5], "decoder_dim": 16, "decoder_rates": [5, 2], "n_codebooks": 3,
@@ -396,7 +396,7 @@ def test_descripts_own_dac(tmp_path):
 
 
 def kyutai(model) -> dict[str, torch.Tensor]:
-    """The state dict of moshi's Mimi: one matrix for queries, keys and values, neighboring channels turn together."""
+    """Return a state dict as moshi has it: one matrix for queries, keys and values; rotary pairs are neighbors."""
     pairs = {
         "encoder.encoder_seanet.layers": "encoder.model", "decoder.decoder_seanet.layers": "decoder.model",
         "encoder.encoder_transformer": "encoder_transformer.transformer",
@@ -430,7 +430,7 @@ def kyutai(model) -> dict[str, torch.Tensor]:
     return out
 
 
-def test_kyutais_own_mimi(tmp_path):
+def test_kyutai_checkpoint(tmp_path):
     from safetensors.torch import save_file
 
     wide = {
@@ -458,7 +458,7 @@ def test_kyutais_own_mimi(tmp_path):
     assert len(codes.indices.unique()) > 20
 
 
-# -- what is refused ------------------------------------------------------------------------------
+# -- errors ---------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -483,7 +483,7 @@ def test_kyutais_own_mimi(tmp_path):
         {"model_type": "xcodec2", "quantization_levels": [2] * 30},
     ],
 )  # fmt: skip
-def test_configs_that_make_no_codec(model):
+def test_invalid_configs(model):
     with pytest.raises(ValueError) as error:
         codecs.build("audio/hf", model=model)
     assert one_line(error)
@@ -495,7 +495,7 @@ def altered(folder, **changes):
     return folder
 
 
-def test_files_that_make_no_codec(tmp_path):
+def test_invalid_files(tmp_path):
     from safetensors.torch import load_file, save_file
 
     def folder(name: str):
@@ -539,7 +539,7 @@ def test_files_that_make_no_codec(tmp_path):
 
 
 def test_a_config_cannot_name_code(tmp_path):
-    """What a file says beside the architecture is not read: no remote code, no kernels from the hub."""
+    """Keys of a config that do not describe the architecture are ignored: no remote code, no kernels from the hub."""
     evil = {
         "auto_map": {"AutoModel": "evil--MimiModel"}, "_attn_implementation": "someone/kernel", "return_dict": False,
         "attn_implementation": "someone/kernel", "quantization_config": {"quant_method": "gptq"}, "dtype": "bfloat16",
@@ -559,7 +559,7 @@ def test_without_transformers(monkeypatch):
     assert one_line(error)
 
 
-def test_the_registry_knows_whose_models_these_are():
+def test_model_types():
     assert set(hf.AudioHF.model_types) >= {"encodec", "dac", "mimi", "xcodec", "higgs_audio_v2_tokenizer", "xcodec2"}
     with pytest.raises(ValueError, match="checkpoint=") as error:
         codecs.load("audio/hf")

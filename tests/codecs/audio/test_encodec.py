@@ -1,4 +1,4 @@
-"""EnCodec in our modules against the `encodec` package and transformers, with random weights and random codebooks."""
+"""audio/encodec against the `encodec` package and transformers, with random weights and codebooks."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SMALL = {"filters": 8, "ratios": [4, 3, 2], "dim": 16}
 
 
 def sound(samples: int, channels: int = 1, seed: int = 0) -> Tensor:
-    """(1, channels, samples): a chirp, a swelling tone and noise, each channel with a share of its own."""
+    """Return (1, channels, samples): a chirp, a swelling tone and noise, at a different level in each channel."""
     noise = torch.Generator().manual_seed(seed)
     t = torch.arange(samples) / 12_000
     tones = 0.3 * torch.sin(900 * t * (1 + t)) + 0.3 * torch.sin(5000 * t) * torch.sin(3 * t + seed).square()
@@ -34,7 +34,7 @@ def sound(samples: int, channels: int = 1, seed: int = 0) -> Tensor:
 
 @torch.no_grad()
 def liven(model, books) -> None:
-    """Weights that keep the scale of a sound, codebooks within the latents' spread, and an output of ordinary scale."""
+    """Scale the weights so that a signal keeps its level, and the codebooks to the spread of the latents."""
     generator = torch.Generator().manual_seed(1)
     for name, value in model.named_parameters():
         if name.endswith(("weight_g", "original0")):
@@ -57,7 +57,7 @@ def liven(model, books) -> None:
 
 
 def official(kind: str, *, seed: int = 0, **small):
-    """The `encodec` package's model, published or smaller."""
+    """Return a model of the `encodec` package, of the published size or smaller."""
     pytest.importorskip("encodec")
     from encodec import EncodecModel, modules
     from encodec.quantization import ResidualVectorQuantizer
@@ -87,7 +87,7 @@ def official(kind: str, *, seed: int = 0, **small):
 
 @torch.no_grad()
 def compare(model, codec, x: Tensor, bandwidth: float) -> set[int]:
-    """Codes, scales and sound must be the same; the distinct codes."""
+    """Assert equal codes, scales and waveforms; return the distinct codes."""
     model.set_target_bandwidth(bandwidth)
     frames = model.encode(x)
     codes = codec.encode(x, bandwidth)
@@ -104,7 +104,7 @@ def compare(model, codec, x: Tensor, bandwidth: float) -> set[int]:
 
 @pytest.fixture(scope="module")
 def published(tmp_path_factory):
-    """kind → (official model, its file, ours)."""
+    """Return kind → (official model, its file, ours)."""
     found = {}
     for kind in ("24khz", "48khz"):
         model = official(kind)
@@ -116,7 +116,7 @@ def published(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """The same, of smaller architectures: a second of 48 kHz' kind is 2,400 samples here."""
+    """Return smaller models in the same form. A second of the 48khz kind has 2,400 samples here."""
     rates = {"24khz": (24_000, [10.0, 20.0, 40.0, 80.0]), "48khz": (2_400, [1.0, 2.0, 4.0, 8.0])}
     found = {}
     for kind, (hz, bandwidths) in rates.items():
@@ -128,7 +128,7 @@ def small(tmp_path_factory):
     return found
 
 
-def test_reflection_is_that_of_torch():
+def test_reflection_equals_torch():
     for samples, left, right in itertools.product(range(1, 10), range(7), range(7)):
         x = torch.randn(2, 3, samples)
         missing = max(0, max(left, right) + 1 - samples)
@@ -139,7 +139,7 @@ def test_reflection_is_that_of_torch():
 # -- against the encodec package -----------------------------------------------------------------
 
 
-def test_24khz_is_the_published_one(published):
+def test_24khz_equals_the_package(published):
     model, _, codec = published["24khz"]
     assert codec.settings.values == (1.5, 3.0, 6.0, 12.0, 24.0) and codec.settings.unit == "kbit/s"
     assert codec.spec.sample_rate == 24_000 and codec.spec.channels == 1 and codec.spec.codebook_sizes == (1024,) * 32
@@ -151,7 +151,7 @@ def test_24khz_is_the_published_one(published):
         compare(model, codec, sound(samples), 24.0)
 
 
-def test_48khz_is_the_published_one(published):
+def test_48khz_equals_the_package(published):
     model, _, codec = published["48khz"]
     assert codec.settings.values == (3.0, 6.0, 12.0, 24.0) and codec.spec.window == (48_000, 47_520)
     assert codec.spec.sample_rate == 48_000 and codec.spec.channels == 2 and codec.spec.codebook_sizes == (1024,) * 16
@@ -177,7 +177,7 @@ def test_smaller_ones_at_every_length_and_bandwidth(small, kind):
 
 
 def test_a_chunk_whose_frames_reach_beyond_the_last_one(published):
-    """The package itself raises here."""
+    """The package itself fails here."""
     model, _, codec = published["48khz"]
     x = sound(47_700, 2)
     with torch.no_grad():
@@ -261,7 +261,7 @@ def test_transformers_models(tmp_path, kind):
 
 
 def as_hub_names(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The package's names → those of transformers."""
+    """Rename a state dict of the package to the names of transformers."""
     pairs = (
         (".model.", ".layers."), ("convtr.convtr", "conv"), ("conv.conv", "conv"), ("conv.norm", "norm"),
         ("convtr.norm", "norm"), ("weight_g", "parametrizations.weight.original0"),
@@ -307,7 +307,7 @@ def test_saved_and_loaded_without_the_foreign_file(tmp_path, small):
         assert torch.equal(codecs.decompress(data), again.decode(again.encode(x, codec.settings.values[1])))
 
 
-def test_fewer_codebooks_have_the_bandwidths_they_pay_for(tmp_path, published):
+def test_fewer_codebooks_have_lower_bandwidths(tmp_path, published):
     model, _, codec = published["24khz"]
     state = {k: v for k, v in model.state_dict().items() if ".layers." not in k or int(k.split(".")[3]) < 5}
     torch.save(state, tmp_path / "five.th")
@@ -334,7 +334,7 @@ def test_a_batch_is_its_items(small, kind):
 
 @pytest.mark.parametrize("kind", ["24khz", "48khz"])
 def test_unequal_sizes_decode_as_if_alone(small, kind):
-    """Reflection hears a short item's end at its beginning, normalization hears all of it."""
+    """With reflection the start depends on the end of a short item, with normalization on all of it."""
     codec = small[kind][2]
     parts = [sound(samples, codec.spec.channels, samples) for samples in (30, 6_100, 2_390, 1)]
     settings = (codec.settings.values[-1], *codec.settings.values[:3])
@@ -351,7 +351,7 @@ def test_unequal_sizes_decode_as_if_alone(small, kind):
     assert torch.equal(bits, torch.cat(alone))
 
 
-def test_scales_are_priced_and_kept(small):
+def test_scales_count_as_bits_and_are_kept(small):
     codec = small["48khz"][2]
     x = sound(6_100, 2)
     codes = codec.encode(x, 4.0)
@@ -387,8 +387,8 @@ def test_lower_bandwidths_are_prefixes(small, kind):
     assert spent.item() <= kbps and 1 <= met.quantizers().item() < len(codec.spec.codebook_sizes)
 
 
-def test_the_first_frames_hear_what_follows(small):
-    """Which is why no EnCodec says that it can be streamed."""
+def test_the_first_frames_depend_on_the_next(small):
+    """For this reason no EnCodec has `spec.causal`."""
     codec = small["24khz"][2]
     x = sound(2_400)
     other = x.clone()
@@ -402,7 +402,7 @@ def test_the_first_frames_hear_what_follows(small):
 
 
 @pytest.mark.parametrize("kind", ["24khz", "48khz"])
-def test_it_learns(kind):
+def test_training(kind):
     torch.manual_seed(0)
     hz = {"24khz": 24_000, "48khz": 2_400}[kind]
     codec = codecs.build("audio/encodec", sample_rate=hz, kind=kind, bandwidths=[hz / 2400], lstm=1, **SMALL).train()
@@ -424,7 +424,7 @@ def test_it_learns(kind):
         assert one_line(error)
 
 
-def test_imported_codebooks_stay_where_they_are_as_training_goes_on(small):
+def test_imported_codebooks_change_slowly_in_training(small):
     import copy
 
     codec = copy.deepcopy(small["24khz"][2]).train()
@@ -434,7 +434,7 @@ def test_imported_codebooks_stay_where_they_are_as_training_goes_on(small):
     assert codec.quantizer.started.all() and moved.median() < 0.02
 
 
-def test_as_built_it_is_the_published_architecture(published):
+def test_defaults_are_the_published_architecture(published):
     for kind, (_, _, codec) in published.items():
         fresh = codecs.build("audio/encodec", sample_rate=codec.spec.sample_rate)
         assert {k: v.shape for k, v in fresh.state_dict().items()} == {
@@ -445,7 +445,7 @@ def test_as_built_it_is_the_published_architecture(published):
         assert fresh.decode(fresh.encode(x, 6.0)).shape == x.shape
 
 
-# -- what is said ----------------------------------------------------------------------------------
+# -- errors ----------------------------------------------------------------------------------------
 
 
 def complaint(match: str, error: type[Exception] = ValueError, **arguments) -> None:
@@ -493,7 +493,7 @@ def test_checkpoints_that_do_not_fit(tmp_path, small, published):
                   checkpoint=tmp_path / f"{name}.th", sample_rate=24_000)  # fmt: skip
 
 
-def test_configurations_that_are_not_ours(tmp_path):
+def test_unsupported_configs(tmp_path):
     model = hub_model("24khz")
     model.save_pretrained(tmp_path)
     complaint("sample_rate of .* must be 24000, got 16000", checkpoint=tmp_path, sample_rate=16_000)

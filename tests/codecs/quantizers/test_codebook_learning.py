@@ -44,7 +44,7 @@ def test_training_starts_and_moves_the_codebooks():
 
 
 def test_fresh_codebooks_in_eval_stay_as_they_are():
-    """vector-quantize-pytorch would run k-means in eval mode, too."""
+    """vector-quantize-pytorch runs k-means in eval mode too."""
     rvq = ResidualVQ(16, 6, 2).eval()
     before = {k: v.clone() for k, v in rvq.state_dict().items()}
     out = rvq.quantize(latents(6))
@@ -53,7 +53,7 @@ def test_fresh_codebooks_in_eval_stay_as_they_are():
     torch.testing.assert_close(out.latents, rvq.lookup(rvq.search(latents(6))), rtol=0, atol=1e-5)
 
 
-def test_dead_codes_come_back():
+def test_dead_entries_are_revived():
     torch.manual_seed(0)
     rvq = ResidualVQ(16, 4, decay=0.5).train()
     rvq.quantize(torch.randn(2, 4, 200))
@@ -188,7 +188,7 @@ def test_moving_averages_equal_the_library(quantizers, normalise):
 
 @pytest.mark.parametrize("learning", LEARNING, ids=str)
 def test_the_gradient_passes_once(learning):
-    """Not once for every quantizer, as where each stage is straight through by itself."""
+    """With a straight-through estimator per stage, the gradient would count once per quantizer."""
     rvq = ResidualVQ(16, 6, 1 if "normalise" in learning else 4, dropout=False, **learning).eval()
     z = latents(6).requires_grad_()
     weights = torch.randn(z.shape, generator=torch.Generator().manual_seed(0))
@@ -201,7 +201,7 @@ def test_the_gradient_passes_once(learning):
 
 
 def test_gradient_codebooks_have_the_loss_of_vq_vae():
-    """|sg[z] − e|² + β |z − sg[e]|² (arXiv 1711.00937, eq. 3), and each half moves only its own side."""
+    """|sg[z] − e|² + β |z − sg[e]|² (arXiv 1711.00937, eq. 3); each term has a gradient to one side only."""
     torch.manual_seed(0)
     vq = ResidualVQ(8, 3, update="gradient").train()
     vq.started.fill_(True)
@@ -238,7 +238,7 @@ def test_gradient_codebooks_learn(learning):
 
 @pytest.mark.parametrize("learning", LEARNING[2:], ids=str)
 def test_normalized_lookup_is_by_angle(learning):
-    """Length of latents and of entries means nothing; what is looked up has length 1."""
+    """The lengths of latents and entries have no effect; vectors of `lookup` have length 1."""
     torch.manual_seed(0)
     vq = ResidualVQ(64, 8, **learning).eval()
     z = latents(8)
@@ -254,7 +254,7 @@ def test_normalized_lookup_is_by_angle(learning):
 
 
 def usage(rvq: ResidualVQ, z: torch.Tensor) -> float:
-    """The least used codebook's share of entries in use."""
+    """Return the share of entries in use, of the least used codebook."""
     was = rvq.training
     indices = rvq.eval().search(z)
     rvq.train(was)
@@ -262,7 +262,7 @@ def usage(rvq: ResidualVQ, z: torch.Tensor) -> float:
 
 
 def collapsed(quantizers: int, dead_below: float, **learning) -> ResidualVQ:
-    """A codebook whose first entry catches everything: all others lie on the far side, unused for long."""
+    """Return a codebook whose first entry is nearest to all latents; the others are far away and long unused."""
     torch.manual_seed(0)
     rvq = ResidualVQ(64, 4, quantizers, dead_below=dead_below, **learning).train()
     with torch.no_grad():
@@ -299,8 +299,8 @@ def test_a_collapsed_codebook_recovers_by_revival_alone(learning, quantizers, de
     assert shares[0.0] < 0.1, shares
 
 
-def test_revival_takes_the_averages_along():
-    """An entry put onto a latent whose averages stay behind is back at its old place after one step."""
+def test_revival_moves_the_averages():
+    """If the averages did not move too, one step would return a revived entry to its old place."""
     vq = collapsed(1, 0.1, decay=0.9)
     z = torch.randn(4, 4, 64)
     vq.quantize(z)
@@ -313,7 +313,7 @@ def test_revival_takes_the_averages_along():
 
 
 def share_lost(dead_below: float) -> float:
-    """Of 128 points that appear 16 a batch, how many a codebook of 256 has forgotten."""
+    """Return the share of 128 points, 16 per batch, that a codebook of 256 entries has lost."""
     torch.manual_seed(0)
     vq = ResidualVQ(256, 2, decay=0.99, dead_below=dead_below).train()
     centers = torch.randn(128, 2) * 5
@@ -323,8 +323,8 @@ def share_lost(dead_below: float) -> float:
     return float(((vq.lookup(vq.search(points)) - points).norm(dim=1) > 0.01).float().mean())
 
 
-def test_small_batches_do_not_wear_a_codebook_out(monkeypatch):
-    """An entry that is used once in eight batches is rare only because the batches are small."""
+def test_small_batches_keep_their_entries(monkeypatch):
+    """An entry that is used once in eight batches is rare only because batches are small."""
     assert share_lost(0.1) == 0 and share_lost(2.0) == 0
     monkeypatch.setattr(quantizers.vector, "DEAD_SHARE", 1e9)  # the threshold as it stands
     assert share_lost(2.0) > 0.1
@@ -332,7 +332,7 @@ def test_small_batches_do_not_wear_a_codebook_out(monkeypatch):
 
 @pytest.mark.parametrize("learning", LEARNING, ids=str)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_nothing_is_learned_from_what_is_not_finite(learning, bad):
+def test_nan_and_inf_change_no_codebook(learning, bad):
     torch.manual_seed(0)
     for rvq in (ResidualVQ(16, 4, **learning).train(), collapsed(1, 0.1, **learning)):
         before = {k: v.clone() for k, v in rvq.state_dict().items()}
@@ -355,7 +355,7 @@ def _one_of_two(rank: int, folder: str, learning: dict) -> None:
 
 
 def distributed_data() -> torch.Tensor:
-    """12 steps of 6 items; the cluster moves away half-way, so that entries fall out of use."""
+    """Return 12 batches of 6 items. The cluster moves half-way, so entries become unused."""
     z = torch.randn(12, 6, 4, 20, generator=torch.Generator().manual_seed(7))
     z[6:] += 20
     return z
@@ -365,8 +365,8 @@ def distributed_data() -> torch.Tensor:
     "learning", [{"quantizers": 3, "decay": 0.5}, {"update": "gradient", "normalise": True, "decay": 0.5}], ids=str
 )
 @pytest.mark.usefixtures("loopback")
-def test_two_processes_learn_what_one_would(learning, tmp_path):
-    """k-means start, averages, quantizer dropout and revival: identical on both, and as with the whole batch."""
+def test_two_processes_equal_one(learning, tmp_path):
+    """k-means, averages, quantizer dropout and revival equal those of one process with the whole batch."""
     context = torch.multiprocessing.get_context("fork")  # of a parent that has no process group: quick, and safe
     children = [context.Process(target=_one_of_two, args=(rank, str(tmp_path), learning)) for rank in (0, 1)]
     for child in children:
@@ -387,7 +387,7 @@ def test_two_processes_learn_what_one_would(learning, tmp_path):
     assert revived > 20
 
 
-# -- what the log says --------------------------------------------------------------------------
+# -- codebook use -------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", ["image/rvq", "image/fsq", "audio/rvq"])
@@ -417,8 +417,8 @@ def test_usage_and_perplexity_are_of_the_whole_validation_set(name):
     assert all(torch.equal(row[: len(n)], n) for row, n in zip(fresh.counts, counts, strict=True))
 
 
-def test_usage_leaves_out_what_is_not_there():
-    """Unused quantizers (−1) and padding behind an item's own length are no codes."""
+def test_usage_ignores_padding():
+    """Unused quantizers (−1) and padding are not counted."""
     indices = torch.tensor([[[0, 1, 1, 3], [2, 2, 2, 2]], [[1, 1, 1, 1], [-1, -1, -1, -1]]])
     sizes = torch.full((2, 1), 4)
     counts = CodeCounts((4, 4))

@@ -38,7 +38,7 @@ def test_fsq_equals_the_library(levels, grid):
 
 @pytest.mark.parametrize("levels", [[8, 5, 4], [3, 3, 3, 4]])
 def test_fsq_reaches_every_entry_and_nothing_else(levels):
-    """Extremes of either sign stay within the levels; a grid of latents reaches all of them."""
+    """Extreme latents stay within the levels, and a grid of latents reaches all entries."""
     fsq = FSQ(levels)
     wild = torch.tensor([-1e30, -50.0, 0.0, 50.0, 1e30]).repeat(1, len(levels), 1)
     assert fsq.search(wild).min() >= 0 and fsq.search(wild).max() < math.prod(levels)
@@ -76,7 +76,7 @@ def test_large_codebooks_are_exposed_as_several():
 
 
 def test_training_a_large_fsq_builds_no_codebook():
-    """vector-quantize-pytorch materialises all entries: 12 s for 4^12, 34 GB for 4^16."""
+    """vector-quantize-pytorch would build all entries: 12 s for 4^12, 34 GB for 4^16."""
     fsq = FSQ([4] * 16).train()
     z = latents(16).requires_grad_()
     out = fsq.quantize(z)
@@ -186,7 +186,7 @@ def test_nearest_equals_cdist(rows, entries):
 
 
 def test_nearest_far_from_the_origin():
-    """Where ‖v‖ is large the expanded square loses digits; the index must still be one of the nearest."""
+    """For large ‖v‖ the expanded square loses digits; the index must still be one of the nearest."""
     generator = torch.Generator().manual_seed(0)
     book = 30 + torch.randn(64, 8, generator=generator)
     vectors = 30 + torch.randn(500, 8, generator=generator)
