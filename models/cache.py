@@ -17,8 +17,7 @@ class KeyValueCache:
         lengths: int64 (batch,). Number of ids of each row. Set it to cut rows that were padded on the right.
     """
 
-    def __init__(self, config: dict[str, Any], batch: int, like: Tensor, capacity: int | None = None) -> None:
-        capacity = config["context"] if capacity is None else capacity
+    def __init__(self, config: dict[str, Any], batch: int, capacity: int, like: Tensor) -> None:
         if not 1 <= capacity <= config["context"]:
             raise ValueError(f"the capacity of a cache must be 1 to the context of {config['context']}, got {capacity}")
         shape = (config["layers"], batch, config["kv_heads"], capacity, config["width"] // config["heads"])

@@ -35,8 +35,10 @@ def save(
     Raises:
         OSError: If the files cannot be written.
     """
-    write = decoder.save if isinstance(model, DiffusionDecoder) else omni.save
-    write(model, folder, store=store, config_file=config_file, **extra)
+    if isinstance(model, DiffusionDecoder):
+        decoder.save(model, folder, store=store, config_file=config_file, **extra)
+    else:
+        omni.save(model, folder, store=store, config_file=config_file, **extra)
 
 
 def load(source: str | Path) -> Omni | DiffusionDecoder:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,11 +18,11 @@ from .transformer import Transformer
 class SamplingState(Protocol):
     """Position of a sequence in the grammar: which ids may come next (a kind), and at which place."""
 
-    kind: int
-    place: int
-
-    def advance(self, id: int) -> SamplingState:
-        """Return the state after `id`."""
+    @property
+    def kind(self) -> int: ...
+    @property
+    def place(self) -> int: ...
+    def advance(self, id: int) -> Any: ...
 
 
 class SamplingGrammar(Protocol):
@@ -31,13 +31,12 @@ class SamplingGrammar(Protocol):
     kinds: list[Tensor]
     over: Any
 
-    def states(self, ids: Tensor) -> tuple[Tensor, Tensor]:
-        """Return kind and place after each id."""
+    def states(self, ids: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
 def sample(
     transformer: Transformer, grammar: SamplingGrammar, prompts: Sequence[Tensor], states: Sequence[SamplingState], *,
-    until: Callable[[SamplingState], bool] | None = None, unconditional: Sequence[Tensor] | None = None,
+    until: Callable[[Any], bool] | None = None, unconditional: Sequence[Tensor] | None = None,
     guidance: float = 1.0, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
     seed: int | None = None, first_row: int = 0, max_tokens: int | None = None,
     progress: Callable[[int], None] | None = None,
@@ -71,7 +70,7 @@ def sample(
         raise ValueError(f"guidance {guidance} needs an unconditional prompt for each row")
     sides = [prompts] if guidance == 1 else [prompts, unconditional]
     limits = _limits(transformer, grammar, sides, states, max_tokens)
-    entropy = np.random.SeedSequence().entropy if seed is None else seed
+    entropy: Any = np.random.SeedSequence().entropy if seed is None else seed
     uniform = [np.random.default_rng([entropy, first_row + i]).random(n, np.float32) for i, n in enumerate(limits)]
     head = _Head(transformer, grammar, guidance, temperature=temperature, top_k=top_k, top_p=top_p)
 
@@ -169,7 +168,7 @@ class _CachedReader:
         self.cache.select(torch.tensor(rows, dtype=torch.int64, device=self.hidden.device))
 
 
-def _pad(rows: Sequence[Tensor], device: torch.device) -> Tensor:
+def _pad(rows: Iterable[Tensor], device: torch.device) -> Tensor:
     return torch.nn.utils.rnn.pad_sequence(list(rows), batch_first=True).to(device)
 
 

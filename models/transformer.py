@@ -103,7 +103,8 @@ class Transformer(nn.Module):
 
     def new_cache(self, batch: int, capacity: int | None = None) -> KeyValueCache:
         """Return an empty cache for `batch` rows of at most `capacity` ids; default: the context."""
-        return KeyValueCache(self.config, batch, self.embedding.weight, capacity)
+        capacity = self.config["context"] if capacity is None else capacity
+        return KeyValueCache(self.config, batch, capacity, self.embedding.weight)
 
     def _shared(
         self, x: Tensor, documents: Tensor | None, positions: Tensor | None, cache: KeyValueCache | None

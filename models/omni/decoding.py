@@ -72,8 +72,7 @@ class ResultDecoder:
         out = segments.decode_rows(results, decoders, BATCH)
         for row, result in zip(out, results, strict=True):
             for at, (name, _) in enumerate(result):
-                channel = self.vocabulary.channels[name]
-                if channel.modality is Modality.AUDIO:
-                    x = media.resample(row[at].cpu(), channel.codec.spec.sample_rate, sample_rate)
-                    row[at] = x.to(device)
+                own_rate = self.vocabulary.channels[name].codec.spec.sample_rate
+                if own_rate and sample_rate:
+                    row[at] = media.resample(row[at].cpu(), own_rate, sample_rate).to(device)
         return out

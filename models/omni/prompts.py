@@ -45,7 +45,8 @@ class PromptEncoder:
         channel = self.vocabulary.channel(segments.modality(segment))
         x = segments.signal(segment, channel.codec)
         size = self.sizes.get(channel.name)
-        if channel.modality is Modality.IMAGE and size and tuple(x.shape[1:]) != size:
+        image = channel.modality is Modality.IMAGE
+        if image and isinstance(x, Tensor) and size and tuple(x.shape[1:]) != size:
             (height, width), (h, w) = x.shape[1:], size
             x = segments.resize(x, size)
             warnings.warn(f"an image of {width} x {height} pixels was resized to the model's {w} x {h}", stacklevel=2)

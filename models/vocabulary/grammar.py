@@ -76,7 +76,7 @@ class DocumentState:
         if self.layout is None:
             return grammar.over if id in (STOP, PAD) else grammar.open(grammar.layouts[id - grammar.begin])
         if self.body is None:
-            return grammar.after_digit(self, id - grammar.digit)
+            return grammar.after_digit(self.layout, self, id - grammar.digit)
         return grammar.start() if id == END else grammar.inside(self.layout, self.sizes, self.body, self.count + 1)
 
 
@@ -176,12 +176,12 @@ class Grammar(IdSpace):
         kind = self._numbers[self.digit_ids(prefix, layout.largest(sizes))]
         return DocumentState(kind, layout.digit_place(len(sizes), digits), self, layout, sizes, prefix, digits)
 
-    def after_digit(self, state: DocumentState, digit: int) -> DocumentState:
+    def after_digit(self, layout: ChannelLayout, state: DocumentState, digit: int) -> DocumentState:
         """Return the state after a digit of a size."""
         n = state.prefix * streams.BASE + digit % streams.BASE
         if digit >= streams.BASE:
-            return self._header(state.layout, state.sizes, n, state.digits + 1)
-        return self._header(state.layout, (*state.sizes, n), 0, 0)
+            return self._header(layout, state.sizes, n, state.digits + 1)
+        return self._header(layout, (*state.sizes, n), 0, 0)
 
     def inside(self, layout: ChannelLayout, sizes: tuple[int, ...], body: SegmentBody, count: int) -> DocumentState:
         """Return the state after a header and `count` codes."""

@@ -119,7 +119,7 @@ class ChannelLayout:
         quantizer = streams.order(grid, self.quantizers, self.channel.pattern)[:, 1]
         indices = streams.unflatten(row - self._starts[quantizer], grid, self.quantizers, self.channel.pattern)[None]
         lengths = None if fixed else torch.tensor(grid)
-        if not self.axes:
+        if lengths is not None and not self.axes:
             sizes = (self._byte_count(indices, lengths),)
         return Codes(indices, torch.tensor([sizes]), lengths)
 
@@ -128,4 +128,4 @@ class ChannelLayout:
         if self.entries == (256,):
             return int(lengths)
         (text,) = self.channel.codec.decode(Codes(indices, lengths[:, None], lengths))
-        return len(text.encode("utf-8"))
+        return len(str(text).encode("utf-8"))

@@ -57,9 +57,9 @@ def signal(segment: Segment, codec: Codec) -> Tensor | str:
     return media.read(segment, spec.modality, **target)
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+def resize(image: Tensor, size: Sequence[int]) -> Tensor:
     """Stretch an image (3, height, width) to `size`: bicubic, antialiased, clamped."""
-    return F.interpolate(image[None], size, mode="bicubic", antialias=True)[0].clamp(0, 1)
+    return F.interpolate(image[None], list(size), mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
 def device_of(module: nn.Module) -> torch.device:
@@ -82,9 +82,11 @@ def encode(signals: Mapping[Key, tuple[Channel, Tensor | str]]) -> dict[Key, Cod
         groups.setdefault((channel.name, getattr(x, "shape", None)), []).append(key)
     found: dict[Key, Codes] = {}
     for keys in groups.values():
-        channel, group = signals[keys[0]][0], [signals[key][1] for key in keys]
-        text = isinstance(group[0], str)
-        codes = channel.encode(group if text else torch.stack(group).to(device_of(channel.codec)))
+        channel = signals[keys[0]][0]
+        batch: Any = [signals[key][1] for key in keys]
+        if isinstance(batch[0], Tensor):
+            batch = torch.stack(batch).to(device_of(channel.codec))
+        codes = channel.encode(batch)
         found |= {key: codes[i] for i, key in enumerate(keys)}
     return {key: found[key] for key in signals}
 
