@@ -192,5 +192,5 @@ def check(words: list[str]) -> None:
 
 
 def test_links_of_the_readme_lead_somewhere():
-    links = re.findall(r"\]\(([^)#]+)", (ROOT / "README.md").read_text("utf-8"))
+    links = re.findall(r"(?:\]\(|src=\")([^)#\"]+)", (ROOT / "README.md").read_text("utf-8"))
     assert not [link for link in links if not (ROOT / link).exists()]
