@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
@@ -16,6 +14,7 @@ from tokenloom.codecs import media, rate
 from tokenloom.codecs.types import Modality
 from tokenloom.metrics.audio import log_mel
 
+from ..drawing import spectrogram
 from .records import DecoderExhibits, SoundRow, SoundTable, SoundTile
 from .references import ReferenceItem
 from .setup import DecoderSetup
@@ -103,8 +102,7 @@ def _tiles(row: dict[str, Tensor], sample_rate: int | None) -> list[Image.Image]
     if sample_rate is None:
         return [image_tile(x) for x in row.values()]
     mels = [log_mel(x, sample_rate, 0.032, 64, 1e-6).mean(0) for x in row.values()]
-    high = mels[0].max().item()
-    return [spectrogram_tile(mel, high) for mel in mels]
+    return [spectrogram(mel, mels[0].max().item(), SPECTROGRAM) for mel in mels]
 
 
 def image_tile(x: Tensor) -> Image.Image:
@@ -114,13 +112,6 @@ def image_tile(x: Tensor) -> Image.Image:
     image = Image.fromarray(pixels.contiguous().numpy())
     times = max(1, SIDE // max(image.size))
     return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-
-
-def spectrogram_tile(mel: Tensor, high: float) -> Image.Image:
-    """Draw a natural-logarithm spectrogram (bands, frames): 80 dB below `high`, low frequencies at the bottom."""
-    level = ((mel - high + 9.2) / 9.2).clamp(0, 1).flip(0)
-    pixels = torch.from_numpy(matplotlib.colormaps["magma"](level.numpy())[..., :3] * 255).byte()
-    return Image.fromarray(pixels.numpy()).resize(SPECTROGRAM, Image.Resampling.BILINEAR)
 
 
 def _files(row: dict[str, Tensor], folder: Path, setting: Any, number: int, sample_rate: int | None) -> list[SoundTile]:

@@ -25,7 +25,6 @@ class ImageMeasures:
     """Measures of images, float32 (3, height, width) in [0, 1]."""
 
     space = "block DCT"
-    distortions = ("psnr",)
     patch = (8, 8)
     flat = 16 / 255
     definitions: ClassVar[dict[str, str]] = {
@@ -44,7 +43,7 @@ class ImageMeasures:
         return image_metrics.psnr(real, decoded, rounding="8 bit", space="RGB")
 
     def distortion(self, real: Tensor, decoded: Tensor) -> dict[str, float]:
-        """Return the value of each of `distortions`."""
+        """Return the distortions by name."""
         return {"psnr": self.psnr(real, decoded)}
 
     def features(self, x: Tensor) -> Tensor:
@@ -62,10 +61,9 @@ class ImageMeasures:
 
 
 class AudioMeasures:
-    """Measures of sounds, float32 (channels, samples) in [-1, 1] at `sample_rate` Hz."""
+    """Measures of sounds, float32 (channels, samples) in [-1, 1] at `sample_rate` Hz; methods as of ImageMeasures."""
 
     space = "mel statistics"
-    distortions = ("psnr", "mel")
     mel: ClassVar[dict[str, Any]] = {"frame_seconds": 0.032, "n_mels": 64, "floor": 1e-4}
     """Settings of the mel distance in the protocol `waveform`."""
     patch = (10, 4)
@@ -93,12 +91,10 @@ class AudioMeasures:
         return 20 * math.log10(-math.log(self.mel["floor"])) - 10 * math.log10(mse) if mse else math.inf
 
     def distortion(self, real: Tensor, decoded: Tensor) -> dict[str, float]:
-        """Return the value of each of `distortions`."""
         distance = audio_metrics.mel_distance(real, decoded, sample_rate=self.sample_rate, **self.mel)
         return {"psnr": self.psnr(real, decoded), "mel": distance}
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the features of the space `space`, (d,)."""
         return set_features.mel_statistics(x, self.sample_rate)
 
     def plane(self, x: Tensor) -> Tensor:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-import torch
-from matplotlib import colormaps
 from PIL import Image
 
 from tokenloom.codecs import media
 from tokenloom.codecs.types import Modality
 from tokenloom.metrics.audio import log_mel
 
+from ...drawing import spectrogram
 from ...metric import ProtocolDescription
 from ...render import audio_uri, data_uri, image_data, image_uri
 from ..records import Exhibit, ExhibitTile
@@ -25,8 +24,6 @@ CROP, SMALLEST_CROP = 400, 64
 """Sides in pixels."""
 SECONDS = 5.0
 """Longest clip."""
-DYNAMICS = 80 / 20 * math.log(10)
-"""Range of a spectrogram, 80 dB, in natural logarithms."""
 
 
 @dataclass
@@ -74,7 +71,7 @@ def clips(results: Results) -> list[ExhibitView]:
             total += len(tile.uri) * 3 // 4  # base64
             mel = log_mel(waveform, rate, 0.032, 64, 1e-6).mean(0)
             loudest = mel.max().item() if loudest is None else loudest  # all tiles have the scale of the original
-            tile.spectrogram = image_uri(_spectrogram(mel, loudest), quality=82)
+            tile.spectrogram = image_uri(spectrogram(mel, loudest, (480, 128)), quality=82)
         if total > SOUND_BYTES and number:
             return views[:number]
     return views
@@ -122,10 +119,3 @@ def _inline_images(results: Results, views: list[ExhibitView], side: int) -> int
             tile.uri = data_uri(data, "image/webp")
             view.width, view.height = crop.size
     return total
-
-
-def _spectrogram(mel: torch.Tensor, loudest: float) -> Image.Image:
-    """Draw a log-mel spectrogram (bands, frames) as a small image, low frequencies at the bottom."""
-    level = ((mel - loudest + DYNAMICS) / DYNAMICS).clamp(0, 1).flip(0)
-    pixels = (colormaps["magma"](level.numpy())[..., :3] * 255).astype("uint8")
-    return Image.fromarray(pixels).resize((480, 128), Image.Resampling.BILINEAR)
