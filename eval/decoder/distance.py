@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -15,23 +14,10 @@ from .records import DistanceRecord, VariantRecord
 from .variants import BASELINES
 
 
-@dataclass(frozen=True)
-class SetDistance:
-    """A KID with its 95 % interval over items, and the draws of the bootstrap."""
-
-    value: float
-    low: float
-    high: float
-    items: int
-    draws: Tensor
-
-    def record(self) -> DistanceRecord:
-        """Return the values that decoder.json keeps."""
-        return DistanceRecord(self.value, self.low, self.high, self.items)
-
-
-def distance(real: Sequence[Tensor | None], fake: Sequence[Tensor | None], *, paired: bool = True) -> SetDistance:
-    """Return the KID between the features (d,) of two sets (see metrics/distribution.py).
+def distance(
+    real: Sequence[Tensor | None], fake: Sequence[Tensor | None], *, paired: bool = True
+) -> tuple[DistanceRecord, Tensor]:
+    """Return the KID between the features (d,) of two sets (see metrics/distribution.py), and its bootstrap draws.
 
     Items without features (None) are left out, of both sets if they are paired (fake[i] was decoded from the codes of
     real[i]). Raises Unmeasurable if fewer than 2 are left.
@@ -45,7 +31,7 @@ def distance(real: Sequence[Tensor | None], fake: Sequence[Tensor | None], *, pa
     reals, fakes = torch.stack(x), torch.stack(y)
     draws = distribution.bootstrap(reals, fakes, paired=paired)
     value = distribution.kid(reals, fakes, paired=paired)
-    return SetDistance(value, *distribution.interval(draws), len(y), draws)
+    return DistanceRecord(value, *distribution.interval(draws), len(y)), draws
 
 
 def compare_draws(record: VariantRecord, draws: Mapping[str, Mapping[str, Tensor]]) -> None:

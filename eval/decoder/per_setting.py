@@ -141,11 +141,9 @@ class SettingMeasurement:
         for space in self.references.spaces(self.setup):
             real = [item.features.get(space) for item in self.references.test]
             try:
-                found = distance(real, [m.features.get(space) for m in measurements])
+                records[space], draws[space] = distance(real, [m.features.get(space) for m in measurements])
             except Unmeasurable as reason:
                 self.references.absent[f"KID in {space}"] = str(reason)
-                continue
-            records[space], draws[space] = found.record(), found.draws
         return records, draws
 
     def _accuracy(

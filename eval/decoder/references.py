@@ -86,7 +86,7 @@ class References:
         for space in self.spaces(setup) if self.train else ():
             try:
                 test, train = ([item.features.get(space) for item in some] for some in (self.test, self.train))
-                found[space] = distance(test, train, paired=False).record()
+                found[space] = distance(test, train, paired=False)[0]
             except Unmeasurable as reason:
                 self.absent[f"floor in {space}"] = str(reason)
         return found

@@ -56,7 +56,7 @@ class PackFolder:
         self._read: dict[str, Pack] = {}
         if self.folder is not None and not self.folder.is_dir():
             raise FileNotFoundError(
-                f"packs must be a folder with {', '.join(self.NAMES)} as .tar, {str(folder)!r} is no folder"
+                f"packs must be a folder with {', '.join(self.NAMES)} as .tar, {str(folder)!r} is not a folder"
             )
 
     def __getitem__(self, name: str) -> Pack:

@@ -36,8 +36,8 @@ def text_to_spoken(session: OmniSession) -> Trials:
     repeats = max(2, session.at_most(REPEATS * len(DIGITS)) // len(DIGITS))
     asked = [word for word in DIGITS for _ in range(repeats)]
     sounds = [answer.result for answer in session.ask([[word] for word in asked], "audio", "text → spoken digit")]
-    heard = session.speech.classify(sounds)
-    hits = [a == b for a, b in zip(asked, heard, strict=True)]
+    recognized = session.speech.classify(sounds)
+    hits = [a == b for a, b in zip(asked, recognized, strict=True)]
     distinct = min(count_distinct([x for x, said in zip(sounds, asked, strict=True) if said == w]) for w in DIGITS)
     for word in DIGITS[:: max(1, len(DIGITS) // 5)]:
         session.show("text → spoken digit", [word], sounds[asked.index(word)], hits[asked.index(word)])
@@ -92,8 +92,8 @@ def keycap_to_spoken(session: OmniSession) -> Trials:
     asked = [digit for digit in range(10) for _ in range(repeats)]
     prompts = [[pack.signals[pack.index[f"keycap {digit}"]]] for digit in asked]
     answers = session.ask(prompts, "audio", "keycap → spoken digit")
-    heard = session.speech.classify([answer.result for answer in answers])
-    hits = [DIGITS[digit] == word for digit, word in zip(asked, heard, strict=True)]
+    recognized = session.speech.classify([answer.result for answer in answers])
+    hits = [DIGITS[digit] == word for digit, word in zip(asked, recognized, strict=True)]
     for n in range(0, len(asked), max(1, len(asked) // 3)):
         session.show("keycap → spoken digit", prompts[n], answers[n].result, hits[n])
     texts = [answer.result[:MAX_LETTERS] for answer in session.ask(prompts, "text", "keycap → text → spoken digit")]

@@ -38,7 +38,7 @@ def shorten(patch: pytest.MonkeyPatch, cache: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, tmp_path):
-    """Trainings of a few steps, kept where nobody else looks."""
+    """Trainings of a few steps, in a cache of the test."""
     shorten(monkeypatch, tmp_path / "cache")
 
 
@@ -278,7 +278,7 @@ def altered(found: DecoderResults, variant: str, **values: Any) -> DecoderResult
     return found
 
 
-def judged(found: DecoderResults, **mine: Any) -> DecoderResults:
+def with_values(found: DecoderResults, **mine: Any) -> DecoderResults:
     """Baselines at a KID of 1 and 90 %, the few steps with the given values."""
     found = replace(found, usual=2)
     for variant in ("plain", "unsharp", "noise", "diffusion 16"):
@@ -287,14 +287,14 @@ def judged(found: DecoderResults, **mine: Any) -> DecoderResults:
 
 
 def test_claims_follow_from_the_figures(found):
-    good = judged(found, kid=0.5, accuracy=0.4, loss=-0.5)
+    good = with_values(found, kid=0.5, accuracy=0.4, loss=-0.5)
     assert all(claim_of(good, title).reached for title in ("KID in labels", "KID in block", "Real or", "Loss"))
     quarter = claim_of(good, "Diffusion from a quarter")
     assert quarter.reached and "diffusion 2 at tokens 2 against plain at 8" in quarter.found
     assert "KID in labels 0.5 against 1" in quarter.found and "real or decoded 40.0 % against 90.0 %" in quarter.found
     assert claim_of(good, "2 steps against 16: KID in labels").reached
 
-    bad = judged(found, kid=1.2, accuracy=0.05, loss=-1.5)  # as far below chance as is told easily
+    bad = with_values(found, kid=1.2, accuracy=0.05, loss=-1.5)  # far below chance is as bad as far above
     for title in ("KID in labels", "KID in block", "Real or", "Loss", "Diffusion from", "2 steps against 16: KID"):
         assert claim_of(bad, title).reached is False, title
     assert "+1.50 dB at most" in claim_of(bad, "Loss").found
@@ -302,7 +302,7 @@ def test_claims_follow_from_the_figures(found):
 
 
 def test_one_setting_that_fails_is_named(found):
-    mixed = judged(found, kid=0.5, accuracy=0.5)
+    mixed = with_values(found, kid=0.5, accuracy=0.5)
     mixed.record(2, "unsharp").kid["labels"].value = 0.1
     claim = claim_of(mixed, "KID in labels")
     assert not claim.reached and claim.found.startswith("at 1 of 2 settings, not at 2")
@@ -321,7 +321,7 @@ def test_relative_differences_of_distances_about_zero():
     assert claims.increase(-0.1, -0.2) == 0 and claims.increase(0.1, 0.0) == 10
 
 
-def test_differences_beyond_chance_are_told_by_the_draws():
+def test_differences_beyond_chance_follow_from_the_draws():
     record = SimpleNamespace(steps=4, variant="diffusion 4", kid={"labels": DistanceRecord(0.0, 0.0, 0.0, 2)})
     rivals = {"plain": torch.ones(100), "unsharp": torch.linspace(-1, 1, 100)}
     draws = {"diffusion 4": {"labels": torch.zeros(100)}, **{k: {"labels": v} for k, v in rivals.items()}}

@@ -39,10 +39,10 @@ FIGURES = ("thumbs up", "ear", "woman")
 
 
 def picture(figure: str, tone: str) -> torch.Tensor:
-    """A shape in a colour: 32 by 32 pixels on white."""
+    """A shape in a color: 32 by 32 pixels on white."""
     x = torch.ones(3, 32, 32)
-    row, grey = 4 + 6 * (*FIGURES, "keycap").index(figure), TONES.index(tone) * 0.15 if tone in TONES else 0.0
-    x[:, row : row + 6, 4:24] = torch.tensor([0.9 - grey, 0.6 - grey / 2, 0.3])[:, None, None]
+    row, shade = 4 + 6 * (*FIGURES, "keycap").index(figure), TONES.index(tone) * 0.15 if tone in TONES else 0.0
+    x[:, row : row + 6, 4:24] = torch.tensor([0.9 - shade, 0.6 - shade / 2, 0.3])[:, None, None]
     if figure == "keycap":
         x[:, 2:30, 26 : 28 + int(tone) % 4] = int(tone) / 10
     return x
@@ -177,7 +177,7 @@ def test_packs_say_what_is_missing(packs, tmp_path):
         PackFolder(None)["emoji64-train"]
     with pytest.raises(Missing, match=r"emoji64-train.tar.*not in"):
         PackFolder(tmp_path)["emoji64-train"]
-    with pytest.raises(FileNotFoundError, match="no folder"):
+    with pytest.raises(FileNotFoundError, match="not a folder"):
         PackFolder(tmp_path / "nowhere")
 
 
@@ -189,19 +189,19 @@ def test_the_classifier_learns_repeats_itself_and_is_kept(packs, tmp_path, monke
     monkeypatch.setattr(spoken_words, "BATCH", 6)
     train, test = (PackFolder(packs)[f"spoken_digits-{split}"] for split in ("train", "test"))
     first = spoken_words.trained(train.signals, train.captions, tmp_path)
-    heard = first.classify(test.signals)
-    assert sum(a == b for a, b in zip(heard, test.captions, strict=True)) >= 15, "of 20; chance gives 2"
-    assert first.classify([x * 0.3 for x in test.signals]) == heard, "loudness is no feature"
+    recognized = first.classify(test.signals)
+    assert sum(a == b for a, b in zip(recognized, test.captions, strict=True)) >= 15, "of 20; chance gives 2"
+    assert first.classify([x * 0.3 for x in test.signals]) == recognized, "loudness is no feature"
     again = spoken_words.train(train.signals, train.captions)
     assert all(torch.equal(a, b) for a, b in zip(first.state_dict().values(), again.state_dict().values(), strict=True))
-    monkeypatch.setattr(spoken_words, "train", None)  # what is kept is used
+    monkeypatch.setattr(spoken_words, "train", None)  # the cached network is used
     kept = spoken_words.trained(train.signals, train.captions, tmp_path)
-    assert kept.classify(test.signals) == heard
-    with pytest.raises(TypeError):  # of other clips there is none
+    assert kept.classify(test.signals) == recognized
+    with pytest.raises(TypeError):  # other clips are not in the cache
         spoken_words.trained(train.signals[1:], train.captions[1:], tmp_path)
 
 
-def test_silence_and_a_clip_of_one_sample_are_heard_as_some_word(packs):
+def test_silence_and_a_clip_of_one_sample_are_recognized_as_some_word(packs):
     network = spoken_words.SpokenWordClassifier(DIGITS)
     assert set(network.classify([torch.zeros(1, 800), torch.ones(1, 1) * 0.1, torch.zeros(1, 30_000)])) <= set(DIGITS)
     assert network.classify([]) == []
@@ -346,8 +346,8 @@ def test_figures_that_came_with_the_model_stand_in_the_report(model, tmp_path):
     from shutil import copytree
 
     folder = copytree(model, tmp_path / "model")
-    judged = {"key": "analogy", "title": "analogy, as shipped", "goal": "≥ 50 %", "value": 0.25, "unit": "share"}
-    record = {**judged, "n": 4, "interval": None, "ceiling": None, "detail": {}, "reached": False, "trained": False}
+    described = {"key": "analogy", "title": "analogy, as shipped", "goal": "≥ 50 %", "value": 0.25, "unit": "share"}
+    record = {**described, "n": 4, "interval": None, "ceiling": None, "detail": {}, "reached": False, "trained": False}
     where = {"date": "2026-01-01 00:00 UTC", "machine": "a shelf", "seed": 0, "seconds": 1.0}
     came = {"records": [record], "bits": None, "environment": where, "definitions": {}}
     (folder / omni.SHIPPED).write_text(json.dumps(came))
@@ -364,11 +364,11 @@ def test_mistakes_are_one_line(model, packs, tmp_path):
         with pytest.raises(ValueError) as error:
             omni.evaluate(model, packs, tmp_path, **arguments)
         assert one_line(error)
-    with pytest.raises(FileNotFoundError, match="no folder"):
+    with pytest.raises(FileNotFoundError, match="not a folder"):
         omni.evaluate(model, tmp_path / "nowhere", tmp_path)
 
 
-def test_a_model_is_told_from_a_codec(model):
+def test_a_model_is_distinguished_from_a_codec(model):
     assert checkpoint.describes(str(model), "omni")
     assert not any(checkpoint.describes(name, "omni") for name in ("image/jpeg", "emoji-fsq", "no such thing"))
 

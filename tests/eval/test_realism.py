@@ -193,8 +193,8 @@ def test_the_classifier_needs_pairs_and_patches(monkeypatch):
 
 def test_an_interval_over_items_is_wider_than_one_over_patches():
     hits, counts = torch.tensor([10.0, 10, 0, 0]), torch.full((4,), 10.0)
-    told = realfake.over_items(hits.double(), counts.double())
-    assert told.accuracy == 0.5 and (told.low, told.high) == (0.0, 1.0)
+    uneven = realfake.over_items(hits.double(), counts.double())
+    assert uneven.accuracy == 0.5 and (uneven.low, uneven.high) == (0.0, 1.0)
     even = realfake.over_items(torch.full((4,), 5.0).double(), counts.double())
     assert (even.low, even.high) == (0.5, 0.5)
 
@@ -205,10 +205,10 @@ def test_an_interval_over_items_is_wider_than_one_over_patches():
 def test_a_distance_leaves_out_what_has_no_features_and_has_an_interval():
     real = list(torch.randn(30, 5, generator=torch.Generator().manual_seed(0)))
     fake = [x + 1 for x in real]
-    found = distance([*real, None], [*fake, fake[0]])
-    assert found.items == 30 and found.low < found.value < found.high
+    found, _ = distance([*real, None], [*fake, fake[0]])
+    assert found.n == 30 and found.low < found.value < found.high
     assert found.value == kernel.kid(torch.stack(real), torch.stack(fake), paired=True)
-    assert distance(real, real).value == pytest.approx(0, abs=1e-9)
+    assert distance(real, real)[0].value == pytest.approx(0, abs=1e-9)
     with pytest.raises(Unmeasurable, match="1 items"):
         distance([real[0], None], fake[:2])
 
@@ -233,9 +233,9 @@ def test_a_network_of_labels_learns_them_and_is_kept(tmp_path, monkeypatch):
     # what the mean over a picture can tell: its color
     items = [Item(str(i), s.modality, s.signal, caption="bright kind" if s.signal.mean() > 0.5 else "dark sort")
              for i, s in enumerate(scenes)]  # fmt: skip
-    told: list[float] = []
-    learned = labels.learn(items, folder=tmp_path, progress=told.append)
-    assert told[-1] == 1 and learned.labels == ["bright", "dark", "kind", "sort"]
+    shares: list[float] = []
+    learned = labels.learn(items, folder=tmp_path, progress=shares.append)
+    assert shares[-1] == 1 and learned.labels == ["bright", "dark", "kind", "sort"]
     assert learned.accuracy([i.signal for i in items], [i.caption for i in items]) > 0.8
     assert learned.accuracy([items[0].signal], ["unheard of"]) is None
     features = learned.features(items[0].signal)
