@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .layers import tracing
 from .types import Codes, CodeSpec
 
 
@@ -62,5 +63,7 @@ def decode_by_size(decode: Callable[[Codes], Tensor], codes: Codes, spec: CodeSp
 
 def pad_to_stride(x: Tensor, stride: int) -> Tensor:
     """Pad images (batch, channels, height, width) at the bottom and right to whole strides by replicating the edge."""
+    if tracing.exporting():
+        return tracing.pad_by_index(tracing.pad_by_index(x, 2, stride), 3, stride)
     bottom, right = -x.shape[2] % stride, -x.shape[3] % stride
     return F.pad(x, (0, right, 0, bottom), mode="replicate") if bottom or right else x

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from . import batches, bitstream, cards, checkpoint, registry, storage, targets, validate
 from .hub import Card, Pretrained
+from .layers.tracing import Traceable
 from .targets import Curve
 from .types import BitstreamError, CodecInterface, Codes, CodeSpec, Modality, Settings, Target
 
@@ -120,6 +121,11 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
     def _read(cls, source: str) -> Codec:
         return load(source)
 
+    @property
+    def export_obstacle(self) -> str | None:
+        """Reason why `export` cannot trace this codec; None if it can."""
+        return "a library makes its codes, not a network; learned codecs such as image/fsq or audio/rvq can be exported"
+
     def card(self) -> Card:
         """Return the content of the model card."""
         return cards.codec(self, sum(parameter.numel() for parameter in self.parameters()))
@@ -140,8 +146,8 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
         return self._fingerprint[1]
 
 
-class LatentCodec(Codec):
-    """A learned codec: `analyze`, a quantizer (see quantizers/), `synthesize`."""
+class LatentCodec(Traceable, Codec):
+    """A learned codec: `analyze`, a quantizer (see quantizers/), `synthesize` (see layers/tracing.py)."""
 
     variants = ()
     codes_weight: ClassVar[float | None] = None
@@ -159,14 +165,6 @@ class LatentCodec(Codec):
         if spec.ordered and (count := len(spec.codebook_sizes)) > 1:
             points = sorted({round(1 + i * (count - 1) / min(count - 1, 7)) for i in range(min(count, 8))})
             self.settings = Settings("quantizers", "", count, tuple(points), tuple(range(1, count + 1)))
-
-    def analyze(self, x: Tensor) -> Tensor:
-        """Map signals (batch, channels, …) to latents (batch, dim, *grid), padded to whole strides."""
-        raise NotImplementedError
-
-    def synthesize(self, latents: Tensor) -> Tensor:
-        """Map quantized latents to signals, neither cropped nor clamped."""
-        raise NotImplementedError
 
     def start(self, x: Tensor) -> None:
         """Initialize the weights from `starts_on` training signals, before the first step."""
@@ -186,7 +184,7 @@ class LatentCodec(Codec):
 
     def _encode(self, x: Tensor, setting: int | None) -> Codes:
         with torch.autocast(x.device.type, enabled=False):
-            indices = self.quantizer.search(self.analyze(x), setting)
+            indices = self.encode_indices(x, setting)
         return Codes(indices, torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1))
 
     def _decode(self, codes: Codes) -> Tensor:

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ..layers import tracing
 from ..quantizers import MAX_DIM
 from ..validate import are_integers, require_integer
 
@@ -71,7 +72,10 @@ class Conv1d(nn.Module):
 
     def forward(self, x: Waveforms) -> Waveforms:
         right = 0 if self.layers.causal else self.padding // 2
-        ends = (self.padding - right, right + -x.shape[-1] % self.stride)
+        left = self.padding - right
+        if self.layers.reflect and tracing.exporting():
+            return self.norm(self.conv(reflect_by_index(x, left, right, self.stride)))
+        ends = (left, right + -x.shape[-1] % self.stride)
         return self.norm(self.conv(reflect(x, *ends) if self.layers.reflect else F.pad(x, ends)))
 
 
@@ -84,6 +88,19 @@ def reflect(x: Waveforms, left: int, right: int) -> Waveforms:
     ends = x[..., 1 : left + 1].flip(-1), x[..., x.shape[-1] - 1 - right : -1].flip(-1)
     padded = torch.cat([ends[0], x, ends[1]], -1)  # F.pad's reflection copies sample by sample: 12 % of an encoding
     return padded[..., : padded.shape[-1] - missing]
+
+
+def reflect_by_index(x: Waveforms, left: int, right: int, stride: int) -> Waveforms:
+    """Reflect as `reflect` does, up to whole strides, with a trace that holds for every length."""
+    if not (left or right) and stride == 1:
+        return x
+    samples = x.shape[-1]
+    whole = (samples + stride - 1) // stride * stride
+    count = torch.full((), samples)
+    mirror = torch.maximum(count, 1 + torch.maximum(torch.full((), left), right + whole - count)) - 1
+    place = (torch.arange(left + whole + right) - left).abs()
+    place = mirror - (mirror - place).abs()
+    return x.index_select(-1, place.clamp_max(samples - 1)) * (place < samples)
 
 
 class ConvTranspose1d(nn.Module):
@@ -126,7 +143,9 @@ class LSTM(nn.Module):
         self.lstm = nn.LSTM(channels, channels, layers)
 
     def forward(self, x: Waveforms) -> Waveforms:
-        return x + self.lstm(x.permute(2, 0, 1))[0].permute(1, 2, 0)
+        frames = x.permute(2, 0, 1)
+        y = tracing.lstm(frames, self.lstm) if tracing.exporting() else self.lstm(frames)[0]
+        return x + y.permute(1, 2, 0)
 
 
 def encoder(

@@ -1,7 +1,7 @@
 """JPEG, WebP, AVIF, JPEG 2000 and PNG through Pillow; the tokens are the bytes of the file.
 
-`image.save(file, **codec.options(setting))` on the 8-bit picture writes the same bytes.
-Sweeps are spread evenly in log-rate from the lowest to the highest setting, measured on BSDS500.
+`image.save(file, **codec.options(setting))` of an 8-bit PIL image writes the same bytes. Sweeps are spaced evenly in
+log-rate from the lowest to the highest setting, measured on BSDS500.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tokenloom import errors
+
 from .. import media
 from ..native import NativeCodec
 from ..registry import register
@@ -24,7 +26,7 @@ from ..types import CodeSpec, Modality, Settings
 
 
 class PillowCodec(NativeCodec):
-    """One 8-bit RGB picture ↔ one file of a format that Pillow knows."""
+    """One 8-bit RGB image ↔ one file of a format that Pillow supports."""
 
     spec = CodeSpec(Modality.IMAGE, (256,), (), 3, None, total=False, ordered=False, causal=False)
     format: ClassVar[str]
@@ -32,16 +34,16 @@ class PillowCodec(NativeCodec):
 
     @abstractmethod
     def options(self, setting: Any) -> dict[str, Any]:
-        """Keyword arguments of PIL.Image.Image.save, format included, for one setting."""
+        """Return the arguments of PIL.Image.Image.save, format included, for one setting."""
 
     @abstractmethod
     def is_whole(self, data: bytes) -> bool:
-        """Whether the file ends where its format says: decoders fill in what a cut took away."""
+        """Return whether a file ends where its format says. Decoders would fill in what is cut off."""
 
     def to_bytes(self, signal: Tensor, setting: Any) -> bytes:
         height, width = signal.shape[1:]
         if max(height, width) > self.max_side:
-            raise ValueError(f"{self.name} takes at most {self.max_side} pixels a side, not {width} x {height}")
+            raise ValueError(f"{self.name} needs sides of at most {self.max_side} pixels, got {width} x {height}")
         file = io.BytesIO()
         Image.fromarray(media.to_uint8(signal).permute(1, 2, 0).numpy()).save(file, **self.options(setting))
         return file.getvalue()
@@ -51,36 +53,32 @@ class PillowCodec(NativeCodec):
         image = self._open(data)
         if image.size != (width, height) or image.mode != "RGB":
             raise ValueError(
-                f"{self.name}: the file holds {image.width} x {image.height} pixels of {image.mode}, "
-                f"the codes say {width} x {height} of RGB"
+                f"{self.name}: the file must hold {width} x {height} pixels of RGB as the codes say, it holds "
+                f"{image.width} x {image.height} of {image.mode}"
             )
         try:
             pixels = np.array(image)
-        except Exception as error:  # on damage Pillow raises a dozen types, which mean one thing
-            raise ValueError(f"{self.name}: the {self.format} file is damaged: {_first_line(error)}") from error
+        except Exception as error:  # Pillow has a dozen types for damage
+            raise ValueError(f"{self.name}: the {self.format} file is damaged: {errors.first_line(error)}") from error
         return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
     def _open(self, data: bytes) -> Image.Image:
-        """The header only; no pixel is decoded yet."""
+        """Read the header; no pixel is decoded yet."""
         if not self.is_whole(data):
-            raise ValueError(f"{self.name}: {len(data)} bytes are no whole {self.format} file")
+            raise ValueError(f"{self.name} needs a complete {self.format} file, got {len(data)} bytes that are not one")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked next
                 return Image.open(io.BytesIO(data), formats=[self.format])
         except Exception as error:
             raise ValueError(
-                f"{self.name}: {len(data)} bytes are no {self.format} file: {_first_line(error)}"
+                f"{self.name} needs a {self.format} file, got {len(data)} bytes: {errors.first_line(error)}"
             ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 
 @register("image/jpeg")
 class Jpeg(PillowCodec):
-    """Baseline of the field: progressive, with optimised Huffman tables, chroma at half resolution."""
+    """Progressive JPEG with optimized Huffman tables and chroma at half resolution, the baseline of the field."""
 
     format = "JPEG"
     max_side = 65_500
@@ -95,7 +93,7 @@ class Jpeg(PillowCodec):
 
 @register("image/webp")
 class WebP(PillowCodec):
-    """Lossy WebP with the most thorough of its searches."""
+    """Lossy WebP with its most thorough search."""
 
     format = "WEBP"
     max_side = 16_383
@@ -105,15 +103,14 @@ class WebP(PillowCodec):
         return {"format": "WEBP", "quality": setting, "method": 6}
 
     def is_whole(self, data: bytes) -> bool:
-        # a simple lossy file, RIFF size included: what the encoder writes for RGB, and the only kind
-        # whose size the decoder knows before it allocates a canvas
+        # The encoder writes RGB as a simple lossy file, whose size the decoder knows before it allocates a canvas.
         simple = data[:4] == b"RIFF" and data[8:16] == b"WEBPVP8 "
         return simple and len(data) == 8 + int.from_bytes(data[4:8], "little")
 
 
 @register("image/avif")
 class Avif(PillowCodec):
-    """AV1 still pictures. Bytes depend on threads and speed, so both are fixed."""
+    """AV1 still images. The bytes depend on threads and speed, so both are fixed."""
 
     format = "AVIF"
     max_side = 32_768
@@ -134,9 +131,9 @@ class Avif(PillowCodec):
 
 @register("image/jpeg2000")
 class Jpeg2000(PillowCodec):
-    """The 9/7 wavelet cut at a rate, as a bare codestream (85 bytes less than a .jp2 file).
+    """The 9/7 wavelet truncated to a rate, as a bare codestream (85 bytes less than a .jp2 file).
 
-    The setting is the rate itself, in bits per pixel of 24-bit pictures.
+    The setting is the rate in bits per pixel of a 24-bit image.
     """
 
     format = "JPEG2000"
@@ -163,7 +160,7 @@ class Jpeg2000(PillowCodec):
 
 @register("image/png")
 class Png(PillowCodec):
-    """Lossless for pictures of 8 bits."""
+    """Lossless for 8-bit images."""
 
     format = "PNG"
     settings = Settings()

@@ -9,16 +9,21 @@ from ..registry import register
 from .autoencoder import Autoencoder
 
 NETWORK: dict[str, Any] = {"stride": 8, "patch": 4, "widths": [128, 256], "depths": [2, 2], "decoder_depths": [3, 5]}
-"""The autoencoder that a codec gets where nothing else is said."""
+"""Default arguments of `Autoencoder`."""
 
 
 @register("image/vqgan")
 class VQGAN(Autoencoder):
-    """Vector-quantised autoencoder (Esser et al., arXiv 2012.09841), local and without attention.
+    """Local autoencoder with vector quantization (Esser et al., arXiv 2012.09841), without attention.
 
-    codebook_size  entries; dim  channels of a codeword
-    decay, dead_below, update, normalise  how the codebook learns, see `ResidualVQ`
-    network        see `Autoencoder`
+    Args:
+        codebook_size: Entries of the codebook.
+        dim: Channels of an entry.
+        decay: See `ResidualVQ`.
+        dead_below: See `ResidualVQ`.
+        update: See `ResidualVQ`.
+        normalise: See `ResidualVQ`.
+        **network: See `Autoencoder`.
     """
 
     def __init__(
@@ -31,10 +36,12 @@ class VQGAN(Autoencoder):
 
 @register("image/fsq")
 class ImageFSQ(Autoencoder):
-    """Autoencoder with finite scalar quantization (Mentzer et al., arXiv 2309.15505).
+    """Local autoencoder with finite scalar quantization (Mentzer et al., arXiv 2309.15505).
 
-    levels     of each channel; codebooks  how many codebooks expose them (1: one of Π levels;
-               len(levels): fully factorised); network  see `Autoencoder`
+    Args:
+        levels: Levels of each channel.
+        codebooks: Number of codebooks that share the levels; len(levels) makes one per channel.
+        **network: See `Autoencoder`.
     """
 
     def __init__(self, levels: list[int] = (8, 8, 5, 5, 5), codebooks: int = 1, **network: Any) -> None:
@@ -43,10 +50,13 @@ class ImageFSQ(Autoencoder):
 
 @register("image/bsq")
 class ImageBSQ(Autoencoder):
-    """Autoencoder with binary spherical quantization (Zhao et al., arXiv 2406.07548).
+    """Local autoencoder with binary spherical quantization (Zhao et al., arXiv 2406.07548).
 
-    bits       a position; codebooks  into how many they are split (default: of at most 9 bits each)
-    network    see `Autoencoder`
+    Args:
+        bits: Bits of a position.
+        codebooks: Number of codebooks that share the bits; None for as few as have 9 bits or fewer.
+        entropy_weight: Weight of the entropy term in training.
+        **network: See `Autoencoder`.
     """
 
     def __init__(
@@ -57,12 +67,18 @@ class ImageBSQ(Autoencoder):
 
 @register("image/rvq")
 class ImageRVQ(Autoencoder):
-    """Autoencoder with residual vector quantization and quantizer dropout (Lee et al., arXiv 2203.01941).
+    """Local autoencoder with residual vector quantization (Lee et al., arXiv 2203.01941) and quantizer dropout.
 
-    codebook_size  entries of each quantizer; dim  channels of a codeword
-    decay, dead_below, update  how the codebooks learn, see `ResidualVQ`
-    network        see `Autoencoder`
-    Setting: the number of quantizers used.
+    Setting: number of quantizers.
+
+    Args:
+        codebook_size: Entries of each codebook.
+        dim: Channels of an entry.
+        quantizers: Number of quantizers.
+        decay: See `ResidualVQ`.
+        dead_below: See `ResidualVQ`.
+        update: See `ResidualVQ`.
+        **network: See `Autoencoder`.
     """
 
     def __init__(

@@ -1,10 +1,9 @@
 """Nonlinear transform coding: a codec whose integers are trained for rate and distortion at once.
 
-Ballé et al., "Nonlinear Transform Coding" (arXiv 2007.03034). The linear part of both transforms is an
-orthonormal 16×16 DCT of three decorrelated colours, so an untrained codec already codes like JPEG; two
-networks learn what a linear transform cannot do, a context model learns what the codes have in common,
-and one quantizer step, the setting, moves along the whole rate-distortion curve (Cui et al., arXiv
-2003.02012).
+Ballé et al., "Nonlinear Transform Coding" (arXiv 2007.03034). The linear part of both transforms is an orthonormal
+16×16 DCT of three decorrelated colors, so an untrained codec already codes like JPEG. Two networks learn what a linear
+transform cannot do, a context model learns the statistics of the codes, and one quantizer step, the setting, covers the
+whole rate-distortion curve (Cui et al., arXiv 2003.02012).
 """
 
 from __future__ import annotations
@@ -20,74 +19,43 @@ from torch import Tensor, nn
 from .. import batches
 from ..codec import LatentCodec
 from ..context import MAX_BOUND, ContextModel
-from ..quantizers import Quantized, Quantizer
+from ..layers import ChannelNorm, ConvBlock
+from ..quantizers import DeadZone
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality, Settings
 from ..validate import are_integers
-from .autoencoder import Block, Encoder, RMSNorm, receptive_field
+from .autoencoder import LocalEncoder
 
 STRIDE, PATCH = 16, 4
 QUALITIES = tuple(range(1, 34))
 SWEEP = (1, 5, 9, 13, 17, 21, 27, 33)
 UNIT_QUALITY = 17
-"""At this quality the step is 1 in the units of the latents, 160 of 255."""
+"""Quality at which the step is 1 in the units of the latents."""
 UNIT = 160 / 255
+"""Size of that step in the range of the signals."""
 GROUPS = (3, 13, 48)
-"""Channels of the first groups of the context model; the rest is the last. The first are the means of a block."""
+"""Channels of the first groups of the context model; the rest is the last group. The first are the means of a block."""
 BOUNDS = (MAX_BOUND, 127, 31, 31)
 LAGRANGIAN = 0.134
-"""Distortion that one bit is worth, in squared steps: what HM's λ(QP) and step(QP) imply, 0.85 · 2^(−8/3)."""
+"""Distortion that one bit is worth, in squared steps: HM's λ(QP) and step(QP) imply 0.85 · 2^(−8/3)."""
 
 
 def step(quality: Tensor | int) -> Tensor | float:
-    """Quantizer step in units of the latents: eight qualities an octave."""
+    """Return the quantizer step in units of the latents: it halves every eight qualities."""
     return 2.0 ** ((UNIT_QUALITY - quality) / 8)
 
 
-class DeadZone(Quantizer):
-    """Rounding to integers within bounds, after pulling values towards zero by a learned threshold a channel.
-
-    The threshold is the soft one of wavelet shrinkage: a code that says little is not worth its bits.
-    """
-
-    def __init__(self, bounds: tuple[int, ...]) -> None:
-        super().__init__()
-        self.bounds = bounds
-        self.sizes = tuple(2 * bound + 1 for bound in bounds)
-        self.dim = len(bounds)
-        self.threshold = nn.Parameter(torch.full((len(bounds),), 0.25))
-        self.register_buffer("bound", torch.tensor(bounds, dtype=torch.float32), persistent=False)
-
-    def shrink(self, latents: Tensor) -> Tensor:
-        """Before rounding, within the bounds; differentiable."""
-        shape = (-1,) + (1,) * (latents.ndim - 2)
-        pulled = latents - latents.clamp(-1, 1) * self.threshold.clamp(0, 0.49).reshape(shape)
-        bound = self.bound.reshape(shape)
-        return pulled.clamp(-bound, bound)
-
-    def quantize(self, latents: Tensor) -> Quantized:
-        shrunk = self.shrink(latents)
-        return Quantized(shrunk + (shrunk.round() - shrunk).detach(), latents.new_zeros(()))
-
-    def search(self, latents: Tensor, count: int | None = None) -> Tensor:
-        shape = (-1,) + (1,) * (latents.ndim - 2)
-        return (self.shrink(latents).round() + self.bound.reshape(shape)).long()
-
-    def lookup(self, indices: Tensor) -> Tensor:
-        return indices.float() - self.bound.reshape((-1,) + (1,) * (indices.ndim - 2))
-
-
-class Synthesis(nn.Module):
-    """Latents and the linear reconstruction → what to add to it: from stride 16 to 4, then to pixels."""
+class NTCDecoder(nn.Module):
+    """Latents and their linear reconstruction → a better reconstruction: from stride 16 to 4, then to pixels."""
 
     def __init__(self, dim: int, widths: list[int], depths: list[int]) -> None:
         super().__init__()
         self.first = nn.Conv2d(dim + 1, widths[-1], 3, padding=1)
         stages = zip(widths, depths, strict=True)
-        self.stages = nn.ModuleList(nn.Sequential(*(Block(w) for _ in range(d))) for w, d in stages)
+        self.stages = nn.ModuleList(nn.Sequential(*(ConvBlock(w) for _ in range(d))) for w, d in stages)
         self.up = nn.ModuleList(nn.Conv2d(b, 4 * a, 1) for a, b in itertools.pairwise(widths))
         self.linear = nn.Conv2d(3 * PATCH**2, widths[0], 3, padding=1)
-        self.norm = RMSNorm(widths[0])
+        self.norm = ChannelNorm(widths[0])
         self.last = nn.Conv2d(widths[0], 3 * PATCH**2, 3, padding=1)
         nn.init.zeros_(self.last.weight)
         nn.init.zeros_(self.last.bias)
@@ -107,15 +75,17 @@ class Synthesis(nn.Module):
 
 @register("image/ntc")
 class NTC(LatentCodec):
-    """Learned transform codec with a context model; setting: quality from 1 to 33, eight an octave of the step.
+    """Learned transform codec with a context model. Setting: quality from 1 to 33; eight qualities halve the step.
 
-    channels        latents a position of 16×16 pixels, of 768 that a full transform has
-    widths          of both networks at strides 4, 8 and 16
-    depths          residual blocks of each stage in the encoder; decoder_depths  in the decoder
-    context         hidden channels of the context model
+    Args:
+        channels: Latent channels per block of 16×16 pixels, of the 768 that a full transform has.
+        widths: Channels of both networks at strides 4, 8 and 16.
+        depths: Residual blocks of each stage in the encoder.
+        decoder_depths: Residual blocks of each stage in the decoder.
+        context: Hidden channels of the context model.
     """
 
-    codes_weight = 1.0  # the loss of the codes is priced against the mean squared error already
+    codes_weight = 1.0  # the quantizer's loss is already in units of the mean squared error
 
     def __init__(
         self, channels: int = 192, widths: list[int] = (128, 160, 192), depths: list[int] = (1, 1, 1),
@@ -123,11 +93,11 @@ class NTC(LatentCodec):
     ) -> None:  # fmt: skip
         for name, value, low in (("widths", widths, 1), ("depths", depths, 0), ("decoder_depths", decoder_depths, 0)):
             if not are_integers(value, low, 4096) or len(value) != 3:
-                raise ValueError(f"{name} are three whole numbers from {low} to 4096, not {value!r:.80}")
+                raise ValueError(f"{name} must be three integers from {low} to 4096, got {value!r:.80}")
         if not are_integers([channels], sum(GROUPS) + 1, 3 * STRIDE**2) or not are_integers([context], 1, 1024):
             raise ValueError(
-                f"channels {channels!r:.80} and context {context!r:.80}; wanted {sum(GROUPS) + 1} to "
-                f"{3 * STRIDE**2} and 1 to 1024"
+                f"channels must be from {sum(GROUPS) + 1} to {3 * STRIDE**2} and context from 1 to 1024, got "
+                f"{channels!r:.80} and {context!r:.80}"
             )
         groups = [*GROUPS, channels - sum(GROUPS)]
         bounds = tuple(bound for bound, size in zip(BOUNDS, groups, strict=True) for _ in range(size))
@@ -137,10 +107,10 @@ class NTC(LatentCodec):
                      ordered=False, causal=False), quantizer,
         )  # fmt: skip
         self.settings = Settings("quality", "", UNIT_QUALITY, SWEEP, QUALITIES)
-        self.encoder = Encoder(PATCH, list(widths), list(depths), channels)
+        self.encoder = LocalEncoder(PATCH, list(widths), list(depths), channels)
         nn.init.zeros_(self.encoder[-1].weight)
         nn.init.zeros_(self.encoder[-1].bias)
-        self.synthesis = Synthesis(channels, list(widths), list(decoder_depths))
+        self.synthesis = NTCDecoder(channels, list(widths), list(decoder_depths))
         self.context = ContextModel(bounds, groups, context)
         self.register_buffer("basis", dct_basis(channels), persistent=False)
         self.to(memory_format=torch.channels_last)
@@ -148,26 +118,25 @@ class NTC(LatentCodec):
     @property
     def receptive_field(self) -> int:
         """Side in pixels of the window that one code depends on."""
-        return max(STRIDE, receptive_field(self.encoder))
+        return max(STRIDE, self.encoder.receptive_field)
 
     def analyze(self, x: Tensor) -> Tensor:
-        """(batch, 3, height, width) in [0, 1] → latents (batch, channels, *grid), steps of 1 at the default quality."""
-        centred = batches.pad_to_stride(x, STRIDE) - 0.5
+        centered = batches.pad_to_stride(x, STRIDE) - 0.5
         with torch.autocast(x.device.type, enabled=False):
-            linear = F.conv2d(centred.float(), self.basis, stride=STRIDE) / UNIT
-        return linear + self.encoder((2 * centred).contiguous(memory_format=torch.channels_last)).float()
+            linear = F.conv2d(centered.float(), self.basis, stride=STRIDE) / UNIT
+        return linear + self.encoder((2 * centered).contiguous(memory_format=torch.channels_last)).float()
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """Dequantised latents and a plane of the relative quality (see `embed`) → images, not cropped or clamped."""
+        """Map dequantized latents and a plane of the relative quality (see `embed`) to images."""
         with torch.autocast(latents.device.type, enabled=False):
             linear = F.conv_transpose2d(latents[:, :-1].float(), self.basis, stride=STRIDE) * UNIT
         return self.synthesis(latents.contiguous(memory_format=torch.channels_last), linear) + 0.5
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Training at a random quality an item, the middle ones oftenest; the loss of the codes is λ · bits a pixel.
+        """Return reconstructions at a random quality per item, middle ones most often, and λ · bits per pixel.
 
-        λ follows the step, so that every quality is trained for the trade it stands for, in the units
-        of a mean squared error of signals in [0, 1].
+        λ follows the step, so that every quality is trained for its own trade-off, in the units of a mean squared
+        error of signals in [0, 1].
         """
         low, high = QUALITIES[0], QUALITIES[-1] + 1
         quality = torch.randint(low, high, (2, len(x), 1, 1, 1), device=x.device).sum(0) // 2
@@ -183,24 +152,32 @@ class NTC(LatentCodec):
     def side_shapes(self, size: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         return {"quality": ()}
 
+    def encode_indices(self, x: Tensor, setting: int) -> Tensor:
+        return self.quantizer.search(self.analyze(x) / step(setting))
+
+    def decode_indices(self, indices: Tensor, setting: int) -> Tensor:
+        return self.synthesize(self._dequantize(indices, indices.new_full(indices.shape[:1], setting).float()))
+
     def _encode(self, x: Tensor, setting: int) -> Codes:
-        with torch.autocast(x.device.type, enabled=False):
-            indices = self.quantizer.search(self.analyze(x) / step(setting))
-        sizes = torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1)
-        return Codes(indices, sizes, None, {"quality": torch.full((len(x),), float(setting), device=x.device)})
+        codes = super()._encode(x, setting)
+        quality = torch.full((len(x),), float(setting), device=x.device)
+        return Codes(codes.indices, codes.sizes, None, {"quality": quality})
 
     def embed(self, codes: Codes) -> Tensor:
-        """Dequantised latents and, last, a plane of the relative quality: (batch, channels + 1, *grid) float32."""
-        quality = self._quality(codes.side).reshape(-1, 1, 1, 1)
-        return _with_plane(self.quantizer.lookup(codes.indices) * step(quality), quality)
+        """Return dequantized latents and a plane of the relative quality, float32 (batch, channels + 1, *grid)."""
+        return self._dequantize(codes.indices, self._quality(codes.side))
 
     def condition(self, side: dict[str, Tensor]) -> float:
-        """What the context model is told of one item's quality; ValueError where there is no such quality."""
         return _relative(self._quality(side)).item()
 
+    def _dequantize(self, indices: Tensor, quality: Tensor) -> Tensor:
+        quality = quality.reshape(-1, 1, 1, 1)
+        return _with_plane(self.quantizer.lookup(indices) * step(quality), quality)
+
     def _quality(self, side: dict[str, Tensor]) -> Tensor:
+        """Quality of each item. Raises ValueError for one that does not exist."""
         if wrong := [q for q in side["quality"].tolist() if q not in QUALITIES]:
-            raise ValueError(f"quality {wrong[0]:g} of {self.name} is none of {self.settings.describe()}")
+            raise ValueError(f"quality of {self.name} must be one of {self.settings.describe()}, got {wrong[0]:g}")
         return side["quality"]
 
 
@@ -215,18 +192,18 @@ def _with_plane(latents: Tensor, quality: Tensor) -> Tensor:
 
 
 def dct_basis(channels: int) -> Tensor:
-    """Orthonormal 16×16 DCT-II of three decorrelated colours: (channels, 3, 16, 16) float32.
+    """Return an orthonormal 16×16 DCT-II of three decorrelated colors: (channels, 3, 16, 16) float32.
 
-    The colours are brightness, red against blue, green against both: about the principal axes of
-    photographs (Ohta et al. 1980). The channels are those of the largest variance if it falls as
-    1 / (1 + f²) with frequency, the three means first.
+    The colors are brightness, red against blue, and green against both, which are about the principal axes of
+    photographs (Ohta et al. 1980). The channels are those of the largest variance if it falls as 1 / (1 + f²) with
+    frequency, the three means first.
     """
     n = torch.arange(STRIDE, dtype=torch.float64)
     rows = torch.cos(math.pi / STRIDE * (n + 0.5) * n[:, None]) * math.sqrt(2 / STRIDE)
     rows[0] /= math.sqrt(2)
-    colours = torch.tensor([[1, 1, 1], [1, 0, -1], [-1, 2, -1]], dtype=torch.float64)
-    colours = colours / colours.norm(dim=1, keepdim=True)
-    full = torch.einsum("cr,iy,jx->cijryx", colours, rows, rows).flatten(0, 2)
+    colors = torch.tensor([[1, 1, 1], [1, 0, -1], [-1, 2, -1]], dtype=torch.float64)
+    colors = colors / colors.norm(dim=1, keepdim=True)
+    full = torch.einsum("cr,iy,jx->cijryx", colors, rows, rows).flatten(0, 2)
     power = torch.tensor([1.0, 0.08, 0.03], dtype=torch.float64)[:, None, None] / (1 + n.square()[:, None] + n.square())
     power[:, 0, 0] += 1
     order = power.flatten().argsort(descending=True, stable=True)

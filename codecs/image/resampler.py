@@ -1,8 +1,8 @@
-"""A transformer that turns an image tile into a few ordered tokens, and back: the network of `image/flex`.
+"""Network of `image/flex`: a transformer between an image tile and a few ordered tokens.
 
-Learned registers attend to the patches of the tile and become its tokens (TiTok, Yu et al., arXiv
-2406.07550); learned patch queries attend to the tokens and become the tile. Both add to a linear map
-of the whole tile, which `start` sets to the principal components of the data.
+Learned registers attend to the patches of the tile and become its tokens (TiTok, Yu et al., arXiv 2406.07550). Learned
+patch queries attend to the tokens and become the tile. Both add to a linear map of the whole tile, which `start` sets
+to the principal components of the data.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
+from ..layers import ConvBlock
 from ..quantizers import Quantizer
-from .autoencoder import Block
 
 HEAD = 64
 """Channels of one attention head."""
 THIN = 24
-"""Channels of a patch in the linear map of the whole."""
-
+"""Channels of a patch in the linear map of the whole tile."""
 GAIN = 4.0
-"""Scale of the first latents: pictures share most of what they are, and quantisation must not round the rest away."""
+"""Scale of the first latents. Images have most content in common, and quantization must not round the rest away."""
 SPREAD = 0.8
-"""Of a principal component before FSQ bounds it by ±1 (tanh)."""
+"""Standard deviation of a principal component before FSQ bounds it by ±1 (tanh)."""
 
 Tokens = Float[Tensor, "batch tokens width"]
 
 
-class Norm(nn.Module):
+class TokenNorm(nn.Module):
     """Root-mean-square norm of each token (arXiv 1910.07467), in the precision of its input."""
 
     def __init__(self, width: int) -> None:
@@ -41,16 +40,16 @@ class Norm(nn.Module):
         return x * scale.to(x.dtype) * self.gain.to(x.dtype)
 
 
-class Attend(nn.Module):
-    """Queries attend to themselves and to a context, then pass a squared-ReLU MLP; pre-norm, residual."""
+class ResamplerBlock(nn.Module):
+    """Attention of queries to themselves and to a context, then an MLP; pre-norm, residual."""
 
     def __init__(self, width: int, expansion: int) -> None:
         super().__init__()
-        self.norm = Norm(width)
+        self.norm = TokenNorm(width)
         self.query = nn.Linear(width, width, bias=False)
         self.pair = nn.Linear(width, 2 * width, bias=False)
         self.out = nn.Linear(width, width)
-        self.second_norm = Norm(width)
+        self.second_norm = TokenNorm(width)
         self.up = nn.Linear(width, expansion * width)
         self.down = nn.Linear(expansion * width, width)
         for last in (self.out, self.down):
@@ -62,13 +61,13 @@ class Attend(nn.Module):
         key, value = self.pair(torch.cat([normed, context.to(normed.dtype)], 1)).chunk(2, -1)
         heads = [t.unflatten(-1, (-1, HEAD)).transpose(1, 2) for t in (self.query(normed), key, value)]
         scores = (heads[0] * HEAD**-0.5) @ heads[1].transpose(-1, -2)
-        mixed = scores.softmax(-1) @ heads[2]  # on a CPU a third of the time of the fused kernel, backward included
+        mixed = scores.softmax(-1) @ heads[2]  # on a CPU it takes a third of the time of the fused kernel
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.down(F.relu(self.up(self.second_norm(x))))
 
 
-class Encoder(nn.Module):
-    """(batch, 3, tile, tile) in [−1, 1] → latents (batch, dim, tokens)."""
+class TileEncoder(nn.Module):
+    """Tiles (batch, 3, tile, tile) in [−1, 1] → latents (batch, dim, tokens)."""
 
     def __init__(self, side: int, patch: int, width: int, depth: int, tokens: int, dim: int) -> None:
         super().__init__()
@@ -76,7 +75,7 @@ class Encoder(nn.Module):
         self.stem = nn.Sequential(
             nn.PixelUnshuffle(patch // 2),
             nn.Conv2d(3 * (patch // 2) ** 2, width // 2, 3, padding=1),
-            Block(width // 2),
+            ConvBlock(width // 2),
             nn.Conv2d(width // 2, width, 2, stride=2),
         )
         self.place = nn.Parameter(torch.randn(side**2, width) * 0.02)
@@ -85,8 +84,8 @@ class Encoder(nn.Module):
         nn.init.normal_(self.whole.weight, std=GAIN * (THIN * side**2) ** -0.5)
         self.widen = nn.Linear(dim, width)
         self.registers = nn.Parameter(torch.randn(tokens, width) * 0.02)
-        self.blocks = nn.ModuleList(Attend(width, 2) for _ in range(depth))
-        self.context_norm, self.norm = Norm(width), Norm(width)
+        self.blocks = nn.ModuleList(ResamplerBlock(width, 2) for _ in range(depth))
+        self.context_norm, self.norm = TokenNorm(width), TokenNorm(width)
         self.head = nn.Linear(width, dim)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
@@ -102,8 +101,8 @@ class Encoder(nn.Module):
         return (linear + self.head(self.norm(registers))).transpose(1, 2)
 
 
-class Decoder(nn.Module):
-    """Latents (batch, dim, tokens), of which `kept` are known → (batch, 3, tile, tile) in about [−1, 1]."""
+class TileDecoder(nn.Module):
+    """Latents (batch, dim, tokens), of which `kept` are known → tiles (batch, 3, tile, tile) in about [−1, 1]."""
 
     def __init__(self, side: int, patch: int, width: int, depth: int, tokens: int, dim: int) -> None:
         super().__init__()
@@ -114,11 +113,11 @@ class Decoder(nn.Module):
         self.place = nn.Parameter(torch.randn(side**2, width) * 0.02)
         self.token = nn.Linear(dim + 1, width)
         self.rank = nn.Parameter(torch.randn(tokens, width) * 0.02)
-        self.blocks = nn.ModuleList(Attend(width, 2) for _ in range(depth))
-        self.context_norm, self.norm = Norm(width), Norm(width)
+        self.blocks = nn.ModuleList(ResamplerBlock(width, 2) for _ in range(depth))
+        self.context_norm, self.norm = TokenNorm(width), TokenNorm(width)
         self.grow = nn.Linear(width, 2 * width)
         self.refine = nn.Sequential(
-            Block(width // 2),
+            ConvBlock(width // 2),
             nn.Conv2d(width // 2, 3 * (patch // 2) ** 2, 3, padding=1),
             nn.PixelShuffle(patch // 2),
         )
@@ -142,11 +141,11 @@ class Decoder(nn.Module):
 
 
 @torch.no_grad()
-def start(encoder: Encoder, decoder: Decoder, quantizer: Quantizer, x: Tensor) -> None:
+def start(encoder: TileEncoder, decoder: TileDecoder, quantizer: Quantizer, x: Tensor) -> None:
     """Set the linear maps to the principal components of tiles (batch, 3, tile, tile) in [−1, 1].
 
-    Components of patches, then of all patches together, as many as the batch has; each is scaled to
-    a spread of SPREAD, and decoded with the gain that fits its quantised values best.
+    Components of patches come first, then components of all patches together, as many as the batch has. Each is scaled
+    to a standard deviation of SPREAD, and decoded with the gain that fits its quantized values best.
     """
     patch = encoder.thin.stride[0]
     axes, _ = _components(F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2).flatten(0, 1), THIN)
@@ -160,9 +159,9 @@ def start(encoder: Encoder, decoder: Decoder, quantizer: Quantizer, x: Tensor) -
     encoder.whole.weight[:count] = axes * (SPREAD / spread)[:, None]
     encoder.whole.bias[:count] = -encoder.whole.weight[:count] @ mean
     latents = encoder.whole(thin).unflatten(1, (encoder.tokens, -1)).transpose(1, 2)
-    quantised = quantizer.lookup(quantizer.search(latents)).transpose(1, 2).flatten(1)[:, :count]
+    quantized = quantizer.lookup(quantizer.search(latents)).transpose(1, 2).flatten(1)[:, :count]
     latents = (thin - mean) @ axes.T
-    gain = (latents * quantised).sum(0) / quantised.square().sum(0).clamp_min(1e-6)
+    gain = (latents * quantized).sum(0) / quantized.square().sum(0).clamp_min(1e-6)
     decoder.whole.weight.zero_()
     columns = decoder.whole.weight.unflatten(1, (encoder.tokens, -1))[:, :, :-1].flatten(1)
     columns[:, :count] = axes.T * gain
@@ -171,7 +170,7 @@ def start(encoder: Encoder, decoder: Decoder, quantizer: Quantizer, x: Tensor) -
 
 
 def _components(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Rows of one kind → their principal axes (components, channels), and the spread along each."""
+    """Principal axes (components, channels) of rows, and the standard deviation along each."""
     count, channels = rows.shape
     few = channels <= count
     values, vectors = torch.linalg.eigh(rows.T @ rows if few else rows @ rows.T)

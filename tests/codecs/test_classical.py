@@ -116,7 +116,7 @@ def test_unequal_sizes_are_padded_with_zeros(picture):
 def test_too_long_a_side(name):
     codec = codecs.build(name)
     codec.decode(codec.encode(torch.rand(1, 3, 1, codec.max_side)))
-    with pytest.raises(ValueError, match=f"{name} takes at most {codec.max_side} pixels a side"):
+    with pytest.raises(ValueError, match=f"{name} needs sides of at most {codec.max_side} pixels"):
         codec.encode(torch.rand(1, 3, codec.max_side + 1, 1))
 
 

@@ -14,7 +14,7 @@ from support.codecs import one_line, structured, tiny
 from tokenloom import codecs
 from tokenloom.codecs import BitstreamError, Codes, Modality, Target, TargetError, bitstream, rate
 from tokenloom.codecs.bitstream import container
-from tokenloom.codecs.image.flex import by_rank, by_tile, row_length
+from tokenloom.codecs.image.tile_tokens import by_rank, by_tile, row_length
 from tokenloom.codecs.targets import Curve, psnr
 from tokenloom.data import Item, Source, open_source
 from tokenloom.eval.compare import Results, compare
@@ -153,7 +153,7 @@ def test_lengths_out_of_bounds_are_refused_before_any_work(flex):
     codes = flex.encode(structured(flex, (96, 96)))
     for length in (3, 33):
         wrong = Codes(torch.zeros(1, 1, 40, dtype=torch.int64), codes.sizes, torch.tensor([length]))
-        with pytest.raises(ValueError, match=f"4 to 32 tokens, not {length}") as error:
+        with pytest.raises(ValueError, match=f"4 to 32 tokens of image/flex, got {length}") as error:
             flex.decode(wrong)
         assert one_line(error)
     head = container.MAGIC + bytes([container.VERSION]) + flex.fingerprint
@@ -196,7 +196,7 @@ def test_slope_is_the_best_of_all_settings(name):
 
 def test_targets_encode_once_and_decode_batches(flex, monkeypatch):
     x = torch.cat([structured(flex, (45, 38), seed) for seed in range(3)])
-    calls = {"tokenise": 0, "_decode": 0}
+    calls = {"_encode": 0, "_decode": 0}
 
     def counting(name):
         original = getattr(flex, name)
@@ -210,9 +210,9 @@ def test_targets_encode_once_and_decode_batches(flex, monkeypatch):
     for name in calls:
         monkeypatch.setattr(flex, name, counting(name))
     wanted = psnr(x, flex.decode(flex.encode(x, 4)))
-    calls |= {"tokenise": 0, "_decode": 0}
+    calls |= {"_encode": 0, "_decode": 0}
     flex.encode(x, Target(psnr=wanted - 1))
-    assert calls["tokenise"] == 1 and calls["_decode"] <= 5
+    assert calls["_encode"] == 1 and calls["_decode"] <= 5
 
 
 def test_tiles_get_what_each_is_worth(flex):

@@ -12,7 +12,8 @@ from support.codecs import one_line, signals, structured
 
 from tokenloom import codecs
 from tokenloom.codecs import Codes
-from tokenloom.codecs.image.magvit2 import LFQ, MAGVIT2
+from tokenloom.codecs.image.magvit2 import MAGVIT2
+from tokenloom.codecs.quantizers import LFQ
 
 SIZES = {"channels": 32, "multipliers": [1, 2, 2], "blocks": 2, "bits": 18}
 
@@ -218,7 +219,7 @@ def without(state, name):
     ("change", "said"),
     [
         (lambda s: s | {"quantize.embedding.weight": torch.ones(8, 4)}, "IBQ"),
-        (lambda s: {f"first_stage_model.{k}": v for k, v in s.items()}, "no image tokenizer"),
+        (lambda s: {f"first_stage_model.{k}": v for k, v in s.items()}, "not an image tokenizer"),
         (lambda s: {k: v[..., None] if v.ndim == 4 else v for k, v in s.items()}, "3 dimensions"),
         (lambda s: without(s, "decoder.conv_out.bias"), "lacks decoder.conv_out.bias"),
         (lambda s: without(s, "encoder.down.1.block.0.conv1.weight"), "lacks encoder.down.1.block.0.conv1.weight"),

@@ -15,7 +15,8 @@ from support.taming import chameleon_and_decoder, config_of, janus, photograph, 
 from tokenloom import codecs
 from tokenloom.codecs import Codes, Target, rate
 from tokenloom.codecs.image import llamagen, taming, vqgan_network
-from tokenloom.codecs.image.vqgan_network import Attention, split
+from tokenloom.codecs.image.vqgan_network import PixelAttention
+from tokenloom.codecs.quantizers import product
 from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
 from tokenloom.train.loop import train
 
@@ -149,14 +150,15 @@ def test_a_large_codebook_is_told_by_two_quantizers(tmp_path):
 
 
 def test_splits():
-    assert split(2**14) == (2**14,) and split(2**18) == (512, 512) and split(2**15) == (128, 256)
+    assert product.factors(2**14) == (2**14,) and product.factors(2**18) == (512, 512)
+    assert product.factors(2**15) == (128, 256)
     with pytest.raises(ValueError, match="16411 entries") as error:  # a prime
-        split(16411)
+        product.factors(16411)
     assert one_line(error)
 
 
 def test_attention_in_parts_is_attention(monkeypatch):
-    layer, x = Attention(8, 4).eval(), torch.randn(2, 8, 5, 7)
+    layer, x = PixelAttention(8, 4).eval(), torch.randn(2, 8, 5, 7)
     with torch.no_grad():
         whole = layer(x)
         q, k, v = (conv(layer.norm(x)).flatten(2) for conv in (layer.q, layer.k, layer.v))
@@ -249,7 +251,7 @@ def test_a_config_is_checked_and_nothing_in_it_is_imported(last_ckpt, tmp_path):
         ({"n_embed": 1024}, "codebook_size 1024 .* 512 by the weights"), ({"ch": 10**12}, "channels 1000000000000"),
         ({"ch_mult": [1] * 10**3}, "multipliers"), ({"attn_resolutions": []}, r"attention \[\]"),
         ({"resolution": -1}, "resolution -1"), ({"ch_mult": "x"}, "ch_mult 'x'"), ({"double_z": True}, "double_z"),
-        ({"in_channels": 1}, "in_channels is 1"), ({"resolution": "256"}, "resolution '256'"),
+        ({"in_channels": 1}, "in_channels must be 3, got 1"), ({"resolution": "256"}, "resolution '256'"),
     ):  # fmt: skip
         path.write_text(yaml.safe_dump(config_of(**changes)))
         with pytest.raises(ValueError, match=wanted) as error:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from tokenloom.codecs import CodeSpec, Modality
-from tokenloom.codecs.image.autoencoder import RMSNorm
+from tokenloom.codecs.layers import ChannelNorm
 
 Output = tuple[list[Tensor], list[list[Tensor]]]
 
@@ -55,7 +55,7 @@ def stft_windows(sample_rate: int, size: int) -> list[int]:
 class PatchGAN(nn.Module):
     """Logits for overlapping 70×70 patches (Isola et al., arXiv 1611.07004, appendix 6.1.2), 8 pixels apart.
 
-    Channel-wise RMSNorm replaces batch norm, so that the logits depend neither on the other images nor on the number of
+    ChannelNorm replaces batch norm, so that the logits depend neither on the other images nor on the number of
     processes.
     """
 
@@ -67,7 +67,7 @@ class PatchGAN(nn.Module):
         self.layers = nn.ModuleList()
         for i in range(4):
             layer = [nn.Conv2d(widths[i], widths[i + 1], 4, stride=2 if i < 3 else 1, padding=1)]
-            layer += [RMSNorm(widths[i + 1])] if i else []
+            layer += [ChannelNorm(widths[i + 1])] if i else []
             self.layers.append(nn.Sequential(*layer, nn.LeakyReLU(SLOPE)))
         self.verdict = nn.Conv2d(widths[-1], 1, 4, padding=1)
         for module in self.modules():

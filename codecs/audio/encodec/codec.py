@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ... import batches, foreign
 from ...codec import Codec, LatentCodec, build
+from ...layers import tracing
 from ...quantizers import MAX_CODEBOOK, MAX_QUANTIZERS, ResidualVQ
 from ...quantizers.codebooks import MAX_DISTANCES
 from ...registry import register
@@ -30,8 +31,8 @@ class ReferenceVQ(ResidualVQ):
         indices, residual = [], latents
         for book in self.codebook[:count]:
             rows = residual.transpose(1, 2).reshape(-1, self.dim)
-            index = torch.cat([_nearest(some, book) for some in rows.split(max(1, MAX_DISTANCES // len(book)))])
-            indices.append(index.reshape(len(latents), -1))
+            index = torch.cat([_nearest(some, book) for some in tracing.chunks(rows, MAX_DISTANCES // len(book))])
+            indices.append(index.reshape(latents.shape[0], -1))
             residual = residual - F.embedding(indices[-1], book).transpose(1, 2)
         return torch.stack(indices, 1)
 
@@ -139,16 +140,19 @@ class Encodec(LatentCodec):
     def truncate(self, codes: Codes, setting: float) -> Codes:
         return super().truncate(codes, self.count(setting))
 
+    def encode_indices(self, x: Tensor, setting: Any) -> Tensor:
+        return super().encode_indices(x, self.count(setting))
+
     def _encode(self, x: Tensor, setting: Any) -> Codes:
         hop = 0 if self.spec.window is None else self.spec.window[1]
-        indices, scales, count = [], [], self.count(setting)
+        indices, scales = [], []
         with torch.autocast(x.device.type, enabled=False):
             for i, length in enumerate(self.spec.chunks(x.shape[-1])):
                 chunk = x[..., i * hop : i * hop + length]
                 if self.spec.window is not None:
                     scales.append(loudness(chunk))
                     chunk = chunk / scales[-1]
-                indices.append(self.quantizer.search(self.analyze(chunk), count))
+                indices.append(self.encode_indices(chunk, setting))
         side = {"scale": torch.cat(scales, 1)[..., 0]} if scales else {}
         return Codes(torch.cat(indices, 2), torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1), None, side)
 

@@ -7,7 +7,6 @@ rate and without the last frame.
 
 from __future__ import annotations
 
-import itertools
 import math
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ... import foreign
-from ...quantizers import MAX_CODEBOOK
+from ...quantizers import product
 from ...types import CodeSpec, Settings
 from ..overlap import overlap_add
 from .family import AudioFamily, audio_spec, quantizer_settings, quantizers_at_most
@@ -145,7 +144,8 @@ class Xcodec2Family(AudioFamily):
 
     def spec(self, model: Any) -> CodeSpec:
         config = model.config
-        return audio_spec(digits(config.quantization_levels), config.hop_length, 1, config.sampling_rate, ordered=False)
+        sizes = product.level_products(config.quantization_levels)
+        return audio_spec(sizes, config.hop_length, 1, config.sampling_rate, ordered=False)
 
     def encode(self, model: Any, x: Tensor, setting: None, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
         rate = model.config.sampling_rate
@@ -153,31 +153,11 @@ class Xcodec2Family(AudioFamily):
         extract = extractor(sampling_rate=rate, hop_length=model.config.hop_length)
         inputs = extract(x[0, 0].cpu(), sampling_rate=rate, return_tensors="pt").to(x.device)
         codes = model.encode(**inputs).audio_codes.long()[..., : spec.grid((x.shape[-1],))[0]]
-        parts = []
-        for entries in spec.codebook_sizes:
-            parts.append(codes % entries)
-            codes = codes // entries
-        return torch.cat(parts, 1), None
+        return product.split(codes[:, 0], spec.codebook_sizes), None
 
     def decode(self, model: Any, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
-        place, index = 1, torch.zeros_like(codes[:, :1])
-        for q, entries in enumerate(digits(model.config.quantization_levels)):
-            index = index + place * codes[:, q : q + 1]
-            place *= entries
-        return model.decode(index).audio_values
-
-
-def digits(levels: list[int]) -> tuple[int, ...]:
-    """Split scalar levels into as few equal codebooks of at most 2^14 entries as possible, least significant first.
-
-    An index is Σ level_i · Π_{j<i} levels_j, so consecutive levels form one digit of it.
-    """
-    for parts in range(1, len(levels) + 1):
-        bounds = [round(i * len(levels) / parts) for i in range(parts + 1)]
-        sizes = [math.prod(levels[a:b]) for a, b in itertools.pairwise(bounds)]
-        if max(sizes) <= MAX_CODEBOOK:
-            return tuple(sizes)
-    raise ValueError(f"each of the quantization levels must be at most {MAX_CODEBOOK}, got {levels!r:.80}")
+        index = product.join(codes, product.level_products(model.config.quantization_levels))
+        return model.decode(index[:, None]).audio_values
 
 
 FAMILIES: dict[str, AudioFamily] = {

@@ -1,0 +1,79 @@
+"""Comparison of exported programs with the codec itself, on generated signals."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..codec import LatentCodec
+from ..types import Modality
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Difference between an exported codec and the codec itself.
+
+    Attributes:
+        tokens: Number of compared tokens.
+        differing: Number of tokens that differ.
+        largest: Largest difference of a decoded sample, from the same codes.
+    """
+
+    tokens: int
+    differing: int
+    largest: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.differing} of {self.tokens} codes differ ({100 * self.differing / self.tokens:.3g} %), "
+            f"signals by at most {self.largest:.2g}"
+        )
+
+
+def measure(
+    codec: LatentCodec, setting: Any, encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]
+) -> Agreement:
+    """Compare programs with a codec on a batch of two signals of many codes, and on one signal of size 1."""
+    tokens = differing = 0
+    largest = 0.0
+    for size, batch in ((_large_size(codec), 2), ((1,) * len(codec.position_stride), 1)):
+        signal = probe_signal(codec, size, batch)
+        codes = codec.encode(signal, setting)
+        wanted = codec.indices_by_position(codes)
+        found = encode(signal)
+        if found.shape != wanted.shape:
+            raise ValueError(
+                f"{codec.name} cannot be exported: the codes must have shape {tuple(wanted.shape)}, got "
+                f"{tuple(found.shape)}"
+            )
+        decoded = decode(wanted)[(..., *(slice(n) for n in size))]
+        tokens += wanted.numel()
+        differing += int((found != wanted).sum())
+        error = float((decoded - codec.decode(codes)).abs().max())
+        largest = error if math.isnan(error) else max(largest, error)
+    return Agreement(tokens, differing, largest)
+
+
+def _large_size(codec: LatentCodec) -> tuple[int, ...]:
+    """A size of about a thousand codes that is not whole strides on any axis."""
+    stride = codec.position_stride
+    positions = 1024 if len(codec.spec.codebook_sizes) < 64 else 64
+    if not codec.spec.stride:  # a position has several tokens
+        positions = 16
+    side = positions if len(stride) == 1 else math.isqrt(positions)
+    return tuple(max(1, (side - axis) * step - step // 3) for axis, step in enumerate(stride))
+
+
+def probe_signal(codec: LatentCodec, size: tuple[int, ...], batch: int) -> Tensor:
+    """Return waves with a little noise, in range: (batch, channels, *size) float32."""
+    noise = torch.Generator().manual_seed(0)
+    phase = 6.3 * torch.rand(batch, codec.spec.channels, *[1] * len(size), generator=noise)
+    places = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")
+    wave = sum(torch.sin(phase + place / period) for place in places for period in (3.0, 17.0, 90.0))
+    x = wave / (3 * len(size)) + 0.1 * torch.randn(wave.shape, generator=noise)
+    return (x.clamp(-1, 1) + 1) / 2 if codec.spec.modality is Modality.IMAGE else x.clamp(-1, 1)

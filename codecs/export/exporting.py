@@ -1,0 +1,115 @@
+"""Write an export into a folder, completely or not at all."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from tokenloom import errors
+
+from .. import validate
+from ..codec import Codec, LatentCodec
+from . import agreement, description, programs
+from .agreement import Agreement
+from .programs import FORMATS, PARTS
+
+MAX_DIFFERING = 1e-3
+"""Largest share of codes that may differ from PyTorch's: those that lie between two entries."""
+MAX_ERROR = 1e-2
+"""Largest error of a decoded sample. About 1e-6 is usual, so anything like this is other arithmetic."""
+MAX_BYTES = 2**31 - 2**20
+"""Most bytes of weights of one ONNX file, which is a protobuf message."""
+FILES = {f"{part}{suffix}" for part in PARTS for suffix in FORMATS.values()} | {"config.json", "README.md"}
+
+
+def export(codec: Codec, folder: str | Path, format: str = "onnx", setting: Any = None) -> Agreement:
+    """Write `encoder` and `decoder` with dynamic batch and sizes, `config.json`, and a README.md with an example.
+
+    The encoder maps signals (batch, channels, *size) float32 in range to indices (batch, quantizers, *grid) int64, as
+    `codec.encode` does. The decoder maps such indices to signals of whole strides, clamped to range; crop them to the
+    size of the input. For `image/flex` the grid is that of its tiles, and the tokens of a tile stand in place of
+    quantizers. An existing export in the folder is replaced once the new one is complete and checked.
+
+    Args:
+        codec: A learned codec.
+        folder: Where the files go: a new or empty folder, or one with an export.
+        format: "onnx" (needs the extra `export`) or "torch.export".
+        setting: Setting of the codec, fixed in the export; None for the default. The decoder takes what this setting
+            produces, and −1 for quantizers that are not used if the codec is ordered.
+
+    Returns:
+        Difference between the programs and the codec.
+
+    Raises:
+        ValueError: If the codec cannot be exported, the folder holds other files, a package is missing, or more than
+            0.1 % of the codes differ from PyTorch's. The folder is not changed then.
+    """
+    folder = Path(folder)
+    _check_format(format)
+    codec = _exportable(codec, format)
+    setting = validate.setting(setting, codec)
+    _check_folder(folder)
+    folder = folder.absolute()
+    parent = next(parent for parent in folder.parents if parent.is_dir())
+    with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as scratch:
+        staged = Path(scratch)
+        axes = description.layout(codec, setting)
+        for part, program in zip(PARTS, programs.trace(codec, setting), strict=True):
+            programs.write(program, staged / f"{part}{FORMATS[format]}", axes)
+        measured = agreement.measure(codec, setting, *programs.load(staged, format))
+        if measured.differing > MAX_DIFFERING * measured.tokens or not measured.largest <= MAX_ERROR:
+            raise ValueError(
+                f"{codec.name} cannot be exported as {format}: {measured}; "
+                f"at most {100 * MAX_DIFFERING:g} % and {MAX_ERROR:g} are allowed"
+            )
+        config = description.config(codec, setting, format, axes, measured)
+        (staged / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (staged / "README.md").write_text(description.readme(config), encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in FILES - {path.name for path in staged.iterdir()}:  # those of another format
+            (folder / name).unlink(missing_ok=True)
+        for path in staged.iterdir():
+            path.replace(folder / path.name)
+    return measured
+
+
+def _check_format(format: str) -> None:
+    if format not in FORMATS:
+        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+    for package in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
+        if importlib.util.find_spec(package) is None:
+            raise errors.missing(package, "export")
+
+
+def _exportable(codec: Codec, format: str) -> LatentCodec:
+    if (obstacle := codec.export_obstacle) is not None:
+        raise ValueError(f"{codec.name} cannot be exported: {obstacle}")
+    size = sum(p.numel() * p.element_size() for p in codec.parameters())
+    if format == "onnx" and size > MAX_BYTES:
+        raise ValueError(
+            f"an ONNX file must have at most {MAX_BYTES} bytes of weights, {codec.name} has {size}; use torch.export"
+        )
+    return codec
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise ValueError for a folder that holds anything but an export."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"an export needs a folder, and {folder} is a file")
+    found = {path.name for path in folder.iterdir()}
+    if stray := sorted(found - FILES):
+        raise ValueError(f"{folder} holds {stray[0]}, which is not part of an export; choose another folder")
+    if found and not _is_export(folder / "config.json"):
+        raise ValueError(f"{folder} is neither empty nor an export; choose another folder")
+
+
+def _is_export(config: Path) -> bool:
+    try:
+        return json.loads(config.read_text(encoding="utf-8")).get("format") in FORMATS
+    except (OSError, ValueError, AttributeError):
+        return False

@@ -1,0 +1,113 @@
+"""What a learned codec exposes to `export`, and operations whose trace holds for signals of every size.
+
+`torch.export` records the branches and loops that its example takes: a padding that was not needed, the chunks of a
+search, the frames of an LSTM. Layers that depend on the size in this way ask `exporting` and then compute the same
+values without such a branch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, _higher_order_ops, nn
+
+from ..types import CodecInterface, Codes
+
+
+class Traceable(CodecInterface):
+    """A learned codec's two halves as functions of plain tensors, which `export` traces.
+
+    Indices are (batch, quantizers, *positions). The defaults suit a codec whose positions are the grid of its codes.
+    """
+
+    quantizer: Any
+
+    def analyze(self, x: Tensor) -> Tensor:
+        """Map signals (batch, channels, …) to latents (batch, dim, *grid), padded to whole strides."""
+        raise NotImplementedError
+
+    def synthesize(self, latents: Tensor) -> Tensor:
+        """Map quantized latents to signals, neither cropped nor clamped."""
+        raise NotImplementedError
+
+    def embed(self, codes: Codes) -> Tensor:
+        """Return the quantized latents of codes, float32 (batch, dim, *grid)."""
+        raise NotImplementedError
+
+    @property
+    def export_obstacle(self) -> str | None:
+        """Reason why `export` cannot trace this codec; None if it can."""
+        if self.spec.window is None:
+            return None
+        return f"it codes audio in chunks at {self.spec.sample_rate} Hz, and their number depends on the signal"
+
+    @property
+    def position_stride(self) -> tuple[int, ...]:
+        """Signal samples per position along each axis."""
+        return self.spec.stride
+
+    def encode_indices(self, x: Tensor, setting: Any) -> Tensor:
+        """Encode signals to indices. `encode` calls this too."""
+        return self.quantizer.search(self.analyze(x), setting)
+
+    def decode_indices(self, indices: Tensor, setting: Any) -> Tensor:
+        """Decode what `encode_indices` returns to signals, neither cropped nor clamped."""
+        return self.synthesize(self.embed(Codes(indices, indices.new_zeros(1, len(self.spec.stride)))))
+
+    def indices_by_position(self, codes: Codes) -> Tensor:
+        """Return the indices of codes of one size in the layout of `encode_indices`."""
+        return codes.indices
+
+
+def exporting() -> bool:
+    """Return whether `torch.export` is tracing."""
+    return torch.compiler.is_exporting() if hasattr(torch.compiler, "is_exporting") else torch.compiler.is_compiling()
+
+
+def chunks(x: Tensor, size: int, dim: int = 0) -> tuple[Tensor, ...]:
+    """Split `x` into parts of at most `size` along `dim`, to bound memory; return it whole while exporting."""
+    return (x,) if exporting() else x.split(max(1, size), dim)
+
+
+def pad_by_index(x: Tensor, axis: int, stride: int) -> Tensor:
+    """Replicate the edge of `x` along `axis` up to whole strides. No padding is not a special case here."""
+    size = x.shape[axis]
+    return x.index_select(axis, torch.arange((size + stride - 1) // stride * stride).clamp_max(size - 1))
+
+
+def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
+    """Group norm with the variance as mean of squared distances; ONNX Runtime's own is NaN for groups of one value."""
+    groups = x.unflatten(1, (norm.num_groups, -1)).flatten(2)
+    centered = groups - groups.mean(2, keepdim=True)
+    scale = torch.rsqrt(centered.square().mean(2, keepdim=True) + norm.eps)
+    x = (centered * scale).reshape(x.shape)
+    if norm.affine:
+        shape = (-1,) + (1,) * (x.ndim - 2)
+        x = x * norm.weight.reshape(shape) + norm.bias.reshape(shape)
+    return x
+
+
+def lstm(x: Tensor, layers: nn.LSTM) -> Tensor:
+    """Run an LSTM from a zero state over (frames, batch, channels), as a scan; PyTorch's own is unrolled in a trace."""
+    if layers.bidirectional or layers.batch_first or layers.proj_size or not layers.bias:
+        raise ValueError(f"an exported LSTM must have frames first, biases, and one direction, got {layers}")
+    for layer in range(layers.num_layers):
+        to_input, to_hidden, bias, more_bias = (
+            getattr(layers, f"{name}_l{layer}") for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+        )
+        gates = F.linear(x, to_input, bias + more_bias)
+
+        def step(
+            state: tuple[Tensor, Tensor], gate: Tensor, to_hidden: Tensor = to_hidden
+        ) -> tuple[tuple[Tensor, Tensor], Tensor]:
+            hidden, cell = state
+            enter, forget, new, leave = (gate + hidden @ to_hidden.T).chunk(4, -1)
+            cell = forget.sigmoid() * cell + enter.sigmoid() * new.tanh()
+            hidden = leave.sigmoid() * cell.tanh()
+            return (hidden, cell), hidden.clone()
+
+        zeros = x.new_zeros(x.shape[1], layers.hidden_size)
+        _, x = _higher_order_ops.scan(step, (zeros, zeros.clone()), gates)
+    return x

@@ -1,0 +1,77 @@
+"""Product codes: one index of a large codebook as several smaller indices, and back."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ..types import Codes, CodeSpec
+from .base import MAX_CODEBOOK
+
+
+def factors(entries: int) -> tuple[int, ...]:
+    """Return the sizes of at most two codebooks whose product is `entries`, as even as possible, the smaller first.
+
+    Raises:
+        ValueError: If a size would be above `MAX_CODEBOOK`.
+    """
+    if entries <= MAX_CODEBOOK:
+        return (entries,)
+    small = next(n for n in range(math.isqrt(entries), 0, -1) if entries % n == 0)
+    if entries // small > MAX_CODEBOOK:
+        raise ValueError(f"a codebook of {entries} entries must be a product of two of at most {MAX_CODEBOOK}")
+    return small, entries // small
+
+
+def level_products(levels: Sequence[int]) -> tuple[int, ...]:
+    """Return the sizes of as few codebooks as can hold consecutive scalar levels, in parts of about equal length.
+
+    Raises:
+        ValueError: If one level is above `MAX_CODEBOOK`.
+    """
+    for parts in range(1, len(levels) + 1):
+        bounds = [round(i * len(levels) / parts) for i in range(parts + 1)]
+        sizes = tuple(math.prod(levels[a:b]) for a, b in itertools.pairwise(bounds))
+        if max(sizes) <= MAX_CODEBOOK:
+            return sizes
+    raise ValueError(f"a level must be at most {MAX_CODEBOOK}, got {levels!r:.80}")
+
+
+def split(index: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Split an index (batch, *grid) into digits (batch, quantizers, *grid), the least significant first."""
+    digits = []
+    for size in sizes:
+        digits.append(index % size)
+        index = index // size
+    return torch.stack(digits, 1)
+
+
+def join(digits: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Invert `split`: (batch, quantizers, *grid) → (batch, *grid)."""
+    index, place = torch.zeros_like(digits[:, 0]), 1
+    for q, size in enumerate(sizes):
+        index = index + place * digits[:, q]
+        place *= size
+    return index
+
+
+class OfficialIndex:
+    """Conversion between a codec's codes and the single index that its original code uses."""
+
+    spec: CodeSpec
+
+    def official_index(self, codes: Codes | Tensor) -> Tensor:
+        """Return the index of the original code, int64 (batch, *grid); the first quantizer is the least significant.
+
+        Args:
+            codes: Codes, or their indices (batch, quantizers, *grid).
+        """
+        return join(codes.indices if isinstance(codes, Codes) else codes, self.spec.codebook_sizes)
+
+    def from_official(self, index: Tensor) -> Tensor:
+        """Return `Codes.indices` (batch, quantizers, *grid) of indices (batch, *grid) of the original code."""
+        return split(index, self.spec.codebook_sizes)
