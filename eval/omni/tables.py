@@ -14,6 +14,15 @@ from .records import BitsTable, ChannelBits, OmniRecord, OmniResults
 MISSING = "–"
 TITLES = {False: "on data never trained on", True: "on trained items, and cost"}
 """Whether records are of trained items → the title of their table."""
+LABELS = {
+    "takes of each word": "clips per word",
+    "recogniser on real test clips": "classifier accuracy on real test clips",
+    "recogniser": "speech classifier",
+    "left as it was": "unchanged picture",
+    "wrong, the first": "first errors",
+    "of captions with one tone": "captions with one tone",
+}
+"""Keys of the files → names in tables, where they differ."""
 
 
 def show(results: OmniResults, console: Console) -> None:
@@ -82,7 +91,7 @@ def details(detail: dict[str, Any]) -> str:
             text = ", ".join(inner) or "none"
         else:
             text = ", ".join(map(str, entry)) or "none" if isinstance(entry, list) else str(entry)
-        parts.append(f"{key}: {text}")
+        parts.append(f"{LABELS.get(key, key)}: {text}")
     return "; ".join(parts)
 
 
