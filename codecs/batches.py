@@ -31,9 +31,9 @@ def collate(parts: list[Codes]) -> Codes:
     for part in parts:
         indices[row : row + len(part), part.indices.shape[1] :] = -1
         row += len(part)
-    lengths = None if parts[0].lengths is None else torch.cat([part.lengths for part in parts])
+    lengths = [part.lengths for part in parts if part.lengths is not None]
     side = {key: join([part.side[key] for part in parts], math.nan) for key in parts[0].side}
-    return Codes(indices, torch.cat([part.sizes for part in parts]), lengths, side)
+    return Codes(indices, torch.cat([part.sizes for part in parts]), torch.cat(lengths) if lengths else None, side)
 
 
 def crop(signals: Tensor, sizes: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -30,8 +31,8 @@ def decibel(mse: float) -> float:
     return math.inf if mse == 0 else 10 * math.log10(255**2 / mse)
 
 
-def meet(codec: CodecInterface, x: Tensor | list[str], target: Target) -> Codes:
-    """Encode each item at the setting that meets the target.
+def meet(codec: CodecInterface, x: Any, target: Target) -> Codes:
+    """Encode each item of `x`, a batch of signals, at the setting that meets the target.
 
     Raises:
         ValueError: If the codec has no settings, or another modality than the target.
@@ -54,12 +55,12 @@ def meet(codec: CodecInterface, x: Tensor | list[str], target: Target) -> Codes:
 class SettingCodes:
     """Codes of one item at every setting, made on demand. Codecs that truncate encode the item only once."""
 
-    def __init__(self, codec: CodecInterface, x: Tensor | list[str], full: Codes | None) -> None:
+    def __init__(self, codec: CodecInterface, x: Any, full: Codes | None) -> None:
         self.codec, self.x, self.full = codec, x, full
         self._made: dict[int, Codes] = {}
 
     @classmethod
-    def split(cls, codec: CodecInterface, x: Tensor | list[str]) -> list[SettingCodes]:
+    def split(cls, codec: CodecInterface, x: Any) -> list[SettingCodes]:
         """Return one object for each item of a batch."""
         full = codec.encode(x, codec.settings.values[-1]) if codec.truncates else None
         return [cls(codec, x[i : i + 1], None if full is None else full[i]) for i in range(len(x))]
@@ -109,9 +110,15 @@ def curve(codec: CodecInterface, x: Tensor) -> Curve:
     step = max(1, MAX_PIXELS_AT_ONCE // x[0, 0].numel())
     for start in indices[::step]:
         some = [item.at(index) for index in indices[start : start + step]]
-        values += [psnr(x, y[None]) for y in codec.decode(batches.collate(some))]
+        values += _psnrs(codec, [x] * len(some), batches.collate(some))
     tokens = [int(rate.tokens(codec.spec, item.at(index))) for index in indices]
     return Curve(tokens, values, item.at)
+
+
+def _psnrs(codec: CodecInterface, references: list[Tensor], codes: Codes) -> list[float]:
+    """Return the PSNR of each decoded item against its reference, a batch of one."""
+    decoded: Any = codec.decode(codes)
+    return [psnr(x, y[None]) for x, y in zip(references, decoded, strict=True)]
 
 
 def _best(codec: CodecInterface, x: Tensor, target: Target, item: int) -> Codes:
@@ -152,7 +159,7 @@ def _measure(items: list[SettingCodes], indices: list[int], target: Target) -> l
     codec = items[0].codec
     codes = batches.collate([item.at(index) for item, index in zip(items, indices, strict=True)])
     if target.name == "psnr":
-        return [psnr(item.x, y[None]) for item, y in zip(items, codec.decode(codes), strict=True)]
+        return _psnrs(codec, [item.x for item in items], codes)
     bits = rate.coded(bitstream.write(codec, codes))
     if target.name == "bits_per_pixel":
         return rate.bits_per_pixel(bits, codes).tolist()

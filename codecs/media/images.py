@@ -52,7 +52,7 @@ def read_image(source: Source) -> Tensor:
 def _from_pil(image: Image.Image, name: str) -> Tensor:
     _check_size(image.width, image.height, "it")
     if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: photographs of two lenses
-        raise ValueError(f"it must be a still image, it is animated ({image.n_frames} frames)")
+        raise ValueError(f"it must be a still image, it is animated ({getattr(image, 'n_frames', 2)} frames)")
     return _from_array(_pixels(ImageOps.exif_transpose(image)), name)
 
 
