@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenloom.codecs.layers import ChannelNorm
 from tokenloom.codecs.validate import are_integers, is_integer
 
 FREQUENCIES = 16
@@ -18,19 +19,12 @@ TILE = 1024
 WIDTHS, DEPTHS = (64, 128, 192), (2, 2, 2)
 
 
-class PixelRMSNorm(nn.Module):
-    """Root-mean-square norm over the channels of each position, so it is local (arXiv 1910.07467)."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + 1e-6).to(x.dtype)
-
-
 class ModulatedBlock(nn.Module):
     """Residual block of two 3×3 convolutions whose inputs the embedding scales and shifts (FiLM, arXiv 1709.07871)."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
-        self.norm = PixelRMSNorm()
+        self.norm = ChannelNorm()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
         self.modulate = nn.Linear(embedding, 3 * channels)
@@ -76,7 +70,7 @@ class UNet(nn.Module):
         pairs = list(itertools.pairwise(widths))
         self.shrink = nn.ModuleList(nn.Conv2d(fine, coarse, 2, stride=2) for fine, coarse in pairs)
         self.grow = nn.ModuleList(nn.Conv2d(coarse, 4 * fine, 1) for fine, coarse in pairs)
-        self.leave = nn.Sequential(PixelRMSNorm(), nn.Conv2d(widths[0], outputs * patch**2, 3, padding=1))
+        self.leave = nn.Sequential(ChannelNorm(), nn.Conv2d(widths[0], outputs * patch**2, 3, padding=1))
         nn.init.zeros_(self.leave[1].weight)
         nn.init.zeros_(self.leave[1].bias)
         self.to(memory_format=torch.channels_last)
