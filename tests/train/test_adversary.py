@@ -70,7 +70,7 @@ def test_patchgan_judges_patches_of_70_pixels():
 @pytest.mark.parametrize("size", [(24, 24), (32, 32), (45, 33)])
 def test_patchgan_takes_any_size_from_24_pixels(size):
     assert torch.isfinite(discriminators.PatchGAN(4)(torch.rand(1, 3, *size))[0][0]).all()
-    with pytest.raises(ValueError, match="at least 24 pixels, not 23"):
+    with pytest.raises(ValueError, match="at least 24 pixels, got 23"):
         discriminators.build(tiny("image/fsq").spec, 23, 4)
 
 
@@ -88,7 +88,7 @@ def test_stft_windows_are_those_of_the_paper():
     assert discriminators.stft_windows(24000, 24000) == [2048, 1024, 512, 256, 128]
     assert discriminators.stft_windows(48000, 48000) == [4096, 2048, 1024, 512, 256]
     assert discriminators.stft_windows(24000, 600) == [512, 256, 128]
-    with pytest.raises(ValueError, match="32 samples, not 20") as error:
+    with pytest.raises(ValueError, match="32 samples, got 20") as error:
         discriminators.build(AUDIO, 20, None)
     assert one_line(error)
 
@@ -464,6 +464,6 @@ def test_mistakes_are_one_line(changes, says, tmp_path):
 
 
 def test_crops_too_small_for_the_adversary(tmp_path):
-    with pytest.raises(ValueError, match="at least 24 pixels, not 16"):
+    with pytest.raises(ValueError, match="at least 24 pixels, got 16"):
         train(config(tmp_path / "run", crop=CropConfig(size=16), adversary=adversarial()))
     assert not (tmp_path / "run").exists()
