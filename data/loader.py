@@ -67,17 +67,9 @@ def crops(
         source: Signals of one modality.
         batch_size: Crops per step over all ranks. A rank gets the slots rank, rank + world_size, …
         size: Side of an image in pixels, or samples. Shorter audio is followed by random other items without a gap.
-        seed: Seed of order and augmentation.
-        start_step: First step.
         steps: Number of steps of the whole run.
-        workers: Processes that decode; 0: none but this one.
         sample_rate: Hz of audio; None for images.
-        channels: Channels of audio.
-        augment: Random variation of the crops.
-        strict: Raise BrokenItem for a broken item. Otherwise the next readable item replaces it, with a warning at
-            the end.
-        rank: Number of this process.
-        world_size: Number of processes.
+        strict: Raise BrokenItem for a broken item. Otherwise the next readable one replaces it, with a warning.
 
     Returns:
         Iterable of (step, batch). Images are float32 (batch, 3, size, size) in [0, 1], multiples of 1/255. Audio is
