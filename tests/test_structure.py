@@ -103,7 +103,7 @@ def test_every_data_choice_is_a_source_or_the_documents():
 def test_documents_are_no_source():
     cfg = composed("train", "data=documents")["data"]
     assert set(cfg) - {"name", "strict"} == set(inspect.signature(Documents).parameters)
-    with pytest.raises(ValueError, match="must be one of folder, tar, .* got 'documents'"):
+    with pytest.raises(ValueError, match=r"must be one of folder, tar, .* got 'documents'"):
         data.open_source("documents")
 
 

@@ -20,8 +20,8 @@ NAME = "state.pt"
 def save(state: dict[str, Any], out: Path) -> None:
     """Write `out/state.pt` atomically."""
     try:
-        with files.writing(out / NAME) as part:
-            torch.save(state, part)
+        with files.writing(out / NAME) as part, part.open("wb") as file:
+            torch.save(state, file)
     except (OSError, RuntimeError) as error:  # torch hides the reason of the disk behind a RuntimeError
         disk = error if isinstance(error, OSError) else error.__context__
         if not isinstance(disk, OSError):

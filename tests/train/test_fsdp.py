@@ -14,7 +14,7 @@ from support.training import config, losses_of, same
 
 from tokenloom import codecs, models
 from tokenloom.cli.main import main
-from tokenloom.train import state
+from tokenloom.train import machine, state
 from tokenloom.train.config import OptimizerConfig, TrainConfig
 from tokenloom.train.loop import Run, train
 from tokenloom.train.tasks import transformer

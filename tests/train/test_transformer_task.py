@@ -696,7 +696,7 @@ def test_signals_that_a_target_is_out_of_reach_of_have_all_their_tokens(tmp_path
     codec = tiny("image/flex")
     channel = Channel("flex", codec, Target(psnr=99))
     node = {"name": "words", "count": 3, "size": 48}
-    with pytest.warns(UserWarning, match=r"out of reach of Target\(psnr=99\)"):
+    with pytest.warns(UserWarning, match=r"does not reach Target\(psnr=99\)"):
         found = table(data.open_source(**node), node, channel, 1, tmp_path)
     full = codec.encode(data.open_source(**node)[1].signal[None])
     assert torch.equal(found[1, 0].indices, full.indices) and torch.equal(found[1, 0].lengths, full.lengths)
