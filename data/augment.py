@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -78,7 +79,8 @@ class ImageCrop:
         if not any(missing):
             return image
         pads = [(0, 0)] + [(n // 2, n - n // 2) for n in missing]
-        return torch.from_numpy(np.pad(image.numpy(), pads, mode=self.augment.pad))
+        mode: Any = self.augment.pad
+        return torch.from_numpy(np.pad(image.numpy(), pads, mode=mode))
 
 
 class AudioCrop:
@@ -95,7 +97,9 @@ class AudioCrop:
         if item.signal.shape[-1] == 0:
             raise BrokenItem(f"{item.key}: has no samples")
         try:
-            return media.convert(item.signal, item.sample_rate, self.sample_rate, self.channels).contiguous()
+            return media.convert(
+                item.signal, item.sample_rate or self.sample_rate, self.sample_rate, self.channels
+            ).contiguous()
         except ValueError as error:
             raise BrokenItem(f"{item.key}: {error}") from error
 

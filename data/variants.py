@@ -72,8 +72,8 @@ class Copies(Source):
             return replace(item, key=key)
         if item.modality is Modality.IMAGE:
             return replace(item, key=key, signal=image(item.signal, copy))
-        rate = self.spec.sample_rate
-        signal = media.convert(item.signal, item.sample_rate, rate, self.spec.channels)
+        rate = self.spec.sample_rate or 1
+        signal = media.convert(item.signal, item.sample_rate or rate, rate, self.spec.channels)
         return replace(item, key=key, signal=audio(signal, rate, copy), sample_rate=rate)
 
 

@@ -28,7 +28,7 @@ def save(state: dict[str, Any], out: Path) -> None:
             raise
         reason = disk.strerror or disk
         raise OSError(
-            f"the training state could not be written to {out}: {reason}; the previous one is whole"
+            f"the training state could not be written to {out}: {reason}; the old one is unchanged"
         ) from error
 
 

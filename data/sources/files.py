@@ -107,7 +107,7 @@ def build_index(files: Iterable[tuple[str, str, Ref]], modality: Modality | None
         groups.setdefault(key, {})[suffix] = ref  # of two tar members with one name, the later one counts
     entries = []
     for key, members in groups.items():
-        typed = [(_modality(suffix), suffix, ref) for suffix, ref in members.items()]
+        typed = [(found, suffix, ref) for suffix, ref in members.items() if (found := _modality(suffix))]
         signals = [file for file in typed if file[0] in (Modality.IMAGE, Modality.AUDIO)]
         texts = [file for file in typed if file[0] is Modality.TEXT]
         caption = next((ref for _, suffix, ref in texts if signals and suffix.lower() == ".txt"), None)

@@ -86,7 +86,7 @@ def _signal_column(features: dict[str, Any], column: str | None) -> tuple[str, M
     if column is None:
         signals = (name for name, modality in modalities.items() if modality is not Modality.TEXT)
         column = next(signals, next(iter(modalities), None))
-    if column not in modalities:
+    if column is None or column not in modalities:
         known = ", ".join(modalities) or "none"
         raise ValueError(f"column must be one of images, audio or strings ({known}), got {column!r}")
     return column, modalities[column]

@@ -37,7 +37,7 @@ class Images(Source):
         spec = find_spec("skimage")
         if spec is None:
             raise ValueError("data source images needs scikit-image, which is not installed: pip install scikit-image")
-        self.folder = Path(spec.submodule_search_locations[0]) / "data"
+        self.folder = Path(next(iter(spec.submodule_search_locations or ()))) / "data"
 
     def __len__(self) -> int:
         return len(PHOTOGRAPHS)

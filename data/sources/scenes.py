@@ -84,8 +84,8 @@ def _shapes(draw: ImageDraw.ImageDraw, side: int, rng: np.random.Generator, colo
     parts = []
     for cell, color in zip(cells, colors[: len(cells)], strict=True):
         shape, size = str(rng.choice(SHAPES)), str(rng.choice(list(SIZES)))
-        center = tuple(side * (0.2 + 0.3 * k) + side * rng.uniform(-0.02, 0.02) for k in (cell % 3, cell // 3))
-        _draw(draw, shape, center, side * SIZES[size] / 2, COLORS[color])
+        x, y = (side * (0.2 + 0.3 * k) + side * rng.uniform(-0.02, 0.02) for k in (cell % 3, cell // 3))
+        _draw(draw, shape, (x, y), side * SIZES[size] / 2, COLORS[color])
         where = "in the centre" if PLACES[cell] == "centre" else f"at the {PLACES[cell]}"
         parts.append(f"{f'a {size} {color}' if size else _article(color)} {shape} {where}")
     return ", ".join(parts)

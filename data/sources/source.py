@@ -44,7 +44,7 @@ class Item:
 
     key: str
     modality: Modality
-    signal: Tensor | str
+    signal: Any
     sample_rate: int | None = None
     caption: str = ""
     meta: dict[str, Any] = field(default_factory=dict)

@@ -181,7 +181,7 @@ def test_a_signal_leaves_a_whole_checkpoint(number, workers, tmp_path):
 def test_state_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     state.save({"step": 1}, tmp_path)
     monkeypatch.setattr(torch, "save", lambda *_: (_ for _ in ()).throw(OSError("no space left")))
-    with pytest.raises(OSError, match="previous one is whole"):
+    with pytest.raises(OSError, match="old one is unchanged"):
         state.save({"step": 2}, tmp_path)
     assert state.load(tmp_path) == {"step": 1} and [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
