@@ -8,11 +8,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-import lazy_loader as lazy
+from tokenloom import files, lazy, progress
 
-from tokenloom import files, progress
-
-tensorboard = lazy.load("torch.utils.tensorboard", suppress_warning=True)
+tensorboard = lazy.load("torch.utils.tensorboard")
 
 BAR_WIDTH = 100
 """Characters of the values in front of the bar."""

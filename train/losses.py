@@ -11,12 +11,12 @@ from collections.abc import Callable, Mapping
 from functools import cache, partial
 from typing import Any
 
-import lazy_loader as lazy
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from tokenloom import lazy
 from tokenloom.codecs import Modality
 from tokenloom.metrics import audio
 from tokenloom.metrics import lpips as perceptual

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import lazy_loader as lazy
 import torch
+
+from tokenloom import lazy
 
 from . import state
 from .run_config import RunConfig
