@@ -12,6 +12,8 @@ from tokenloom import lazy
 from . import state
 from .run_config import RunConfig
 
+lightning_fabric = lazy.load("lightning_fabric")  # 3 s: not before the config is known to be good
+
 
 def gpus() -> int:
     """Return the number of GPUs of this machine."""
@@ -44,7 +46,6 @@ def processes() -> tuple[int, int]:
 
 def launch(cfg: RunConfig) -> Any:
     """Return the launched Fabric of a run."""
-    import lightning_fabric  # 3 s: not before the config is known to be good
 
     class Mixed(lightning_fabric.plugins.MixedPrecision):
         """Mixed precision that keeps the batch in float32; Fabric would round the targets of the losses."""
