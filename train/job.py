@@ -15,7 +15,7 @@ from tokenloom.codecs import checkpoint
 from .run_config import RunConfig
 
 
-class Job(ABC):
+class TrainingJob(ABC):
     """One run of a task, built from its config. The constructor raises ValueError for a user's mistakes.
 
     A subclass in a module of `train/tasks` that sets `name` is a task.

@@ -44,7 +44,7 @@ class Ref(NamedTuple):
         return data
 
 
-class Entry(NamedTuple):
+class FileEntry(NamedTuple):
     """One item of the index: its signal, caption and metadata."""
 
     key: str
@@ -76,7 +76,7 @@ class Entry(NamedTuple):
 class Files(Source):
     """The items of an index of files."""
 
-    def __init__(self, name: str, entries: Sequence[Entry]) -> None:
+    def __init__(self, name: str, entries: Sequence[FileEntry]) -> None:
         self.name = name
         self.entries = entries
 
@@ -96,7 +96,7 @@ class Files(Source):
         return Item(entry.key, entry.modality, signal, rate, entry.read_caption(), entry.read_meta())
 
 
-def build_index(files: Iterable[tuple[str, str, Ref]], modality: Modality | None) -> list[Entry]:
+def build_index(files: Iterable[tuple[str, str, Ref]], modality: Modality | None) -> list[FileEntry]:
     """Group files (key, suffix, location) into items, in order.
 
     A text with the key of an image or sound is its caption, unless `modality` is text. If a key has several
@@ -116,7 +116,7 @@ def build_index(files: Iterable[tuple[str, str, Ref]], modality: Modality | None
             signals, caption = texts, None
         chosen = [file for file in signals if modality in (None, file[0])]
         for its_modality, suffix, ref in chosen:
-            entries.append(Entry(key if len(chosen) == 1 else key + suffix, its_modality, ref, caption, meta))
+            entries.append(FileEntry(key if len(chosen) == 1 else key + suffix, its_modality, ref, caption, meta))
     return entries
 
 

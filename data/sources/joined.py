@@ -14,7 +14,7 @@ import torch
 from tokenloom import lazy
 from tokenloom.codecs.types import Modality
 
-from .files import Entry, Files
+from .files import FileEntry, Files
 from .source import BrokenItem, Item, Source, at_least, warn_broken
 
 soundfile = lazy.load("soundfile")
@@ -117,7 +117,7 @@ class Joined(Source):
             clips += _cut(f"{self.name if self.group is None else value}", members, max(length, 1))
         return clips
 
-    def _group(self, entry: Entry) -> str | int | float | bool | None:
+    def _group(self, entry: FileEntry) -> str | int | float | bool | None:
         if self.group is None:
             return None
         meta = entry.read_meta()
@@ -142,7 +142,7 @@ def _cut(name: str, segments: list[Segment], length: int) -> list[Clip]:
     return clips
 
 
-def _header(entry: Entry) -> tuple[int, int, int]:
+def _header(entry: FileEntry) -> tuple[int, int, int]:
     """Return (Hz, channels, samples) without decoding."""
     try:
         info = soundfile.info(BytesIO(entry.signal.read()))

@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tokenloom.train.job import Job
+from tokenloom.train.job import TrainingJob
 from tokenloom.train.run_config import RunConfig
 
 
@@ -45,7 +45,7 @@ class Objective(nn.Module):
         return self.weight * loss, {"distance": loss.detach()}
 
 
-class ToyJob(Job):
+class ToyJob(TrainingJob):
     name = "toy"
     config = ToyConfig
     losses = ("distance",)

@@ -18,7 +18,7 @@ from tokenloom.data.loader import Crops, crops
 from tokenloom.data.sources.source import at_least
 from tokenloom.data.sources.subset import Subset
 
-from ..job import Job
+from ..job import TrainingJob
 from ..run_config import RunConfig
 
 DEFAULT_CROP = {Modality.IMAGE: 128, Modality.AUDIO: 1}
@@ -50,7 +50,7 @@ class SignalConfig(RunConfig):
     crop: CropConfig = field(default_factory=CropConfig)
 
 
-class SignalJob(Job):
+class SignalJob(TrainingJob):
     """A task over random crops of signals, whose modality, sample rate and channels are those of `codec`."""
 
     fixed = ("crop",)

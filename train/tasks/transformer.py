@@ -21,7 +21,7 @@ from tokenloom.data.documents.kind import DocumentPart
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import Vocabulary
 
-from ..job import Job
+from ..job import TrainingJob
 from ..packing import FIELDS, MODALITIES, PackedBatches, Packer
 from ..run_config import RunConfig
 
@@ -47,7 +47,7 @@ class TransformerConfig(RunConfig):
     tokens: str = "~/.cache/tokenloom/tokens"
 
 
-class TransformerJob(Job):
+class TransformerJob(TrainingJob):
     """`task=transformer`: next-token prediction over the ids that the grammar allows."""
 
     name = "transformer"
