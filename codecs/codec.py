@@ -154,7 +154,6 @@ class LatentCodec(Traceable, Codec):
     """Default weight of the quantizer's loss in training; None selects the trainer's default for the modality."""
     starts_on: int = 0
     """Number of training signals that `start` needs before the first step; 0 for a random start."""
-    quantizer: nn.Module
     counts: Tensor
 
     def __init__(self, spec: CodeSpec, quantizer: nn.Module) -> None:
