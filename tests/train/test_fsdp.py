@@ -68,7 +68,7 @@ def watched(self, step, batch):
     if self.cfg.strategy == "fsdp":
         moments = [v for one in self.optimizer.state_dict()["state"].values() for k, v in one.items() if k != "step"]
         assert len(moments) == 2 * len(list(self.model.parameters()))
-        shares.update(map(share, (self.model.parameters(), self.ema.parameters(), moments)))
+        shares.update(map(share, (self.model.parameters(), self.average.module.parameters(), moments)))
     return terms
 
 def forward(self, batch):

@@ -53,7 +53,7 @@ update, draw, drawn = Run._update, Batch.draw, []
 
 def watched(self, step, batch):
     done = update(self, step, batch)
-    state = {**self.model.state_dict(), **{f"ema.{k}": v for k, v in self.ema.state_dict().items()}}
+    state = {**self.model.state_dict(), **{f"ema.{k}": v for k, v in self.average.module.state_dict().items()}}
     mine = torch.cat([v.double().flatten() for v in state.values()])
     of_all = [torch.empty_like(mine) for _ in range(2)]
     distributed.all_gather(of_all, mine)
