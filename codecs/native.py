@@ -23,6 +23,7 @@ def pack(rows: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 def unpack(codes: Codes) -> list[Tensor]:
     """Return the rows that `pack` joined, on the CPU."""
+    assert codes.lengths is not None  # `pack` made them
     return [row[0, :length].cpu() for row, length in zip(codes.indices, codes.lengths.tolist(), strict=True)]
 
 

@@ -110,9 +110,9 @@ def _read_one(codec: CodecInterface, data: bytes) -> Codes:
     sizes = torch.tensor([size])
     if not spec.stride:
         length = None if spec.codebook_sizes == (256,) else body.varint()
-        if (span := codec.span(size)) and not span[0] <= length <= span[1]:
+        if length is not None and (span := codec.span(size)) and not span[0] <= length <= span[1]:
             raise BitstreamError(f"{size} samples take {span[0]} to {span[1]} tokens, the container declares {length}")
-        if spec.ordered:
+        if spec.ordered and length is not None:
             symbols = _unpack(body.rest(), codec, 1, (length,), {})[0]
         else:
             symbols = _unpack_plain(body.rest(), spec.codebook_sizes[0], length)

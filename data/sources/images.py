@@ -35,7 +35,7 @@ class Images(Source):
     def __init__(self, max_side: int | None = 512) -> None:
         self.max_side = None if max_side is None else at_least("max_side", max_side, 1)
         spec = find_spec("skimage")
-        if spec is None:
+        if spec is None or not spec.submodule_search_locations:
             raise ValueError("data source images needs scikit-image, which is not installed: pip install scikit-image")
         self.folder = Path(next(iter(spec.submodule_search_locations or ()))) / "data"
 
@@ -50,6 +50,7 @@ class Images(Source):
         except OSError as error:
             raise BrokenItem(f"{self.folder / file}: {error.strerror or error}") from error
         image, _ = decode(data, Modality.IMAGE, self.folder / file)
+        assert isinstance(image, Tensor)
         return Item(key, Modality.IMAGE, self._shrunk(image), None, caption)
 
     def _shrunk(self, image: Tensor) -> Tensor:

@@ -178,6 +178,7 @@ class Grammar(IdSpace):
 
     def after_digit(self, layout: ChannelLayout, state: DocumentState, digit: int) -> DocumentState:
         """Return the state after a digit of a size."""
+        assert state.layout is not None  # a header belongs to a channel
         n = state.prefix * streams.BASE + digit % streams.BASE
         if digit >= streams.BASE:
             return self._header(layout, state.sizes, n, state.digits + 1)

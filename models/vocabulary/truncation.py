@@ -25,6 +25,7 @@ def complete(vocabulary: Vocabulary, prompt: Tensor, new: Tensor) -> Tensor:
         return ids
     begin = int(((ids >= vocabulary.begin) & (ids < vocabulary.digit)).nonzero().max())
     channel, layout = state.channel, state.layout
+    assert channel is not None and layout is not None  # the end is within a segment
     warnings.warn(f"the context ended within a segment of {channel.name}: it is cut", stacklevel=2)
     if END in vocabulary.kinds[state.kind]:
         return torch.cat([ids, torch.tensor([END])])

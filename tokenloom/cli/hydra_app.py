@@ -102,7 +102,9 @@ def _sweep(command: str, job: Callable[[DictConfig], Failure | None], arguments:
     """Run every job of a sweep through Hydra's launcher; return status 2 if one failed."""
     config_name = jobs.JOBS[command].config
     with hydra.initialize_config_module("tokenloom.conf", version_base="1.3", job_name=command):
-        batches = GlobalHydra.instance().hydra.multirun(config_name, job, [*arguments, "hydra.mode=MULTIRUN"])
+        launcher = GlobalHydra.instance().hydra
+        assert launcher is not None  # the context above made it
+        batches = launcher.multirun(config_name, job, [*arguments, "hydra.mode=MULTIRUN"])
     failures = [done.return_value for batch in batches for done in batch if done.return_value]
     for process, line in failures:
         if process != os.getpid():  # the job itself has printed it otherwise

@@ -13,7 +13,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from tokenloom import codecs
-from tokenloom.codecs import Codec, LatentCodec, Modality, checkpoint, rate, registry
+from tokenloom.codecs import Codec, CodeSpec, LatentCodec, Modality, checkpoint, rate, registry
 
 MODALITIES = (Modality.IMAGE, Modality.AUDIO, Modality.TEXT)
 COLUMNS = ("name", "codebooks", "bits a token", "stride", "signal", "setting", "weights")
@@ -86,12 +86,11 @@ class Entry:
             weights = "published"
         else:
             weights = "to train" if self.trains else "none needed"
-        return (self.name, books, bits, stride, self._signal(), _setting(self.codec), weights)
+        return (self.name, books, bits, stride, self._signal(spec), _setting(self.codec), weights)
 
-    def _signal(self) -> str:
+    def _signal(self, spec: CodeSpec) -> str:
         if self.modality is not Modality.AUDIO or self.any_sample_rate:
             return {Modality.IMAGE: "RGB", Modality.TEXT: "UTF-8", Modality.AUDIO: "any rate"}[self.modality]
-        spec = self.codec.spec
         return f"{spec.sample_rate} Hz, {'mono' if spec.channels == 1 else 'stereo'}"
 
 
