@@ -67,7 +67,9 @@ class PromptEncoder:
         """
         count = None
         if channel is not None and channel.codec.spec.stride and channel.name in self.sizes:
-            count = len(self.vocabulary.read(torch.cat([START, self.head(channel)])).body.kinds)
+            body = self.vocabulary.read(torch.cat([START, self.head(channel)])).body
+            assert body is not None  # the head begins a segment
+            count = len(body.kinds)
         self._require_fit(max(len(ids) for ids in prompts), count, channel)
         return count
 
