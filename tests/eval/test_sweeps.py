@@ -106,7 +106,7 @@ def test_jobs_side_by_side(capfd: pytest.CaptureFixture[str]) -> None:
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     assert main(["train", "-m", *joblib, "codec=image/fsq", *NETWORK, *RUN, "batch_size=2,0", "out=sweep"]) == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("tokenloom:")]
-    assert line.startswith("tokenloom: job 1: batch_size=0")
+    assert line.startswith("tokenloom: job 1: batch_size must be")
     assert codecs.load("sweep/0").name == "image/fsq"
 
 
