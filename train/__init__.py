@@ -1,1 +1,1 @@
-"""Training: one loop (loop.py), its tasks (codec.py), losses, state and logs."""
+"""Training: one loop, its tasks, adversaries, losses, state and logs."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from tokenloom import data
 from tokenloom.codecs.storage import STORES
 from tokenloom.data.sources.source import at_least
 
 from . import machine, state
-from .run_config import RunConfig
+from .job import RunConfig, betas, number
 from .tasks import all_tasks
 
 STRATEGIES = ("auto", "ddp", "fsdp")
+FIXED = ("seed", "batch_size", "ema", "losses", "optimizer")
+"""Keys that must be equal, besides those of the tasks. `steps` may grow, and machines may change."""
 
 
 def config(cfg: RunConfig) -> None:
@@ -109,15 +113,31 @@ def _numbers(cfg: RunConfig) -> None:
     number("ema", cfg.ema, 0, 1)
 
 
-def betas(key: str, values: Sequence[object]) -> None:
-    """Raise ValueError unless two decays of Adam are in range."""
-    if len(values) != 2:
-        raise ValueError(f"{key} must be two numbers, got {values}")
-    for i, beta in enumerate(values):
-        number(f"{key}[{i}]", beta, 0, 0.99999)
+def recipe(cfg: RunConfig, **more: Any) -> dict[str, Any]:
+    """Return plain values to compare: `more`, and the fixed keys of the config."""
+    keys = [*FIXED, *(key for task in all_tasks().values() for key in (*task.architecture, *task.fixed))]
+    values = asdict(cfg)
+    return more | {key: values[key] for key in keys if key in values and key not in more}
 
 
-def number(key: str, value: object, low: float, high: float) -> None:
-    """Raise ValueError unless a value is a number in a range."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{key} must be between {low:g} and {high:g}, got {value!r}")
+def continuation(saved: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    """Raise ValueError unless the run in `out` with the recipe `saved` can be continued as `now`."""
+    architectures = [key for task in all_tasks().values() for key in task.architecture]
+    for key in architectures:
+        before, after = saved.get(key, {}), now.get(key, {})
+        if before.get("name") != after.get("name"):
+            raise ValueError(f"{out} holds another architecture: {before}, not {after.get('name')}")
+    before, after = _flatten(saved), _flatten(now)
+    for key in after | before:
+        if before.get(key) != after.get(key):
+            other = key.split(".")[0] in architectures
+            verb = "holds another architecture, trained" if other else "was trained"
+            raise ValueError(f"{out} {verb} with {key}={before.get(key)}; it cannot go on with {after.get(key)}")
+
+
+def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        name = f"{prefix}{key}"
+        flat |= _flatten(value, f"{name}.") if isinstance(value, Mapping) else {name: value}
+    return flat

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from . import check, machine, state
 from .average import WeightAverage
 from .interrupts import Interrupts
+from .job import RunConfig
 from .logs import Logs, NoLogs
-from .recipe import check_continuation, recipe
-from .run_config import RunConfig
 from .tasks import all_tasks
 
 
@@ -58,7 +57,7 @@ class Run:
         self.job = all_tasks()[cfg.task](cfg)
         self.model = self.job.model
         self.step = self.skipped = 0
-        self.recipe = recipe(cfg, world_size=math.prod(machine.processes()), **self.job.recipe())
+        self.recipe = check.recipe(cfg, world_size=math.prod(machine.processes()), **self.job.recipe())
         saved = self._load_state() if cfg.resume else None
         if not saved:
             self.job.start()
@@ -222,7 +221,7 @@ class Run:
         saved = state.load(out)
         if "recipe" not in saved or "model" not in saved:
             raise ValueError(f"{out / state.NAME} was written by another version of tokenloom; choose another out=")
-        check_continuation(saved["recipe"], self.recipe, out)
+        check.continuation(saved["recipe"], self.recipe, out)
         self.job.fill(self.model, saved["model"], out)
         if saved["step"] > self.cfg.steps:
             raise ValueError(f"{out} is already at step {saved['step']}, beyond steps={self.cfg.steps}")

@@ -1,19 +1,48 @@
-"""The sources by name."""
+"""The sources by name, and several sources in one."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import accumulate, chain
 from typing import Any
+
+from tokenloom.codecs.types import Modality
 
 from .containers import folder, tar
 from .hub import Hub
 from .images import Images
-from .mix import Mix
 from .phrases import Phrases
 from .scenes import Scenes
-from .source import Source
+from .source import Item, Source
 from .words import Words
+
+
+class Mix(Source):
+    """The items of several sources in order. Modalities may differ. A key is prefixed with the number of its source."""
+
+    name = "mix"
+
+    def __init__(self, parts: Sequence[Source]) -> None:
+        self.parts = list(parts)
+        self.ends = list(accumulate(len(part) for part in self.parts))
+
+    def __len__(self) -> int:
+        return self.ends[-1]
+
+    def candidates(self, modality: Modality) -> Sequence[int]:
+        starts = [0, *self.ends]
+        return [starts[k] + i for k, part in enumerate(self.parts) for i in part.candidates(modality)]
+
+    def contents(self) -> Iterator[tuple[str, int]]:
+        return chain.from_iterable(part.contents() for part in self.parts)
+
+    def __getitem__(self, i: int) -> Item:
+        k = bisect_right(self.ends, self._check(i))
+        item = self.parts[k][i - (self.ends[k - 1] if k else 0)]
+        return replace(item, key=f"{k}/{item.key}")
 
 
 def mix(parts: Sequence[Mapping[str, Any]]) -> Mix:

@@ -98,6 +98,20 @@ class Source(ABC):
         return i
 
 
+class Subset(Source):
+    """The items of `source` at `indices`, in that order."""
+
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
+        self.source, self.indices = source, indices
+        self.name = source.name
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, i: int) -> Item:
+        return self.source[self.indices[self._check(i)]]
+
+
 def warn_broken(name: str, broken: Sequence[str], total: int, verb: str) -> None:
     """Warn once with the number of broken items and the first one, if there are any."""
     if broken:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,12 +17,11 @@ from torch import Tensor
 from tokenloom import files
 from tokenloom.codecs import media, rate
 from tokenloom.codecs.types import Codes, CodeSpec, Modality
-from tokenloom.errors import first_line
 
 from ..sources.source import BrokenItem, Item, Source
+from .encoder import Encoder, EncoderConfig
 from .optional import get_format
 from .row import TokenRow, index_type, single
-from .setting import open_codec, parse_setting
 
 PROGRESS = ".progress"
 """Subfolder of unfinished shards and of reports on finished ones. It is removed when all shards are complete."""
@@ -41,38 +40,6 @@ class ShardProgress(NamedTuple):
 
 Events = Iterator[ShardProgress | Report]
 """Progress, and the report of each shard once it is in place."""
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """What a job needs of a codec: its spec, and a function from a batch of signals to codes on the CPU."""
-
-    spec: CodeSpec
-    encode: Callable[[Tensor | list[str]], Codes]
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """How a worker on any machine opens the encoder: codec, its fingerprint in hex, setting as in the index, device."""
-
-    codec: dict[str, Any]
-    fingerprint: str
-    setting: Any
-    device: str
-
-    def open(self) -> Encoder:
-        """Load the codec. Raises ValueError if it has another fingerprint."""
-        codec = open_codec(self.codec)
-        if codec.fingerprint.hex() != self.fingerprint:
-            raise ValueError(f"codec {self.codec['name']} has changed since this job began")
-        codec.to(check_device(self.device))
-        setting = parse_setting(self.setting)
-
-        def encode(signals: Tensor | list[str]) -> Codes:
-            x = signals.to(self.device) if isinstance(signals, Tensor) else signals
-            return codec.encode(x, setting).to("cpu")
-
-        return Encoder(codec.spec, encode)
 
 
 @dataclass(frozen=True)
@@ -148,18 +115,6 @@ def sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def check_device(name: str) -> str:
-    """Return `name` if it is an available device. Raises ValueError otherwise."""
-    try:
-        if torch.device(name).type in ("cpu", "cuda"):
-            torch.zeros(1, device=name)
-            return name
-        reason = "must be cpu or cuda"
-    except (RuntimeError, AssertionError) as error:
-        reason = first_line(error)
-    raise ValueError(f"device={name} is not available: {reason}")
 
 
 def _encode(encoder: Encoder, batch: list[tuple[Item, Signal]], report: Report) -> Iterator[tuple[Item, Codes]]:

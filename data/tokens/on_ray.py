@@ -15,7 +15,8 @@ import ray
 import ray.data
 import torch
 
-from .job import Encoder, Events, ShardJob, ShardProgress
+from .encoder import Encoder
+from .job import Events, ShardJob, ShardProgress
 from .local import portable
 
 

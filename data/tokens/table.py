@@ -20,10 +20,10 @@ from tokenloom.codecs.types import Codes
 from .. import variants
 from ..sources.source import Source
 from . import reading
-from .folder import write_shards
-from .job import Encoder, EncoderConfig, ShardJob, sha256
+from .encoder import Encoder, EncoderConfig, plain_setting
+from .job import ShardJob, sha256
 from .row import TokenRow
-from .setting import plain_setting
+from .writing import write_shards
 
 BATCH = 32
 """Signals of one size that are encoded together."""

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
+import math
+import shutil
+import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+from tokenloom import files, progress
+from tokenloom.codecs.codec import Codec
+
 from ..sources.registry import open_source
-from ..sources.source import at_least
+from ..sources.source import BrokenItem, Source, at_least
 from . import reading
-from .folder import write_shards
-from .job import EncoderConfig, ShardJob, check_device
+from .encoder import EncoderConfig, check_device, open_codec, plain_setting
+from .job import PROGRESS, Events, Report, ShardJob, ShardProgress
 from .optional import ENGINES, get, get_format
-from .setting import open_codec, plain_setting
+from .row import index_type
+
+Run = Callable[[ShardJob, Sequence[int]], Events]
+"""Function that writes the shards of a job with these numbers."""
 
 
 def tokenize(
@@ -84,3 +97,123 @@ def main(cfg: DictConfig) -> None:
     print(f"{plain['out']}: {rest}{totals['items']:,} items, {totals['tokens']:,} tokens, "
           f"{totals['nominal_bits'] / 8:,.0f} bytes nominal, in {len(index['shards']):,} shards by "
           f"{index['codec']['source']} ({index['codec']['fingerprint']})")  # fmt: skip
+
+
+def write_shards(job: ShardJob, codec: Codec, data: Mapping[str, Any], run: Run) -> dict[str, Any]:
+    """Write the missing shards of a job by the engine `run`, and the index, which contains `data`. Returns the index.
+
+    Raises ValueError if the folder holds other files or another job, and BrokenItem for a broken item of a strict job.
+    """
+    out = Path(job.out)
+    plan = json.loads(json.dumps(_plan(job, codec, data), default=str))
+    done = _complete_shards(out, plan)
+    missing = [number for number in range(job.shards) if number not in done]
+    if missing:
+        _write_index(out, {**plan, "complete": False, "shards": [done[number] for number in sorted(done)]})
+        _run(job, missing, done, run)
+    shards = [done[number] for number in range(job.shards)]
+    if job.strict and (broken := [line for shard in shards for line in shard["broken"]]):
+        raise BrokenItem(broken[0])
+    totals = _totals(shards)
+    if not totals["items"]:
+        reasons = [line for shard in shards for line in (*shard["broken"], *shard["refused"])]
+        raise ValueError(f"data={data['name']} has no item that {plan['codec']['source']} takes: "
+                         f"{reasons[0] if reasons else 'all are of another modality'}")  # fmt: skip
+    index = {**plan, "complete": True, "totals": totals, "shards": shards}
+    if missing or (out / PROGRESS).exists():
+        _write_index(out, index)
+        shutil.rmtree(out / PROGRESS, ignore_errors=True)  # another machine may do the same
+    return index
+
+
+def _run(job: ShardJob, missing: Sequence[int], done: dict[int, Report], run: Run) -> None:
+    """Write the missing shards and add their reports to `done`."""
+    ready = sum(len(job.range(number)) for number in done)
+    try:
+        with progress.bar(f"{job.encoder.codec['name']:.20}", len(job.indices), "items", done=ready) as advance:
+            for event in run(job, missing):
+                if isinstance(event, ShardProgress):
+                    advance(event.items)
+                else:
+                    done[event["number"]] = event
+    except KeyboardInterrupt:
+        complete = f"{len(done)} of {job.shards} shards are complete in {job.out}"
+        print(f"tokenloom: {complete}; the same command continues with the others", file=sys.stderr)
+        raise
+
+
+def _plan(job: ShardJob, codec: Codec, data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the index before any shard: everything that the bytes of the shards depend on."""
+    spec = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(codec.spec).items()}
+    config = {key: value for key, value in job.encoder.codec.items() if key != "name"}
+    name, fingerprint = job.encoder.codec["name"], job.encoder.fingerprint
+    return {
+        "version": reading.VERSION,
+        "format": job.format,
+        "codec": {"source": name, **config, "name": codec.name, "fingerprint": fingerprint},
+        "setting": job.encoder.setting,
+        "spec": spec,
+        "dtype": index_type(codec.spec.codebook_sizes),
+        "data": {key: value for key, value in data.items() if key != "strict"},
+        "data_items": len(job.indices),
+        "data_digest": _digest(job.source),
+        "shard_items": job.shard_items,
+        "batch_size": job.batch_size,
+        "device": job.encoder.device,
+    }
+
+
+def _digest(source: Source) -> str:
+    """Return a hash of the number of items and of the names and sizes of their files."""
+    digest = hashlib.sha256(f"{len(source)}".encode())
+    for name, size in source.contents():
+        digest.update(f"{name}:{size}\n".encode("utf-8", "backslashreplace"))
+    return digest.hexdigest()[:16]
+
+
+def _complete_shards(out: Path, plan: Mapping[str, Any]) -> dict[int, Report]:
+    """Return the reports of complete shards. Raises ValueError if the folder holds something else."""
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"out must be a folder, {out} is a file")
+    try:
+        index = reading.read_index(out)
+    except FileNotFoundError:
+        if out.is_dir() and any(not p.name.startswith(".") for p in out.iterdir()):
+            raise ValueError(f"out={out} holds other files and no {reading.INDEX}; choose a new folder") from None
+        return {}
+    reports = list(index["shards"])
+    for path in (out / PROGRESS).glob("[0-9]*.json"):
+        with suppress(ValueError):  # cut by a crash of the machine: this shard is written again
+            reports.append(json.loads(path.read_bytes()))
+    done = {report["number"]: report for report in reports if reading.is_whole(out, report)}
+    if not done:  # nothing is lost
+        return {}
+    before, now = _flatten({key: index.get(key) for key in plan}), _flatten(plan)
+    for key in {**now, **before}:
+        if before.get(key) != now.get(key):
+            if key == "data_digest":
+                raise ValueError(f"out={out} was begun with other data (names, sizes, number of items); choose another")
+            was, value = before.get(key), now.get(key)
+            raise ValueError(f"out={out} was begun with {key}={was!r}, not {value!r}; choose another folder")
+    return done
+
+
+def _flatten(index: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return nested keys joined by dots, without those that do not matter for a comparison."""
+    flat = {}
+    for key, value in index.items():
+        if isinstance(value, Mapping):
+            flat |= _flatten(value, f"{prefix}{key}.")
+        elif f"{prefix}{key}" != "codec.source":  # one codec may have several paths
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def _totals(shards: Sequence[Report]) -> dict[str, Any]:
+    sums = {key: sum(shard[key] for shard in shards) for key in ("items", "tokens", "bytes", "other")}
+    lists = {key: sum(len(shard[key]) for shard in shards) for key in ("broken", "refused")}
+    return {**sums, "nominal_bits": math.fsum(shard["nominal_bits"] for shard in shards), **lists}
+
+
+def _write_index(out: Path, index: Mapping[str, Any]) -> None:
+    files.write(out / reading.INDEX, json.dumps(index, indent=1) + "\n")

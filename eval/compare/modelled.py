@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from tokenloom.data import BrokenItem, Item, Source
-from tokenloom.data.sources.source import at_least
-from tokenloom.data.sources.subset import Subset
+from tokenloom.data.sources.source import Subset, at_least
 from tokenloom.errors import describe
 from tokenloom.progress import Bar
 

@@ -14,9 +14,9 @@ from support.processes import environment
 from tokenloom import codecs, models
 from tokenloom.train import state
 from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
-from tokenloom.train.flow import GROUPS, JUMPS, FlowObjective
 from tokenloom.train.loop import train
 from tokenloom.train.tasks.decoder import DecoderJob, SettingRange
+from tokenloom.train.tasks.flow import GROUPS, JUMPS, FlowObjective
 
 NETWORK = {"widths": [8, 16], "depths": [1, 1], "noise": 0.3}
 

@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from tokenloom.train.job import TrainingJob
-from tokenloom.train.run_config import RunConfig
+from tokenloom.train.job import RunConfig
 
 
 @dataclass

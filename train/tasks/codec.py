@@ -16,7 +16,7 @@ from tokenloom import codecs
 from tokenloom.codecs import Codec, LatentCodec, Modality, bitstream, rate, registry
 from tokenloom.codecs.targets import psnr
 from tokenloom.data import Source
-from tokenloom.data.sources.subset import Subset
+from tokenloom.data.sources.source import Subset
 from tokenloom.metrics import audio
 from tokenloom.metrics.errors import Unmeasurable
 from tokenloom.metrics.tokens import CodeCounts

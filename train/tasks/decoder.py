@@ -17,7 +17,7 @@ from tokenloom.codecs import LatentCodec, Modality
 from tokenloom.codecs.targets import psnr
 from tokenloom.models import DiffusionDecoder
 
-from ..flow import FlowObjective
+from .flow import FlowObjective
 from .signals import SignalConfig, SignalJob, signal_for, write_samples
 
 WEIGHTS = {"flow": 1.0, "shortcut": 0.3, "codes": 0.01}

@@ -15,11 +15,9 @@ from tokenloom.codecs import LatentCodec, Modality, media
 from tokenloom.data import Item, Source
 from tokenloom.data.augment import Augment
 from tokenloom.data.loader import Crops, crops
-from tokenloom.data.sources.source import at_least
-from tokenloom.data.sources.subset import Subset
+from tokenloom.data.sources.source import Subset, at_least
 
-from ..job import TrainingJob
-from ..run_config import RunConfig
+from ..job import RunConfig, TrainingJob
 
 DEFAULT_CROP = {Modality.IMAGE: 128, Modality.AUDIO: 1}
 """Pixels, seconds."""

@@ -21,9 +21,8 @@ from tokenloom.data.documents.kind import DocumentPart
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import Vocabulary
 
-from ..job import TrainingJob
-from ..packing import FIELDS, MODALITIES, PackedBatches, Packer
-from ..run_config import RunConfig
+from ..job import RunConfig, TrainingJob
+from .packing import FIELDS, MODALITIES, PackedBatches, Packer
 
 NAMES = (*map(str, MODALITIES), "given")
 """Weights under `losses`: of each modality, and a factor for the parts of a prompt."""

@@ -16,7 +16,7 @@ from tokenloom.codecs import Codes, Modality
 from tokenloom.data.documents.documents import Documents
 from tokenloom.data.documents.kind import DocumentPart
 from tokenloom.data.documents.library import CaptionedSource
-from tokenloom.data.tokens.job import Encoder
+from tokenloom.data.tokens.encoder import Encoder
 from tokenloom.data.tokens.table import TokenTable, cached_table, read_table
 from tokenloom.models.vocabulary import DOCUMENT, STOP, Channel, Vocabulary, segments
 

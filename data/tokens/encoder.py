@@ -1,15 +1,52 @@
-"""The codec and the setting that a tokenized data set is made with."""
+"""The codec of a tokenized data set: how it is opened, its setting, and its device."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from tokenloom import codecs
 from tokenloom.codecs import registry, validate
 from tokenloom.codecs.codec import Codec, LatentCodec
 from tokenloom.codecs.targets import MODALITIES
-from tokenloom.codecs.types import Target
+from tokenloom.codecs.types import Codes, CodeSpec, Target
+from tokenloom.errors import first_line
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """What a job needs of a codec: its spec, and a function from a batch of signals to codes on the CPU."""
+
+    spec: CodeSpec
+    encode: Callable[[Tensor | list[str]], Codes]
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """How a worker on any machine opens the encoder: codec, its fingerprint in hex, setting as in the index, device."""
+
+    codec: dict[str, Any]
+    fingerprint: str
+    setting: Any
+    device: str
+
+    def open(self) -> Encoder:
+        """Load the codec. Raises ValueError if it has another fingerprint."""
+        codec = open_codec(self.codec)
+        if codec.fingerprint.hex() != self.fingerprint:
+            raise ValueError(f"codec {self.codec['name']} has changed since this job began")
+        codec.to(check_device(self.device))
+        setting = parse_setting(self.setting)
+
+        def encode(signals: Tensor | list[str]) -> Codes:
+            x = signals.to(self.device) if isinstance(signals, Tensor) else signals
+            return codec.encode(x, setting).to("cpu")
+
+        return Encoder(codec.spec, encode)
 
 
 def open_codec(config: Mapping[str, Any]) -> Codec:
@@ -44,3 +81,15 @@ def plain_setting(value: Any, codec: Codec) -> Any:
     if len(codec.settings) < 2 or codec.spec.modality is not MODALITIES[setting.name]:
         raise ValueError(f"{setting} is for {MODALITIES[setting.name]} codecs with settings, which {codec.name} is not")
     return {setting.name: float(setting.value)}
+
+
+def check_device(name: str) -> str:
+    """Return `name` if it is an available device. Raises ValueError otherwise."""
+    try:
+        if torch.device(name).type in ("cpu", "cuda"):
+            torch.zeros(1, device=name)
+            return name
+        reason = "must be cpu or cuda"
+    except (RuntimeError, AssertionError) as error:
+        reason = first_line(error)
+    raise ValueError(f"device={name} is not available: {reason}")
