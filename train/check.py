@@ -13,7 +13,7 @@ from tokenloom.codecs.storage import STORES
 from tokenloom.data.sources.source import at_least
 
 from . import machine, state
-from .job import RunConfig, betas, number
+from .run_config import RunConfig, betas, number
 from .tasks import all_tasks
 
 STRATEGIES = ("auto", "ddp", "fsdp")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from .adversarial.config import AdversaryConfig
-from .job import OptimizerConfig, RunConfig
+from .run_config import OptimizerConfig, RunConfig
 from .tasks import all_tasks
 from .tasks.signals import CropConfig
 

@@ -1,10 +1,9 @@
-"""The config that all tasks share, and the interface between the training loop and a task."""
+"""The interface between the training loop and a task."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -13,45 +12,7 @@ from torch import Tensor, nn
 
 from tokenloom.codecs import checkpoint
 
-
-@dataclass
-class OptimizerConfig:
-    """AdamW and its schedule."""
-
-    lr: float = 9e-4
-    betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
-    weight_decay: float = 0.01
-    warmup: int = 200
-    final: float = 0.02
-    clip: float = 1.0
-
-
-@dataclass
-class RunConfig:
-    """See conf/train.yaml for the meaning of each key. A task derives its own config from this class."""
-
-    task: str = "codec"
-    data: dict[str, Any] = field(default_factory=dict)
-    validation: Any = None  # a mapping; with that type OmegaConf could not set it from the command line
-    losses: dict[str, float | None] = field(default_factory=dict)
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    seed: int = 0
-    steps: int = 10000
-    stop_after: int | None = None
-    batch_size: int = 16
-    accumulate: int = 1
-    max_skips: int = 20
-    ema: float = 0.999
-    precision: str = "bf16-mixed"
-    accelerator: str = "auto"
-    strategy: str = "auto"
-    workers: int = 0
-    out: str = "???"
-    resume: bool = False
-    log_every: int = 50
-    save_every: int = 500
-    validate_every: int = 1000
-    store: str = "float32"
+from .run_config import RunConfig
 
 
 class TrainingJob(ABC):
@@ -125,17 +86,3 @@ class TrainingJob(ABC):
     @abstractmethod
     def save(self, model: nn.Module, out: Path, trained: dict[str, Any]) -> None:
         """Write `model.safetensors` and `config.yaml` in the form that `load` reads."""
-
-
-def betas(key: str, values: Sequence[object]) -> None:
-    """Raise ValueError unless two decays of Adam are in range."""
-    if len(values) != 2:
-        raise ValueError(f"{key} must be two numbers, got {values}")
-    for i, beta in enumerate(values):
-        number(f"{key}[{i}]", beta, 0, 0.99999)
-
-
-def number(key: str, value: object, low: float, high: float) -> None:
-    """Raise ValueError unless a value is a number in a range."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise ValueError(f"{key} must be between {low:g} and {high:g}, got {value!r}")

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from . import check, machine, state
 from .average import WeightAverage
 from .interrupts import Interrupts
-from .job import RunConfig
 from .logs import Logs, NoLogs
+from .run_config import RunConfig
 from .tasks import all_tasks
 
 

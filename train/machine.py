@@ -10,7 +10,7 @@ import torch
 from tokenloom import lazy
 
 from . import state
-from .job import RunConfig
+from .run_config import RunConfig
 
 lightning_fabric = lazy.load("lightning_fabric")  # 3 s: not before the config is known to be good
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 
 from tokenloom.data.sources.source import at_least
 
-from ..job import RunConfig, betas, number
+from ..run_config import RunConfig, betas, number
 
 REGULARIZERS = {"lecam": 0.001, "r1": 10.0, "none": 0.0}
 """Default weights: those of current image tokenizers for LeCAM, of StyleGAN2 for R1."""

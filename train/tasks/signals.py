@@ -17,7 +17,8 @@ from tokenloom.data.augment import Augment
 from tokenloom.data.loader import Crops, crops
 from tokenloom.data.sources.source import Subset, at_least
 
-from ..job import RunConfig, TrainingJob
+from ..job import TrainingJob
+from ..run_config import RunConfig
 
 DEFAULT_CROP = {Modality.IMAGE: 128, Modality.AUDIO: 1}
 """Pixels, seconds."""

@@ -21,7 +21,8 @@ from tokenloom.data.documents.kind import DocumentPart
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import Vocabulary
 
-from ..job import RunConfig, TrainingJob
+from ..job import TrainingJob
+from ..run_config import RunConfig
 from .packing import FIELDS, MODALITIES, PackedBatches, Packer
 
 NAMES = (*map(str, MODALITIES), "given")
