@@ -1,4 +1,4 @@
-"""Data sets that a config names."""
+"""Data sets of the configs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenloom.data import Source
 
 @dataclass(frozen=True)
 class Dataset:
-    """A source of items, its title in tables, and whether a broken item is an error or only counted."""
+    """A source of items and its title in tables. If `strict`, a broken item is an error; else it is counted."""
 
     source: Source
     title: str
@@ -21,7 +21,7 @@ class Dataset:
 
 
 def open_dataset(settings: Mapping[str, Any]) -> Dataset:
-    """Open the data set of a `data` group: its name and arguments, and `strict`."""
+    """Open the data set of a `data` group, which has `name`, arguments of the source, and `strict`."""
     arguments = {key: value for key, value in settings.items() if key not in ("name", "strict")}
     if missing := [key for key, value in arguments.items() if value == "???"]:
         raise ValueError(f"data={settings['name']} needs data.{missing[0]}=…")

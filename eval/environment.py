@@ -1,4 +1,4 @@
-"""Record of the environment in which a result was measured."""
+"""Record of the environment of a measurement."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def _version(package: str) -> str:
 
 @dataclass(kw_only=True)
 class Environment:
-    """Command, date, machine and versions: what it takes to repeat a measurement. Defaults describe this process."""
+    """Command, date, machine and versions, to repeat a measurement. Defaults describe the running process."""
 
     command: str = field(default_factory=lambda: shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     date: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
     python: str = field(default_factory=platform.python_version)
     machine: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
     threads: int = field(default_factory=torch.get_num_threads)
-    """Threads that PyTorch computes with."""
+    """Number of threads of PyTorch."""
     versions: dict[str, str] = field(default_factory=lambda: {package: _version(package) for package in PACKAGES})
     seed: int
     seconds: float

@@ -1,10 +1,10 @@
-"""Metrics with their settings, protocols, and values over the items of a set."""
+"""Metrics, protocols, and statistics of values over the items of a set."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -16,10 +16,13 @@ from .serialize import to_plain
 
 scipy = lazy.load("scipy")
 
+Z = 1.959964
+"""97.5 % point of the normal distribution."""
+
 
 @dataclass
 class MetricDescription:
-    """A metric as it is stored with the values. `better` is "higher" or "lower"."""
+    """Description of a metric in results files. `better` is "higher" or "lower"."""
 
     label: str
     unit: str
@@ -29,13 +32,13 @@ class MetricDescription:
 
     @property
     def title(self) -> str:
-        """Label and unit."""
+        """Label with unit."""
         return f"{self.label} {self.unit}".strip()
 
 
 @dataclass
 class ProtocolDescription:
-    """A protocol as it is stored with the values."""
+    """Description of a protocol in results files."""
 
     name: str
     modality: str
@@ -46,7 +49,7 @@ class ProtocolDescription:
 
 @dataclass(frozen=True)
 class Metric:
-    """One number about an original and its reconstruction; `name` is its key in files, `label` its name in tables."""
+    """A measure of a reconstruction. `name` is its key in files, `label` its name in tables."""
 
     name: str
     label: str
@@ -55,26 +58,27 @@ class Metric:
     """Whether a higher value is better."""
     definition: str
     function: Callable[..., Any]
-    """Called with (reference, output, **settings); for audio also with sample_rate in Hz."""
+    """Takes (reference, output, **settings), for audio also sample_rate in Hz."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """Everything that changes the number."""
+    """All arguments that change the value."""
     set_level: bool = False
-    """Whether `function` returns an object for a whole set, with `update` (called like a function) and `value()`."""
+    """Whether the metric belongs to a whole set. `function` then takes the settings and returns an object with
+    `update(reference, output)` and `value()`."""
     missing: Callable[[], str | None] = lambda: None
-    """Returns why the metric cannot be computed on this machine, or None."""
+    """Returns the reason why the metric cannot be computed on this machine, or None."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "settings", MappingProxyType(dict(self.settings)))
 
     def describe(self) -> MetricDescription:
-        """Return the metric as plain values."""
+        """Return the description for results files."""
         better = "higher" if self.higher else "lower"
         return MetricDescription(self.label, self.unit, better, self.definition, to_plain(dict(self.settings)))
 
 
 @dataclass(frozen=True)
 class Protocol:
-    """A named, frozen set of metrics with their settings for one modality. Its name is stored with every value."""
+    """Frozen set of metrics with their settings for one modality. Results files name the protocol of every value."""
 
     name: str
     modality: Modality
@@ -86,7 +90,7 @@ class Protocol:
         object.__setattr__(self, "common", MappingProxyType(dict(self.common)))
 
     def describe(self) -> ProtocolDescription:
-        """Return the protocol as plain values."""
+        """Return the description for results files."""
         metrics = {metric.name: metric.describe() for metric in self.metrics}
         return ProtocolDescription(self.name, str(self.modality), self.about, dict(self.common), metrics)
 
@@ -104,11 +108,11 @@ class Summary:
     """Values of one metric over the items of a set."""
 
     mean: float | None = None
-    """Of the finite values; None without any."""
+    """Mean of the finite values; None without any."""
     std: float | None = None
-    """With n − 1; None for fewer than two values."""
+    """Standard deviation with n − 1; None for fewer than two values."""
     ci95: float | None = None
-    """Half the width of the 95 % interval of the mean, from Student's t."""
+    """Half the width of the 95 % interval of the mean, by Student's t."""
     n: int = 0
     """Number of finite values."""
     perfect: int = 0
@@ -116,22 +120,25 @@ class Summary:
     failed: int = 0
     """Number of items without a value."""
     reasons: dict[str, int] = field(default_factory=dict)
+    """Reason of a failure → number of items."""
 
     @property
     def value(self) -> float | None:
-        """The mean; inf if every item with a value is perfect; None without a value."""
+        """Mean; inf if all values are infinite; None without a value."""
         return math.inf if self.mean is None and self.perfect else self.mean
 
 
 class ItemValues:
-    """Collects the values of one metric over items, and the reasons of items without one."""
+    """Collects the values of one metric over items, and the reasons of failures."""
 
-    def __init__(self) -> None:
+    def __init__(self, values: Iterable[float] = ()) -> None:
         self.values: list[float | None] = []
         self.reasons: Counter[str] = Counter()
+        for value in values:
+            self.add(value)
 
     def add(self, value: float) -> None:
-        """Add a value. +inf is a perfect score; NaN and −inf count as failures."""
+        """Add a value. +inf is perfect; NaN and −inf count as failures."""
         if math.isnan(value) or value == -math.inf:
             return self.fail("the metric gave no number")
         self.values.append(float(value))
@@ -142,7 +149,7 @@ class ItemValues:
         self.reasons[reason] += 1
 
     def summary(self) -> Summary:
-        """Return mean and spread over the items so far."""
+        """Return the statistics of the values."""
         finite = [v for v in self.values if v is not None and math.isfinite(v)]
         n = len(finite)
         mean = math.fsum(finite) / n if n else None
@@ -161,3 +168,13 @@ class ItemValues:
 def student(degrees: int) -> float:
     """Return the 97.5 % point of Student's t distribution."""
     return float(scipy.special.stdtrit(degrees, 0.975))
+
+
+def wilson(right: int, n: int) -> tuple[float, float] | None:
+    """Return the 95 % interval of a share of `right` in `n` trials (Wilson 1927); None without trials."""
+    if not n:
+        return None
+    share, z2 = right / n, Z * Z
+    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+    half = Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,4 +1,4 @@
-"""Protocols by name: the exact definition of every number. A changed setting needs another name."""
+"""Protocols: the exact definition of every metric. A protocol with other settings gets another name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ WINDOW = {"window": 11, "sigma": 1.5}
 
 
 def _kid(space: str, definition: str) -> Metric:
-    """Return the kernel distance of a set in features that need no weights."""
+    """Return the kernel distance between sets in features that need no weights."""
     return Metric("kid", f"KID ({space})", "", False, f"{distribution.DISTANCE}. Features: {definition}",
                   distribution.KernelDistance, {"features": space, "minimum": 8}, set_level=True)  # fmt: skip
 

@@ -1,6 +1,6 @@
-"""Rendering of HTML reports: templates, embedded assets, data URIs, and an atomic write.
+"""HTML reports: templates, and files embedded as data URIs.
 
-A report is one file that fetches nothing when it is opened. Its templates, style and script lie in `templates/`.
+A report is one file that loads nothing else. The templates, the style and the script are in `templates/`.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ FOLDER = Path(__file__).parent / "templates"
 
 @dataclass(frozen=True)
 class Section:
-    """A section that a caller adds to the report of a comparison."""
+    """Additional section of the report of a comparison."""
 
     anchor: str
-    """The id of its `<section>` element, to which the navigation links."""
+    """Id of the `<section>` element, the target of the link in the navigation."""
     title: str
-    """Text of the link."""
+    """Text of that link."""
     html: Markup
     """The element."""
 
 
 def render(template: str, **values: Any) -> Markup:
-    """Return a template of `templates/` filled in with values, which are escaped unless they are Markup."""
+    """Render a template of `templates/`. Values are escaped unless they are Markup."""
     return Markup(_environment().get_template(template).render(**values))
 
 
@@ -48,7 +48,7 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
 
 
 def asset(name: str) -> Markup:
-    """Return the text of a style or script of `templates/`, to be embedded in a page."""
+    """Return the text of a style or script of `templates/`."""
     return Markup((FOLDER / name).read_text(encoding="utf-8"))
 
 
@@ -70,7 +70,7 @@ def data_uri(data: bytes, media_type: str) -> str:
 
 
 def image_data(image: Image.Image, **options: Any) -> bytes:
-    """Return an image as a WebP file, lossless unless `options` of Pillow's writer say otherwise."""
+    """Encode an image as WebP with the options of Pillow; default: lossless."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", **(options or {"lossless": True}))
     return buffer.getvalue()
@@ -86,8 +86,13 @@ def audio_uri(waveform: Tensor, sample_rate: int) -> str:
     return data_uri(media.encode_audio(waveform, sample_rate, format="FLAC", subtype="PCM_16"), "audio/flac")
 
 
+def audio_file_uri(path: Path) -> str:
+    """Return an audio file as a data URI; see `audio_uri`."""
+    return audio_uri(media.read(path), media.sample_rate(path))
+
+
 def inline_svg(path: Path) -> Markup:
-    """Return an SVG file as an element for a page, without its metadata and namespaces."""
+    """Return the `<svg>` element of an SVG file, without metadata and namespaces."""
     svg = path.read_text(encoding="utf-8")
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
     return Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg))

@@ -1,4 +1,4 @@
-"""The items of a source that an evaluation uses."""
+"""Selection of the items to evaluate."""
 
 from __future__ import annotations
 
@@ -12,10 +12,9 @@ from tokenloom.data import BrokenItem, Item, Source
 
 
 class Selection:
-    """All items of a source in order, or `count` of each modality drawn with a seed.
+    """Items of some modalities: all of a source in order, or `count` of each modality drawn with a seed.
 
-    Items of other modalities are left out. Broken items are an error if `strict`; else they are left out, counted in
-    `skipped` and reported once as a warning.
+    If `strict`, a broken item is an error; else broken items are counted in `skipped` and reported in one warning.
     """
 
     def __init__(self, source: Source, modalities: set[Modality], count: int | None, seed: int, strict: bool) -> None:
@@ -28,7 +27,7 @@ class Selection:
             self.order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed)).tolist()
 
     def __len__(self) -> int:
-        """The largest possible number of items."""
+        """Largest possible number of items."""
         return min(len(self.source), sum(self.left.values()))
 
     def __iter__(self) -> Iterator[Item]:

@@ -1,7 +1,4 @@
-"""Dataclasses as plain values for JSON, and back; records as CSV.
-
-The keys of a file are the names of the fields, in their order.
-"""
+"""Conversion of dataclasses to JSON and back, and of rows to CSV. Keys are the names of fields, in their order."""
 
 from __future__ import annotations
 
@@ -17,11 +14,11 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 OPTIONAL = {"optional": True}
-"""Metadata of a dataclass field that is left out of the file if it is None."""
+"""Metadata of a dataclass field that is written only if it has a value."""
 
 
 def to_plain(value: Any) -> Any:
-    """Return dataclasses as dicts, tuples as lists, recursively; other values as they are."""
+    """Convert dataclasses to dicts and tuples to lists, recursively. Other values stay."""
     if is_dataclass(value):
         pairs = ((f, getattr(value, f.name)) for f in fields(value))
         return {f.name: to_plain(v) for f, v in pairs if v is not None or not f.metadata.get("optional")}
@@ -33,7 +30,7 @@ def to_plain(value: Any) -> Any:
 
 
 def from_plain(kind: type[T], value: Any) -> T:
-    """Return what `to_plain` was given, a `kind`: a dataclass, or a list or dict of them, possibly None."""
+    """Invert `to_plain` for a type: a dataclass, a list or dict of them, or any of these with None."""
     if value is not None and isinstance(kind, types.UnionType):
         kind = next(member for member in typing.get_args(kind) if member is not type(None))
     if value is not None and is_dataclass(kind):
@@ -48,17 +45,12 @@ def from_plain(kind: type[T], value: Any) -> T:
 
 
 def to_json(value: Any) -> str:
-    """Return the text of a JSON file; NaN and infinity are a ValueError."""
+    """Return the text of a JSON file. Raises ValueError for NaN and infinity."""
     return json.dumps(to_plain(value), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def to_csv(rows: Sequence[Mapping[str, Any]], keys: Sequence[str] | None = None) -> str:
-    """Return the text of a CSV file: a header, and a line for each row.
-
-    Args:
-        rows: Mappings of plain values.
-        keys: The columns; default: all keys of the rows, in the order of their first use.
-    """
+    """Return the text of a CSV file with the columns `keys`; default: all keys, in the order of their first use."""
     text = io.StringIO()
     header = keys or list(dict.fromkeys(key for row in rows for key in row))
     writer = csv.DictWriter(text, header, restval="", extrasaction="ignore")

@@ -1,4 +1,4 @@
-"""One codec at one setting on one item: signal to bytes and back, timed."""
+"""Trial of a codec: one item at one setting from signal to bytes and back, with its time."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class Trial:
     decoded: Tensor | list[str]
     """The codec's output."""
     output: Tensor | str
-    """The same at the sample rate, channels and length of the item."""
+    """The codec's output at the sample rate, channels and length of the item."""
     bits: dict[str, float | None]
-    """Of the item: nominal, entropy (None without counts), coded."""
+    """Bits of the item: nominal, entropy (None without counts), coded."""
     rates: dict[str, float | None]
-    """The same in the unit of the modality; see RATE_UNITS."""
+    """Rates in the unit of the modality, RATE_UNITS."""
     tokens: int
     encode_seconds: float
     """Wall time from signal to container."""
@@ -42,7 +42,7 @@ class Trial:
 
 
 def amount(item: Item) -> float:
-    """Return the size of an item's signal in the unit of AMOUNTS."""
+    """Return the size of an item's signal in the unit of the modality, AMOUNTS."""
     if item.modality is Modality.TEXT:
         return len(item.signal.encode()) / 1e6
     if item.modality is Modality.IMAGE:
@@ -51,7 +51,7 @@ def amount(item: Item) -> float:
 
 
 def run(codec: Codec, item: Item, setting: Any = None) -> Trial:
-    """Encode an item, write the container, read it back and decode. Raises whatever the codec raises."""
+    """Encode an item, write the container, read it and decode. Errors of the codec pass through."""
     x = to_codec(item, codec)
     start = time.perf_counter()
     codes = codec.encode(x, setting)
@@ -106,6 +106,6 @@ def from_codec(decoded: Tensor | str, item: Item, codec: Codec) -> Tensor | str:
     if item.modality is not Modality.AUDIO:
         return decoded.cpu()
     y = media.resample(decoded.cpu(), codec.spec.sample_rate, item.sample_rate)
-    missing = item.signal.shape[-1] - y.shape[-1]  # at most a sample, from rounding lengths twice
+    missing = item.signal.shape[-1] - y.shape[-1]  # at most 1, from rounding lengths twice
     y = torch.nn.functional.pad(y, (0, max(missing, 0)))[:, : item.signal.shape[-1]]
     return media.mix(y, item.signal.shape[0])

@@ -1,1 +1,1 @@
-"""Small networks that score decoded and generated signals. The evaluation trains them on real data when needed."""
+"""Small classifiers that score decoded and generated signals. They are trained on real data and cached."""

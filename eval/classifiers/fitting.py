@@ -1,4 +1,4 @@
-"""Train the small classifiers of the evaluation reproducibly, and keep them in the cache."""
+"""Reproducible training of the small classifiers, and their cache."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from torch import Tensor, nn
 from tokenloom import files, progress, threads
 
 Progress = Callable[[float], None]
-"""Takes the share of a training that is done, from 0 to 1."""
+"""Called after each training step with the share of the training that is done."""
 Network = TypeVar("Network", bound=nn.Module)
 
 
 @contextmanager
 def reproducible(seed: int = 0) -> Iterator[None]:
-    """Compute on one thread, with random numbers that depend on `seed` alone."""
+    """Compute on one thread, with a local random state that starts from `seed`."""
     with threads.limit(1), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         yield
 
 
 def batches(items: int, size: int, epochs: int) -> Iterator[Tensor]:
-    """Yield the item numbers of each batch; every epoch has its own random order."""
+    """Yield the item numbers of each batch, in a new random order for every epoch."""
     for _ in range(epochs):
         yield from torch.randperm(items).split(size)
 
@@ -45,8 +45,15 @@ def fit(
 ) -> None:
     """Train a network in place with AdamW and the 1cycle schedule.
 
-    `rows` gives the item numbers of each of `steps` steps, `loss` maps them to a scalar, `rate` is the highest learning
-    rate, and `warmup` the share of the steps over which it rises.
+    Args:
+        network: Network in training mode.
+        rows: Item numbers of each step.
+        loss: Maps item numbers to a scalar.
+        steps: Number of steps.
+        rate: Peak learning rate.
+        weight_decay: Of AdamW.
+        warmup: Share of the steps before the peak.
+        progress: Called after each step.
     """
     optimizer = torch.optim.AdamW(network.parameters(), lr=rate, weight_decay=weight_decay)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=steps, pct_start=warmup)
@@ -61,23 +68,27 @@ def fit(
 
 
 def cached(name: str, network: Network, train: Callable[[], Network], folder: str | Path | None = None) -> Network:
-    """Return a trained network in evaluation mode: `network` with the weights in the cache, else what `train` returns.
+    """Return a trained network in evaluation mode, from the cache or newly trained.
 
-    `name` must change with everything that changes the weights. The default `folder` is the user's cache.
+    Args:
+        name: Name of the file. It must change with everything that changes the weights.
+        network: Untrained network, for weights from the cache.
+        train: Returns the trained network if the cache does not have it.
+        folder: Folder of the cache; default: the user's.
     """
     path = Path(folder or files.cache_folder()) / f"{name}.safetensors"
     if path.is_file():
         network.load_state_dict(load_file(path))
         return network.eval()
     network = train()
-    with files.writing(path) as part:  # two evaluations may train it at the same time
+    with files.writing(path) as part:  # two processes can train it at the same time
         save_file({key: value.contiguous() for key, value in network.state_dict().items()}, part)
     return network.eval()
 
 
 @contextmanager
 def training_bar(text: str) -> Iterator[Progress]:
-    """Show a progress bar in percent while a classifier is trained."""
+    """Show the progress of a training in percent."""
     with progress.bar(text, 100, "%") as advance:
         shown = 0.0
 

@@ -1,4 +1,4 @@
-"""Classifier of the caption words of images. Its features compare sets of images."""
+"""Classifier of the words in image captions. Its features serve to compare sets of images."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tokenloom.codecs import media
 from . import fitting
 
 SIDE, WINDOW = 128, 64
-"""Pixels of a side: the center of an image that is kept for training, and the crop of a training step."""
+"""Side in pixels of the center crop that is kept for training, and of the random crop of a training step."""
 WIDTHS = (16, 32, 64, 128)
 EPOCHS, BATCH = 10, 32
 RECIPE = 1
-"""Version of everything here that changes the weights. It is part of the name in the cache."""
+"""Version of the training. It changes the name in the cache."""
 
 
 class ImageWordClassifier(nn.Module):
-    """Multi-label classifier of images (batch, 3, height, width) in [0, 1] of any size; it returns logits.
+    """Multi-label classifier of images of any size: four convolutions, global average pooling, one linear layer.
 
-    Four convolutions, the mean over the image, one linear layer.
+    It maps float32 (batch, 3, height, width) in [0, 1] to logits (batch, labels).
     """
 
     def __init__(self, labels: int) -> None:
@@ -45,7 +45,7 @@ class ImageWordClassifier(nn.Module):
 
 
 def center(image: Tensor) -> Tensor:
-    """Return the part of an image that is kept for training: uint8 (3, ≤ SIDE, ≤ SIDE)."""
+    """Return the center of an image as uint8 (3, height, width), with sides of at most SIDE pixels."""
     top, left = (max(0, (n - SIDE) // 2) for n in image.shape[1:])
     return media.to_uint8(image[:, top : top + SIDE, left : left + SIDE])
 
@@ -57,9 +57,9 @@ def trained(
     folder: str | Path | None = None,
     progress: fitting.Progress | None = None,
 ) -> ImageWordClassifier:
-    """Return the classifier of these images, from `folder` (default: the user's cache) or newly trained.
+    """Return the classifier of images, from `folder` (default: the user's cache) or newly trained.
 
-    `images` are as `center` returns them; `targets` is float32 (images, labels), 1 for each label of an image, else 0.
+    `images` are outputs of `center`; `targets` is float32 (images, labels), 1 for each label of an image, else 0.
     """
     digest = hashlib.sha256(f"{RECIPE} {EPOCHS} {BATCH} {WIDTHS} {WINDOW} {labels}".encode())
     for image, target in zip(images, targets, strict=True):
@@ -71,7 +71,7 @@ def trained(
 
 
 def _train(images: Sequence[Tensor], targets: Tensor, progress: fitting.Progress | None) -> ImageWordClassifier:
-    weight = ((len(targets) - targets.sum(0)) / targets.sum(0)).sqrt()  # without it the network denies every label
+    weight = ((len(targets) - targets.sum(0)) / targets.sum(0)).sqrt()  # else it predicts no label
     with fitting.reproducible():
         network = ImageWordClassifier(targets.shape[1]).train()
 
@@ -86,7 +86,7 @@ def _train(images: Sequence[Tensor], targets: Tensor, progress: fitting.Progress
 
 
 def _crop(image: Tensor) -> Tensor:
-    """Return a random crop of WINDOW by WINDOW pixels in [0, 1]; smaller images are padded and shifted by up to 4."""
+    """Return a random crop (3, WINDOW, WINDOW) in [0, 1]. Small images are padded to WINDOW + 4 pixels first."""
     x = image.float()[None] / 255
     missing = [max(0, WINDOW + 4 - n) for n in x.shape[:1:-1]]
     x = F.pad(x, [side for n in missing for side in (n // 2, n - n // 2)], mode="replicate")

@@ -1,7 +1,4 @@
-"""Label features: the last layer of a classifier of the captions of real training items.
-
-They are the second feature space in which sets of signals are compared (see metrics/distribution.py).
-"""
+"""Label features: a feature space for sets of signals, from a classifier of the captions of real training items."""
 
 from __future__ import annotations
 
@@ -14,7 +11,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from tokenloom.codecs import media
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item
 from tokenloom.metrics.errors import Unmeasurable
@@ -22,19 +18,19 @@ from tokenloom.metrics.errors import Unmeasurable
 from . import image_words, spoken_words
 from .fitting import Progress
 from .image_words import ImageWordClassifier
-from .spoken_words import SpokenWordClassifier
+from .spoken_words import SpokenWordClassifier, resample, spectrogram
 
 MIN_COUNT = 8
-"""Captions that a word must occur in, or items that a spoken caption must occur in, to be a label."""
+"""Smallest number of training captions that contain a label."""
 MIN_LABELS = {Modality.IMAGE: 4, Modality.AUDIO: 2}
 MAX_ITEMS = 4096
-"""Training items at most."""
+"""Largest number of training items."""
 SPACE = "labels"
 
 
 @dataclass(frozen=True)
 class LabelFeatures:
-    """A trained label classifier. `prepare` makes its input of a signal; `split` returns the labels of a caption."""
+    """A trained label classifier. `prepare` turns a signal into its input; `split` returns the labels of a caption."""
 
     network: ImageWordClassifier | SpokenWordClassifier
     prepare: Callable[[Tensor], Tensor]
@@ -65,17 +61,17 @@ def learn(
     folder: str | Path | None = None,
     progress: Progress | None = None,
 ) -> LabelFeatures:
-    """Train a classifier of the captions of real training items, all of one modality.
+    """Train a classifier of the captions of real training items of one modality.
 
-    `sample_rate` is that of the sounds to be classified; the default `folder` is the user's cache. Raises Unmeasurable
+    `sample_rate` (Hz) belongs to the sounds to classify. The default `folder` is the user's cache. Raises Unmeasurable
     if the captions have too few labels.
     """
     modality, captions, inputs = Modality.IMAGE, [], []
-    for item in items:  # one after the other, to hold only the inputs of the classifier
+    for item in items:  # keep only the inputs of the classifier in memory
         modality = item.modality
         captions.append(item.caption)
         image = modality is Modality.IMAGE
-        inputs.append(image_words.center(item.signal) if image else _at_8khz(item.signal, item.sample_rate))
+        inputs.append(image_words.center(item.signal) if image else resample(item.signal, item.sample_rate))
     labels = frequent_labels(captions, modality)
     if modality is Modality.IMAGE:
         targets = torch.tensor([[float(label in words(caption)) for label in labels] for caption in captions])
@@ -93,15 +89,13 @@ def learn(
         f"captions, trained on {len(known)} real training clips; its input is the first 1.7 s after leading silence, "
         f"at {spoken_words.SAMPLE_RATE} Hz, with the level normalized"
     )
-    return LabelFeatures(
-        network, lambda x: spoken_words.spectrogram(_at_8khz(x, sample_rate)), lambda c: {c}, labels, definition
-    )
+    return LabelFeatures(network, lambda x: spectrogram(resample(x, sample_rate)), lambda c: {c}, labels, definition)
 
 
 def frequent_labels(captions: Sequence[str], modality: Modality) -> list[str]:
-    """Return the labels of some captions, sorted; raise Unmeasurable if there are fewer than MIN_LABELS.
+    """Return the sorted labels of captions: words for images, whole captions for sounds.
 
-    For images, words in at least MIN_COUNT captions but not in all; for sounds, whole captions.
+    A label occurs in at least MIN_COUNT captions, but not in all. Raises Unmeasurable for fewer than MIN_LABELS labels.
     """
     split = words if modality is Modality.IMAGE else lambda caption: {caption} - {""}
     counts = Counter(label for caption in captions for label in split(caption))
@@ -118,7 +112,3 @@ def frequent_labels(captions: Sequence[str], modality: Modality) -> list[str]:
 def words(caption: str) -> set[str]:
     """Return the words of a caption in lower case."""
     return set(re.findall(r"[^\W\d_]+", caption.lower()))
-
-
-def _at_8khz(x: Tensor, sample_rate: int | None) -> Tensor:
-    return media.convert(x, sample_rate, spoken_words.SAMPLE_RATE, 1)

@@ -1,6 +1,6 @@
-"""Real-or-decoded classifier: how easily a small network distinguishes decoded signals from real ones.
+"""Real-or-decoded classifier: a small network that distinguishes decoded patches from real ones.
 
-It sees small patches, which show texture and edges. A whole image would give every decoder away.
+Its accuracy measures realism. Patches show texture and edges; from whole images the task is too easy to rank decoders.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ DEFINITION = (
 
 @dataclass(frozen=True)
 class ClassifierAccuracy:
-    """Accuracy on the test patches with its 95 % interval over items, and the number of patches and items."""
+    """Accuracy on test patches with its 95 % interval over items, and the numbers of patches and items."""
 
     accuracy: float
     low: float
@@ -39,12 +39,12 @@ class ClassifierAccuracy:
 
     @property
     def from_chance(self) -> float:
-        """Distance from chance, in either direction."""
+        """Absolute difference from chance, 0.5."""
         return abs(self.accuracy - 0.5)
 
 
 class RealFakeClassifier(nn.Module):
-    """Classifier of patches (batch, channels, height, width); it returns the logit of being decoded, (batch,)."""
+    """Classifier that maps patches (batch, channels, height, width) to the logit of being decoded, (batch,)."""
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
@@ -52,7 +52,7 @@ class RealFakeClassifier(nn.Module):
         rows, columns = -(-height // 2), -(-width // 2)
         self.layers = nn.Sequential(
             nn.Conv2d(channels, WIDTH, 3, padding=1, bias=False),
-            nn.BatchNorm2d(WIDTH),  # without it 600 steps are far from enough
+            nn.BatchNorm2d(WIDTH),  # without it the training needs far more steps
             nn.ReLU(),
             nn.Conv2d(WIDTH, 2 * WIDTH, 3, 2, 1, bias=False),
             nn.BatchNorm2d(2 * WIDTH),
@@ -75,11 +75,14 @@ def accuracy(
     fake_test: Sequence[Tensor],
     seed: int = 0,
 ) -> ClassifierAccuracy:
-    """Train a classifier on the patches of the training split and return its accuracy on those of the test split.
+    """Train a classifier on the training split and return its accuracy on the test split.
 
-    Each argument holds one tensor per item, float32 (patches, channels, height, width). Real and decoded patches come
-    from the same places of the same items: ValueError if they differ in number or shape. Items without patches are
-    left out: Unmeasurable if fewer than 2 are left.
+    Each argument has one tensor per item, float32 (patches, channels, height, width). Real and decoded patches come
+    from the same places of the same items. Items without patches are left out.
+
+    Raises:
+        ValueError: If real and decoded patches differ in number or shape.
+        Unmeasurable: If fewer than 2 items of a split have patches.
     """
     train, test = _paired(real_train, fake_train, "training"), _paired(real_test, fake_test, "test")
     mean, std = torch.cat(train[0]).mean((0, 2, 3)), torch.cat(train[0]).std((0, 2, 3)).clamp_min(1e-3)
@@ -106,7 +109,7 @@ def _paired(real: Sequence[Tensor], fake: Sequence[Tensor], split: str) -> tuple
 
 
 def _trained(real: Tensor, fake: Tensor) -> RealFakeClassifier:
-    """Return a classifier of real and decoded patches (n, channels, height, width)."""
+    """Train on real and decoded patches (n, channels, height, width)."""
     network = RealFakeClassifier(real.shape[1:])
     half = BATCH // 2
     targets = torch.cat([torch.zeros(half), torch.ones(half)])
@@ -115,7 +118,7 @@ def _trained(real: Tensor, fake: Tensor) -> RealFakeClassifier:
         for _ in range(STEPS):
             yield torch.randint(len(real), (half,))
 
-    def loss(some: Tensor) -> Tensor:  # both patches of a pair are in the same step: only their difference counts
+    def loss(some: Tensor) -> Tensor:  # both patches of a pair, so that content does not matter
         return F.binary_cross_entropy_with_logits(network(torch.cat([real[some], fake[some]])), targets)
 
     fitting.fit(network, rows(), loss, STEPS, rate=RATE, weight_decay=0.05, warmup=0.2)
@@ -128,7 +131,7 @@ def _logits(network: RealFakeClassifier, patches: Tensor) -> Tensor:
 
 
 def over_items(hits: Tensor, counts: Tensor) -> ClassifierAccuracy:
-    """Return the accuracy from the hits and patches of each item, float64 (items,). Items are independent."""
+    """Return the accuracy over independent items from the hits and patches of each, float64 (items,)."""
     n, total = len(counts), counts.sum()
     share = hits.sum() / total
     spread = ((hits - share * counts).square().sum() * n / (n - 1)).sqrt() / total

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from tokenloom.codecs import media
 from tokenloom.metrics.audio import log_mel
 
 from . import fitting
@@ -17,17 +18,17 @@ from . import fitting
 SAMPLE_RATE = 8000
 """Hz of the clips."""
 FRAMES = 104
-"""Spectrogram frames that are used: 1.66 s from the start of the word; every digit of the pack is shorter."""
+"""Frames of a spectrogram, 1.66 s from the start of the word. Every spoken digit is shorter."""
 MELS, FRAME_SECONDS, FLOOR = 40, 0.032, 1e-4
 EPOCHS, BATCH = 24, 45
 RECIPE = 1
-"""Version of everything here that changes the weights. It is part of the name in the cache."""
+"""Version of the training. It changes the name in the cache."""
 
 
 class SpokenWordClassifier(nn.Module):
     """Classifier of log-mel spectrograms of single spoken words, with 0.2 million weights.
 
-    Four convolutions over time on the mel bands, mean and maximum over time, one linear layer.
+    It has four convolutions over time, mean and maximum over time, and one linear layer.
     """
 
     def __init__(self, words: Sequence[str], width: int = 96) -> None:
@@ -45,23 +46,27 @@ class SpokenWordClassifier(nn.Module):
 
     def embed(self, spectrograms: Tensor) -> Tensor:
         """Map spectrograms (batch, mels, frames) to the features before the last layer, (batch, 2 · width)."""
-        found = self.features(spectrograms)
-        return torch.cat([found.mean(2), found.amax(2)], 1)
+        hidden = self.features(spectrograms)
+        return torch.cat([hidden.mean(2), hidden.amax(2)], 1)
 
     @torch.no_grad()
     def classify(self, waveforms: Sequence[Tensor]) -> list[str]:
-        """Return the most likely word of each clip, float32 (1, samples) at 8 kHz. Silence gets a word, too."""
+        """Return the most likely word of each clip, float32 (1, samples) at 8 kHz, silence included."""
         if not waveforms:
             return []
         inputs = torch.stack([spectrogram(w) for w in waveforms])
         return [self.words[i] for i in self.eval()(inputs).argmax(1).tolist()]
 
 
+def resample(waveform: Tensor, sample_rate: int | None) -> Tensor:
+    """Convert a waveform (channels, samples) to (1, samples) at 8 kHz."""
+    return media.convert(waveform, sample_rate, SAMPLE_RATE, 1)
+
+
 def spectrogram(waveform: Tensor) -> Tensor:
     """Return the standardized log-mel spectrogram (mels, frames) of a clip (1, samples) at 8 kHz.
 
-    Silence at both ends is cut off, and level and background are normalized: they belong to the recording, not to the
-    word.
+    Silence at both ends is cut off. Level and background are normalized, because they depend on the recording.
     """
     if waveform.ndim != 2 or waveform.shape[0] != 1:
         raise ValueError(f"a clip must be (1, samples) at {SAMPLE_RATE} Hz, got shape {tuple(waveform.shape)}")
@@ -78,7 +83,7 @@ def spectrogram(waveform: Tensor) -> Tensor:
 def train(
     clips: Sequence[Tensor], words: Sequence[str], progress: fitting.Progress | None = None
 ) -> SpokenWordClassifier:
-    """Train a classifier on clips, float32 (1, samples) at 8 kHz, and the word spoken in each. Deterministic.
+    """Train a classifier on clips, float32 (1, samples) at 8 kHz, and the word of each. The result is deterministic.
 
     Augmentation: shifts in time and pitch, noise, masked bands and frames (SpecAugment, arXiv 1904.08779).
     """
@@ -116,14 +121,14 @@ def trained(
     folder: str | Path | None = None,
     progress: fitting.Progress | None = None,
 ) -> SpokenWordClassifier:
-    """Return the classifier of these clips and words, from `folder` (default: the user's cache) or newly trained."""
+    """Return the classifier of clips and their words, from `folder` (default: the user's cache) or newly trained."""
     network = SpokenWordClassifier(sorted(set(words)))
     name = f"spoken-words-{fingerprint(clips, words)}"
     return fitting.cached(name, network, lambda: train(clips, words, progress), folder)
 
 
 def fingerprint(clips: Sequence[Tensor], words: Sequence[str]) -> str:
-    """Return 16 hex digits that change with the recipe, every sample and every word."""
+    """Return 16 hex digits that depend on the version, every sample and every word."""
     digest = hashlib.sha256(f"{RECIPE} {EPOCHS} {BATCH} {MELS} {FRAMES}".encode())
     for clip, word in zip(clips, words, strict=True):
         digest.update(f"{word} {tuple(clip.shape)}".encode())

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom.data import Source
+from tokenloom.metrics.bd_rate import bd_rate
 
 from ..protocols import DEFAULT
 from ..selection import Selection
-from .bd_table import bd_table
 from .modelled import ModelledRate
 from .plan import make_plan
+from .records import BDRow
 from .report import page, plots
 from .report.takeaways import takeaways
 from .results import Results
@@ -72,7 +73,7 @@ def compare(
     run = ComparisonRun(plan, results, study)
     run.measure(selection)
     results.environment = run.environment(seed, round(time.perf_counter() - start, 1))
-    results.bd_rates = bd_table(results, {str(m): label for m, label in plan.anchors.items()})
+    results.bd_rates = [row for m, label in plan.anchors.items() for row in _bd_rates(results, str(m), label)]
     results.takeaways = takeaways(results)
     results.write()
     plots.write(results)
@@ -83,3 +84,21 @@ def compare(
 def evaluate(codec: str, source: Source, out: str | Path, **arguments: Any) -> Results:
     """Measure a single codec; see `compare` for the arguments."""
     return compare([codec], source, out, **arguments)
+
+
+def _bd_rates(results: Results, modality: str, anchor: str) -> list[BDRow]:
+    """Return the BD-rate of every other codec of a modality, in every metric that the anchor has a curve of."""
+    rows, records = [], results.of(modality)
+    codecs = [codec for codec in dict.fromkeys(r.codec for r in records) if codec != anchor]
+    for metric in dict.fromkeys(name for r in records for name in r.metrics):
+        base = results.curve(modality, anchor, metric)
+        for codec in codecs if base else ():
+            percent = overlap = reason = None
+            try:
+                percent, overlap = bd_rate(base, results.curve(modality, codec, metric))
+            except ValueError as error:
+                reason = str(error)
+            rows.append(BDRow(modality=modality, anchor=anchor, codec=codec, metric=metric,
+                              label=results.metric(modality, metric).label, percent=percent, overlap=overlap,
+                              reason=reason))  # fmt: skip
+    return rows

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom import files
+from tokenloom.metrics.bd_rate import Point
 
 from ..metric import MetricDescription, ProtocolDescription, Summary
 from ..serialize import from_plain, to_csv, to_json, to_plain
@@ -61,6 +62,16 @@ class Results:
         records = self.of(modality)
         names = dict.fromkeys(name for r in records for name in r.metrics)
         return [name for name in names if any(r.value(name) is not None for r in records)]
+
+    def curve(self, modality: str, codec: str, metric: str) -> list[Point]:
+        """Return a codec's points (coded rate, quality). Quality is negated if a lower value is better."""
+        sign = 1 if self.metric(modality, metric).better == "higher" else -1
+        points = []
+        for record in self.of(modality):
+            rate, value = record.rate(), record.value(metric)
+            if record.codec == codec and rate and value is not None:
+                points.append((rate, sign * value))
+        return points
 
     def with_targets(self) -> dict[str, list[Record]]:
         """Return codec → its records, for codecs that were measured with targets."""

@@ -126,9 +126,7 @@ class TargetSearch:
         return math.fsum(c.tokens[p] for c, p in zip(self.curves, choices, strict=True)) / len(choices)
 
     def _record(self, value: Any, choices: list[int]) -> TargetRecord:
-        values = ItemValues()
-        for curve, choice in zip(self.curves, choices, strict=True):
-            values.add(curve.psnr[choice])
+        values = ItemValues(curve.psnr[choice] for curve, choice in zip(self.curves, choices, strict=True))
         tenth = float(np.quantile(np.array(values.values, dtype=float), 0.1))
         psnr = PsnrSummary(**vars(values.summary()), p10=tenth if math.isfinite(tenth) else None)
         return TargetRecord(value=value, tokens=self._tokens(choices), psnr=psnr)

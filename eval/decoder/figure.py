@@ -12,9 +12,8 @@ from torch import Tensor
 
 from tokenloom.codecs import media, rate
 from tokenloom.codecs.types import Modality
-from tokenloom.metrics.audio import log_mel
 
-from ..drawing import spectrogram
+from ..drawing import enlarge, spectrograms
 from .records import DecoderExhibits, SoundRow, SoundTable, SoundTile
 from .references import ReferenceItem
 from .setup import DecoderSetup
@@ -98,20 +97,17 @@ def draw(blocks: Sequence[FigureBlock], sample_rate: int | None = None) -> Image
 
 
 def _tiles(row: dict[str, Tensor], sample_rate: int | None) -> list[Image.Image]:
-    """Return the signals of one item as images; its spectrograms share the color scale of the original."""
+    """Return the signals of one item as images."""
     if sample_rate is None:
         return [image_tile(x) for x in row.values()]
-    mels = [log_mel(x, sample_rate, 0.032, 64, 1e-6).mean(0) for x in row.values()]
-    return [spectrogram(mel, mels[0].max().item(), SPECTROGRAM) for mel in mels]
+    return spectrograms(list(row.values()), sample_rate, SPECTROGRAM)
 
 
 def image_tile(x: Tensor) -> Image.Image:
     """Return the center of an image (3, height, width) in [0, 1], enlarged by a whole factor if it is small."""
     top, left = (max(0, (n - SIDE) // 2) for n in x.shape[1:])
     pixels = media.to_uint8(x[:, top : top + SIDE, left : left + SIDE]).permute(1, 2, 0)
-    image = Image.fromarray(pixels.contiguous().numpy())
-    times = max(1, SIDE // max(image.size))
-    return image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
+    return enlarge(Image.fromarray(pixels.contiguous().numpy()), SIDE)
 
 
 def _files(row: dict[str, Tensor], folder: Path, setting: Any, number: int, sample_rate: int | None) -> list[SoundTile]:

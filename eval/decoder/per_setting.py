@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +18,7 @@ from tokenloom.progress import Bar
 from .. import trial
 from ..classifiers import realfake
 from ..classifiers.realfake import ClassifierAccuracy
-from ..metric import ItemValues, Summary
+from ..metric import ItemValues
 from . import variants
 from .controls import CONTROLS, ControlStrength
 from .distance import compare_draws, distance
@@ -128,11 +128,13 @@ class SettingMeasurement:
             steps=steps,
             sampler=None if steps is None else variants.sampler(steps),
             n=len(measurements),
-            distortion={key: _summary(m.distortion[key] for m in measurements) for key in plain[0].distortion},
-            against_plain=_summary(differences),
+            distortion={
+                key: ItemValues(m.distortion[key] for m in measurements).summary() for key in plain[0].distortion
+            },
+            against_plain=ItemValues(differences).summary(),  # without a value if both are infinite
             kid=distances,
             accuracy=None,
-            same=_summary(same) if same else None,
+            same=ItemValues(same).summary() if same else None,
         )
         return record, draws
 
@@ -167,11 +169,3 @@ def batches(shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
         size = max(1, min(BATCH, SAMPLES // torch.Size(shape[1:]).numel()))
         for start in range(0, len(rows), size):
             yield rows[start : start + size]
-
-
-def _summary(values: Iterable[float]) -> Summary:
-    """Summarize values; a difference between infinities has no value and counts as failed."""
-    collected = ItemValues()
-    for value in values:
-        collected.add(value)
-    return collected.summary()

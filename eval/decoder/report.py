@@ -10,10 +10,8 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from PIL import Image
 
-from tokenloom.codecs import media
-
 from ..drawing import COLORS, MARKERS, style
-from ..render import audio_uri, data_uri, image_uri, write_page
+from ..render import audio_file_uri, data_uri, image_uri, write_page
 from . import tables
 from .records import DecoderResults, VariantRecord
 from .variants import heading
@@ -21,17 +19,13 @@ from .variants import heading
 
 def write(results: DecoderResults, folder: Path) -> Path:
     """Write report.html next to the exhibits of the results, and return its path."""
-
-    def audio(name: str) -> str:
-        return audio_uri(media.read(folder / name), media.sample_rate(folder / name))
-
     return write_page(
         folder / "report.html",
         "decoder.html",
         results=results,
         tables=tables,
         figure=results.exhibits and _image(folder / results.exhibits.figure),
-        audio=audio,
+        audio=lambda name: audio_file_uri(folder / name),
         controls=[tables.control_cells(results, control) for control in results.controls],
         chart=chart(results),
     )

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from ..metric import wilson
 from . import pictures, speech
 from .records import OmniRecord, Trials, share
-from .retrieval import wilson
 from .session import OmniSession
 
 

@@ -7,11 +7,10 @@ from pathlib import Path
 from markupsafe import Markup
 from PIL import Image
 
-from tokenloom.codecs import media
-
 from ..compare.report import page as compare_report
 from ..compare.results import Results
-from ..render import Section, audio_uri, image_uri, render, write_page
+from ..drawing import enlarge
+from ..render import Section, audio_file_uri, image_uri, render, write_page
 from . import tables
 from .records import ExhibitPart, OmniResults, PromptExhibit
 
@@ -52,7 +51,5 @@ def _uri(folder: Path, part: ExhibitPart) -> str:
     """Return a picture, enlarged if it is small, or a sound as a data URI."""
     if part.picture:
         with Image.open(folder / part.picture) as image:
-            times = max(1, SIDE // max(image.size))
-            return image_uri(image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST))
-    path = folder / str(part.sound)
-    return audio_uri(media.read(path), media.sample_rate(path))
+            return image_uri(enlarge(image, SIDE))
+    return audio_file_uri(folder / str(part.sound))

@@ -1,8 +1,7 @@
-"""Retrieval: which picture of a gallery an image is nearest to, and the confidence interval of a share."""
+"""Retrieval: the picture of a gallery that is nearest to an image, and the word that a picture shows."""
 
 from __future__ import annotations
 
-import math
 import string
 from collections.abc import Sequence
 
@@ -11,9 +10,6 @@ from torch import Tensor
 
 from tokenloom.codecs.media import to_uint8
 from tokenloom.data.sources import words
-
-Z = 1.959964
-"""Standard deviations of a two-sided interval of 95 %."""
 
 
 class Gallery:
@@ -72,13 +68,3 @@ def read_word(picture: Tensor, word: str, ink: str) -> str:
     candidates = neighbors(word)
     gallery = Gallery([words.render(candidate, ink, picture.shape[-1]) for candidate in candidates])
     return candidates[gallery.nearest([picture])[0]]
-
-
-def wilson(right: int, n: int) -> tuple[float, float] | None:
-    """Return the 95 % interval of a share of `right` in `n` trials (Wilson 1927); None without trials."""
-    if not n:
-        return None
-    share, z2 = right / n, Z * Z
-    middle = (share + z2 / (2 * n)) / (1 + z2 / n)
-    half = Z * math.sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
-    return max(0.0, middle - half), min(1.0, middle + half)

@@ -11,11 +11,9 @@ from functools import cached_property
 
 from torch import Tensor
 
-from tokenloom.codecs import media
-
 from ..classifiers import spoken_words
 from ..classifiers.fitting import training_bar
-from ..classifiers.spoken_words import SpokenWordClassifier
+from ..classifiers.spoken_words import SpokenWordClassifier, resample
 from .packs import PackFolder
 from .records import share
 from .retrieval import Gallery
@@ -58,13 +56,13 @@ class SpeechScorer:
     def classifier(self) -> SpokenWordClassifier:
         """From the cache, or newly trained."""
         pack = self.packs["spoken_digits-train"]
-        clips = [_at_8khz(item.signal, item.sample_rate) for item in pack.items]
+        clips = [resample(item.signal, item.sample_rate) for item in pack.items]
         with training_bar("training speech classifier") as show:
             return spoken_words.trained(clips, pack.captions, progress=show)
 
     def classify(self, sounds: Sequence[Tensor], sample_rate: int | None = None) -> list[str]:
         """Return the word recognized in each sound, at the model's sample rate unless another is given."""
-        return self.classifier.classify([_at_8khz(sound, sample_rate or self.sample_rate) for sound in sounds])
+        return self.classifier.classify([resample(sound, sample_rate or self.sample_rate) for sound in sounds])
 
     def accuracy(self, sounds: Sequence[Tensor], words: Sequence[str], sample_rate: int | None = None) -> float:
         """Return the share of sounds in which the given word is recognized."""
@@ -75,7 +73,3 @@ class SpeechScorer:
         """Accuracy on the real test clips."""
         pack = self.packs["spoken_digits-test"]
         return self.accuracy(pack.signals, pack.captions, pack.items[0].sample_rate)
-
-
-def _at_8khz(sound: Tensor, sample_rate: int | None) -> Tensor:
-    return media.convert(sound, sample_rate, spoken_words.SAMPLE_RATE, 1)

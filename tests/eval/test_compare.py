@@ -22,8 +22,7 @@ from tokenloom.eval import trial
 from tokenloom.eval.compare import compare
 from tokenloom.eval.compare.command import compare_command
 from tokenloom.eval.compare.records import Record
-from tokenloom.eval.compare.report import page, perception, takeaways
-from tokenloom.eval.compare.report.curves import NEAR, draw
+from tokenloom.eval.compare.report import page, plots, takeaways
 from tokenloom.eval.compare.results import Results
 from tokenloom.eval.metric import MetricDescription, ProtocolDescription, Summary
 from tokenloom.eval.selection import Selection
@@ -319,19 +318,19 @@ def test_a_distance_below_zero_is_drawn_and_written(tmp_path):
                 Record(codec=codec, modality="image", n=9, protocol="p", setting=i, rate_unit="bpp", metrics=metrics,
                        rates=rates)
             )  # fmt: skip
-    (axes,) = perception.draw_perception(results, "image").axes
+    (axes,) = plots.draw_perception(results, "image").axes
     curves = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
     assert list(curves) == ["a", "a+diffusion"] and list(curves["a"].get_ydata()) == [300.0, 2.0, -0.01]
     links = [line.get_xydata().tolist() for line in axes.lines if line.get_label().startswith("_")]
     assert links == [[[20.0, 300.0], [20.0, 3.0]], [[21.0, 2.0], [21.0, 0.0]], [[22.0, -0.01], [22.0, -0.004]]]
     assert [text.get_text() for text in axes.texts] == ["0.1", "0.2", "0.3"] * 2
     assert axes.get_yscale() == "symlog"
-    (axes,) = draw(results, "image", "kid").axes
+    (axes,) = plots.draw_curves(results, "image", "kid").axes
     assert axes.get_yscale() == "symlog" and axes.yaxis.get_transform().linthresh == 1.0
     results.records[4].metrics["kid"].mean = 1e-12  # a lossless codec, but for rounding
-    (axes,) = draw(results, "image", "kid").axes
-    assert axes.yaxis.get_transform().linthresh == NEAR
-    assert perception.draw_perception(Results(tmp_path, "none"), "image") is None
+    (axes,) = plots.draw_curves(results, "image", "kid").axes
+    assert axes.yaxis.get_transform().linthresh == plots.NEAR
+    assert plots.draw_perception(Results(tmp_path, "none"), "image") is None
 
 
 def test_sound_is_coded_at_its_own_rate_and_text_exactly(tmp_path):

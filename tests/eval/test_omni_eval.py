@@ -20,12 +20,13 @@ from tokenloom.data.documents.emoji import TONES
 from tokenloom.data.documents.kinds import DIGITS
 from tokenloom.data.sources import words
 from tokenloom.eval.classifiers import spoken_words
+from tokenloom.eval.metric import wilson
 from tokenloom.eval.omni import bits_table, cost, pictures, speech
 from tokenloom.eval.omni import evaluate as omni
 from tokenloom.eval.omni import tables as omni_tables
 from tokenloom.eval.omni.packs import Missing, PackFolder, draw, parallels, source_of
 from tokenloom.eval.omni.records import share
-from tokenloom.eval.omni.retrieval import Gallery, neighbors, read_word, wilson
+from tokenloom.eval.omni.retrieval import Gallery, neighbors, read_word
 from tokenloom.eval.omni.session import Answer, OmniSession
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import DOCUMENT, Channel, Vocabulary

@@ -10,9 +10,8 @@ from PIL import Image
 
 from tokenloom.codecs import media
 from tokenloom.codecs.types import Modality
-from tokenloom.metrics.audio import log_mel
 
-from ...drawing import spectrogram
+from ...drawing import spectrograms
 from ...metric import ProtocolDescription
 from ...render import audio_uri, data_uri, image_data, image_uri
 from ..records import Exhibit, ExhibitTile
@@ -64,14 +63,12 @@ def clips(results: Results) -> list[ExhibitView]:
     """Return the audio exhibits as FLAC with spectrograms. The last ones are left out if they exceed the budget."""
     views, total = _views(results, Modality.AUDIO), 0
     for number, view in enumerate(views):
-        rate, loudest = view.exhibit.sample_rate or 0, None
-        for tile, path in _files(results, view):
-            waveform = media.read(path)[:, : int(SECONDS * rate)]
-            tile.uri = audio_uri(waveform, rate)
+        rate, files = view.exhibit.sample_rate or 0, list(_files(results, view))
+        waveforms = [media.read(path)[:, : int(SECONDS * rate)] for _, path in files]
+        pictures = spectrograms(waveforms, rate, (480, 128))
+        for (tile, _), waveform, picture in zip(files, waveforms, pictures, strict=True):
+            tile.uri, tile.spectrogram = audio_uri(waveform, rate), image_uri(picture, quality=82)
             total += len(tile.uri) * 3 // 4  # base64
-            mel = log_mel(waveform, rate, 0.032, 64, 1e-6).mean(0)
-            loudest = mel.max().item() if loudest is None else loudest  # all tiles have the scale of the original
-            tile.spectrogram = image_uri(spectrogram(mel, loudest, (480, 128)), quality=82)
         if total > SOUND_BYTES and number:
             return views[:number]
     return views

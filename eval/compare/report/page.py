@@ -1,4 +1,4 @@
-"""report.html: one file with everything, made from results.json and the plots and exhibits next to it."""
+"""The report of a comparison: one HTML file that embeds the plots and exhibits."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ from typing import Any
 from ...render import Section, inline_svg, write_page
 from ..records import KINDS
 from ..results import Results
-from .curves import colors
 from .media import clips, images
-from .plots import perception_plot, plot_path, targets_plot
+from .plots import colors, perception_plot, plot_path, targets_plot
 from .tables import bd_table, record_table, speed_table, target_rows
 from .text import PLURALS, problems
 
 
 def write(results: Results, sections: Sequence[Section] = ()) -> Path:
-    """Render the report next to results.json.
+    """Render report.html from results whose plots and exhibits are in their folder, and return its path.
 
-    Args:
-        results: Results that were written, with their plots and exhibits.
-        sections: Sections that the caller adds before the last one.
-
-    Returns:
-        The path of the report.
+    `sections` are added before the definitions.
     """
     modalities = results.modalities()
     signals = [m for m in modalities if m != "text"]
@@ -42,9 +36,12 @@ def write(results: Results, sections: Sequence[Section] = ()) -> Path:
         bd=[bd_table(results, m) for m in signals],
         speeds=[table for m in modalities if (table := speed_table(results, m))],
         problems=problems(results),
-        targets=[_targets(results, codec) for codec in results.with_targets()],
-        static=[_first_plot(results, m) for m in signals],
-        perception=_perception(results),
+        targets=[
+            target_rows(codec, records) | {"plot": _plot(results, targets_plot(codec))}
+            for codec, records in results.with_targets().items()
+        ],
+        static=[_plot(results, f"{m}-{metric}") for m in signals for metric in results.measured(m)[:1]],
+        perception=[(PLURALS[m], plot) for m in ("image", "audio") if (plot := _plot(results, perception_plot(m)))],
         sections=sections,
     )
 
@@ -70,19 +67,7 @@ def _chart(results: Results, modality: str) -> dict[str, Any]:
     return {"unit": records[0].rate_unit, "kinds": kinds, "metrics": metrics, "points": points}
 
 
-def _first_plot(results: Results, modality: str) -> str:
-    """Return the first plot as inline SVG, for readers without scripts."""
-    paths = [plot_path(results, f"{modality}-{metric}") for metric in results.measured(modality)]
-    return next((inline_svg(path) for path in paths if path.is_file()), "")
-
-
-def _perception(results: Results) -> list[dict[str, str]]:
-    """Return the plots of perception over distortion as inline SVG, with their titles."""
-    paths = {modality: plot_path(results, perception_plot(modality)) for modality in ("image", "audio")}
-    return [{"title": PLURALS[m], "plot": inline_svg(path)} for m, path in paths.items() if path.is_file()]
-
-
-def _targets(results: Results, codec: str) -> dict[str, Any]:
-    """Return table and plot of a codec that was measured with targets."""
-    path = plot_path(results, targets_plot(codec))
-    return target_rows(codec, results.with_targets()[codec]) | {"plot": inline_svg(path) if path.is_file() else ""}
+def _plot(results: Results, name: str) -> str:
+    """Return a plot as inline SVG; "" if it was not drawn."""
+    path = plot_path(results, name)
+    return inline_svg(path) if path.is_file() else ""

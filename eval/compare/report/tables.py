@@ -9,7 +9,7 @@ from typing import Any
 from ..records import KINDS, BDRow, Record
 from ..results import Results, mean_use
 from ..targets import FIXED, LABELS
-from .text import NOTHING, PLURALS, decimals, number
+from .text import MISSING, PLURALS, decimals, number
 
 
 @dataclass
@@ -51,7 +51,7 @@ def record_table(results: Results, modality: str) -> dict[str, Any]:
 def _cells(r: Record, kinds: list[str], metrics: list[str]) -> list[Cell]:
     per_token = [kind for kind in ("coded", "modelled") if kind == "coded" or kind in kinds]
     return [
-        Cell(r.setting_text or NOTHING, float(r.setting) if isinstance(r.setting, int | float) else None),
+        Cell(r.setting_text or MISSING, float(r.setting) if isinstance(r.setting, int | float) else None),
         *(_plain(r.rate(kind), 4) for kind in kinds),
         *(Cell(number(r.metrics.get(name), decimals(name)), r.value(name)) for name in metrics),
         _plain(r.tokens.value, 0),
@@ -65,11 +65,11 @@ def _cells(r: Record, kinds: list[str], metrics: list[str]) -> list[Cell]:
 
 
 def _plain(value: float | None, decimals: int) -> Cell:
-    return Cell(NOTHING if value is None else f"{value:,.{decimals}f}", value)
+    return Cell(MISSING if value is None else f"{value:,.{decimals}f}", value)
 
 
 def _percent(value: float | None) -> Cell:
-    return Cell(NOTHING if value is None else f"{value * 100:.1f} %", value)
+    return Cell(MISSING if value is None else f"{value * 100:.1f} %", value)
 
 
 def target_rows(codec: str, records: list[Record]) -> dict[str, Any]:

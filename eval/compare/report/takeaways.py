@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from tokenloom.metrics.bd_rate import Point
 
 from ...metric import MetricDescription
-from ..bd_table import rate_curve
 from ..results import Results
 
 MOST = 3
@@ -45,7 +44,7 @@ def quality_at(points: list[Point], rate: float) -> float | None:
 
 @dataclass(frozen=True)
 class _MetricCurves:
-    """The curves of one metric in one modality, as `rate_curve` returns them."""
+    """The curves of one metric in one modality, as `Results.curve` returns them."""
 
     curves: dict[str, list[Point]]
     anchor: str
@@ -77,7 +76,7 @@ def _curves(results: Results, modality: str, metric: str) -> _MetricCurves | Non
     learned = next((r.codec for r in records if r.learned), None)
     reference = [r for r in records if r.codec == (learned or anchor)]
     usual = next((r for r in reference if learned and r.default), reference[len(reference) // 4])
-    curves = {name: rate_curve(results, modality, name, metric) for name in names}
+    curves = {name: results.curve(modality, name, metric) for name in names}
     rate = results.environment.rates.get(modality) or usual.rate()
     return _MetricCurves(curves, anchor, learned, rate, usual.rate_unit, results.metric(modality, metric))
 

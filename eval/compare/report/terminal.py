@@ -9,7 +9,7 @@ from rich.table import Table
 from ..records import ModelledRecord, Record
 from ..results import Results
 from ..targets import LABELS
-from .text import NOTHING, decimals, number, problems
+from .text import MISSING, decimals, number, problems
 
 
 def show(results: Results, console: Console) -> None:
@@ -43,7 +43,7 @@ def _table(results: Results, modality: str) -> Table:
 
 def _row(record: Record, metrics: list[str], modelled: bool) -> list[str]:
     if not record.n:
-        return [record.codec, record.setting_text, *[NOTHING] * (4 + 2 * modelled + len(metrics))]
+        return [record.codec, record.setting_text, *[MISSING] * (4 + 2 * modelled + len(metrics))]
     rates = [f"{record.rate(kind):.3f}" for kind in ("coded", "nominal")]
     rates += [number(record.rates["modelled"]), number(record.bits_per_token["modelled"])] if modelled else []
     values = [number(record.metrics.get(name), decimals(name)) for name in metrics]
@@ -85,6 +85,6 @@ def _targets(records: list[Record]) -> Table:
         table.add_column(LABELS[name], justify="right")
     for record in records:
         pairs = [(found.psnr.mean, found.psnr.p10) for found in record.targets.values()]
-        cells = [NOTHING if None in pair else "{:.2f} / {:.2f}".format(*pair) for pair in pairs]
+        cells = [MISSING if None in pair else "{:.2f} / {:.2f}".format(*pair) for pair in pairs]
         table.add_row(escape(record.setting_text), *cells)
     return table

@@ -10,7 +10,7 @@ from ..results import Results
 DECIMALS = {"psnr": 2, "si_sdr": 2, "ssim": 4, "ms_ssim": 4}
 """Decimals of a metric; 3 for others."""
 PLURALS = {"image": "images", "audio": "sounds", "text": "texts"}
-NOTHING = "–"
+MISSING = "–"
 
 
 def decimals(metric: str) -> int:
@@ -22,7 +22,7 @@ def number(summary: Summary | None, decimals: int = 3) -> str:
     """Return the mean with its 95 % interval, and the number of perfect items."""
     value = summary and summary.value
     if summary is None or value is None:
-        return NOTHING
+        return MISSING
     if value == math.inf:
         return "∞"
     text = f"{value:.{decimals}f}"
