@@ -11,7 +11,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-OUTSIDE = ("CHANGELOG.md", "examples/README.md", "checkpoints/*/README.md")
+OUTSIDE = ("CHANGELOG.md", "CONTRIBUTING.md", "examples/README.md", "checkpoints/*/README.md")
 """Files of the repository that are pages of the site, under the same path."""
 LINK = re.compile(r"(\]\()((?:\.\./)*[\w./-]+\.(?:md|png))")
 

@@ -1,7 +1,8 @@
 """The code of README.md and docs/*.md: run as a reader would run it, or checked if running it costs too much.
 
 A block after the comment `<!-- check only: reason -->` is not run. Its commands are parsed and their configurations
-composed. The Python blocks of a page share their names, like the cells of a notebook.
+composed. The Python blocks of a page share their names, like the cells of a notebook. A block with a title, such as
+```python title="codecs/image/mini.py", is a file that the page adds to the package.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -67,7 +69,13 @@ def blocks(page: Path) -> list[Block]:
     ]
 
 
-PAGES = {page.stem: blocks(page) for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+def added_files(page: Path) -> dict[str, str]:
+    """Return path and content of the files that a page adds to the package."""
+    return dict(re.findall(r"```\w+ title=\"([^\"]+)\"\n(.*?)```", page.read_text("utf-8"), re.DOTALL))
+
+
+SOURCES = {page.stem: page for page in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+PAGES = {name: blocks(page) for name, page in SOURCES.items()}
 
 
 @pytest.fixture(scope="session")
@@ -120,10 +128,26 @@ def _encodec(path: Path) -> None:
     torch.save(state, path)
 
 
+def extended_package(folder: Path, added: dict[str, str]) -> Path:
+    """Make a copy of the package with some files added, and return the folder to import it from."""
+    rooms = {Path(path).parts[0] for path in added}
+    (folder / "tokenloom").mkdir(parents=True)
+    for room in (ROOT / "tokenloom").iterdir():
+        if room.name in rooms:
+            shutil.copytree(room.resolve(), folder / "tokenloom" / room.name)
+        else:
+            (folder / "tokenloom" / room.name).symlink_to(room.resolve())
+    for path, content in added.items():
+        (folder / "tokenloom" / path).write_text(content)
+    return folder
+
+
 @pytest.mark.parametrize("page", [name for name, found in PAGES.items() if any(not block.checked for block in found)])
 @pytest.mark.usefixtures("loopback")
-def test_the_code_of_a_page_runs(page, files):
+def test_the_code_of_a_page_runs(page, files, tmp_path):
     environment = dict(os.environ)
+    if added := added_files(SOURCES[page]):
+        environment["PYTHONPATH"] = str(extended_package(tmp_path, added))
     code = [(block.code, tokenloom(block), block.where) for block in PAGES[page] if not block.checked]
     with hub() as (address, _, _):
         environment |= {"HF_ENDPOINT": address, "HF_HOME": str(files / "home"), "HF_TOKEN": "hf_secret"}
