@@ -36,6 +36,10 @@ class Bar:
         description = None if text is None else f"{text:<{self._width}.{self._width}}"
         self._progress.update(self._task, advance=amount, description=description, total=total)
 
+    def move_to(self, amount: float, total: float | None) -> None:
+        """Move the bar to `amount`, and replace the total if it is given."""
+        self._progress.update(self._task, completed=amount, total=total)
+
     def say(self, line: str) -> None:
         """Print a line above the bar."""
         self._progress.console.print(line, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from support.cli import refuse
 from support.omni import fresh, painter, picture, sound
 
 from tokenloom import models
-from tokenloom.cli.generation import GAP, grid
+from tokenloom.cli.commands.generate import GAP, grid
 from tokenloom.cli.main import main
 from tokenloom.codecs import media
 

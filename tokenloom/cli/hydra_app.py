@@ -19,7 +19,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from tokenloom import errors
 from tokenloom.cli import hydra_errors, jobs
-from tokenloom.cli import overrides as overriding
+from tokenloom.cli.overrides import folders, prepare
 from tokenloom.train.config import TrainConfig
 
 Failure = tuple[int, str]
@@ -27,14 +27,14 @@ Failure = tuple[int, str]
 
 
 class _Stop(BaseException):
-    """Carries a job's exception through Hydra, which would print it on several lines."""
+    """Carrier of a job's exception through Hydra, which would print the exception itself on several lines."""
 
     def __init__(self, error: Exception) -> None:
         super().__init__()
         self.error = error
 
 
-def run(command: str, overrides: list[str], *, multirun: bool = False, flags: Sequence[str] = ()) -> int:
+def run(command: str, overrides: list[str], flags: Sequence[str] = ()) -> int:
     """Compose the configuration of a job and run it; return the exit status.
 
     In a sweep each job has its own folder under `out`. If a user's error ends a job, one line reports it, the other
@@ -43,22 +43,21 @@ def run(command: str, overrides: list[str], *, multirun: bool = False, flags: Se
     Args:
         command: A name of `jobs.JOBS`.
         overrides: Items key=value.
-        multirun: Whether the overrides describe a sweep.
-        flags: Further options for Hydra, such as --cfg job.
+        flags: Options of Hydra, such as --cfg job; --multirun for a sweep.
 
     Raises:
-        ValueError: For an error that the user can correct; the message is one line.
-        OSError: Likewise.
+        ValueError, OSError: For an error that the user can correct.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises exceptions instead of printing them
     ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     config_name = jobs.JOBS[command].config
-    overrides = overriding.prepare(command, overrides, multirun=multirun)
-    arguments = overriding.folders(command, overrides, multirun=multirun)
+    multirun = "--multirun" in flags
+    overrides = prepare(command, overrides, multirun=multirun)
+    arguments = folders(command, overrides, multirun=multirun)
     job = _job(command, overrides, multirun)
-    previous, sys.argv = sys.argv, [f"tokenloom {command}", *flags, *(["--multirun"] if multirun else []), *arguments]
+    previous, sys.argv = sys.argv, [f"tokenloom {command}", *flags, *arguments]
     try:
-        if multirun and not flags:
+        if multirun and len(flags) == 1:
             return _sweep(command, job, arguments)
         hydra.main(version_base="1.3", config_path="pkg://tokenloom.conf", config_name=config_name)(job)()
     except _Stop as stop:
@@ -80,17 +79,15 @@ def _job(command: str, overrides: list[str], multirun: bool) -> Callable[[DictCo
                 jobs.run(command, cfg)
             except OmegaConfBaseException as error:
                 raise ValueError(hydra_errors.explain(error, jobs.JOBS[command].config, overrides)) from error
-        except (ValueError, OSError) as error:
+        except Exception as error:
             if not multirun:
                 raise _Stop(error) from error
+            if not isinstance(error, ValueError | OSError):
+                raise  # Hydra raises it again after the other jobs
             line = f"tokenloom: job {HydraConfig.get().job.num}: {errors.one_line(error)}"
             if os.getpid() == parent:  # some launchers run jobs in other processes
                 print(line, file=sys.stderr)
             return os.getpid(), line
-        except Exception as error:
-            if multirun:  # Hydra raises it after the other jobs
-                raise
-            raise _Stop(error) from error
         finally:
             _remove_empty_folder(began)
         return None
@@ -103,11 +100,11 @@ def _sweep(command: str, job: Callable[[DictConfig], Failure | None], arguments:
     config_name = jobs.JOBS[command].config
     with hydra.initialize_config_module("tokenloom.conf", version_base="1.3", job_name=command):
         launcher = GlobalHydra.instance().hydra
-        assert launcher is not None  # the context above made it
+        assert launcher is not None  # the context above sets it
         batches = launcher.multirun(config_name, job, [*arguments, "hydra.mode=MULTIRUN"])
     failures = [done.return_value for batch in batches for done in batch if done.return_value]
     for process, line in failures:
-        if process != os.getpid():  # the job itself has printed it otherwise
+        if process != os.getpid():  # a job in this process has printed its own
             print(line, file=sys.stderr)
     return 2 if failures else 0
 

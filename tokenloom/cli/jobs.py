@@ -60,7 +60,7 @@ class Job:
 
 
 JOBS = {
-    "train": Job("train", "tokenloom.cli.training"),
+    "train": Job("train", "tokenloom.cli.commands.train", function="job"),
     "compare": Job("compare", "tokenloom.eval.compare.command", CompareTypes, "compare_command"),
     "evaluate": Job("compare", "tokenloom.eval.compare.command", CompareTypes, "evaluate_command"),
     "omni": Job("abilities", "tokenloom.eval.omni.evaluate"),

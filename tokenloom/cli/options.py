@@ -26,6 +26,6 @@ def add(parser: argparse.ArgumentParser, positional: str = "") -> None:
 
 
 def flags(args: argparse.Namespace) -> list[str]:
-    """Return the options of `add` as Hydra expects them, except --multirun."""
-    given = [f for name in ("cfg", "package", "info") if (value := getattr(args, name)) for f in (f"--{name}", value)]
-    return [*given, *(["--resolve"] if args.resolve else [])]
+    """Return the options of `add` as Hydra expects them."""
+    valued = [f for name in ("cfg", "package", "info") if (value := getattr(args, name)) for f in (f"--{name}", value)]
+    return valued + [f"--{name}" for name in ("resolve", "multirun") if getattr(args, name)]

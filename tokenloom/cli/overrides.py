@@ -43,7 +43,7 @@ def folders(command: str, overrides: list[str], *, multirun: bool) -> list[str]:
     rest = [o for o in overrides if not o.startswith("out=")]
     given = [o.removeprefix("out=") for o in overrides if o.startswith("out=")]
     quiet = ["hydra/job_logging=disabled"]  # otherwise every job leaves an empty log file
-    # training.py writes the records of train; tokenize has an index that holds its overrides
+    # train writes its records itself; the index of tokenize holds its overrides
     quiet += ["hydra.output_subdir=null"] if command in ("train", "tokenize") else []
     if not multirun:
         follow = bool(given) or command != "train"  # without out=, conf/train.yaml sets `out` to Hydra's folder

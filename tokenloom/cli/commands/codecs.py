@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import itertools
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from tokenloom import lazy
 
-listing = lazy.load("tokenloom.cli.listing")
+if TYPE_CHECKING:
+    from tokenloom.codecs import Codec, CodeSpec, Modality
+
+codecs = lazy.load("tokenloom.codecs")
+console, markup, table = (lazy.load(f"rich.{name}") for name in ("console", "markup", "table"))
+torch = lazy.load("torch")
+
+MODALITIES = ("image", "audio", "text")
+COLUMNS = ("name", "codebooks", "bits a token", "stride", "signal", "setting", "weights")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,5 +27,122 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    listing.show(as_json=args.json)
+    listed = entries()
+    if args.json:
+        print(json.dumps([entry.record() for entry in listed], indent=1))
+        return 0
+    terminal = console.Console()
+    for modality, group in itertools.groupby(listed, lambda entry: entry.modality):
+        grid = table.Table(title=f"{modality} codecs", title_justify="left", title_style="bold")
+        for column in COLUMNS:
+            grid.add_column(column, no_wrap=column == "name")
+        for entry in group:
+            grid.add_row(*map(markup.escape, entry.row()))
+        terminal.print(grid)
+    terminal.print("published: weights of another project, codecs.build(name, checkpoint=…).", highlight=False)
+    terminal.print("A codec of your own is named by its folder. Every property: tokenloom codecs --json")
     return 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One codec of the list."""
+
+    name: str
+    cls: type[Codec]
+    shipped: bool
+    codec: Codec | None
+    """Built without weights; None if its arguments have no defaults."""
+    needs: str = ""
+    """What the codec needs, if it cannot be built by its name alone."""
+
+    @property
+    def modality(self) -> Modality:
+        return codecs.Modality(self.cls.name.partition("/")[0])
+
+    @property
+    def trains(self) -> bool:
+        return issubclass(self.cls, codecs.LatentCodec)
+
+    @property
+    def imports(self) -> bool:
+        return codecs.codec.imports(self.cls)
+
+    @property
+    def any_sample_rate(self) -> bool:
+        return not (self.shipped or self.imports) and "sample_rate" in codecs.codec.arguments(self.cls)
+
+    @property
+    def weights(self) -> str:
+        if self.shipped or self.imports:
+            return "shipped" if self.shipped else "published"
+        if self.codec is None:
+            return ""
+        return "to train" if self.trains else "none needed"
+
+    def record(self) -> dict[str, Any]:
+        """Return every property, for JSON."""
+        kind = {"trains": self.trains, "imports": self.imports, "shipped": self.shipped}
+        record: dict[str, Any] = {"name": self.name, "modality": str(self.modality), **kind}
+        if self.codec is None:
+            return record | {"needs": self.needs}
+        spec, settings = self.codec.spec, self.codec.settings
+        return record | {
+            "codebook_sizes": list(spec.codebook_sizes),
+            "bits_per_token": [round(bits, 4) for bits in codecs.rate.bits_per_token(spec)],
+            "stride": list(spec.stride),
+            "sample_rate": spec.sample_rate,
+            "channels": spec.channels,
+            "any_sample_rate": self.any_sample_rate,
+            "total": spec.total,
+            "ordered": spec.ordered,
+            "causal": spec.causal,
+            "setting": None if settings.values == (None,) else {
+                "name": settings.name, "unit": settings.unit, "default": settings.default,
+                "sweep": list(settings.sweep), "values": list(settings.values),
+            },
+        }  # fmt: skip
+
+    def row(self) -> tuple[str, ...]:
+        """Return the cells of COLUMNS."""
+        if self.codec is None:
+            return (self.name, "", "", "", "", self.needs.removeprefix(f"{self.name} "), self.weights)
+        spec = self.codec.spec
+        runs = [(size, len(list(equal))) for size, equal in itertools.groupby(spec.codebook_sizes)]
+        books = ", ".join(f"{count} of {size}" if count > 1 else str(size) for size, count in runs)
+        sizes = (round(bits, 4) for bits in codecs.rate.bits_per_token(spec))
+        bits = ", ".join(f"{size:.4g}" for size, _ in itertools.groupby(sizes))
+        stride = " x ".join(map(str, spec.stride)) or "varies"
+        return (self.name, books, bits, stride, self._signal(spec), _setting(self.codec), self.weights)
+
+    def _signal(self, spec: CodeSpec) -> str:
+        if self.modality != "audio" or self.any_sample_rate:
+            return {"image": "RGB", "text": "UTF-8", "audio": "any rate"}[self.modality]
+        return f"{spec.sample_rate} Hz, {'mono' if spec.channels == 1 else 'stereo'}"
+
+
+def entries() -> list[Entry]:
+    """Return the shipped and the registered codecs, by modality and name."""
+    found = []
+    with torch.device("meta"):  # no weights are drawn or read
+        for name in codecs.shipped():
+            codec = codecs.build(**codecs.checkpoint.read_config(codecs.checkpoint.shipped_root() / name)["codec"])
+            found.append(Entry(name, type(codec), shipped=True, codec=codec))
+        for name in codecs.names():
+            cls = codecs.registry.codec_class(name)
+            try:
+                found.append(Entry(name, cls, shipped=False, codec=codecs.build(name)))
+            except ValueError as error:  # text/bpe needs a tokenizer
+                needs = f"models of transformers: {', '.join(cls.model_types)}" if cls.model_types else str(error)
+                found.append(Entry(name, cls, shipped=False, codec=None, needs=needs))
+    return sorted(found, key=lambda e: (MODALITIES.index(e.modality), not e.shipped, e.trains, e.name))
+
+
+def _setting(codec: Codec) -> str:
+    settings = codec.settings
+    if settings.values == (None,):
+        return "–"
+    values = settings.values
+    span = ", ".join(map(str, values)) if len(values) <= 4 else f"{values[0]} … {values[-1]}"
+    unit = f" {settings.unit}" if settings.unit else ""
+    return f"{settings.name} {span}{unit}, default {settings.default}"

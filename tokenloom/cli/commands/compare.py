@@ -37,4 +37,4 @@ examples:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    return hydra_app.run("compare", rest, multirun=args.multirun, flags=options.flags(args))
+    return hydra_app.run("compare", rest, options.flags(args))

@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenloom import lazy
+from tokenloom.cli import paths
+from tokenloom.cli.commands.encode import extent
 
-conversion = lazy.load("tokenloom.cli.conversion")
+if TYPE_CHECKING:
+    from tokenloom.codecs import Codec
+
+codecs = lazy.load("tokenloom.codecs")
+diffusion = lazy.load("tokenloom.models.diffusion.codec")
+decoders = lazy.load("tokenloom.models.diffusion.decoder")
 
 EPILOG = """\
 The file identifies its codec by a fingerprint. Codecs without weights and shipped codecs are found by it.
@@ -39,6 +47,56 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    options = {name: getattr(args, name) for name in ("codec", "decoder", "steps", "seed")}
-    print(conversion.decode(args.input, args.output, **options))
+    source = args.input
+    for option, number in (("--steps", args.steps), ("--seed", args.seed)):
+        if args.decoder is None and number is not None:
+            raise ValueError(f"{option} {number} needs a decoder; name one with --decoder, such as --decoder diffusion")
+    paths.check_input(source, "a file that tokenloom encode wrote")
+    data = source.read_bytes()
+    try:
+        codec = _codec(data, args)
+        modality = codec.spec.modality
+        output = args.output or source.with_suffix(paths.SUFFIX[modality])
+        paths.check_output(output, source)
+        if (named := codecs.media.modality(output)) is not modality:
+            raise ValueError(f"the name {output} is for {named}, but {source} holds {modality}")
+        if args.output is None and output.exists():
+            raise ValueError(f"{output} exists and may be the original; name the output with -o")
+        signal = codec.decompress([data])[0]
+    except codecs.BitstreamError as error:
+        raise ValueError(f"{source}: {error}") from error
+    with paths.writing(output):
+        codecs.media.write(signal, output, sample_rate=codec.spec.sample_rate)
+    by = args.codec or codec.name.partition("+")[0]
+    if isinstance(codec, diffusion.DiffusionCodec):
+        by += f", decoded by {args.decoder} in {codec.steps} step{'s' * (codec.steps != 1)}"
+    print(f"{output}: {extent(codec, codecs.bitstream.read(codec, [data]))} from {len(data)} bytes by {by}")
     return 0
+
+
+def _codec(data: bytes, args: argparse.Namespace) -> Codec:
+    """Return the codec that wrote a container, with the diffusion decoder of the command, if any."""
+    if args.decoder is None:
+        return _writer(data, args.codec)
+    if args.decoder == diffusion.DIFFUSION:
+        decoder = diffusion.find_decoder(_writer(data, args.codec), args.decoder)
+    else:
+        decoder = decoders.load(args.decoder)  # loads the decoder's codec too, which _writer can then find
+        diffusion.require_codec(decoder, args.decoder, _writer(data, args.codec))
+    return diffusion.DiffusionCodec(decoder, args.steps, args.seed or 0)
+
+
+def _writer(data: bytes, name: str | None) -> Codec:
+    """Return the codec that wrote a container. If `name` is given, raise BitstreamError for another codec."""
+    fingerprint = codecs.bitstream.fingerprint(data)
+    if name is not None and name not in codecs.names():
+        return codecs.load(name)  # decompress compares the fingerprints
+    try:
+        codec = codecs.codec.find(fingerprint)
+    except codecs.BitstreamError as error:
+        raise codecs.BitstreamError(
+            f"no available codec has the fingerprint {fingerprint.hex()}; name the codec's folder with --codec"
+        ) from error
+    if name not in (None, codec.name):
+        raise codecs.BitstreamError(f"written by {codec.name}, not by {name}")
+    return codec

@@ -4,10 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from tokenloom import lazy
+from tokenloom import files, lazy
+from tokenloom.cli import paths
 
-conversion = lazy.load("tokenloom.cli.conversion")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tokenloom.codecs import Codec, Codes
+
+codecs = lazy.load("tokenloom.codecs")
 
 EPILOG = """\
 An audio codec without weights, such as audio/opus, is built for the sample rate and channels of the file.
@@ -35,7 +42,91 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    targets = {"psnr": args.psnr, "bits_per_pixel": args.bpp, "kbps": args.kbps}
-    target = {name: value for name, value in targets.items() if value is not None}
-    print(conversion.encode(args.input, args.codec, args.output, setting=args.setting, target=target))
+    source = args.input
+    paths.check_input(source, "a file with an image, a sound or a text")
+    if args.codec is None:
+        raise ValueError(f"encode needs --codec; {_suggestions(source)}")
+    output = args.output or source.with_suffix(".tlm")
+    paths.check_output(output, source)
+    codec, signal = _open(source, args.codec)
+    batch = [signal] if isinstance(signal, str) else signal[None]
+    codes = codec.encode(batch, _setting(args, codec))
+    (data,) = codecs.bitstream.write(codec, codes)
+    with paths.writing(output):
+        files.write(output, data)
+    print(f"{output}: {_description(codec, batch, codes, data)} by {args.codec}")
     return 0
+
+
+def parse_setting(text: str, codec: Codec, name: str) -> Any:
+    """Return the value of a codec's setting that `text` stands for. Error messages call the codec `name`."""
+    settings = codec.settings
+    if settings.values == (None,):
+        raise ValueError(f"{name} has no setting; omit --setting {text}")
+    for value in settings.values:
+        if str(value) == text or (isinstance(value, int | float) and _number(text) == value):
+            return value
+    unit = f" {settings.unit}" if settings.unit else ""
+    raise ValueError(f"{settings.name} of {name} must be one of {settings.describe()}{unit}, got {text}")
+
+
+def extent(codec: Codec, codes: Codes) -> str:
+    """Return the size of the signal as text."""
+    spec, size = codec.spec, codes.sizes[0].tolist()
+    if spec.modality == "image":
+        return f"{size[1]} x {size[0]} pixels"
+    if spec.modality == "audio":
+        channels = {1: "mono", 2: "stereo"}.get(spec.channels, f"{spec.channels} channels")
+        return f"{size[0] / spec.sample_rate:.2f} s at {spec.sample_rate} Hz {channels}"
+    return f"{size[0]} bytes of UTF-8"
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def _setting(args: argparse.Namespace, codec: Codec) -> Any:
+    """Return the setting or the target of the command; None for the codec's default."""
+    if args.setting is not None:
+        return parse_setting(args.setting, codec, args.codec)
+    target = {"psnr": args.psnr, "bits_per_pixel": args.bpp, "kbps": args.kbps}
+    return codecs.Target(**target) if any(value is not None for value in target.values()) else None
+
+
+def _open(source: Path, name: str) -> tuple[Codec, Tensor | str]:
+    """Load a codec, and read a file as the codec needs it. Audio codecs without weights are built to fit the file."""
+    codec, media = codecs.load(name), codecs.media
+    spec = codec.spec
+    if spec.modality != "audio":
+        return codec, media.read(source, spec.modality)
+    variants = [v for v in codec.variants if "sample_rate" in v] if name in codecs.names() else []
+    if variants:
+        native, channels = media.sample_rate(source), len(media.read(source, spec.modality))
+        rates = sorted({v["sample_rate"] for v in variants})  # decoding finds only these
+        nearest = next((r for r in rates if r >= native), rates[-1])
+        codec = codecs.build(name, sample_rate=nearest, channels=channels if channels <= 2 else 1)
+        spec = codec.spec
+    return codec, media.read(source, spec.modality, sample_rate=spec.sample_rate, channels=spec.channels)
+
+
+def _suggestions(source: Path) -> str:
+    modality = codecs.media.modality(source)
+    fitting = [name for name in codecs.shipped() if codecs.load(name).spec.modality is modality]
+    fitting += [name for name in codecs.names(modality) if codecs.registry.codec_class(name).variants]
+    return f"for {modality} choose {', '.join(fitting)}, or a codec of your own"
+
+
+def _description(codec: Codec, batch: Tensor | list[str], codes: Codes, data: bytes) -> str:
+    """Return bytes, tokens and rate as text, and the PSNR of an image."""
+    rate = codecs.rate
+    bits = rate.coded([data])
+    parts = [f"{len(data)} bytes", f"{int(rate.tokens(codec.spec, codes)[0])} tokens"]
+    if codec.spec.modality == "image":
+        parts += [f"{rate.bits_per_pixel(bits, codes).item():.4f} bits per pixel"]
+        parts += [f"PSNR {codecs.targets.psnr(batch, codec.decode(codes)):.2f} dB"]
+    elif codec.spec.modality == "audio":
+        parts += [f"{rate.kbps(bits, codes, codec.spec).item():.3f} kbit/s"]
+    return f"{', '.join(parts)}, {extent(codec, codes)}"

@@ -7,7 +7,8 @@ import argparse
 from tokenloom import lazy
 from tokenloom.cli import options
 
-evaluation = lazy.load("tokenloom.cli.evaluation")
+checkpoint = lazy.load("tokenloom.codecs.checkpoint")
+hydra_app = lazy.load("tokenloom.cli.hydra_app")
 
 EPILOG = """\
 The key=value pairs are those of tokenloom compare.
@@ -35,4 +36,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    return evaluation.run(args.codec, rest, modelled=args.modelled, multirun=args.multirun, flags=options.flags(args))
+    name, flags = args.codec, options.flags(args)
+    for kind in ("omni", "decoder"):
+        if checkpoint.describes(name, kind):
+            if args.modelled:
+                raise ValueError(f"--modelled needs a codec, {name} is a model")
+            return hydra_app.run(kind, [f"model={name}", *rest], flags)
+    modelled = ["modelled=true"] if args.modelled else []
+    return hydra_app.run("evaluate", [f"codecs=[{name}]", *modelled, *rest], flags)

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import re
+import sys
 from pathlib import Path
 
 from tokenloom import lazy
+from tokenloom.cli.commands.encode import parse_setting
 
-exporting = lazy.load("tokenloom.cli.exporting")
+codecs = lazy.load("tokenloom.codecs")
+export = lazy.load("tokenloom.codecs.export")
 
 EPILOG = """\
 The encoder turns signals of any size into indices. The decoder turns indices into signals whose sizes are multiples of
@@ -30,5 +34,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    print(exporting.run(args.codec, args.format, args.output, args.setting))
+    codec = codecs.load(args.codec)
+    name = re.sub(r"[^\w.-]+", "-", Path(args.codec).name)
+    output = args.output or Path(f"{name}-{args.format}")
+    value = None if args.setting is None else parse_setting(args.setting, codec, args.codec)
+    print(f"tokenloom: exporting {args.codec} as {args.format} …", file=sys.stderr, flush=True)
+    agreement = export.export(codec, output, args.format, value)
+    size = sum(path.stat().st_size for path in output.iterdir()) / 1e6
+    print(f"{output}: encoder and decoder of {args.codec}, {size:.1f} MB; against PyTorch {agreement}")
     return 0

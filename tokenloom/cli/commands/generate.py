@@ -3,11 +3,25 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
+import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenloom import lazy
+from tokenloom.cli.paths import SUFFIX, check_output
 
-generation = lazy.load("tokenloom.cli.generation")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from tokenloom.codecs import Modality
+    from tokenloom.models import Statistics
+
+media = lazy.load("tokenloom.codecs.media")
+models = lazy.load("tokenloom.models")
+progress = lazy.load("tokenloom.progress")
 
 EPILOG = """\
 Segments are read in order. A segment that ends like the name of an image, sound or text file is a file; any other
@@ -25,6 +39,8 @@ examples:
   tokenloom generate "three plus four"
 """
 SAMPLING = ("guidance", "temperature", "top_k", "top_p", "best_of", "seed", "decoder", "steps")
+GAP = 2
+"""White pixels between the images of a grid."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +65,136 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    sampling = {name: getattr(args, name) for name in SAMPLING}
     # argparse collects positionals only up to the first option; those after it are in `rest`
-    generation.run([*args.segments, *rest], args.to, args.output, model=args.model, n=args.count, **sampling)
+    prompt = [_segment(text) for text in (*args.segments, *rest)]
+    to, output = args.to, args.output
+    if output is not None:
+        media.modality(output)
+        check_output(output)
+    omni = models.load(args.model)
+    if not isinstance(omni, models.Omni):
+        raise ValueError(f"generate needs a model for text, images and sound, {args.model} is a diffusion decoder")
+    modality = None if to == "any" else omni.vocabulary.channel(to).codec.spec.modality
+    if output is not None and modality is not None and (named := media.modality(output)) is not modality:
+        raise ValueError(f"the name {output} is for {named}, but --to {to} generates {modality}")
+    sampling = {name: getattr(args, name) for name in SAMPLING}
+    with progress.bar("sampling", None, "tokens") as bar:
+        results = omni.generate(prompt, None if to == "any" else to, args.count, progress=bar.move_to, **sampling)
+    path, fresh = output or Path(_default_name(prompt, modality)), output is None
+    if modality is None:
+        _write_any([segment for result in results for segment in result], path, omni.sample_rate, fresh=fresh)
+    elif modality == "text":
+        _write_texts(results, output)
+    else:
+        _write_signals(results, path, omni.sample_rate, fresh=fresh)
+    if omni.statistics is not None:
+        print(*_report(omni.statistics), sep="\n", file=sys.stderr)
     return 0
+
+
+def grid(images: Sequence[Tensor]) -> Tensor:
+    """Arrange images (3, height, width) in one, row by row, with as many rows as columns if possible, on white."""
+    if len(images) == 1:
+        return images[0]
+    columns = math.ceil(math.sqrt(len(images)))
+    rows = math.ceil(len(images) / columns)
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    sheet = images[0].new_ones(3, rows * (height + GAP) - GAP, columns * (width + GAP) - GAP)
+    for i, image in enumerate(images):
+        top, left = i // columns * (height + GAP), i % columns * (width + GAP)
+        sheet[:, top : top + image.shape[1], left : left + image.shape[2]] = image
+    return sheet
+
+
+def _segment(given: str) -> str | Path:
+    """Return a path if the suffix is that of an image, sound or text file, otherwise the text."""
+    try:
+        media.modality(given)
+    except ValueError:
+        return given
+    path = Path(given)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {given}; a text must not end in {path.suffix}")
+    return path
+
+
+def _default_name(prompt: Sequence[str | Path], modality: Modality | None) -> str:
+    """Return a file name after the last segment that has letters or digits: "red heart" → red-heart.png."""
+    texts = [segment.stem if isinstance(segment, Path) else segment for segment in reversed(prompt)]
+    slugs = (re.sub(r"\W+", "-", text.lower()).strip("-_")[:60] for text in texts)
+    name = next(filter(None, slugs), "sample" if modality is None else str(modality))
+    return name if modality is None else name + SUFFIX[modality]
+
+
+# -- files -----------------------------------------------------------------------------------------
+
+
+def _write_texts(texts: list[str], output: Path | None) -> None:
+    if output is None:
+        print(*texts, sep="\n")
+        return
+    media.write("".join(f"{text}\n" for text in texts), output)
+    print(f"{output}: {len(texts)} text{'s' * (len(texts) > 1)}")
+
+
+def _write_signals(results: list[Tensor], path: Path, sample_rate: int | None, *, fresh: bool) -> None:
+    """Write one file, or several images as a grid, or several sounds as numbered files."""
+    if results[0].ndim == 3:
+        (path,) = _free([path]) if fresh else [path]
+        media.write(grid(results), path)
+        height, width = results[0].shape[1:]
+        subject = f"{len(results)} images" if len(results) > 1 else "an image"
+        print(f"{path}: {subject} of {width} x {height} pixels")
+        return
+    assert sample_rate is not None  # every model that generates sounds has a rate
+    paths = [path] if len(results) == 1 else [_numbered(path, i + 1, len(results)) for i in range(len(results))]
+    for sound, path in zip(results, _free(paths) if fresh else paths, strict=True):
+        media.write(sound, path, sample_rate=sample_rate)
+        print(f"{path}: {sound.shape[1] / sample_rate:.2f} s at {sample_rate} Hz")
+
+
+def _write_any(segments: list[str | Tensor], base: Path, sample_rate: int | None, *, fresh: bool) -> None:
+    """Print texts, and write images and sounds to numbered files, in the model's order."""
+    signals = [segment for segment in segments if not isinstance(segment, str)]
+    paths = []
+    for i, segment in enumerate(signals):
+        modality = "image" if segment.ndim == 3 else "audio"
+        fits = not fresh and media.modality(base) == modality
+        path = base if fits else base.with_name((base.name if fresh else base.stem) + SUFFIX[modality])
+        paths.append(_numbered(path, i + 1, len(signals)) if len(signals) > 1 else path)
+    remaining = iter(_free(paths) if fresh else paths)
+    for segment in segments:
+        if isinstance(segment, str):
+            print(segment)
+        else:
+            path = next(remaining)
+            media.write(segment, path, sample_rate=sample_rate)
+            print(path)
+    if not segments:
+        print("the model ended the document without generating anything", file=sys.stderr)
+
+
+def _numbered(path: Path, number: int, count: int) -> Path:
+    return path.with_name(f"{path.stem}-{number:0{len(str(count))}d}{path.suffix}")
+
+
+def _free(paths: list[Path]) -> list[Path]:
+    """Return these names, or the first variants that do not exist: an existing file may be the prompt."""
+    extra, chosen = 1, paths
+    while any(path.exists() for path in chosen):
+        extra += 1
+        chosen = [path.with_name(f"{path.stem}-{extra}{path.suffix}") for path in paths]
+    return chosen
+
+
+def _report(statistics: Statistics) -> list[str]:
+    """Return two lines: tokens and bits; seconds and seed."""
+    tokens, count = sum(statistics.tokens), len(statistics.tokens)
+    results = f" in {count} results" if count > 1 else ""
+    bits = f"{sum(statistics.nominal):.1f} bits nominal, {sum(statistics.modelled):.1f} bits under the model"
+    seconds = ", ".join(f"{stage} {duration:.2f} s" for stage, duration in statistics.seconds.items())
+    samples = f", the best of {statistics.tries} samples" if statistics.tries > 1 else ""
+    return [
+        f"{statistics.prompt_tokens[0]} tokens of prompt; {tokens} tokens{results}{samples}: {bits}",
+        f"{seconds}; seed {statistics.seed}",
+    ]

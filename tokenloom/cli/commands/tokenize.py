@@ -38,4 +38,4 @@ examples:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    return hydra_app.run("tokenize", rest, multirun=args.multirun, flags=options.flags(args))
+    return hydra_app.run("tokenize", rest, options.flags(args))

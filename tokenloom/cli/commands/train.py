@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tokenloom import lazy
 from tokenloom.cli import options
 
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
 hydra_app = lazy.load("tokenloom.cli.hydra_app")
+hydra_config = lazy.load("hydra.core.hydra_config")
+loop = lazy.load("tokenloom.train.loop")
+omegaconf = lazy.load("omegaconf")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,4 +50,25 @@ examples:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    return hydra_app.run("train", rest, multirun=args.multirun, flags=options.flags(args))
+    return hydra_app.run("train", rest, options.flags(args))
+
+
+def job(cfg: DictConfig) -> None:
+    """Train, and print the folder of the run."""
+    run = loop.Run(omegaconf.OmegaConf.to_object(cfg))  # a TrainConfig: hydra_app registers it as the schema
+    hydra = hydra_config.HydraConfig.get()
+    if run.first:
+        _record(cfg, hydra, run.out)
+    run.go()
+    if run.first:
+        print(run.out)
+    if run.interrupted and hydra.mode.name == "MULTIRUN":
+        raise KeyboardInterrupt  # ends the sweep, too
+
+
+def _record(cfg: DictConfig, hydra: DictConfig, out: Path) -> None:
+    """Write Hydra's records where Hydra would, now that the run is valid and `out` holds no other run."""
+    folder = out / ".hydra"
+    folder.mkdir(exist_ok=True)
+    for name, node in (("config", cfg), ("hydra", {"hydra": hydra}), ("overrides", hydra.overrides.task)):
+        omegaconf.OmegaConf.save(omegaconf.OmegaConf.create(node), folder / f"{name}.yaml")
