@@ -1,4 +1,4 @@
-"""Every codec behind one interface. See codec.py for the contract and types.py for what codes are."""
+"""Codecs of images, audio and text with one interface. codec.py has the contract, types.py the data types."""
 
 import importlib
 import pkgutil
@@ -17,7 +17,7 @@ __all__ = [
 
 
 def _register_built_in() -> None:
-    """Import every module of the three folders, in alphabetical order: a codec's module registers it."""
+    """Import every module of the three folders in alphabetical order. Importing a codec's module registers it."""
     for folder in (audio, image, text):
         for name in sorted(module.name for module in pkgutil.iter_modules(folder.__path__)):
             importlib.import_module(f"{folder.__name__}.{name}")

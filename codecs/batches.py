@@ -14,7 +14,7 @@ from .types import Codes, CodeSpec
 
 
 def join(parts: list[Tensor], fill: float = 0) -> Tensor:
-    """Concatenate along the batch; `fill` pads the other axes to their largest sizes."""
+    """Concatenate along the batch, and pad the other axes with `fill` to their largest sizes."""
     shape = [max(axis) for axis in zip(*(part.shape[1:] for part in parts), strict=True)]
     out = parts[0].new_full((sum(map(len, parts)), *shape), fill)
     row = 0
@@ -50,7 +50,7 @@ def crop(signals: Tensor, sizes: Tensor) -> Tensor:
 
 
 def decode_by_size(decode: Callable[[Codes], Tensor], codes: Codes, spec: CodeSpec) -> Tensor:
-    """Decode a batch; one by one if sizes differ, for decoders that would let padding influence an item."""
+    """Decode a batch, one by one if sizes differ, with decoders whose output depends on padding."""
     if bool((codes.sizes == codes.sizes[:1]).all()):
         return decode(codes)
     signals = []

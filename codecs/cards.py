@@ -12,7 +12,7 @@ FILE = {Modality.TEXT: "notes.txt", Modality.IMAGE: "photo.png", Modality.AUDIO:
 
 
 def codec(codec: CodecInterface, weights: int) -> Card:
-    """Return the card of a codec with this number of weights."""
+    """Return the model card of a codec with this number of weights."""
     spec, settings = codec.spec, codec.settings
     sizes = sorted(set(spec.codebook_sizes))
     entries = f"{sizes[0]:,} entries" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} entries"

@@ -1,4 +1,4 @@
-"""Checkpoint folders: find, read and write them. Codecs, decoders and models all use this module.
+"""Find, read and write the checkpoint folders of codecs, decoders and models.
 
 A checkpoint is `config.yaml` (or `config.json`, the hub's convention) and `model.safetensors`. The config holds plain
 values and registry names. Nothing in a checkpoint is imported or called.
@@ -28,11 +28,11 @@ from .types import Modality
 huggingface_hub = lazy.load("huggingface_hub")
 
 CONFIGS = ("config.yaml", "config.json")
-"""Names of a config, in the order of preference: tokenloom's own and the hub's."""
+"""File names of a config in the order of preference: tokenloom's own, the hub's."""
 WEIGHTS = "model.safetensors"
 FILES = (*CONFIGS, WEIGHTS)
 PATTERNS = tuple(name for file in FILES for name in (file, f"*/{file}"))
-"""Files that are downloaded from a hub repository: its own, and those of the codecs inside a model."""
+"""Files that are downloaded from a hub repository, including those of the codecs inside a model."""
 HUB_ID = r"[\w.-]+/[\w.-]+"
 MAX_CONFIG_BYTES = 2**24
 
@@ -46,21 +46,18 @@ def shipped_root() -> Path:
 
 
 def shipped(kind: str = "codec") -> list[str]:
-    """Return the names of the shipped checkpoints whose config has this key: codec, decoder or omni."""
+    """Return the names of the shipped checkpoints of one kind: codec, decoder or omni. The kind is a config key."""
     root = shipped_root()
     return sorted(p.parent.name for p in root.glob("*/config.yaml") if kind in read_config(p.parent))
 
 
-def ships(name: str) -> bool:
-    """Return whether a shipped checkpoint has this name, without reading any."""
+def is_shipped(name: str) -> bool:
+    """Return whether a shipped checkpoint has this name, without reading it."""
     return bool(re.fullmatch(r"[A-Za-z0-9_.-]+", name)) and (shipped_root() / name / CONFIGS[0]).is_file()
 
 
 def shipped_with(fingerprint: str, kind: str = "codec") -> str | None:
-    """Return the name of the shipped codec with this fingerprint (hex), or None.
-
-    With kind="decoder", return the decoder of the codec with this fingerprint.
-    """
+    """Return the name of the shipped codec with this fingerprint (hex), or of the codec's decoder; None without one."""
     for name in shipped(kind):
         config = read_config(shipped_root() / name)
         if (config.get("fingerprint") if kind == "codec" else config["fingerprints"]["codec"]) == fingerprint:
@@ -73,11 +70,11 @@ def find(source: str, *kinds: str) -> Path:
 
     Args:
         source: A path, a shipped name, or a hub id.
-        *kinds: Config keys that the caller accepts, for the error message; default: codec.
+        *kinds: Kinds that the error message lists; default: codec.
 
     Raises:
-        FileNotFoundError: If the folder holds no checkpoint, or the hub has none.
-        ValueError: If `source` is none of the above.
+        FileNotFoundError: If the folder or the hub repository holds no checkpoint.
+        ValueError: If `source` is not a path, a shipped name or a hub id.
     """
     path = Path(source)
     if path.name == WEIGHTS:
@@ -85,19 +82,21 @@ def find(source: str, *kinds: str) -> Path:
     if any((path / name).is_file() for name in CONFIGS):
         return path
     if path.is_dir():
-        raise FileNotFoundError(f"{source} is a folder without a checkpoint: no {' or '.join(CONFIGS)} in it")
-    if ships(source):
+        raise FileNotFoundError(f"the folder {source} must hold {' or '.join(CONFIGS)}, it holds neither")
+    if is_shipped(source):
         return shipped_root() / source
     if re.fullmatch(HUB_ID, source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
         return download(source, PATTERNS)
     what = "model" if kinds else "codec"
-    registered = "" if kinds else f", no registered name ({', '.join(registry.names())})"
+    registered = "" if kinds else f", a registered name ({', '.join(registry.names())})"
     known = ", ".join(name for kind in kinds or ("codec",) for name in shipped(kind))
-    raise ValueError(f"unknown {what} {source!r}: no folder, no shipped name ({known}){registered} and no hub id")
+    raise ValueError(
+        f"unknown {what} {source!r}; it must be a folder, a shipped name ({known}){registered} or a hub id"
+    )
 
 
 def describes(source: str, kind: str) -> bool:
-    """Return whether `source` is a checkpoint whose config has this key. A registered name is none."""
+    """Return whether `source` is a checkpoint of this kind. A registered name is not a checkpoint."""
     if source in registry.names():
         return False
     try:
@@ -115,13 +114,13 @@ def download(hub_id: str, patterns: Sequence[str], **options: Any) -> Path:
         **options: Options of `huggingface_hub.snapshot_download`: revision, token, cache_dir and so on.
 
     Raises:
-        FileNotFoundError: If nothing was found, or the network is out of reach.
+        FileNotFoundError: If the hub or the network is out of reach, or the repository does not exist.
     """
     try:
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=[*patterns], **options))
-    except Exception as error:  # offline, missing or gated: dozens of types, one meaning
+    except Exception as error:  # offline, missing, gated: dozens of types
         raise FileNotFoundError(
-            f"{hub_id!r} is no folder ({Path(hub_id).absolute()}) and no shipped name, and the hub did not provide it: "
+            f"{hub_id!r} is neither a folder ({Path(hub_id).absolute()}) nor a shipped name, and the hub refused it: "
             f"{errors.first_line(error)}"
         ) from error
 
@@ -130,7 +129,7 @@ def download(hub_id: str, patterns: Sequence[str], **options: Any) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML without aliases: a few lines of them can stand for gigabytes."""
+    """YAML loader that refuses aliases, since a few lines of them can expand to gigabytes."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
@@ -139,7 +138,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def read_config(folder: Path) -> dict[str, Any]:
-    """Return the config of a checkpoint folder. Raises as `read_mapping` does."""
+    """Return the config of a checkpoint folder. Raises the errors of `read_mapping`."""
     return read_mapping(next((folder / name for name in CONFIGS if (folder / name).is_file()), folder / CONFIGS[0]))
 
 
@@ -147,8 +146,8 @@ def read_mapping(path: Path) -> dict[str, Any]:
     """Return the plain values of a YAML or JSON file.
 
     Raises:
-        FileNotFoundError: If there is no file.
-        ValueError: If the file is too large, unreadable, or holds no mapping.
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the file is too large or unreadable, or does not hold a mapping.
     """
     if not path.is_file():
         raise FileNotFoundError(f"no config at {path.absolute()}")
@@ -157,19 +156,19 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         config = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: no UTF-8, no JSON, or no such date
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: invalid UTF-8, JSON or date
         kind = "JSON" if path.suffix == ".json" else "YAML"
-        raise ValueError(f"{path} is not readable as {kind}: {errors.first_line(error)}") from error
+        raise ValueError(f"{path} cannot be read as {kind}: {errors.first_line(error)}") from error
     if not isinstance(config, dict):
-        raise ValueError(f"{path} holds no mapping")
+        raise ValueError(f"{path} must hold a mapping, got {type(config).__name__}")
     return config
 
 
-def described(folder: Path, config: dict[str, Any], kind: str, key: str) -> tuple[dict[str, Any], dict[str, str]]:
-    """Return what a config says under `kind`, which must have the entry `key`, and its fingerprints.
+def section(folder: Path, config: dict[str, Any], kind: str, key: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Return the section `kind` of a config, which must have the entry `key`, and the fingerprints of its codecs.
 
     Raises:
-        ValueError: If either is missing. Codecs have one fingerprint and need none.
+        ValueError: If the section, its entry or the fingerprints are missing. A codec has no fingerprints of others.
     """
     given, fingerprints = config.get(kind), config.get("fingerprints")
     if kind == "codec":
@@ -184,7 +183,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint, in float32 or int64.
 
     Raises:
-        FileNotFoundError: If there are none.
+        FileNotFoundError: If the folder has no weights.
         ValueError: If the file is damaged.
     """
     path = folder / WEIGHTS
@@ -196,18 +195,18 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"{path} is damaged: {errors.first_line(error)}") from error
 
 
-def fill(module: nn.Module, state: dict[str, torch.Tensor], source: str | Path) -> None:
+def load_state(module: nn.Module, state: dict[str, torch.Tensor], source: str | Path) -> None:
     """Load a state dict strictly.
 
     Raises:
-        ValueError: If a tensor is missing, left over or of another shape.
+        ValueError: If a tensor is missing, unknown or of another shape.
     """
-    wanted = module.state_dict()
-    problems = [f"lacks {k}" for k in wanted if k not in state]
-    problems += [f"has a stray {k}" for k in state if k not in wanted]
+    own = module.state_dict()
+    problems = [f"lacks {k}" for k in own if k not in state]
+    problems += [f"has a stray {k}" for k in state if k not in own]
     problems += [
-        f"{k} is {tuple(state[k].shape)}, wanted {tuple(v.shape)}"
-        for k, v in wanted.items()
+        f"{k} must be {tuple(v.shape)}, got {tuple(state[k].shape)}"
+        for k, v in own.items()
         if k in state and state[k].shape != v.shape
     ]
     if problems:
@@ -218,16 +217,16 @@ def fill(module: nn.Module, state: dict[str, torch.Tensor], source: str | Path) 
 
 
 def check_size(state: dict[str, torch.Tensor], needed: int) -> None:
-    """Raise ValueError if a file holds fewer numbers than the architecture needs, before that is allocated."""
+    """Raise ValueError if a file holds fewer numbers than the architecture needs. Call this before allocating it."""
     if needed > (held := sum(math.prod(value.shape) for value in state.values())):
-        raise ValueError(f"another architecture than its config: {held} numbers in the file, at least {needed} needed")
+        raise ValueError(f"another architecture than its config: the file must hold {needed} numbers, it holds {held}")
 
 
 # -- write ----------------------------------------------------------------------------------------
 
 
 def state(module: nn.Module, store: str) -> dict[str, torch.Tensor]:
-    """Return a module's tensors as they are stored: float32, float16 or int8 (see storage.py)."""
+    """Return a module's tensors in a storage type: float32, float16 or int8 (see storage.py)."""
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in module.state_dict().items()}
     return storage.narrow(tensors, store, dict(module.named_parameters()))
 
@@ -237,24 +236,24 @@ def write(
 ) -> None:
     """Write the two files of a checkpoint.
 
-    Both are complete on disk before the first one is renamed, so a full disk or a kill leaves the old checkpoint. A
-    kill between the two renames leaves new weights next to the old config; that pair is valid unless the folder held
-    another architecture.
+    Both files are complete on disk before the first one is renamed, so an interruption leaves the old checkpoint. An
+    interruption between the two renames leaves new weights next to the old config. That pair is valid if the
+    architecture did not change.
 
     Args:
         folder: Created if needed.
         config: Plain values.
-        state: Tensors, as `state` returns them.
+        state: Tensors in a storage type; see `state`.
         config_file: One of CONFIGS.
-        **extra: Plain values that are added to the config.
+        **extra: Further plain values of the config.
 
     Raises:
         ValueError: If the folder has a config of the other name.
         OSError: If the files cannot be written.
     """
     if other := [name for name in CONFIGS if name != config_file and (folder / name).is_file()]:
-        raise ValueError(f"{folder} holds a checkpoint with {other[0]}; write the one with {config_file} elsewhere")
-    text = json.dumps(config | extra, indent=2, ensure_ascii=False)  # plain, nothing shared: YAML would write an alias
+        raise ValueError(f"{folder} holds a checkpoint with {other[0]}; write {config_file} to another folder")
+    text = json.dumps(config | extra, indent=2, ensure_ascii=False)  # YAML writes aliases of shared objects
     if config_file.endswith(".yaml"):
         text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True)
     contents = {WEIGHTS: to_bytes(state, {"format": "pt"}), config_file: text.encode("utf-8")}

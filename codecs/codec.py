@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from tokenloom import errors
+
 from . import batches, bitstream, cards, checkpoint, registry, storage, targets, validate
 from .hub import Card, Pretrained
 from .layers.tracing import Traceable
@@ -21,7 +23,7 @@ from .types import BitstreamError, CodecInterface, Codes, CodeSpec, Modality, Se
 
 
 class Codec(Pretrained, nn.Module, CodecInterface, ABC):
-    """Signal ↔ integers ↔ bytes.
+    """Base class of all codecs: signal ↔ integers ↔ bytes.
 
     A subclass sets `spec` and `settings` (on the class or in its constructor) and implements `_encode(x, setting)` and
     `_decode(codes)`. Both receive validated input only. Validation, targets and containers are inherited.
@@ -34,7 +36,7 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
     config: dict[str, Any]
     """Keyword arguments of the constructor; set by `codecs.build`."""
     model_types: ClassVar[tuple[str, ...]] = ()
-    """`model_type` of the transformers models that this codec wraps; see `codecs.load`."""
+    """`model_type` of each transformers model that this codec wraps; see `codecs.load`."""
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
     """Constructor arguments that `codecs.decompress` tries for a container; () for codecs that need weights."""
 
@@ -54,7 +56,7 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
         raise NotImplementedError(f"{type(self).__name__} implements neither _decode nor decode")
 
     def curve(self, x: Tensor) -> Curve:
-        """Return every way to code one image, given as a batch of one, with its tokens and PSNR. Targets use it."""
+        """Return all candidate encodings of one image, a batch of one, with their tokens and PSNR. Targets use them."""
         return targets.curve(self, x)
 
     @classmethod
@@ -66,7 +68,7 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
 
     @torch.no_grad()
     def encode(self, x: Tensor | list[str], setting: Any = None) -> Codes:
-        """Encode a batch of signals. Deterministic and in float32, regardless of an enclosing autocast.
+        """Encode a batch of signals, deterministically and in float32. An enclosing autocast has no effect.
 
         Args:
             x: Signals in the form that the class docstring states.
@@ -76,8 +78,8 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
             Codes with int64 indices (batch, quantizers, *grid).
 
         Raises:
-            ValueError: If rank, channels, dtype or range are wrong, on NaN, Inf or an empty batch, or if `settings`
-                does not contain `setting`.
+            ValueError: If `x` is empty, holds NaN or Inf, or has the wrong rank, channels, dtype or range; or if
+                `settings` does not contain `setting`.
             TargetError: If no setting reaches the target.
         """
         validate.signal(x, self)
@@ -93,11 +95,11 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
             codes: Codes of this codec.
 
         Returns:
-            Signals in the form that `encode` takes. If sizes differ within the batch, each axis has the largest one,
-            and an item is zero beyond its own size.
+            Signals in the form that `encode` takes. If sizes differ within the batch, each axis has the largest size,
+            and zeros fill each item beyond its own size.
 
         Raises:
-            ValueError: If the codes do not fit this codec.
+            ValueError: If the codes are not valid for this codec.
         """
         validate.codes(codes, self)
         return self._decode(codes)
@@ -110,7 +112,7 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
         """Decode containers of this codec.
 
         Raises:
-            BitstreamError: If `data` is anything else.
+            BitstreamError: If `data` is not a list of containers of this codec.
         """
         return bitstream.decode(self, bitstream.read(self, data))
 
@@ -124,7 +126,7 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
     @property
     def export_obstacle(self) -> str | None:
         """Reason why `export` cannot trace this codec; None if it can."""
-        return "a library makes its codes, not a network; learned codecs such as image/fsq or audio/rvq can be exported"
+        return "a library computes its codes; only networks, such as image/fsq or audio/rvq, can be exported"
 
     def card(self) -> Card:
         """Return the content of the model card."""
@@ -147,13 +149,13 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
 
 
 class LatentCodec(Traceable, Codec):
-    """A learned codec: `analyze`, a quantizer (see quantizers/), `synthesize` (see layers/tracing.py)."""
+    """Base class of learned codecs: `analyze`, a quantizer, and `synthesize` (see layers/tracing.py)."""
 
     variants = ()
     codes_weight: ClassVar[float | None] = None
-    """Default weight of the quantizer's loss in training; None selects the trainer's default for the modality."""
-    starts_on: int = 0
-    """Number of training signals that `start` needs before the first step; 0 for a random start."""
+    """Default weight of the quantizer's loss; None selects the trainer's default for the modality."""
+    start_items: int = 0
+    """Number of training signals that `start` needs; 0 if training starts from random weights."""
     counts: Tensor
 
     def __init__(self, spec: CodeSpec, quantizer: nn.Module) -> None:
@@ -166,11 +168,11 @@ class LatentCodec(Traceable, Codec):
             self.settings = Settings("quantizers", "", count, tuple(points), tuple(range(1, count + 1)))
 
     def start(self, x: Tensor) -> None:
-        """Initialize the weights from `starts_on` training signals, before the first step."""
+        """Initialize the weights from `start_items` training signals. The trainer calls this before the first step."""
         raise NotImplementedError
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return reconstructions, neither cropped nor clamped, and the quantizer's loss, both with gradients."""
+        """Return reconstructions, not cropped or clamped, and the quantizer's loss, both with gradients."""
         quantized = self.quantizer.quantize(self.analyze(x))
         return self.synthesize(quantized.latents), quantized.loss
 
@@ -202,16 +204,16 @@ class LatentCodec(Traceable, Codec):
 
 
 def build(name: str, *, checkpoint: str | Path | None = None, **kwargs: Any) -> Codec:
-    """Build a codec: untrained if it trains, ready to use otherwise.
+    """Build a codec by its registered name. Learned codecs are untrained unless a checkpoint is given.
 
     Args:
         name: Registered name.
-        checkpoint: Path or hub id of another project's weights, for codecs that read them. The codec's config is then
-            its architecture alone, so a saved copy no longer needs the file.
-        **kwargs: Constructor arguments, or, with `checkpoint`, what the file does not say itself.
+        checkpoint: Path or hub id of another project's weights. The codec's config then holds only its architecture,
+            so a saved copy does not need the file.
+        **kwargs: Constructor arguments. With `checkpoint`: arguments of the codec's `imported` method.
 
     Raises:
-        ValueError: If the name is unknown or the arguments do not fit.
+        ValueError: If the name is unknown or an argument is invalid.
     """
     cls = registry.codec_class(name)
     allowed = arguments(cls) if checkpoint is None else import_arguments(cls)
@@ -223,20 +225,19 @@ def build(name: str, *, checkpoint: str | Path | None = None, **kwargs: Any) -> 
             registry.remember(codec)
         else:
             codec = cls(**kwargs)
-            codec.config = json.loads(json.dumps(kwargs))  # plain values only: what a config file can hold
+            codec.config = json.loads(json.dumps(kwargs))  # plain values, as in a config file
     except (TypeError, RuntimeError, MemoryError, OverflowError) as error:  # wrong types, missing or absurd values
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(f"{name} cannot be built from {kwargs!r:.200}: {reason}") from error
+        raise ValueError(f"{name} cannot be built from {kwargs!r:.200}: {errors.first_line(error)}") from error
     return codec.eval()
 
 
 def load(source: str | Path | Mapping[str, Any]) -> Codec:
-    """Load a trained codec in eval mode. Nothing in a checkpoint is executed.
+    """Load a trained codec in eval mode. No code in a checkpoint runs.
 
     Args:
-        source: One of: a folder with `config.yaml` or `config.json` and `model.safetensors`; a shipped name; a hub id;
-            a folder or hub id of a transformers tokenizer of sounds or images; the registered name of a codec that
-            needs no training (`image/jpeg`); a mapping of `build` arguments ({name: image/taming, checkpoint: …}).
+        source: A folder with `model.safetensors` and `config.yaml` or `config.json`; a shipped name; a hub id; the
+            folder or hub id of a transformers tokenizer of audio or images; the registered name of a codec that needs
+            no training (`image/jpeg`); or a mapping of `build` arguments ({name: image/taming, checkpoint: …}).
 
     Raises:
         ValueError: If the source is unknown, damaged, or needs training or weights.
@@ -254,16 +255,16 @@ def load(source: str | Path | Mapping[str, Any]) -> Codec:
         _refuse_weightless(cls := registry.codec_class(source))
         if not cls.variants:
             ships = ", ".join(checkpoint.shipped())
-            raise ValueError(f"{source} must be trained first; trained codecs that ship: {ships}")
+            raise ValueError(f"{source} must be trained first; the shipped trained codecs are {ships}")
         return build(source)
     folder = checkpoint.find(source)
     config = checkpoint.read_config(folder)
     if "codec" not in config and (cls := registry.wrapper(config.get("model_type"))):
         return build(cls.name, checkpoint=folder if Path(source).exists() else source)
-    given, _ = checkpoint.described(folder, config, "codec", "name")
+    given, _ = checkpoint.section(folder, config, "codec", "name")
     given = {str(key): value for key, value in given.items()}
     codec = build(given.pop("name"), **given)
-    checkpoint.fill(codec, checkpoint.weights(folder), folder)
+    checkpoint.load_state(codec, checkpoint.weights(folder), folder)
     registry.remember(codec)
     return codec.eval()
 
@@ -273,7 +274,7 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
 
     Args:
         codec: The codec.
-        folder: Where `model.safetensors` and the config go.
+        folder: Folder of `model.safetensors` and the config.
         store: Type of the stored weights: float32, float16 or int8 (see storage.py).
         **extra: `config_file` ("config.yaml" or "config.json"), and plain values for the config (`trained={…}`).
 
@@ -282,16 +283,16 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
     """
     state = checkpoint.state(codec, store)
     clone = build(codec.name, **codec.config)
-    checkpoint.fill(clone, storage.widen(state), Path(folder))
+    checkpoint.load_state(clone, storage.widen(state), Path(folder))
     config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex()}
     checkpoint.write(Path(folder), config, state, **extra)
 
 
 def find(fingerprint: bytes) -> Codec:
-    """Return the codec with this fingerprint, searching loaded codecs, codecs without weights, and shipped ones.
+    """Return the codec with this fingerprint: a loaded one, one without weights, or a shipped one.
 
     Raises:
-        BitstreamError: If there is none.
+        BitstreamError: If no such codec is available.
     """
     if (codec := registry.recall(fingerprint)) is not None:
         return codec
@@ -299,7 +300,7 @@ def find(fingerprint: bytes) -> Codec:
         for variant in registry.codec_class(name).variants:
             try:
                 codec = build(name, **variant)
-            except ValueError:  # it has no default, so it cannot be the one
+            except ValueError:  # it has required arguments
                 continue
             if codec.fingerprint == fingerprint:
                 return codec
@@ -308,7 +309,7 @@ def find(fingerprint: bytes) -> Codec:
         if codec.fingerprint == fingerprint:
             return codec
     raise BitstreamError(
-        f"no codec with fingerprint {fingerprint.hex()} is available; load the one that wrote the container first "
+        f"no codec with fingerprint {fingerprint.hex()} is available; first load the codec that wrote the container "
         f"(codecs.load), or use a shipped one: {', '.join(checkpoint.shipped())}"
     )
 
@@ -317,7 +318,7 @@ def decompress(data: bytes | list[bytes]) -> Tensor | list[str]:
     """Decode one container, or several of one codec. The fingerprint selects the codec; see `find`.
 
     Raises:
-        BitstreamError: If the data is no container, is damaged, or its codec is not available.
+        BitstreamError: If the data is damaged or not a container, or its codec is not available.
     """
     data = list(data) if isinstance(data, list | tuple) else [data]
     if not data:
@@ -329,7 +330,7 @@ def decompress(data: bytes | list[bytes]) -> Tensor | list[str]:
 
 
 def arguments(cls: type[Codec]) -> set[str]:
-    """Return the names of a codec's constructor arguments, including those passed on to its base class."""
+    """Return the names of a codec's constructor arguments, those of its base classes included."""
     taken: set[str] = set()
     for base in cls.__mro__:
         if "__init__" not in vars(base):
@@ -342,26 +343,26 @@ def arguments(cls: type[Codec]) -> set[str]:
 
 
 def imports(cls: type[Codec]) -> bool:
-    """Return whether a codec reads checkpoints of other projects."""
+    """Return whether a codec class reads checkpoints of other projects."""
     return cls.imported.__func__ is not Codec.imported.__func__
 
 
 def import_arguments(cls: type[Codec]) -> set[str]:
-    """Return the names of the arguments that a codec takes beside another project's checkpoint."""
+    """Return the names of the arguments of `imported` besides the checkpoint."""
     return _parameters(cls.imported)[0] - {"checkpoint"}
 
 
 def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
-    """Names of a function's parameters, and whether it takes others by **."""
+    """Return the names of a function's parameters, and whether it takes more keyword arguments."""
     parameters = inspect.signature(function).parameters.values()
     named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
     return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _refuse_weightless(cls: type[Codec]) -> None:
-    """Raise ValueError for a codec of another project that would get random weights."""
+    """Raise ValueError for a codec of another project, whose weights would be random."""
     if imports(cls):
         raise ValueError(
             f"{cls.name} needs another project's weights: codecs.build({cls.name!r}, checkpoint=…), "
-            f"or {{name: {cls.name}, checkpoint: …}} in a list of codecs; a saved copy needs them no more"
+            f"or {{name: {cls.name}, checkpoint: …}} in a list of codecs; a saved copy does not need them"
         )

@@ -1,14 +1,13 @@
-"""Context model: the probability of each code given the codes before it, identical on every machine.
+"""Context model: the probability of each code given earlier codes, bit-identical on every machine.
 
-Channels are coded in groups, coarse to fine, and the positions of a group in passes: the first group in the seven
-passes of Adam7 (W3C PNG specification, 8.2), the others in the two passes of a checkerboard (He et al., arXiv
-2103.15306). A pass evaluates a small network once for all its codes, so coding takes a dozen evaluations at any size. A
-code is an integer around 0. Its probability is that of a discretized logistic distribution with predicted mean and
-scale.
+Channels are coded in groups, coarse to fine. The positions of the first group are coded in the seven passes of Adam7
+(W3C PNG specification, 8.2), those of the others in the two passes of a checkerboard (He et al., arXiv 2103.15306). A
+pass evaluates a small network once for all its codes. A code is an integer around 0 with a discretized logistic
+distribution, whose mean and scale the network predicts.
 
-Range coding needs bit-identical probabilities where a file is written and where it is read, but floating-point sums
-differ between machines. Outside training the network therefore computes with integers (Ballé et al., "Integer networks
-for data compression", 2019), held in float64: every sum stays below 2^53, so it is exact in any order.
+Range coding needs the same probabilities in the encoder and the decoder, but floating-point sums differ between
+machines. Outside training the network therefore computes with integers (Ballé et al., "Integer networks for data
+compression", 2019). They are stored as float64. Every sum stays below 2^53, so it is exact in any order.
 """
 
 from __future__ import annotations
@@ -35,22 +34,22 @@ SCALES, SCALES_PER_OCTAVE, SMALLEST_SCALE = 44, 4, -4
 MEANS = 8
 """Means are multiples of 1/8."""
 LIMIT = 2.0**20
-"""Largest activation as an integer, which stands for 4,096. With weights below 16 a sum of 2^17 terms is exact."""
+"""Largest activation as an integer; its value is 4,096. With weights up to 16, a sum of 2^17 terms is exact."""
 PLANES = 4
-"""Further inputs: inside the image, already known, quality, distance of the known neighbors."""
+"""Number of further input planes: inside the image, already known, quality, distance of the known neighbors."""
 MAX_BOUND = 160
 """Largest magnitude of a code."""
 CHUNK = 2**17
-"""Codes whose probabilities are in memory at once."""
+"""Most codes whose probabilities are in memory at once."""
 
 Coder = Callable[[np.ndarray, slice, np.ndarray], np.ndarray]
-"""(probabilities (n, entries), channels, mask (height, width) of positions) → n symbols from 0, channel by channel."""
+"""(probabilities (n, entries), channels, mask (height, width) of positions) → n symbols ≥ 0, channel by channel."""
 
 
 class Predictor(nn.Module):
-    """Network from `known` channels and the planes to the mean and log2 scale of `out` channels at every position.
+    """Network that maps `known` channels and the planes to the mean and log2 scale of `out` channels.
 
-    With `direct` there is also a linear path from inputs to outputs: a block's mean is mostly that of its neighbors.
+    `direct` adds a linear path from inputs to outputs, since a block's mean is close to that of its neighbors.
     """
 
     def __init__(self, known: int, out: int, width: int, kernel: int, direct: bool) -> None:
@@ -73,7 +72,7 @@ class Predictor(nn.Module):
         return out if self.direct is None else out + _conv(x, self.direct.weight, None, dilation)
 
     def exact(self, x: Tensor, dilation: int) -> Tensor:
-        """Compute with integers: inputs and outputs in units of 2^−FRACTION, float64."""
+        """Compute with integers in float64. Inputs and outputs are in units of 2^−FRACTION."""
         hidden = _rectified(_conv(x, *_integers(self.first), dilation))
         hidden = _rectified(_conv(hidden, *_integers(self.second), 1))
         total = _conv(hidden, *_integers(self.last), 1)
@@ -103,8 +102,8 @@ class ContextModel(nn.Module):
     """Predictors of all channel groups, and the order in which codes are coded.
 
     Args:
-        bounds: Largest magnitude of the codes of each channel, which has 2 · bound + 1 entries.
-        groups: Number of channels of each group in the order of coding. Bounds are equal within a group.
+        bounds: Largest magnitude of the codes of each channel. A channel has 2 · bound + 1 entries.
+        groups: Number of channels of each group, in coding order. All channels of a group have the same bound.
         width: Hidden channels.
     """
 
@@ -125,7 +124,7 @@ class ContextModel(nn.Module):
 
     @property
     def least_bits(self) -> float:
-        """Fewest bits per position of any stream: those of the most probable code."""
+        """Lower bound on the bits per position of any stream: every code is the most probable one."""
         return -len(self.bounds) * math.log2(_table().max())
 
     # -- training -----------------------------------------------------------------------------
@@ -134,8 +133,7 @@ class ContextModel(nn.Module):
         """Return the bits of each item, (batch,), with gradients.
 
         Args:
-            noisy: Codes before rounding plus uniform noise, at which densities are evaluated (Ballé et al., arXiv
-                1611.01704, section 3).
+            noisy: Unrounded codes plus uniform noise (Ballé et al., arXiv 1611.01704, section 3).
             codes: Rounded codes (batch, channels, height, width) with straight-through gradients.
             quality: (batch,), from about −2 to 2.
         """
@@ -162,12 +160,12 @@ class ContextModel(nn.Module):
 
     @torch.no_grad()
     def code(self, grid: tuple[int, int], quality: float, coder: Coder) -> np.ndarray:
-        """Visit all codes in order. `coder` receives probabilities and returns symbols, which it writes or reads.
+        """Visit all codes in coding order. `coder` receives probabilities, and writes or reads the symbols.
 
         Args:
             grid: Height and width in codes.
             quality: A multiple of 2^−FRACTION.
-            coder: Encoder or decoder of symbols.
+            coder: Encoder or decoder of symbols; returns the symbols.
 
         Returns:
             Integers (channels, height, width) around 0.
@@ -180,10 +178,9 @@ class ContextModel(nn.Module):
             for mask, before, distance in _passes(group, *grid):
                 if not mask.any():
                     continue
-                known = torch.from_numpy(before).double()
+                known, where = torch.from_numpy(before).double(), torch.from_numpy(mask)
                 inputs = self._inputs(codes * gain, channels, known, quality, distance, one)
-                params = self.predictors[group].exact(inputs, distance)[0, :, torch.from_numpy(mask)].numpy()
-                where = torch.from_numpy(mask)
+                params = self.predictors[group].exact(inputs, distance)[0, :, where].numpy()
                 for p, first, last in _distributions(params, bound):
                     part = slice(channels.start + first, channels.start + last)
                     symbols = coder(p, part, mask).reshape(last - first, -1) - bound
@@ -192,7 +189,7 @@ class ContextModel(nn.Module):
 
 
 def _passes(group: int, height: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Yield for each pass the positions it codes, those of the group known before it, and the distance of neighbors."""
+    """Yield for each pass the mask of its positions, the mask of known positions, and the distance of neighbors."""
     known = np.zeros((height, width), dtype=bool)
     if group == 0:
         for row, column, rows, columns, distance in ADAM7:
@@ -207,16 +204,16 @@ def _passes(group: int, height: int, width: int) -> Iterator[tuple[np.ndarray, n
 
 
 def _log2_probability(x: Tensor, mean: Tensor, log2_scale: Tensor) -> Tensor:
-    """Return log2 of the probability of x ± ½ under a logistic distribution, which is at least 2^−30."""
+    """Return log2 of the probability of x ± ½ under a logistic distribution, plus 2^−30."""
     scale = torch.exp2(-log2_scale.clamp(SMALLEST_SCALE, SMALLEST_SCALE + (SCALES - 1) / SCALES_PER_OCTAVE))
     away = (x - mean).abs()
     return torch.log2(torch.sigmoid((0.5 - away) * scale) - torch.sigmoid((-0.5 - away) * scale) + 2.0**-30)
 
 
 def _distributions(params: np.ndarray, bound: int) -> Iterator[tuple[np.ndarray, int, int]]:
-    """Convert integer means and log2 scales (2 · channels, n) to probabilities, m channels at a time.
+    """Convert integer means and log2 scales (2 · channels, n) to probabilities, several channels at a time.
 
-    Yields probabilities (m · n, entries), the first of the m channels, and the channel after the last one.
+    Yields probabilities (channels · n, entries), the first channel, and the channel after the last one.
     """
     mean, log2_scale = np.split(params, 2)
     channels, positions = mean.shape
@@ -240,7 +237,7 @@ def _distributions(params: np.ndarray, bound: int) -> Iterator[tuple[np.ndarray,
 def _table() -> np.ndarray:
     """Return the probability of each offset from the rounded mean: (scales, fractions, offsets), float64.
 
-    Uses only sums, products, quotients and square roots, which IEEE 754 rounds identically everywhere, unlike `exp`.
+    Only sums, products, quotients and square roots are used. IEEE 754 defines their rounding, but not that of `exp`.
     """
     inverse = [2.0**-SMALLEST_SCALE]
     while len(inverse) < SCALES:
@@ -252,7 +249,7 @@ def _table() -> np.ndarray:
 
 
 def _logistic(x: np.ndarray) -> np.ndarray:
-    """Return 1 / (1 + exp(−x)), with exp(−|x|) as (1 + |x| / 2^20)^(−2^20)."""
+    """Return 1 / (1 + exp(−x)). exp(−|x|) is computed as (1 + |x| / 2^20)^(−2^20)."""
     power = 1.0 / (1.0 + np.minimum(np.abs(x), 60.0) / 2.0**20)
     for _ in range(20):
         power = power * power

@@ -1,4 +1,4 @@
-"""The hub's conventions: safetensors, `config.json` and a model card, saved, loaded and uploaded."""
+"""Save, load and upload models in the hub's layout: safetensors, `config.json` and a model card."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Card(NamedTuple):
         tags: Tags on the hub.
         pipeline: A task of the hub, or None if none fits.
         facts: Rows of the table.
-        usage: Python code; SOURCE stands for the place that the model is loaded from.
+        usage: Python code. SOURCE stands for the folder or hub id of the model.
     """
 
     summary: str
@@ -39,12 +39,12 @@ class Pretrained:
     """`save_pretrained`, `from_pretrained` and `push_to_hub` for codecs, decoders and omni models."""
 
     def _write(self, folder: Path, **options: Any) -> None:
-        """Write weights and config to a folder. `options` are those of the kind's `save`, with `config_file`."""
+        """Write weights and config to a folder. `options` are those of the `save` function, with `config_file`."""
         raise NotImplementedError
 
     @classmethod
     def _read(cls, source: str) -> Self:
-        """Return what the kind's `load` returns."""
+        """Load a model."""
         raise NotImplementedError
 
     def card(self) -> Card:
@@ -52,7 +52,7 @@ class Pretrained:
         raise NotImplementedError
 
     def save_pretrained(self, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
-        """Write `model.safetensors`, `config.json` and, unless there is one, a model card `README.md`.
+        """Write `model.safetensors`, `config.json` and a model card `README.md`. An existing README.md is kept.
 
         Args:
             folder: Created if needed.
@@ -80,7 +80,7 @@ class Pretrained:
 
         Raises:
             ValueError: If the checkpoint is of another class.
-            FileNotFoundError: If there is no checkpoint.
+            FileNotFoundError: If the checkpoint does not exist.
         """
         found = str(source)
         if download:
@@ -99,15 +99,16 @@ class Pretrained:
         """Upload what `save_pretrained` writes, and return the URL of the repository.
 
         Args:
-            repo_id: "owner/name". The repository is created if needed; a model card that it already has is kept.
-            private: Whether a new repository is private; default: the owner's default.
-            token: Access token; default: the one that huggingface_hub has stored.
+            repo_id: "owner/name". The repository is created if needed. Its existing model card is kept.
+            private: Whether a new repository is private; None for the owner's default.
+            token: Access token; None for the one that huggingface_hub has stored.
             message: Commit message.
-            store: See `save_pretrained`; so is extra.
+            store: See `save_pretrained`.
+            **extra: See `save_pretrained`.
 
         Raises:
             ValueError: If `repo_id` is not a valid name.
-            OSError: If the hub refuses or cannot be reached. Nothing is uploaded before all files are written.
+            OSError: If the hub refuses or cannot be reached.
         """
         hub = huggingface_hub.HfApi(token=token)
         with tempfile.TemporaryDirectory() as folder:

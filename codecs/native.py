@@ -1,4 +1,4 @@
-"""Codecs whose tokens are the bytes of a file: one codebook of 256 entries, and lengths that vary.
+"""Codecs whose tokens are the bytes of a file: one codebook of 256 entries, and varying lengths.
 
 The tokens of `image/jpeg` are the bytes of a `.jpg` file, as in JPEG-LM (Han et al., arXiv 2408.08459).
 """
@@ -28,7 +28,7 @@ def unpack(codes: Codes) -> list[Tensor]:
 
 
 class NativeCodec(Codec):
-    """A codec whose codes are files. A subclass converts one signal; this class handles batches and tokens."""
+    """Codec whose codes are files. A subclass converts one signal; this class handles batches and tokens."""
 
     def to_bytes(self, signal: Tensor, setting: Any) -> bytes:
         """Write one signal (channels, *size) to the bytes of a file."""

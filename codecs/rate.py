@@ -2,11 +2,11 @@
 
 There are four costs per item, all float64 (batch,):
 
-* nominal: positions × Σ log2(codebook size), plus 32 bits per number of side information, plus whole bytes for the
-  number of tokens if the encoder chooses it. For codecs whose tokens are the bytes of a file, 8 × its bytes.
+* nominal: positions × Σ log2(codebook size), plus 32 bits per number of side information. If the encoder chooses the
+  number of tokens, whole bytes for that number are added. If the tokens are the bytes of a file: 8 × its bytes.
 * entropy: cross-entropy of the codes under counts of the training split, order 0, per quantizer.
 * coded: 8 × the bytes that `compress` wrote, container included.
-* modelled: nats under a transformer trained on other items, in bits, plus 32 per number of side information.
+* modelled: bits under a transformer trained on other items, plus 32 per number of side information.
 
 `bits_per_pixel` and `kbps` convert them to rates of the unpadded signal.
 """
@@ -25,7 +25,7 @@ SIDE_BITS = 32
 
 
 def positions(spec: CodeSpec, codes: Codes) -> Tensor:
-    """Return the positions of each item's own grid, without the padding of the batch, int64 (batch,)."""
+    """Return the number of positions of each item, padding excluded, int64 (batch,)."""
     if codes.lengths is not None:
         return codes.lengths
     if not spec.stride:
@@ -34,7 +34,7 @@ def positions(spec: CodeSpec, codes: Codes) -> Tensor:
 
 
 def tokens(spec: CodeSpec, codes: Codes) -> Tensor:
-    """Return the tokens of each item, which are positions × quantizers, int64 (batch,)."""
+    """Return the number of tokens of each item, positions × quantizers, int64 (batch,)."""
     return positions(spec, codes) * codes.quantizers()
 
 
@@ -49,14 +49,14 @@ def bits_per_position(codebook_sizes: tuple[int, ...]) -> float:
 
 
 def nominal(spec: CodeSpec, codes: Codes) -> Tensor:
-    """Return the bits of each item if all entries were equally likely, float64 (batch,)."""
+    """Return the nominal bits of each item, float64 (batch,). All entries count as equally likely."""
     cumulative = torch.tensor([0.0, *bits_per_token(spec)], dtype=torch.float64).cumsum(0)
     bits = positions(spec, codes).cpu() * cumulative[codes.quantizers().cpu()]
     return bits + _overhead(spec, codes)
 
 
 def _overhead(spec: CodeSpec, codes: Codes) -> Tensor:
-    """Return the bits of side information, and of a length that the encoder chose: a byte per seven bits."""
+    """Return the bits of side information, plus those of a length that the encoder chose (a byte per 7 bits)."""
     side = _side(codes)
     if not spec.ordered or codes.lengths is None:
         return side
@@ -70,7 +70,7 @@ def _side(codes: Codes) -> Tensor:
 
 
 def modelled(nats: Tensor, codes: Codes) -> Tensor:
-    """Return bits, float64 (batch,), from the nats of each item's codes under a model of the codes alone."""
+    """Return the bits of each item, float64 (batch,), from the nats of its codes under a model."""
     return nats.double().cpu() / math.log(2) + _side(codes)
 
 
@@ -86,7 +86,7 @@ def smoothed(counts: Tensor) -> Tensor:
 
 
 def entropy(codec: CodecInterface, codes: Codes) -> Tensor | None:
-    """Return the bits under the codec's training counts, float64 (batch,); None if it has no counts."""
+    """Return the bits of each item under the training counts, float64 (batch,); None without counts."""
     counts = codec.counts
     if counts is None or int(counts.sum()) == 0:
         return None

@@ -23,7 +23,7 @@ def register(name: str) -> Callable[[Class], Class]:
     """Return a class decorator that registers a codec as `name`, "modality/kind" (`image/fsq`).
 
     Raises:
-        ValueError: If the name has another form, or another class has it.
+        ValueError: If the name is malformed, or another class has it.
     """
     if not re.fullmatch(r"(text|image|audio)/[a-z0-9][a-z0-9_-]*", name):
         raise ValueError(f"a codec name must be modality/kind, such as 'image/fsq', got {name!r}")
@@ -40,7 +40,7 @@ def register(name: str) -> Callable[[Class], Class]:
 
 
 def _registered() -> dict[str, Any]:
-    """All classes, including those of installed third-party packages."""
+    """Return all classes, those of installed third-party packages included."""
     global _pending_entry_points
     if _pending_entry_points:
         _pending_entry_points = False
@@ -56,7 +56,7 @@ def _registered() -> dict[str, Any]:
 
 
 def names(modality: Modality | str | None = None) -> list[str]:
-    """Return the registered names, sorted; those of one modality if given."""
+    """Return the registered names, sorted; of one modality if it is given."""
     prefix = "" if modality is None else f"{Modality(modality)}/"
     return sorted(name for name in _registered() if name.startswith(prefix))
 
@@ -65,7 +65,7 @@ def codec_class(name: str) -> Any:
     """Return the class registered as `name`.
 
     Raises:
-        ValueError: If there is none; the message lists the registered names.
+        ValueError: If the name is unknown. The message lists the registered names.
     """
     if name not in _registered():
         raise ValueError(f"unknown codec {name!r}; registered are {', '.join(names())}")
@@ -78,7 +78,7 @@ def wrapper(model_type: Any) -> Any | None:
 
 
 def remember(codec: CodecInterface) -> None:
-    """Make a loaded codec known by its fingerprint, for as long as something else refers to it."""
+    """Make a loaded codec available by its fingerprint, as a weak reference."""
     _loaded[codec.fingerprint] = codec
 
 

@@ -1,4 +1,4 @@
-"""Types of the weights in `model.safetensors`: float32, float16, or int8 with a scale per row."""
+"""Storage types of the weights in `model.safetensors`: float32, float16, or int8 with a scale per row."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from torch import Tensor
 
 STORES = ("float32", "float16", "int8")
 SCALE = ":scale"
-"""Suffix of the tensor that holds the scales of an int8 tensor, one number per row of its first axis."""
+"""Suffix of the tensor with the scales of an int8 tensor, one scale per row of the first axis."""
 SMALLEST = 4096
-"""Numbers of the smallest tensor that is stored as int8; norms and biases stay float16."""
+"""Numbers of the smallest tensor that is stored as int8. Norms and biases are stored as float16."""
 
 
 def narrow(state: dict[str, Tensor], store: str, parameters: Collection[str]) -> dict[str, Tensor]:
-    """Convert a state dict to a storage type. A second round trip changes nothing.
+    """Convert a state dict to a storage type. A second round trip does not change the tensors.
 
     Args:
         state: Float32 and int64 tensors.
-        store: "float32"; "float16"; or "int8", which is symmetric with a scale per row for large `parameters`, and
-            float16 for the rest, codebooks included.
+        store: "float32"; "float16"; or "int8": symmetric int8 with a scale per row for large `parameters`, float16 for
+            all other tensors, such as codebooks.
         parameters: Names of the tensors that train by gradient.
 
     Raises:
@@ -48,7 +48,7 @@ def narrow(state: dict[str, Tensor], store: str, parameters: Collection[str]) ->
 
 
 def widen(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return the float32 tensors that `narrow` was given, as precisely as they were kept."""
+    """Convert the result of `narrow` back to float32. Raises ValueError if a scale does not match its tensor."""
     scales = {name: value for name, value in state.items() if name.endswith(SCALE)}
     out = {name: value for name, value in state.items() if name not in scales}
     for name, scale in scales.items():

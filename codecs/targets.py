@@ -15,9 +15,9 @@ from .types import CodecInterface, Codes, Modality, Target, TargetError
 MODALITIES = {
     "psnr": Modality.IMAGE, "slope": Modality.IMAGE, "bits_per_pixel": Modality.IMAGE, "kbps": Modality.AUDIO,
 }  # fmt: skip
-"""Kind of target → modality of the codecs that support it."""
+"""Attribute of the target → modality of the codecs that support it."""
 MAX_PIXELS_AT_ONCE = 2**18
-"""Pixels that are decoded in one batch when many settings of one image are compared."""
+"""Most pixels of a batch in which several settings of one image are decoded."""
 
 
 def psnr(reference: Tensor, decoded: Tensor) -> float:
@@ -35,7 +35,7 @@ def meet(codec: CodecInterface, x: Any, target: Target) -> Codes:
     """Encode each item of `x`, a batch of signals, at the setting that meets the target.
 
     Raises:
-        ValueError: If the codec has no settings, or another modality than the target.
+        ValueError: If the codec has no settings, or the target is for another modality.
         TargetError: If no setting meets the target on an item.
     """
     if len(codec.settings) < 2:
@@ -53,11 +53,11 @@ def meet(codec: CodecInterface, x: Any, target: Target) -> Codes:
 
 
 class SettingCodes:
-    """Codes of one item at every setting, made on demand. Codecs that truncate encode the item only once."""
+    """Codes of one item at every setting, computed on demand. If the codec truncates, the item is encoded once."""
 
     def __init__(self, codec: CodecInterface, x: Any, full: Codes | None) -> None:
         self.codec, self.x, self.full = codec, x, full
-        self._made: dict[int, Codes] = {}
+        self._cache: dict[int, Codes] = {}
 
     @classmethod
     def split(cls, codec: CodecInterface, x: Any) -> list[SettingCodes]:
@@ -67,21 +67,21 @@ class SettingCodes:
 
     def at(self, index: int) -> Codes:
         """Return the codes at `settings.values[index]`."""
-        if index not in self._made:
+        if index not in self._cache:
             value = self.codec.settings.values[index]
             codes = self.codec.encode(self.x, value) if self.full is None else self.codec.truncate(self.full, value)
-            self._made[index] = codes
-        return self._made[index]
+            self._cache[index] = codes
+        return self._cache[index]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """All candidate encodings of one image, those of the settings first.
+    """Candidate encodings of one image. The first are those of the settings.
 
     Attributes:
         tokens: Number of tokens of each candidate.
         psnr: PSNR of each candidate in dB.
-        codes: Function from the index of a candidate to its codes; None if only the numbers are kept.
+        codes: Function from the index of a candidate to its codes; None if only the numbers are known.
     """
 
     tokens: list[int]
@@ -89,12 +89,12 @@ class Curve:
     codes: Callable[[int], Codes] | None
 
     def cheapest(self, psnr: float) -> int | None:
-        """Return the candidate with the fewest tokens that reaches a PSNR, or None."""
+        """Return the index of the candidate with the fewest tokens that reaches a PSNR, or None."""
         candidates = [i for i, reached in enumerate(self.psnr) if reached >= psnr]
         return min(candidates, key=lambda i: self.tokens[i], default=None)
 
     def steepest(self, slope: float) -> int:
-        """Return the candidate with the largest PSNR − slope · tokens, the one with fewer tokens on a tie.
+        """Return the index of the candidate with the largest PSNR − slope · tokens; on a tie, that with fewer tokens.
 
         Maximizing this for every image maximizes the summed PSNR of a set for its total number of tokens.
         Source: Shoham and Gersho, IEEE TASSP 36, 1988.
@@ -103,7 +103,7 @@ class Curve:
 
 
 def curve(codec: CodecInterface, x: Tensor) -> Curve:
-    """Return one image, given as a batch of one, at every setting of the codec."""
+    """Return the encodings of one image, a batch of one, at every setting of the codec."""
     (item,) = SettingCodes.split(codec, x)
     indices = range(len(codec.settings))
     values: list[float] = []
@@ -122,7 +122,7 @@ def _psnrs(codec: CodecInterface, references: list[Tensor], codes: Codes) -> lis
 
 
 def _best(codec: CodecInterface, x: Tensor, target: Target, item: int) -> Codes:
-    """Return the best of all candidates."""
+    """Return the best candidate encoding of one image. Raises TargetError if none reaches the PSNR."""
     candidates = codec.curve(x)
     chosen = candidates.steepest(target.value) if target.name == "slope" else candidates.cheapest(target.value)
     if chosen is None:
@@ -135,11 +135,11 @@ def _best(codec: CodecInterface, x: Tensor, target: Target, item: int) -> Codes:
 # -- bisection ------------------------------------------------------------------------------------
 
 Search = Generator[int, float, int]
-"""Yields an index of the settings, is sent the value measured there, and returns the index to use."""
+"""Generator that yields an index of the settings, receives the value measured there, and returns the best index."""
 
 
 def _run_together(searches: list[Search], items: list[SettingCodes], target: Target) -> list[int]:
-    """Run the searches of all items in step, so that each step decodes one batch."""
+    """Run the searches of all items in parallel. Each step decodes one batch."""
     pending = {i: next(search) for i, search in enumerate(searches)}
     found: dict[int, int] = {}
     while pending:
@@ -167,9 +167,10 @@ def _measure(items: list[SettingCodes], indices: list[int], target: Target) -> l
 
 
 def _search(codec: CodecInterface, target: Target, item: int) -> Search:
-    """Bisect `settings.values`, whose rate rises, for the first that reaches a PSNR or the last within a rate.
+    """Bisect `settings.values` for the first that reaches a PSNR, or the last that does not exceed a rate.
 
-    Values need not rise with the rate everywhere. If bisection fails, the settings of the sweep are tried one by one.
+    Measured values may fall between neighboring settings. If bisection fails, the settings of the sweep are tried in
+    turn.
     """
     settings, quality = codec.settings, target.name == "psnr"
     tried: dict[int, float] = {}

@@ -1,7 +1,4 @@
-"""Types that every module of this folder shares: modality, spec, codes, settings, targets, errors.
-
-This module imports nothing of ours.
-"""
+"""Types that all modules of this folder share. This module imports no other module of tokenloom."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ class Modality(StrEnum):
 
 @dataclass(frozen=True)
 class CodeSpec:
-    """Everything that rates, bitstreams, token streams and a transformer need to know about a codec."""
+    """Description of a codec for rates, bitstreams, token streams and transformers."""
 
     modality: Modality
     codebook_sizes: tuple[int, ...]
@@ -59,7 +56,7 @@ class CodeSpec:
     causal: bool
     """Whether the codec can be streamed exactly."""
     window: tuple[int, int] | None = None
-    """Length and hop in samples, for audio that is coded in chunks; None otherwise."""
+    """Length and hop of a chunk in samples; None unless the codec splits audio into chunks."""
 
     def grid(self, size: tuple[int, ...]) -> tuple[int, ...]:
         """Return the number of codes along each axis for a signal of `size` samples: ceil(size / stride) per chunk."""
@@ -80,12 +77,12 @@ class Codes:
     """A batch of encoded signals.
 
     Attributes:
-        indices: int64 (batch, quantizers, *grid). −1 marks quantizers that an item does not use; only codecs with
-            `spec.ordered` produce it.
+        indices: int64 (batch, quantizers, *grid). −1 marks a quantizer that an item does not use. Only codecs with
+            `spec.ordered` produce −1.
         sizes: int64 (batch, axes). Size of each signal before padding: height and width, samples, or UTF-8 bytes.
-        lengths: int64 (batch,). Number of valid positions, for codecs whose number of codes varies; None otherwise.
-        side: Further float32 arrays that decoding needs, batch first. NaN pads items with fewer values. Every rate
-            includes their cost.
+        lengths: int64 (batch,). Number of valid positions; None unless the codec's number of codes varies.
+        side: Side information that decoding needs: float32 arrays, batch first, padded with NaN. Every rate includes
+            its cost.
     """
 
     indices: Tensor
@@ -122,14 +119,14 @@ class Codes:
 
 @dataclass(frozen=True)
 class Settings:
-    """The values of a codec's one quality control, in the order of rising rate.
+    """Quality control of a codec: its allowed values, in the order of rising rate.
 
     Attributes:
-        name: Name of the control; "" if the codec has none. Such a codec has the single value None.
+        name: Name of the control; "" if the codec has none. The only value is then None.
         unit: Unit of the values.
         default: Value that `encode` uses if none is given.
         sweep: Values that `compare` measures, 1 to 8, lowest rate first.
-        values: All allowed values, lowest rate first; () stands for those of `sweep`.
+        values: All allowed values, lowest rate first; () means the values of `sweep`.
     """
 
     name: str = ""
@@ -168,14 +165,16 @@ class Settings:
 
 @dataclass(frozen=True)
 class Target:
-    """A goal that replaces a setting. Each item gets the setting that meets it best. Name exactly one.
+    """Quality or rate to reach, in place of a setting. Each item gets the setting that meets it best.
+
+    Exactly one attribute must be given.
 
     Attributes:
-        psnr: dB on 8-bit RGB. Selects the lowest setting that reaches it.
-        slope: dB per token. Selects the setting with the largest PSNR − slope · tokens. Using one slope for a whole
-            set maximizes the set's mean PSNR for its number of tokens. For file codecs a token is a byte.
-        bits_per_pixel: Bits of the container per pixel. Selects the highest setting within it.
-        kbps: kbit/s of the container. Selects the highest setting within it.
+        psnr: PSNR in dB of 8-bit RGB. Selects the lowest setting that reaches it.
+        slope: dB per token. Selects the setting with the largest PSNR − slope · tokens. One slope for a whole set
+            maximizes the set's mean PSNR at its number of tokens. A token of a file codec is a byte.
+        bits_per_pixel: Container bits per pixel. Selects the highest setting that does not exceed it.
+        kbps: Container rate in kbit/s. Selects the highest setting that does not exceed it.
     """
 
     psnr: float | None = None
@@ -194,12 +193,12 @@ class Target:
 
     @property
     def name(self) -> str:
-        """Name of the quantity that is given."""
+        """Name of the given attribute."""
         return next(f.name for f in dataclasses.fields(self) if getattr(self, f.name) is not None)
 
     @property
     def value(self) -> float:
-        """Value of the quantity that is given."""
+        """Value of the given attribute."""
         return getattr(self, self.name)
 
     def __str__(self) -> str:
@@ -207,21 +206,21 @@ class Target:
 
 
 class CodecInterface(ABC):
-    """The part of a codec that rates, bitstreams and targets rely on. `Codec` implements it."""
+    """Interface that rates, bitstreams and targets use. `Codec` implements it."""
 
     name: ClassVar[str] = ""
     """Registered name, "modality/kind"."""
     spec: CodeSpec
     settings: Settings = Settings()
     counts: Tensor | None
-    """How often the training split used each entry, int64 (quantizers, entries); None without such statistics."""
+    """Uses of each entry in the training split, int64 (quantizers, entries); None if they were not counted."""
     context: Any
-    """Context model that predicts each code from the ones before it (see context.py); None without one."""
+    """Context model, which predicts each code from earlier codes (see context.py); None if the codec has none."""
 
     @property
     @abstractmethod
     def fingerprint(self) -> bytes:
-        """8 bytes that identify name, configuration and weights."""
+        """8 bytes that identify the name, the configuration and the weights."""
 
     @abstractmethod
     def encode(self, x: Tensor | list[str], setting: Any = None) -> Codes:
@@ -233,29 +232,29 @@ class CodecInterface(ABC):
 
     @property
     def truncates(self) -> bool:
-        """Whether `truncate` turns codes of the highest setting into those of any lower one."""
+        """Whether `truncate` reduces codes of the highest setting to any lower setting."""
         return False
 
     def truncate(self, codes: Codes, setting: int) -> Codes:
-        """Return codes of the highest setting cut to a lower one. The signal is not needed."""
+        """Reduce codes of the highest setting to a lower setting, without the signal."""
         raise NotImplementedError(f"{self.name} does not truncate codes")
 
     def side_shapes(self, size: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
-        """Return the shape of each side array of one signal of `size`; containers need it to read them."""
+        """Return the shape of each side array of one signal of `size`. Containers do not store shapes."""
         return {}
 
     def span(self, size: tuple[int, ...]) -> tuple[int, int] | None:
-        """Return the fewest and most tokens of one signal of `size`; None if their number has no known bounds."""
+        """Return the fewest and the most tokens of one signal of `size`; None if the bounds are unknown."""
         return None
 
     def pieces(self, size: tuple[int, ...]) -> int:
-        """Return how many parts of one signal of `size` can have their own setting."""
+        """Return the number of parts of one signal of `size` that can have separate settings."""
         return 1
 
     @abstractmethod
     def curve(self, x: Tensor) -> Any:
-        """Return every way to code one image as a `Curve` (see targets.py)."""
+        """Return all candidate encodings of one image, a batch of one, as a `Curve` (see targets.py)."""
 
     def condition(self, side: dict[str, Tensor]) -> float:
-        """Return what the context model is conditioned on for one item. Raises ValueError on invalid side arrays."""
+        """Return the condition of the context model for one item. Raises ValueError for invalid side arrays."""
         return 0.0

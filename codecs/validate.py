@@ -1,4 +1,4 @@
-"""Checks of everything that enters a codec. They raise ValueError before any library sees invalid data."""
+"""Checks of the input of a codec. They raise ValueError before invalid data reaches a library."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _check_text(x: Any, name: str) -> None:
 
 
 def setting(value: Any, codec: CodecInterface) -> Any:
-    """Return the setting to use, which is the default for None. Raises ValueError if `settings` lacks it."""
+    """Return the setting; for None, the default. Raises ValueError if `settings` does not contain it."""
     settings = codec.settings
     if value is None:
         return settings.default
@@ -79,7 +79,7 @@ def setting(value: Any, codec: CodecInterface) -> Any:
 
 
 def codes(given: Any, codec: CodecInterface) -> None:
-    """Raise ValueError unless `codec` can have made these codes."""
+    """Raise ValueError unless these codes are valid for `codec`."""
     name, spec = codec.name, codec.spec
     if not isinstance(given, Codes):
         raise ValueError(f"the codes of {name} must be a Codes object, as encode() returns, got {type(given).__name__}")
@@ -101,7 +101,7 @@ def codes(given: Any, codec: CodecInterface) -> None:
 
 
 def _check_layout(given: Codes, codec: CodecInterface) -> None:
-    """Check types and ranks, before any arithmetic."""
+    """Check types and ranks."""
     name, spec = codec.name, codec.spec
     for key, value in (("indices", given.indices), ("sizes", given.sizes)):
         if not isinstance(value, Tensor) or value.dtype != torch.int64:
@@ -160,13 +160,13 @@ def is_integer(value: Any, low: int, high: int) -> bool:
 
 
 def require_integer(name: str, value: Any, low: int, high: int) -> None:
-    """Raise ValueError unless `value`, which the message calls `name`, is an int from `low` to `high`."""
+    """Raise ValueError unless `value` is an int from `low` to `high`. The message calls it `name`."""
     if not is_integer(value, low, high):
         raise ValueError(f"{name} must be an integer from {low} to {high}, got {value!r:.80}")
 
 
 def are_integers(values: Any, low: int, high: int, longest: int = 16) -> bool:
-    """Return whether `values` is a list of 1 to `longest` such integers."""
+    """Return whether `values` is a list of 1 to `longest` integers from `low` to `high`."""
     sized = isinstance(values, list | tuple) and 1 <= len(values) <= longest
     return sized and all(is_integer(value, low, high) for value in values)
 

@@ -18,7 +18,7 @@ def subfolder(name: str) -> str:
 
 
 def _is_known(name: str) -> bool:
-    return checkpoint.ships(name) or name in codecs.names()
+    return checkpoint.is_shipped(name) or name in codecs.names()
 
 
 def resolves(name: str, codec: Codec) -> bool:

@@ -73,7 +73,7 @@ class TrainingJob(ABC):
 
     def fill(self, model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
         """Load a state dict strictly. Raises ValueError that names `where`."""
-        checkpoint.fill(model, tensors, where)
+        checkpoint.load_state(model, tensors, where)
 
     @abstractmethod
     def validate(self, model: nn.Module, device: torch.device, samples: Path, step: int) -> dict[str, float]:

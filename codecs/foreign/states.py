@@ -54,7 +54,7 @@ def adopt(codec: AnyModule, state: Mapping[str, Tensor], source: str | Path) -> 
     """
     own = codec.state_dict()
     state = {k: v.to(own[k].dtype) if k in own else v for k, v in state.items()}
-    checkpoint.fill(codec, {**{k: v for k, v in own.items() if k == "counts"}, **state}, source)
+    checkpoint.load_state(codec, {**{k: v for k, v in own.items() if k == "counts"}, **state}, source)
     return codec
 
 

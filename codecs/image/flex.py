@@ -59,7 +59,7 @@ class Flex(LatentCodec):
         sweep = sorted({2**i for i in range(tokens.bit_length())} | {tokens})
         self.settings = Settings("tokens", "per tile", tokens, (1, *sweep[1:][-7:]), tuple(range(1, tokens + 1)))
         self.tokens, self.tile = tokens, tile
-        self.starts_on = 4 * tokens * quantizer.dim
+        self.start_items = 4 * tokens * quantizer.dim
         self.encoder = TileEncoder(tile // patch, patch, width, depths[0], tokens, quantizer.dim)
         self.decoder = TileDecoder(tile // patch, patch, width, depths[1], tokens, quantizer.dim)
         self.to(memory_format=torch.channels_last)
@@ -99,7 +99,7 @@ class Flex(LatentCodec):
     def start(self, x: Tensor) -> None:
         """Start from the principal components of the data instead of random weights."""
         rows, columns = self.tiles(tuple(x.shape[2:]))
-        some = x[: -(-self.starts_on // (rows * columns))]
+        some = x[: -(-self.start_items // (rows * columns))]
         start(self.encoder, self.decoder, self.quantizer, self._tiles(some) * 2 - 1)
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from ..codec import Codec, build
 from ..registry import register
 from .taming import Codebook
 from .vqgan_network import VQAutoencoder
-from .vqgan_states import architecture, codebook_state, generator, renamed, take
+from .vqgan_states import architecture, codebook_state, generator, pop_tensor, rename
 
 FILES = ("vq_ds16_c2i.pt", "vq_ds16_t2i.pt", "vq_ds8_c2i.pt", *foreign.WEIGHTS)
 
@@ -52,8 +52,8 @@ class LlamaGen(VQAutoencoder):
         janus = "encoder.down.0.block.0.conv1.weight" in state
         if janus and "decoder.up.0.upsample.conv.weight" not in state and "decoder.up.1.block.0.conv1.weight" in state:
             raise ValueError(f"{checkpoint} has the layout of taming-transformers; build it as image/taming")
-        state = renamed(state)
+        state = rename(state)
         state.pop("quantize.codebook_used", None)  # a record of recent use in training
-        codebook = take(state, "quantize.embedding.weight", checkpoint)
+        codebook = pop_tensor(state, "quantize.embedding.weight", checkpoint)
         arguments = {"codebook_size": codebook.shape[0], "dim": codebook.shape[1]} | architecture(state, checkpoint)
         return foreign.adopt(build(cls.name, **arguments), state | codebook_state(codebook), checkpoint)

@@ -21,7 +21,7 @@ from ..quantizers.codebooks import MAX_DISTANCES
 from ..registry import register
 from ..validate import is_integer
 from .vqgan_network import MAX_STAGES, VQAutoencoder
-from .vqgan_states import architecture, averaged, codebook_state, generator, renamed, take
+from .vqgan_states import architecture, averaged_weights, codebook_state, generator, pop_tensor, rename
 
 FILES = ("last.ckpt", "model.ckpt", "vqgan.ckpt", "model.safetensors", "pytorch_model.bin")
 MAX_ENTRIES, MAX_NUMBERS = 2**24, 2**28
@@ -142,19 +142,19 @@ class Taming(VQAutoencoder):
             ValueError: If it holds another model.
         """
         found = foreign.tensors(foreign.read(foreign.locate(checkpoint, *FILES)), "state_dict", "model")
-        state = generator(averaged(found, checkpoint) if ema else found, checkpoint)
+        state = generator(averaged_weights(found, checkpoint) if ema else found, checkpoint)
         if "encoder.conv_blocks.0.res.0.conv1.weight" in state or "decoder.up.0.upsample.conv.weight" in state:
             raise ValueError(f"{checkpoint} has the layout of LlamaGen or Janus; build it as image/llamagen")
-        state = renamed(state, finest_first=True)
+        state = rename(state, finest_first=True)
         gumbel = "quantize.embed.weight" in state
-        codebook = take(state, "quantize.embed.weight" if gumbel else "quantize.embedding.weight", checkpoint)
+        codebook = pop_tensor(state, "quantize.embed.weight" if gumbel else "quantize.embedding.weight", checkpoint)
         arguments = {"codebook_size": codebook.shape[0], "dim": codebook.shape[1], "gumbel": gumbel}
         arguments |= architecture(state, checkpoint)
         if config is not None:
-            _compare(arguments, described(Path(config).expanduser()), config, checkpoint)
+            _compare(arguments, config_arguments(Path(config).expanduser()), config, checkpoint)
         if gumbel:
-            state["quantizer.choose.weight"] = take(state, "quantize.proj.weight", checkpoint).flatten(1)
-            state["quantizer.choose.bias"] = take(state, "quantize.proj.bias", checkpoint)
+            state["quantizer.choose.weight"] = pop_tensor(state, "quantize.proj.weight", checkpoint).flatten(1)
+            state["quantizer.choose.bias"] = pop_tensor(state, "quantize.proj.bias", checkpoint)
             state["quantizer.codebook"] = codebook[None]
         else:
             state |= codebook_state(codebook)
@@ -164,7 +164,7 @@ class Taming(VQAutoencoder):
 # -- the project's YAML -----------------------------------------------------------------------------
 
 
-def described(path: Path) -> dict[str, Any]:
+def config_arguments(path: Path) -> dict[str, Any]:
     """Return the arguments of `Taming` that a config of taming-transformers states."""
     params = _within(read_mapping(path), path, "model", "params")
     sizes = _within(params, path, "ddconfig")

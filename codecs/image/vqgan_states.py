@@ -44,7 +44,7 @@ def generator(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     return {name: value for name, value in own.items() if name.startswith(PARTS)}
 
 
-def renamed(state: Mapping[str, Tensor], *, finest_first: bool = False) -> dict[str, Tensor]:
+def rename(state: Mapping[str, Tensor], *, finest_first: bool = False) -> dict[str, Tensor]:
     """Return a published state dict under our names.
 
     Args:
@@ -89,14 +89,14 @@ def codebook_state(rows: Tensor) -> dict[str, Tensor]:
     }  # fmt: skip
 
 
-def take(state: dict[str, Tensor], name: str, source: str) -> Tensor:
+def pop_tensor(state: dict[str, Tensor], name: str, source: str) -> Tensor:
     """Remove and return a weight with rows, or a bias, of a state dict."""
     if name not in state or not state[name].ndim or (not name.endswith("bias") and state[name].ndim < 2):
         raise ValueError(f"{source} is not a VQGAN with one codebook: it lacks {name}, or its rows")
     return state.pop(name)
 
 
-def averaged(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+def averaged_weights(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     """Return the moving averages of latent diffusion's LitEma under the names of the weights; its own lack dots."""
     own = [name for name in state if not name.startswith(("model_ema.", "loss."))]
     averages = {name: f"model_ema.{name.replace('.', '')}" for name in own}

@@ -223,14 +223,14 @@ def load(source: str | Path) -> DiffusionDecoder:
 
 def read(folder: Path, config: dict[str, Any]) -> DiffusionDecoder:
     """Load the decoder in a checkpoint folder that has this config. Raises as `models.load` does."""
-    given, fingerprints = checkpoint.described(folder, config, "decoder", "codec")
+    given, fingerprints = checkpoint.section(folder, config, "decoder", "codec")
     try:
         codec = dependencies.load(folder, _codec_name(given), fingerprints.get("codec"))
         state = checkpoint.weights(folder)
         decoder = _assemble(given, codec, state)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    checkpoint.fill(decoder.flow, state, folder)
+    checkpoint.load_state(decoder.flow, state, folder)
     _loaded[codec.fingerprint] = decoder
     return decoder.eval()
 

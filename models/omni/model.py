@@ -260,7 +260,7 @@ def save(
 
 def read(folder: Path, config: dict[str, Any]) -> Omni:
     """Load the model in a checkpoint folder that has this config. Raises as `models.load` does."""
-    given, fingerprints = checkpoint.described(folder, config, "omni", "channels")
+    given, fingerprints = checkpoint.section(folder, config, "omni", "channels")
     try:
         parsed = OmniConfig.parse(given, new=False)
         vocabulary = parsed.vocabulary(lambda c: dependencies.load(folder, c.name, fingerprints.get(c.name)))
@@ -269,5 +269,5 @@ def read(folder: Path, config: dict[str, Any]) -> Omni:
         omni = Omni(vocabulary, network, sizes=parsed.sizes, defaults=parsed.sampling)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
-    checkpoint.fill(omni.transformer, state, folder)
+    checkpoint.load_state(omni.transformer, state, folder)
     return omni.eval()

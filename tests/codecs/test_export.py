@@ -178,7 +178,7 @@ def test_no_weights_travel_that_the_program_does_not_use():
 
 @pytest.mark.parametrize("name", ["image/jpeg", "audio/opus", "text/bpe", "text/bytes"])
 def test_a_codec_that_is_no_network_is_refused(name, tmp_path):
-    with pytest.raises(ValueError, match="a library makes its codes") as error:
+    with pytest.raises(ValueError, match="a library computes its codes") as error:
         export.export(tiny(name), tmp_path / "out")
     assert one_line(error) and name in str(error.value) and not list(tmp_path.iterdir())
 

@@ -138,7 +138,7 @@ def test_missing_files_are_named(source):
 
 def test_a_hub_id_offline_is_one_line(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
-    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is no folder") as error:
+    with pytest.raises(FileNotFoundError, match="'nobody/nothing' is neither a folder") as error:
         foreign.locate("nobody/nothing")
     assert one_line(error)
 

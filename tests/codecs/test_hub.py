@@ -141,7 +141,7 @@ def test_upload_and_download(tmp_path):
     assert lines[1:3] == ["True", "True"] and lines[4] == "True"
     assert lines[5].startswith("OSError nothing was uploaded to 'me/tiny': ") and "401" in lines[5]
     assert lines[6].startswith("ValueError repo_id must be owner/name, got 'no name'")
-    assert lines[7].startswith("'me/nothing' is no folder") and len(lines) == 8
+    assert lines[7].startswith("'me/nothing' is neither a folder") and len(lines) == 8
     assert {"README.md", "config.json", "model.safetensors"} <= set(repositories["me/tiny"])
     assert "codec/model.safetensors" in repositories["me/decoder"]
     assert b"codecs.load('me/tiny')" in repositories["me/tiny"]["README.md"]

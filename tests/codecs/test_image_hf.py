@@ -353,7 +353,7 @@ def test_tokenizers_without_a_decoder(tmp_path, kind):
 @pytest.mark.parametrize(
     ("config", "said"),
     [
-        ("{", "not readable as JSON"),
+        ("{", "cannot be read as JSON"),
         ("[1]", "no mapping"),
         ("{}", "model_type of image/hf .*got None"),
         ('{"model_type": "bert"}', "model_type of image/hf .*got 'bert'"),

@@ -95,7 +95,7 @@ def tiny(name: str) -> Codec:
 @torch.no_grad()
 def liven(codec: LatentCodec) -> None:
     """Give each latent channel mean 0 and spread 1, and each residual codebook half the spread of the one before."""
-    if codec.starts_on:
+    if codec.start_items:
         codec.start(torch.cat([structured(codec, (48, 48), seed) for seed in range(40)]))
         for silent in (p for p in codec.parameters() if p.ndim > 1 and not p.any()):
             silent.normal_(std=0.02)

@@ -203,7 +203,7 @@ class Adversary:
 
     def load_state_dict(self, saved: dict[str, Any], out: Path) -> None:
         """Restore the state; `out` is named in errors."""
-        checkpoint.fill(self.network, saved["discriminator"], out)
+        checkpoint.load_state(self.network, saved["discriminator"], out)
         self.optimizer.load_state_dict(saved["optimizer"])
         device = self.fabric.device
         self.lecam = saved["lecam"].to(device)

@@ -75,8 +75,8 @@ class CodecJob(SignalJob):
         return {"losses": self.weights, "data": self.data_recipe(), **adversarial.recipe(self.cfg)}
 
     def start(self) -> None:
-        if self.model.starts_on:
-            self.model.start(next(iter(self.crops(batch_size=self.model.starts_on, steps=1)))[1])
+        if self.model.start_items:
+            self.model.start(next(iter(self.crops(batch_size=self.model.start_items, steps=1)))[1])
 
     def adversary(self, fabric: Any) -> Adversary | None:
         return adversary.build(self.cfg, self.model, fabric, self.crop_size)

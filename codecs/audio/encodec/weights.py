@@ -45,14 +45,14 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """
     content = foreign.tensors(foreign.read(path), "best_state", "state_dict", "model")
     transformers = any(".layers." in name and name.startswith("encoder.") for name in content)
-    state = renamed(content)
+    state = rename(content)
     config = architecture(state, path)
     if transformers and (path.parent / "config.json").is_file():
         config |= _from_config(path.parent / "config.json")
     return state, config
 
 
-def renamed(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Rename a state dict of the `encodec` package or of transformers to our names, with `conv` for our `convtr`.
 
     The moving averages of each codebook entry restart from its vector and use count, since the stored averages agree

@@ -17,7 +17,7 @@ from ...quantizers import product
 from ...registry import register
 from ...types import Codes, CodeSpec, Modality
 from . import weights
-from .families import FAMILIES, MODEL_TYPES, Emu3, ImageFamily, Janus, architecture, configured
+from .families import FAMILIES, MODEL_TYPES, Emu3, ImageFamily, Janus, architecture, build_config
 
 MAX_NUMBERS = 2**30
 """Most numbers of weights, checked before a model is allocated; Emu3's tokenizer has 2.7·10^8."""
@@ -46,7 +46,7 @@ class ImageHF(product.OfficialIndex, Codec):
         self, model: dict[str, Any], mean: list[float] = (0.5, 0.5, 0.5), std: list[float] = (0.5, 0.5, 0.5)
     ) -> None:
         super().__init__()
-        self.family, config = configured(model)
+        self.family, config = build_config(model)
         sizes = product.factors(getattr(config, self.family.entries))[::-1]
         stride = 2 ** (len(config.channel_multiplier) - 1)
         self.spec = CodeSpec(

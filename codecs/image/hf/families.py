@@ -101,7 +101,7 @@ MODEL_TYPES = (*FAMILIES, *(family.whole_model for family in FAMILIES.values()))
 """`model_type` of the configs that are accepted: a tokenizer's, or a whole model's with a `vq_config`."""
 
 
-def configured(model: Any) -> tuple[ImageFamily, Any]:
+def build_config(model: Any) -> tuple[ImageFamily, Any]:
     """Return the adapter and the transformers config of plain values.
 
     Only keys that describe the tokenizer's architecture are used; other keys that the type declares have no effect.
@@ -152,7 +152,7 @@ def architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
         raise ValueError(f"{path}: model_type of image/hf must be one of {', '.join(MODEL_TYPES)}, got {kind!r:.80}")
     family = FAMILIES[config["model_type"]]
     names = (*family.numbers, *family.lists)
-    _, full = configured({name: config[name] for name in ("model_type", *names, *FIXED) if name in config})
+    _, full = build_config({name: config[name] for name in ("model_type", *names, *FIXED) if name in config})
     plain = {name: getattr(full, name) for name in names}
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in plain.items()}
     return {"model_type": config["model_type"], **plain}
