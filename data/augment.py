@@ -1,4 +1,4 @@
-"""Random crops of one signal: cut, flipped, scaled, padded, or with another gain."""
+"""Random crops of signals, with flips, scaling and padding of images and a random gain of audio."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class ImageCrop:
         return media.to_uint8(item.signal)
 
     def __call__(self, image: Tensor, draw_next: Callable[[], Tensor], rng: np.random.Generator) -> Tensor:
-        # every number is drawn, needed or not, so that the n-th one always has the same meaning
+        # all numbers are always drawn, so that an option does not change the others
         factor, down, right, mirror = rng.random(4)
         image = self._padded(image)
         height, width = image.shape[1:]

@@ -21,7 +21,7 @@ _ORDER, _AUGMENT = 0, 1  # separate random streams of one seed
 class Crops:
     """An iterable of (step, batch) over the steps start_step to steps − 1 of a run.
 
-    After an iteration, `skipped` is the number of broken items, each of which was replaced by the next readable one.
+    After an iteration, `skipped` is the number of broken items. The next readable item replaces a broken one.
     """
 
     def __init__(self, batches: _Batches, start_step: int, steps: int, workers: int, strict: bool) -> None:
@@ -36,7 +36,7 @@ class Crops:
         broken: dict[int, str] = {}
         loader = DataLoader(
             self.batches, batch_size=None, sampler=range(self.start_step, self.steps), num_workers=self.workers,
-            collate_fn=_unchanged, generator=torch.Generator(),  # not the global one, which training uses
+            collate_fn=_unchanged, generator=torch.Generator(),  # the global one belongs to the training
         )  # fmt: skip
         try:
             for step, batch, problems in loader:
@@ -110,7 +110,7 @@ class _Batches(Dataset):
         problems: dict[int, str] = {}
         try:
             batch = torch.stack([self._slot(step * self.batch_size + slot, problems) for slot in self.slots])
-        except ValueError as error:  # as text: from a worker, its message would hold the traceback
+        except ValueError as error:  # sent as text, because an exception from a worker carries its traceback
             return step, str(error), problems
         return step, batch, problems
 

@@ -1,7 +1,7 @@
 """Copies of a signal: shifted, scaled or mirrored images, and faster or slower sounds.
 
-The transformation of copy k depends on k alone. Copy k of two images is thus transformed alike, as documents with
-several images need, and the tokens of all copies can be computed once.
+The transformation of copy k depends on k alone. Documents with several images need this, because their images must be
+transformed alike. The tokens of all copies can also be computed once, before a training.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from tokenloom.codecs.types import CodeSpec, Modality
 from .sources.source import Item, Source
 
 SHIFT, SCALE = 0.07, (0.86, 1.04)
-"""Of images: the largest shift relative to the side, and the range of the scale."""
+"""Largest shift of an image relative to its side, and range of its scale."""
 SPEED, GAIN_DB = (0.88, 1.12), (-9.0, 3.0)
-"""Of sounds: the range of the speed, which changes the pitch too, and of the gain."""
+"""Ranges of the speed of a sound, which also changes the pitch, and of its gain."""
 
 
 def image(x: Tensor, copy: int) -> Tensor:
-    """Return a copy of an image, float32 (3, height, width) in [0, 1]. 0 is the original; odd ones are mirrored."""
+    """Return a copy of an image, float32 (3, height, width) in [0, 1]. 0 is the original; odd copies are mirrored."""
     if mirrored := copy % 2:
         copy -= 1
     if copy:
@@ -42,7 +42,7 @@ def image(x: Tensor, copy: int) -> Tensor:
 
 
 def audio(x: Tensor, sample_rate: int, copy: int) -> Tensor:
-    """Return a copy of audio, float32 (channels, samples) in [-1, 1]. 0 is the original. The gain never clips."""
+    """Return a copy of audio, float32 (channels, samples) in [-1, 1]. Copy 0 is the original. The gain never clips."""
     if not copy:
         return x
     speed, gain = _draws(copy, 2)

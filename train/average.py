@@ -1,4 +1,4 @@
-"""The moving average of the weights, in one piece or sharded over the processes."""
+"""The moving average of the weights, whole or sharded over the processes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from . import state
 
 
 class WeightAverage:
-    """An exponential moving average of a model, which is what a run saves. Buffers in `counted` are not copied."""
+    """The exponential moving average of a model, which a run saves. Buffers in `counted` are not copied."""
 
     def __init__(self, model: nn.Module, decay: float, fabric: Any, sharded: bool, counted: tuple[str, ...]) -> None:
         self.decay, self.fabric, self.counted = decay, fabric, counted
         self.module = copy.deepcopy(model).requires_grad_(False)
         self.complete: nn.Module | None = None
-        """On the process that writes, a model to collect a sharded average in."""
+        """The whole model that `collect` fills, on the process that writes; None without shards."""
         self._sharded = sharded
 
     def place(self) -> None:
-        """Move the average to the devices, sharded if asked for. Call it once, after its values are restored."""
+        """Move the average to the devices, and shard it if the run does. Call it once, after a restore."""
         if not self._sharded:
             self.module.to(self.fabric.device)
             return
@@ -40,12 +40,12 @@ class WeightAverage:
 
     @torch.no_grad()
     def restore_buffers(self, model: nn.Module) -> None:
-        """Set the buffers of the model back to those of the last update."""
+        """Reset the buffers of the model to their values at the last update."""
         for buffer, source in zip(model.buffers(), self.module.buffers(), strict=True):
             buffer.copy_(source)
 
     def collect(self) -> nn.Module | None:
-        """Return the average in one piece, in eval mode, on the process that writes. All processes must call it."""
+        """Return the whole average in eval mode on the process that writes, else None. All processes must call it."""
         if not self._sharded:
             return self.module.eval() if self.fabric.is_global_zero else None
         tensors = state.collect(self.module.state_dict(), keep=self.complete is not None)

@@ -1,4 +1,4 @@
-"""Checks of a config before anything is trained or written. Every mistake is a ValueError in one line."""
+"""Checks of a config before a run trains or writes. Every mistake is a ValueError in one line."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from .tasks import all_tasks
 
 STRATEGIES = ("auto", "ddp", "fsdp")
 FIXED = ("seed", "batch_size", "ema", "losses", "optimizer")
-"""Keys that must be equal, besides those of the tasks. `steps` may grow, and machines may change."""
+"""Keys that a resumed run must share, besides those of the tasks. `steps` may grow, and machines may change."""
 
 
 def config(cfg: RunConfig) -> None:
-    """Raise ValueError for mistakes that show without the model and the data."""
+    """Raise ValueError for mistakes that need neither model nor data to be found."""
     tasks = all_tasks()
     if cfg.task not in tasks:
         raise ValueError(f"task must be one of {', '.join(tasks)}, got {cfg.task!r}")
@@ -114,7 +114,7 @@ def _numbers(cfg: RunConfig) -> None:
 
 
 def recipe(cfg: RunConfig, **more: Any) -> dict[str, Any]:
-    """Return plain values to compare: `more`, and the fixed keys of the config."""
+    """Return the values that a resumed run must share: `more`, and the fixed keys of the config."""
     keys = [*FIXED, *(key for task in all_tasks().values() for key in (*task.architecture, *task.fixed))]
     values = asdict(cfg)
     return more | {key: values[key] for key in keys if key in values and key not in more}

@@ -1,4 +1,4 @@
-"""The typed keys of conf/train.yaml: those of every task together."""
+"""The typed config of conf/train.yaml, which holds the keys of every task."""
 
 from __future__ import annotations
 

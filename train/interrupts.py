@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 
-AGAIN = 3
-"""Seconds after which a second signal ends the run at once. Before that it is torchrun passing the first one on."""
+REPEAT_SECONDS = 3
+"""A second signal after this time ends the run at once. An earlier one is the first, passed on by torchrun."""
 
 
 class Interrupts:
-    """The number of the first signal that a run received; 0: none."""
+    """Receives the signals of a run. `number` is that of the first one, 0 before it."""
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self.say = say
@@ -44,9 +44,9 @@ class Interrupts:
 
     def _receive(self, number: int, _frame: Any) -> None:
         if self.number:
-            if time.monotonic() > self._time + AGAIN:
+            if time.monotonic() > self._time + REPEAT_SECONDS:
                 raise KeyboardInterrupt
             return
         self.number, self._time = number, time.monotonic()
-        if os.getpid() == self._process:  # not a data worker, which lives on until the step is done
+        if os.getpid() == self._process:  # a data worker says nothing, and works until the step is done
             self.say(f"{signal.Signals(number).name}: finishing this step, then saving (again to quit at once)")

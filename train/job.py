@@ -27,9 +27,9 @@ class TrainingJob(ABC):
         architecture: Keys that describe the model. A resumed run must share them.
         fixed: Other keys of the task that a resumed run must share.
         shardable: Whether strategy=fsdp is possible.
-        counted: Names of buffers that the averaged model fills by itself.
+        counted: Names of buffers that `complete` fills, so the average does not copy them.
         model: The module that is trained, averaged and saved.
-        trained: What the checkpoint states of the training, besides the steps.
+        trained: Facts about the training that the checkpoint records, besides the steps.
     """
 
     name: ClassVar[str]
@@ -48,7 +48,7 @@ class TrainingJob(ABC):
 
     @classmethod
     def check(cls, cfg: RunConfig) -> None:
-        """Raise ValueError for mistakes that show without the model and the data."""
+        """Raise ValueError for mistakes that need neither model nor data to be found."""
         return
 
     @abstractmethod
@@ -56,11 +56,11 @@ class TrainingJob(ABC):
         """Return plain values that a resumed run must share, besides the fixed keys of the config."""
 
     def start(self) -> None:
-        """Prepare a fresh run before its first step, equally in all processes."""
+        """Prepare a fresh run before its first step. All processes call it and must get the same result."""
         return
 
     def adversary(self, fabric: Any) -> Any:
-        """Return an adversary that trains along (see train/adversarial), or None. `model` is on its device."""
+        """Return the adversary of the run (see train/adversarial), or None. `model` is on its device."""
         return None
 
     @abstractmethod
@@ -72,7 +72,7 @@ class TrainingJob(ABC):
         """Iterate over (step, batch) from start_step to steps − 1. The rows are divided among the ranks."""
 
     def fill(self, model: nn.Module, tensors: dict[str, Tensor], where: Path) -> None:
-        """Load a state dict strictly. Raises ValueError that names `where`."""
+        """Load a state dict strictly. A ValueError names `where`."""
         checkpoint.load_state(model, tensors, where)
 
     @abstractmethod
@@ -80,7 +80,7 @@ class TrainingJob(ABC):
         """Return metrics on held-out data by name, and write samples to the folder `samples`."""
 
     def complete(self, model: nn.Module, device: torch.device) -> None:
-        """Add what a finished model has besides its weights. Called after the last step."""
+        """Fill the buffers of a finished model, such as counts of codes. Called after the last step."""
         return
 
     @abstractmethod

@@ -17,7 +17,7 @@ BAR_WIDTH = 100
 
 
 class Logs:
-    """Writes scalars to log.csv (rows of step, name, value) and TensorBoard, and shows a bar with the values."""
+    """Writes scalars to log.csv (columns step, name, value) and TensorBoard, and shows a progress bar with values."""
 
     def __init__(self, out: Path, start: int, steps: int) -> None:
         self.samples = out / "samples"
@@ -42,7 +42,7 @@ class Logs:
         self._bar()
 
     def scalars(self, step: int, values: dict[str, float], bar: bool = False) -> None:
-        """Write values, and show them in front of the bar if asked for."""
+        """Write values; with `bar`, show them in front of the progress bar too."""
         for name, value in values.items():
             self._csv.writerow([step, name, f"{value:.6g}"])
             self._board.add_scalar(name, value, step)
@@ -65,7 +65,7 @@ class Logs:
 
 
 class NoLogs:
-    """The logs of all processes but the first: every call does nothing."""
+    """The logs of all processes but the first. Every call does nothing."""
 
     def __getattr__(self, name: str) -> Callable[..., float]:
         return lambda *_, **__: 0.0

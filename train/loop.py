@@ -20,7 +20,7 @@ from .tasks import all_tasks
 
 
 def train(cfg: RunConfig) -> Path:
-    """Train to the end of a run, to `stop_after`, or until a signal.
+    """Train until `steps`, `stop_after` or a signal, whichever comes first.
 
     Args:
         cfg: A `TrainConfig`, or the config of one task.
@@ -29,7 +29,7 @@ def train(cfg: RunConfig) -> Path:
         The folder of the run, which `codecs.load` or `models.load` reads.
 
     Raises:
-        ValueError: A mistake in the config, before the first step; or NaN losses on too many steps in a row.
+        ValueError: The config is wrong (raised before the first step), or too many losses in a row are NaN or Inf.
         FileNotFoundError: A path does not exist.
     """
     run = Run(cfg)
@@ -38,7 +38,7 @@ def train(cfg: RunConfig) -> Path:
 
 
 def learning_rate(step: int, cfg: RunConfig) -> float:
-    """Return the rate of a step: a linear warm-up, then half a cosine down to `final` of the peak at `steps`."""
+    """Return the learning rate of a step: linear warm-up, then a cosine that ends at `final` of the peak."""
     o = cfg.optimizer
     if step < o.warmup:
         return o.lr * (step + 1) / o.warmup
@@ -47,7 +47,7 @@ def learning_rate(step: int, cfg: RunConfig) -> float:
 
 
 class Run:
-    """One training: built from a config, resumed if asked for, then run once by `go`."""
+    """One training run: built from a config, resumed if `resume` is set, and trained once by `go`."""
 
     def __init__(self, cfg: RunConfig) -> None:
         """Check everything, join the other processes, then create `out` and its logs."""
@@ -62,8 +62,8 @@ class Run:
         if not saved:
             self.job.start()
         self.fabric = machine.launch(cfg)
-        self.first = self.fabric.is_global_zero  # of several processes, the one that writes
-        self.out = Path(self.fabric.broadcast(cfg.out))  # the default is a time of day, which may differ by a second
+        self.first = self.fabric.is_global_zero  # the process that writes
+        self.out = Path(self.fabric.broadcast(cfg.out))  # the default is a time, which may differ by a second
         self.average = WeightAverage(self.model, cfg.ema, self.fabric, cfg.strategy == "fsdp", self.job.counted)
         if saved:
             self.job.fill(self.average.module, saved["ema"], self.out)
@@ -125,7 +125,7 @@ class Run:
                 break
 
     def _finish(self) -> None:
-        """Save the model, then validate: a second interruption may end the validation."""
+        """Save the model, then validate it, because a second signal may end the validation."""
         cfg = self.cfg
         model = self.average.collect()
         if model is None:
@@ -139,10 +139,10 @@ class Run:
         self.logs.say(f"{self.out}: {self.step} steps{skipped}, {shown}")
 
     def _update(self, step: int, batch: Tensor) -> dict[str, Tensor] | None:
-        """Make one optimizer step over `accumulate` parts of the batch. Returns None if it was skipped.
+        """Make one optimizer step over `accumulate` parts of the batch. Returns None for a skipped step.
 
-        It is skipped if the loss or its gradient is NaN or Inf. The gradient decides, since it is the same in all
-        processes; a loss that is not finite makes it so.
+        A step is skipped if the loss or its gradient is NaN or Inf. Only the gradient is tested, because it is the
+        same in all processes; a loss that is not finite turns it into NaN.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate(step, self.cfg)
@@ -172,10 +172,10 @@ class Run:
         return {**sums, "gradient_norm": norm}
 
     def _skip(self) -> None:
-        """Skip a step, and undo the changes that its forward pass made to codebooks."""
+        """Skip a step, and undo the changes of its forward pass to codebooks."""
         self.skipped += 1
         if self.cfg.precision == "16-mixed":
-            self.optimizer.step()  # skips the step itself, and lowers its loss scale
+            self.optimizer.step()  # skips the step by itself, and lowers the loss scale
         self.optimizer.zero_grad()
         self.average.restore_buffers(self.model)
 
@@ -216,7 +216,7 @@ class Run:
         )  # fmt: skip
 
     def _load_state(self) -> dict[str, Any]:
-        """Load the state to continue from into the model, after checking that it belongs to this run."""
+        """Check that the saved state belongs to this run, load its weights into the model, and return it."""
         out = Path(self.cfg.out)
         saved = state.load(out)
         if "recipe" not in saved or "model" not in saved:
@@ -229,7 +229,7 @@ class Run:
 
     def _restore(self, saved: dict[str, Any]) -> None:
         state.fill_optimizer(self.optimizer, saved["optimizer"])
-        self.fabric.strategy.precision.load_state_dict(saved["precision"])  # the scale of fp16 losses
+        self.fabric.strategy.precision.load_state_dict(saved["precision"])  # holds the loss scale of float16
         self.step, self.skipped = saved["step"], saved["skipped"]
         if self.adversary:
             self.adversary.load_state_dict(saved["adversary"], self.out)

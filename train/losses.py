@@ -1,7 +1,7 @@
 """Reconstruction losses of codecs by name: `losses.l2=1 losses.msssim=0.01`.
 
 Each takes (reconstruction, original), float32 of one shape, images in [0, 1] or audio in [-1, 1], and returns a scalar.
-Losses are computed in float32 whatever the precision of the networks.
+Losses are always computed in float32, whatever the precision of the networks.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ Loss = Callable[[Signals, Signals], Scalar]
 
 STFT_SIZES = (1024, 512, 256, 128)
 FLOOR = 1e-4
-"""Magnitudes below −80 dB of a full-scale sine count as silence, since they are inaudible."""
+"""Magnitudes below −80 dB of a full-scale sine are inaudible and count as silence."""
 
 
 def l1(x: Signals, y: Signals) -> Scalar:
@@ -54,7 +54,7 @@ def msssim(x: Signals, y: Signals) -> Scalar:
 def stft(x: Signals, y: Signals) -> Scalar:
     """Multi-resolution STFT distance: spectral convergence + log magnitude (Yamamoto et al., arXiv 1910.11480)."""
     total = x.new_zeros(())
-    for size in _fitting(x):
+    for size in _stft_sizes(x):
         a, b = _magnitude(x, size), _magnitude(y, size)
         convergence = (a - b).norm(dim=(-2, -1)) / b.norm(dim=(-2, -1)).clamp_min(FLOOR)
         total = (
@@ -62,24 +62,25 @@ def stft(x: Signals, y: Signals) -> Scalar:
             + convergence.clamp_max(10).mean()
             + (a.clamp_min(FLOOR).log() - b.clamp_min(FLOOR).log()).abs().mean()
         )
-    return total / len(_fitting(x))
+    return total / len(_stft_sizes(x))
 
 
 def mel(x: Signals, y: Signals) -> Scalar:
     """Multi-resolution mel distance, L1 + L2 of log-mel (EnCodec, arXiv 2210.13438, eq. 1, on log magnitudes)."""
     total = x.new_zeros(())
-    for size in _fitting(x):
+    for size in _stft_sizes(x):
         filters = _mel_filters(size, min(80, size // 8)).to(x)
         a, b = (torch.matmul(filters, _magnitude(s, size)).clamp_min(FLOOR).log() for s in (x, y))
         total = total + (a - b).abs().mean() + (a - b).square().mean().clamp_min(1e-12).sqrt()
-    return total / len(_fitting(x))
+    return total / len(_stft_sizes(x))
 
 
 LOSSES: dict[str, Loss] = {"l1": l1, "l2": l2, "msssim": msssim, "stft": stft, "mel": mel}
 """Losses without weights of their own."""
 NAMES = (*LOSSES, "lpips", "quantizer")
-"""Names that `losses` may hold. lpips has a network of its own; quantizer is the loss of the quantizer."""
+"""Names that `losses` may hold. lpips needs a network; quantizer is the loss of the quantizer itself."""
 ONLY = {"msssim": Modality.IMAGE, "lpips": Modality.IMAGE, "stft": Modality.AUDIO, "mel": Modality.AUDIO}
+"""Losses of one modality."""
 DEFAULTS = {
     Modality.IMAGE: {"l2": 1.0, "msssim": 0.01, "quantizer": 0.01},
     Modality.AUDIO: {"l1": 1.0, "stft": 1.0, "mel": 1.0, "quantizer": 1.0},
@@ -90,7 +91,7 @@ DEFAULTS = {
 def weights(given: Mapping[str, Any], modality: Modality, codes: float | None = None) -> dict[str, float]:
     """Return the checked weights of a run, the defaults of the modality if none is given.
 
-    `codes` is the weight of the quantizer's loss if none is given, for a codec that needs it.
+    `codes` is the weight of the quantizer's loss for a codec that needs one, unless `given` holds it.
     """
     chosen = {name: w for name, w in given.items() if w is not None}
     for name, weight in chosen.items():
@@ -119,7 +120,7 @@ def networks(weights: Mapping[str, float], lpips_weights: str | None) -> dict[st
     return {"lpips": partial(perceptual.distance, perceptual.load("vgg", lpips_weights, download=True))}
 
 
-def _fitting(x: Tensor) -> list[int]:
+def _stft_sizes(x: Tensor) -> list[int]:
     sizes = [n for n in STFT_SIZES if n <= x.shape[-1]]
     if not sizes:
         raise ValueError(f"spectral losses need segments of at least {min(STFT_SIZES)} samples, got {x.shape[-1]}")
@@ -142,6 +143,6 @@ def _window(size: int) -> Tensor:
 def _mel_filters(size: int, bands: int) -> Tensor:
     """Return mel filters (bands, bins), each with sum 1.
 
-    They are those of 24 kHz relative to the Nyquist frequency, so that the loss needs no sample rate.
+    They are those of 24 kHz audio at every sample rate, so that the loss needs none.
     """
     return F.normalize(audio.mel_filters(24000, size, bands), p=1, dim=1)

@@ -1,4 +1,4 @@
-"""The machine of a run: devices, processes and precision through Lightning Fabric."""
+"""Devices, processes and precision of a run, through Lightning Fabric."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tokenloom import lazy
 from . import state
 from .run_config import RunConfig
 
-lightning_fabric = lazy.load("lightning_fabric")  # 3 s: not before the config is known to be good
+lightning_fabric = lazy.load("lightning_fabric")  # takes 3 s, so only after the config is checked
 
 
 def gpus() -> int:
@@ -54,9 +54,9 @@ def launch(cfg: RunConfig) -> Any:
             return data
 
     gpu = on_gpu(cfg)
-    local, machines = processes()  # without these numbers each process of torchrun would train alone on a CPU
+    local, machines = processes()  # without these, each process of torchrun would train alone on a CPU
     strategy = cfg.strategy
-    if strategy == "fsdp":  # Fabric's strategy of this name is the first generation of PyTorch's
+    if strategy == "fsdp":  # Fabric's own "fsdp" is the first generation of FSDP
         strategy = lightning_fabric.strategies.ModelParallelStrategy(
             lambda task, mesh: state.shard(task, mesh["data_parallel"]), local * machines, tensor_parallel_size=1
         )
@@ -68,5 +68,5 @@ def launch(cfg: RunConfig) -> Any:
     fabric = lightning_fabric.Fabric(**options)
     fabric.launch()
     if fabric.world_size != local * machines:
-        raise ValueError(f"{fabric.world_size} processes train together, {local * machines} were started")
+        raise ValueError(f"{local * machines} processes must train together, got {fabric.world_size}")
     return fabric

@@ -1,4 +1,4 @@
-"""The keys of a run that all tasks share, and checks of values."""
+"""The config of a run that all tasks share, and checks of its values."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class RunConfig:
 
     task: str = "codec"
     data: dict[str, Any] = field(default_factory=dict)
-    validation: Any = None  # a mapping; with that type OmegaConf could not set it from the command line
+    validation: Any = None  # a mapping; Any, so that OmegaConf can set it from the command line
     losses: dict[str, float | None] = field(default_factory=dict)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     seed: int = 0

@@ -1,4 +1,4 @@
-"""Training state: sharded over the processes, or in one piece on disk, where it is read without running its code."""
+"""The training state: sharded over the processes, or whole in a file. Reading the file runs no code from it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def save(state: dict[str, Any], out: Path) -> None:
     try:
         with files.writing(out / NAME) as part, part.open("wb") as file:
             torch.save(state, file)
-    except (OSError, RuntimeError) as error:  # torch hides the reason of the disk behind a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch wraps the error of the disk in a RuntimeError
         disk = error if isinstance(error, OSError) else error.__context__
         if not isinstance(disk, OSError):
             raise
@@ -46,7 +46,7 @@ def load(out: Path) -> dict[str, Any]:
 def shard(module: nn.Module, mesh: Any) -> nn.Module:
     """Shard every parameter over the processes of a mesh, in place (FSDP2, arXiv 2304.11277).
 
-    The parameters of each layer of a `ModuleList` are fetched together when it runs, all others when `module` does.
+    The parameters of a layer in a `ModuleList` are gathered when that layer runs, all others when `module` runs.
     """
     lists = [m for m in module.modules() if isinstance(m, nn.ModuleList)]
     for layer in (layer for layers in reversed(lists) for layer in layers):  # innermost first
@@ -55,7 +55,7 @@ def shard(module: nn.Module, mesh: Any) -> nn.Module:
 
 
 def collect(tree: Any, keep: bool = True) -> Any:
-    """Return dicts and lists with each sharded tensor in one piece on the CPU, or None in its place without `keep`.
+    """Return a tree of dicts and lists with whole tensors on the CPU in place of shards. Without `keep`: None.
 
     All processes must call it with the same tree.
     """
@@ -75,7 +75,7 @@ def local(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def fill_optimizer(optimizer: torch.optim.Optimizer, saved: dict[str, Any]) -> None:
-    """Load a state in one piece. Each process keeps its part of the state of sharded parameters."""
+    """Load a whole state. Each process keeps its part of the state of sharded parameters."""
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
 
     def part(value: Any, parameter: Tensor) -> Any:

@@ -51,14 +51,14 @@ class Documents:
 
     @property
     def uses(self) -> dict[tuple[str, str | None], int]:
-        """(source, channel) of all tokens that are needed → number of copies."""
+        """(source, channel) → number of copies whose tokens the documents need."""
         most: dict[tuple[str, str | None], int] = {}
         for source, channel, copies in (kind.uses for kind in self.kinds):
             most[source, channel] = max(copies, most.get((source, channel), 0))
         return most
 
     def draw(self, seed: int, g: int) -> list[DocumentPart]:
-        """Return document g, at least one part."""
+        """Return the parts of document g, at least one."""
         rng = np.random.Generator(np.random.Philox(np.random.SeedSequence([seed, g])))
         number = int(np.searchsorted(self.shares, rng.random(), side="right"))
         parts = self.kinds[min(number, len(self.kinds) - 1)].draw(rng)

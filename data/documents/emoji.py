@@ -1,4 +1,4 @@
-"""Kinds of documents over emoji, whose captions name a skin tone."""
+"""Kinds of documents over emoji whose captions name a skin tone."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _TONE = re.compile(r" (light|medium-light|medium-dark|medium|dark) skin tone")
 
 
 def split_tone(caption: str) -> tuple[str, str | None] | None:
-    """Split `waving hand dark skin tone` into (`waving hand`, `dark`); the tone may be None. Two tones give None."""
+    """Split `waving hand dark skin tone` into (`waving hand`, `dark` or None). Returns None for two tones."""
     found = _TONE.findall(caption)
     if len(found) > 1:
         return None
@@ -25,7 +25,7 @@ def split_tone(caption: str) -> tuple[str, str | None] | None:
 
 
 class TonedDocument(DocumentKind):
-    """Base class for images whose captions differ in one skin tone and nothing else."""
+    """Base class of documents over images whose captions differ only in a skin tone."""
 
     def __init__(self, library: Library, source: str, **options: Any) -> None:
         super().__init__(library, source, **options)
@@ -34,7 +34,7 @@ class TonedDocument(DocumentKind):
             if known := split_tone(caption):
                 found[known[0]][known[1]] = item
         self.emoji = [items for items in found.values() if len(items) > 1]
-        """For each emoji that has several tones: tone → item."""
+        """Tone → item, for each emoji with several tones."""
         if len(self.emoji) < 2:
             raise ValueError(f"data.kinds: {source} needs two captions that differ only in their skin tone")
 

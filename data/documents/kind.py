@@ -1,4 +1,4 @@
-"""The base class of all kinds of documents, and the parts that a document consists of."""
+"""The base class of all kinds of documents, and the parts of a document."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def text(content: str, given: bool = False) -> DocumentPart:
 
 
 def copy_suffix(modality: Modality, copy: int) -> str:
-    """Return the words that announce a copy at the end of a caption."""
+    """Return the end of a caption that names a copy."""
     if modality is not Modality.IMAGE:
-        return ""  # a voice may be fast or slow without an announcement
+        return ""  # the speed of a sound is not named
     return (", moved" if copy > 1 else "") + (", mirrored" if copy % 2 else "")
 
 
@@ -51,7 +51,7 @@ class DocumentKind:
         source: Name of the source.
         channel: Name of the codec in the vocabulary; None: the first of the modality.
         copies: Number of copies of each signal; None: all.
-        original: Share of signals that are the original; the others are a random copy.
+        original: Share of signals that are the original. The others are random copies.
     """
 
     name: ClassVar[str]
@@ -72,7 +72,7 @@ class DocumentKind:
 
     @property
     def uses(self) -> tuple[str, str | None, int]:
-        """(source, channel, copies) of the tokens that the documents need."""
+        """(source, channel, copies) of the needed tokens."""
         return self.source, self.channel, self.copies
 
     def draw(self, rng: np.random.Generator) -> list[DocumentPart]:

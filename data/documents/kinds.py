@@ -17,15 +17,15 @@ DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight"
 
 
 class CaptionDocument(DocumentKind):
-    """A caption and the signal that it describes, or in a share `reverse` of the cases the signal and its caption.
+    """A caption and its signal, or in a share `reverse` of the documents a signal and its caption.
 
-    A copy other than the original is announced: `red heart, moved`, `red heart, moved, mirrored`. A caption without
-    these words asks for the original. The model never writes them.
+    A prompt names the copy if it is not the original: `red heart, moved`, `red heart, moved, mirrored`. Captions that
+    the model has to write do not.
 
     Args:
-        reverse: Share of documents that lead from the signal to its caption.
-        aliases: Caption → other texts that ask for the same.
-        only: Regular expression that captions have to match.
+        reverse: Share of documents from signal to caption.
+        aliases: Caption → other prompts for the same signal.
+        only: Regular expression that selects captions.
     """
 
     name = "caption"
@@ -76,7 +76,7 @@ class SumDocument(DocumentKind):
     """`three plus four`, then `seven` as a text and as a signal. Each summand may be a signal.
 
     Args:
-        named: Template of the captions of the items that show a number, with {word} or {digit}.
+        named: Template of the captions of digits, with {word} or {digit}.
     """
 
     name = "sum"

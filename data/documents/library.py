@@ -1,4 +1,4 @@
-"""The sources that documents are made of, and the captions of all their items."""
+"""The sources of documents, with the captions of all their items."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from ..sources.source import Source, at_least
 from ..tokens import reading
 
 TOKENS = "tokens"
-"""Name of a source that is a folder written by `tokenloom tokenize`: {name: tokens, path: tokens/photos}."""
+"""Source that is a folder written by `tokenloom tokenize`: {name: tokens, path: tokens/photos}."""
 
 
 @dataclass(frozen=True)
 class CaptionedSource:
-    """One source with what documents need of it: the modality and captions of all items, and the number of copies.
+    """A source with the modality and captions of its items, and the number of copies of each.
 
     `config` holds its name and arguments. `source` is None for a folder of tokens.
     """
@@ -59,7 +59,7 @@ def open_library(
 
 def _open_signals(name: str, config: dict[str, Any], copies: Mapping[Modality, int]) -> CaptionedSource:
     source = open_source(**config)
-    items = list(source.items(strict=True))  # leaving out a broken item would renumber those after it
+    items = list(source.items(strict=True))  # without a broken item, those after it would have other numbers
     modality = items[0].modality
     if stray := [item.key for item in items if item.modality is not modality]:
         raise ValueError(f"data.sources.{name}: all items must have one modality, {stray[0]} has another")

@@ -1,4 +1,4 @@
-"""The sources `folder` and `tar`: files in a folder, and tar shards in the webdataset layout."""
+"""The sources `folder` and `tar`: files in a folder, or in tar shards of the webdataset layout."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def tar(
 
     Args:
         path: A file, a glob, or a list of these.
-        modality: As for `folder`, like the arguments that follow.
+        modality: As for `folder`, and so are the other arguments.
 
     Raises:
         FileNotFoundError: A shard does not exist.
@@ -103,7 +103,7 @@ def _members(shard: str) -> Iterator[tuple[str, str, Ref]]:
                 if member.isreg() and not member.issparse() and first:
                     key = f"{directory}/{first}" if directory else first
                     yield key, dot + suffix, Ref(shard, member.name, member.offset_data, member.size)
-            # tarfile takes a damaged header for the end of the archive; the end is zeros or nothing
+            # tarfile stops at a damaged header, too; at the true end are zeros or nothing
             archive.fileobj.seek(archive.offset)
             if archive.fileobj.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError(f"damaged header at byte {archive.offset}")

@@ -1,4 +1,4 @@
-"""Items that are files, or members of tar files, described by an index and decoded on access."""
+"""An index of items in files or tar members, which are decoded on access."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ref(NamedTuple):
         return f"{self.path}:{self.member}" if self.member else self.path
 
     def read(self) -> bytes:
-        """Read the bytes. The file is opened per call, so nothing is shared between processes."""
+        """Read the bytes. Each call opens the file, so processes share nothing."""
         try:
             with open(self.path, "rb") as file:
                 file.seek(self.offset)
@@ -104,7 +104,7 @@ def build_index(files: Iterable[tuple[str, str, Ref]], modality: Modality | None
     """
     groups: dict[str, dict[str, Ref]] = {}
     for key, suffix, ref in files:
-        groups.setdefault(key, {})[suffix] = ref  # of two tar members with one name, the later one counts
+        groups.setdefault(key, {})[suffix] = ref  # a later tar member replaces an earlier one of the same name
     entries = []
     for key, members in groups.items():
         typed = [(found, suffix, ref) for suffix, ref in members.items() if (found := _modality(suffix))]

@@ -20,9 +20,9 @@ class Hub(Source):
 
     Args:
         path: A hub id such as `ylecun/mnist`, or a folder that `datasets` reads.
-        split: Such as "train", "test" or "train[:100]".
+        split: A split such as "train", "test" or "train[:100]".
         config: Configuration of the data set, if it has several.
-        column: Column of the signal. None: the first column of images or audio, else the first of strings.
+        column: Column of the signal. None: the first of images or audio, else the first of strings.
         caption_column: Column of the caption. None: no captions.
         limit: Largest number of items.
 
@@ -49,7 +49,7 @@ class Hub(Source):
         self.caption_column = caption_column
         if caption_column is not None and caption_column not in rows.features:
             raise ValueError(f"caption_column must be one of {', '.join(rows.features)}, got {caption_column!r}")
-        if self.modality is not Modality.TEXT:  # to the bytes of the file: decoding is ours
+        if self.modality is not Modality.TEXT:  # keep the bytes of the file for `decode`
             rows = rows.cast_column(self.column, type(rows.features[self.column])(decode=False))
         columns = dict.fromkeys([self.column, *([caption_column] if caption_column else [])])
         rows = rows.select_columns(list(columns))

@@ -1,4 +1,4 @@
-"""The color photographs in the wheel of scikit-image: no download needed."""
+"""The color photographs that scikit-image bundles, which need no download."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PHOTOGRAPHS = {
 
 
 class Images(Source):
-    """The eight color photographs of scikit-image, downscaled (Lanczos) to at most `max_side` pixels (None: not)."""
+    """The eight color photographs of scikit-image, downscaled to at most `max_side` pixels; None: original sizes."""
 
     name = "images"
 
@@ -51,9 +51,9 @@ class Images(Source):
             raise BrokenItem(f"{self.folder / file}: {error.strerror or error}") from error
         image, _ = decode(data, Modality.IMAGE, self.folder / file)
         assert isinstance(image, Tensor)
-        return Item(key, Modality.IMAGE, self._shrunk(image), None, caption)
+        return Item(key, Modality.IMAGE, self._downscaled(image), None, caption)
 
-    def _shrunk(self, image: Tensor) -> Tensor:
+    def _downscaled(self, image: Tensor) -> Tensor:
         height, width = image.shape[1:]
         if self.max_side is None or max(height, width) <= self.max_side:
             return image

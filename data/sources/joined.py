@@ -28,7 +28,7 @@ class Segment(NamedTuple):
 
 
 class Clip(NamedTuple):
-    """`samples` samples from `start` on, counted from the beginning of the first segment."""
+    """Part of the concatenated segments: `samples` samples from `start` on."""
 
     key: str
     segments: tuple[Segment, ...]
@@ -85,7 +85,7 @@ class Joined(Source):
         return Item(clip.key, Modality.AUDIO, signal.contiguous(), items[0].sample_rate, caption, meta)
 
     def items(self, strict: bool = False) -> Iterator[Item]:
-        """As `Source.items`. Files whose header was unreadable count too."""
+        """Iterate as `Source.items` does. Files with an unreadable header count as broken, too."""
         if strict and self.broken:
             raise BrokenItem(self.broken[0])
         yield from super().items(strict)
@@ -131,7 +131,7 @@ class Joined(Source):
 
 
 def _cut(name: str, segments: list[Segment], length: int) -> list[Clip]:
-    """Cut segments laid end to end into clips of `length` samples."""
+    """Concatenate segments and cut them into clips of `length` samples."""
     ends = list(accumulate(segment.samples for segment in segments))
     clips = []
     for k in range(ends[-1] // length):

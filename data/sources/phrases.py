@@ -106,7 +106,7 @@ class Phrases(Source):
 def _compose(
     rng: np.random.Generator, tonic: int, mode: str, steps: int, seconds: float
 ) -> tuple[list[Note], list[Note]]:
-    """Compose melody and accompaniment over four chords. The last seventh of the time is left to ring."""
+    """Compose melody and accompaniment over four chords. In the last seventh of the time the notes decay."""
     step = seconds * 6 / 7 / steps
     scale, progression = SCALES[mode], PROGRESSIONS[mode][int(rng.integers(4))]
     base = 60 + (tonic if tonic < 7 else tonic - 12)
@@ -137,7 +137,7 @@ def _compose(
 
 def _play(track: np.ndarray, note: Note, timbre: Timbre, rate: int, rng: np.random.Generator) -> None:
     """Add a note to the track: partials below the Nyquist frequency under one envelope."""
-    start = int((note.start + float(rng.uniform(0, 0.008))) * rate)  # human timing
+    start = int((note.start + float(rng.uniform(0, 0.008))) * rate)  # a human plays slightly late
     release = 0.12
     t = np.arange(min(int((note.length + release) * rate), len(track) - start)) / rate
     frequency = 440 * 2 ** ((note.pitch - 69) / 12)

@@ -21,7 +21,7 @@ from .words import Words
 
 
 class Mix(Source):
-    """The items of several sources in order. Modalities may differ. A key is prefixed with the number of its source."""
+    """The items of several sources in order, of any modality. The number of its source precedes each key."""
 
     name = "mix"
 

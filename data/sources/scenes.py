@@ -1,4 +1,4 @@
-"""Captioned images generated from a seed: colored shapes at named places, and rendered words."""
+"""Captioned images, generated from a seed: colored shapes on a grid, and rendered words."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ WORDS = (
 )
 # fmt: on
 _SUPERSAMPLING = 4
-_CONTRAST = 130  # least RGB distance between a shape and the background
+_CONTRAST = 130  # smallest RGB distance between a shape and the background
 
 
 class Scenes(Source):
-    """Images with complete captions. Item i is a pure function of (seed, i).
+    """Images whose captions name everything they show. Item i is a pure function of (seed, i).
 
     `size` is the side in pixels, and `words` the share of images that show a rendered word instead of shapes.
     """
@@ -63,7 +63,7 @@ class Scenes(Source):
         canvas = Image.new("RGB", (side, side), COLORS[ground])
         draw = ImageDraw.Draw(canvas)
         caption = (_word if rng.random() < self.words else _shapes)(draw, side, rng, colors)
-        pixels = np.array(canvas.reduce(_SUPERSAMPLING))  # a box filter: smooth edges
+        pixels = np.array(canvas.reduce(_SUPERSAMPLING))  # a box filter smooths the edges
         image = torch.from_numpy(pixels).permute(2, 0, 1).float().div(255).contiguous()
         return Item(f"scene-{i:06d}", Modality.IMAGE, image, None, f"{caption} on {ground}")
 

@@ -62,14 +62,14 @@ class Source(ABC):
 
     @abstractmethod
     def __getitem__(self, i: int) -> Item:
-        """Read item i, from 0 to len − 1. Raises BrokenItem if it cannot be read, IndexError outside."""
+        """Read item i. Raises BrokenItem if it cannot be read, IndexError unless 0 ≤ i < len."""
 
     def candidates(self, modality: Modality) -> Sequence[int]:
-        """Return the items that may have a modality, as far as known without reading them."""
+        """Return the indices of the items that may have a modality, without reading them."""
         return range(len(self))
 
     def contents(self) -> Iterator[tuple[str, int]]:
-        """Yield name and size in bytes of the files that the items are read from, if they are files."""
+        """Yield name and size in bytes of each file behind the items."""
         return iter(())
 
     def items(self, strict: bool = False) -> Iterator[Item]:
@@ -113,7 +113,7 @@ class Subset(Source):
 
 
 def warn_broken(name: str, broken: Sequence[str], total: int, verb: str) -> None:
-    """Warn once with the number of broken items and the first one, if there are any."""
+    """Warn with the number of broken items and the first one, if there are any."""
     if broken:
         warnings.warn(f"{name}: {verb} {len(broken)} broken of {total} items, first: {broken[0]}", stacklevel=3)
 

@@ -1,4 +1,4 @@
-"""Images of short words in capital letters, generated from a seed. A model has to spell them letter by letter."""
+"""Images of short made-up words in capital letters, generated from a seed. A model learns to spell with them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .scenes import COLORS
 from .source import Item, Source, at_least
 
 INKS = {name: COLORS[name] for name in ("black", "red", "green", "blue", "purple", "brown")} | {"green": (30, 130, 70)}
-"""The colors of the scenes that can be read on white, with a darker green."""
+"""The colors of `Scenes` that are legible on white, with a darker green."""
 LETTERS = 4
 """Largest number of letters in a word. Each letter takes a quarter of the width."""
 SPLITS = ("train", "test")
@@ -27,8 +27,8 @@ _SUPERSAMPLING = 4
 class Words(Source):
     """Images of words of 2 to 4 letters on white, captioned `the word SHIP in red`.
 
-    Item i is a pure function of (seed, split, i). Words are made up, mostly of alternating consonants and vowels. The
-    split ("train" or "test") of a word depends on the word alone, so no test word occurs in training.
+    Item i is a pure function of (seed, split, i). Most words alternate consonants and vowels. A word
+    alone determines its split ("train" or "test"), so no test word occurs in training.
     """
 
     name = "words"
@@ -46,7 +46,7 @@ class Words(Source):
     def __getitem__(self, i: int) -> Item:
         rng = np.random.default_rng([self.seed, SPLITS.index(self.split), self._check(i)])
         ink = str(rng.choice(list(INKS)))
-        while split(word := _made_up(rng)) != self.split:
+        while split(word := _random_word(rng)) != self.split:
             pass
         return Item(f"word-{i:06d}", Modality.IMAGE, render(word, ink, self.size), None, caption(word, ink))
 
@@ -69,7 +69,7 @@ def render(word: str, ink: str, size: int = 64) -> Tensor:
     side = size * _SUPERSAMPLING
     canvas = Image.new("RGB", (side, side), (255, 255, 255))
     draw = ImageDraw.Draw(canvas)
-    font = ImageFont.load_default(0.3 * side)  # capitals just under a quarter high; only a W leaves its cell, by 1/32
+    font = ImageFont.load_default(0.3 * side)  # capitals are nearly a quarter high; only W is too wide, by 1/32
     left = (1 - len(word) / LETTERS) / 2
     for place, letter in enumerate(word.upper()):
         at = side * (left + (place + 0.5) / LETTERS), side * 0.61
@@ -78,8 +78,8 @@ def render(word: str, ink: str, size: int = 64) -> Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255).contiguous()
 
 
-def _made_up(rng: np.random.Generator) -> str:
-    """Return alternating vowels and consonants, or sometimes random letters."""
+def _random_word(rng: np.random.Generator) -> str:
+    """Draw alternating vowels and consonants, or in a quarter of the cases any letters."""
     length = int(rng.integers(2, LETTERS + 1))
     if rng.random() < 0.25:
         return "".join(rng.choice(list(_CONSONANTS + _VOWELS), length))

@@ -1,4 +1,4 @@
-"""Data sets as tokens on disk: written in shards by `tokenize`, by any number of machines, and read as `Codes`."""
+"""Data sets as tokens on disk. `tokenize` writes them in shards on any number of machines; `read` returns `Codes`."""
 
 from .reading import check, is_complete, read, read_index
 from .row import TokenRow

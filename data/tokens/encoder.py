@@ -1,4 +1,4 @@
-"""The codec of a tokenized data set: how it is opened, its setting, and its device."""
+"""The codec that makes tokens: opened by name or config, with a setting, on a device."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenloom.errors import first_line
 
 @dataclass(frozen=True)
 class Encoder:
-    """What a job needs of a codec: its spec, and a function from a batch of signals to codes on the CPU."""
+    """The spec of a codec, and a function that encodes a batch of signals into codes on the CPU."""
 
     spec: CodeSpec
     encode: Callable[[Tensor | list[str]], Codes]
@@ -27,7 +27,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class EncoderConfig:
-    """How a worker on any machine opens the encoder: codec, its fingerprint in hex, setting as in the index, device."""
+    """The config of an encoder: codec, its fingerprint in hex, setting as in the index, and device."""
 
     codec: dict[str, Any]
     fingerprint: str
@@ -35,7 +35,7 @@ class EncoderConfig:
     device: str
 
     def open(self) -> Encoder:
-        """Load the codec. Raises ValueError if it has another fingerprint."""
+        """Open the encoder on any machine. Raises ValueError if the codec has another fingerprint."""
         codec = open_codec(self.codec)
         if codec.fingerprint.hex() != self.fingerprint:
             raise ValueError(f"codec {self.codec['name']} has changed since this job began")
@@ -58,7 +58,7 @@ def open_codec(config: Mapping[str, Any]) -> Codec:
     if name not in codecs.names():
         raise ValueError(f"codec.{next(iter(arguments))} is for registered codecs; {name} is a trained one")
     if issubclass(registry.codec_class(name), LatentCodec) and "checkpoint" not in arguments:
-        return codecs.load(name)  # raises: it has to be trained first
+        return codecs.load(name)  # raises the error that says how to train it
     return codecs.build(name, **arguments)
 
 

@@ -1,4 +1,4 @@
-"""How one shard is made: read, encode, write. Any process on any machine can do it."""
+"""The work on one shard: read items, encode them, write tokens. Any process on any machine can do it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from .optional import get_format
 from .row import TokenRow, index_type, single
 
 PROGRESS = ".progress"
-"""Subfolder of unfinished shards and of reports on finished ones. It is removed when all shards are complete."""
+"""Subfolder of unfinished shards and of the reports on complete ones. It is removed at the end."""
 
 Signal = Tensor | str
 Report = dict[str, Any]
@@ -32,7 +32,7 @@ Report = dict[str, Any]
 
 
 class ShardProgress(NamedTuple):
-    """Items that have been processed, and the number of their tokens."""
+    """Number of items that were processed since the last event, and of their tokens."""
 
     items: int
     tokens: int
@@ -44,7 +44,7 @@ Events = Iterator[ShardProgress | Report]
 
 @dataclass(frozen=True)
 class ShardJob:
-    """All that a worker needs to write a shard: the items `indices` of a source, and how to encode and store them.
+    """Everything that a worker needs to write shards of the items `indices` of a source.
 
     `batch_size` is the largest number of adjacent items of one size that are encoded together. With `strict` a broken
     item raises BrokenItem instead of being reported.
@@ -93,7 +93,7 @@ class ShardJob:
         yield report
 
     def _signals(self, spec: CodeSpec, number: int, report: Report) -> Iterator[tuple[Item, Signal]]:
-        """Yield the items of a shard as the codec takes them. The report names those that are left out."""
+        """Yield the items of a shard with their signals for the codec. Omitted items go to the report."""
         for i in self.range(number):
             try:
                 item = self.source[i]
@@ -153,7 +153,7 @@ def _batches(signals: Iterator[tuple[Item, Signal]], batch_size: int) -> Iterato
 
 
 def _utf8(text: str) -> str:
-    """Return text that UTF-8 can encode; file names need not be."""
+    """Escape characters that UTF-8 cannot encode; file names may hold them."""
     return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 

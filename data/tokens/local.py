@@ -1,4 +1,4 @@
-"""The engine `local`: shards by this process, or by several on this machine."""
+"""The engine `local`: this process or several on this machine write the shards."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .job import Events, ShardJob
 
 
 def run(job: ShardJob, numbers: Sequence[int], workers: int | None) -> Events:
-    """Write shards by `workers` processes. 0: this process. None: one process per core, at most one per shard."""
+    """Write shards in `workers` processes. 0: this process. None: one process per core, at most one per shard."""
     if workers is None:
         workers = min(_cores(), len(numbers))
         workers = 0 if workers < 2 else workers
@@ -27,7 +27,7 @@ def run(job: ShardJob, numbers: Sequence[int], workers: int | None) -> Events:
 
 
 def portable(error: Exception) -> Exception:
-    """Return an exception that can be sent to another process: a user's error in one line, or a bug with traceback."""
+    """Return an exception for another process: ValueError in one line for a user's error, else with the traceback."""
     if isinstance(error, OSError) and error.strerror:
         return ValueError(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
     if isinstance(error, ValueError | OSError):
@@ -41,14 +41,14 @@ def _cores() -> int:
 
 
 def _here(job: ShardJob, numbers: Sequence[int]) -> Events:
-    with threads.limit(1):  # as every worker: the order of a sum, and thus a code at a tie, can depend on the threads
+    with threads.limit(1):  # as in workers: threads can change the order of a sum, and thus a code at a tie
         encoder = job.encoder.open()
         for number in numbers:
             yield from job.shard(encoder, number)
 
 
 def _processes(job: ShardJob, numbers: Sequence[int], workers: int) -> Events:
-    """Each process has a pipe: it receives numbers of shards and sends events. A dead process closes its end."""
+    """Write shards in several processes. Each has a pipe that receives numbers of shards and sends events."""
     context = torch.multiprocessing.get_context("spawn")  # a fork after OpenMP has run may hang
     waiting = iter(numbers)
     pipes: dict[Connection, Any] = {}
@@ -96,7 +96,7 @@ def _describe_exit(code: int) -> str:
 
 @contextmanager
 def _ignore_interrupts() -> Iterator[None]:
-    """Start processes that ignore Ctrl-C, which a terminal sends to all of them: this process ends them."""
+    """Processes that start inside the block ignore Ctrl-C. A terminal sends it to all; this process ends them."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

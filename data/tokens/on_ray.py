@@ -1,4 +1,4 @@
-"""The engine `ray`: shards by Ray Data, on one machine or a cluster."""
+"""The engine `ray`: Ray Data writes the shards, on one machine or a cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # routine messages are logged as errors; exceptions reach us
+os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # Ray logs routine messages as errors, and raises true ones
 
 import ray
 import ray.data
@@ -21,7 +21,7 @@ from .local import portable
 
 
 def run(job: ShardJob, numbers: Sequence[int], workers: int | None) -> Events:
-    """Write shards on the cluster of RAY_ADDRESS or this process, else on this machine, by at most `workers` actors."""
+    """Write shards with at most `workers` actors, on the cluster of RAY_ADDRESS or this process, else locally."""
     started_here = not ray.is_initialized()
     if started_here:
         alone = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False, "num_cpus": workers or None}

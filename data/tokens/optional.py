@@ -1,4 +1,4 @@
-"""Formats of shards and engines that write them, by name; imported on demand, since some need optional packages."""
+"""Formats and engines by name. They are imported on demand, because some need optional packages."""
 
 from __future__ import annotations
 

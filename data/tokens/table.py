@@ -1,4 +1,4 @@
-"""The tokens of a data set in memory, with random access; computed once and kept on disk."""
+"""The tokens of a data set in memory, with random access. They are computed once and cached on disk."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .row import TokenRow
 from .writing import write_shards
 
 BATCH = 32
-"""Signals of one size that are encoded together."""
+"""Largest number of signals of one size that are encoded together."""
 
 
 class TokenTable:
@@ -79,7 +79,7 @@ def cached_table(
     chosen = EncoderConfig({"name": codec.name}, codec.fingerprint.hex(), plain_setting(setting, codec), "cpu")
     job = ShardJob(signals, range(len(signals)), chosen, str(folder), "webdataset", 32 * BATCH, BATCH, strict=True)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:  # of several processes one encodes, and the others wait
+    with (folder / ".lock").open("w") as lock:  # one process encodes, the others wait
         fcntl.flock(lock, fcntl.LOCK_EX)
         _drop_damaged(folder)
         index = write_shards(
@@ -109,7 +109,8 @@ def _drop_damaged(folder: Path) -> None:
     """Remove shards that differ from their reports, and everything if the index is damaged."""
     try:
         index = reading.read_index(folder)
-        damaged = [folder / s["name"] for s in index["shards"] if sha256_differs(folder / s["name"], s["sha256"])]
+        digests = {folder / shard["name"]: shard["sha256"] for shard in index["shards"]}
+        damaged = [path for path, digest in digests.items() if not path.is_file() or sha256(path) != digest]
     except FileNotFoundError:
         return
     except ValueError:
@@ -118,8 +119,3 @@ def _drop_damaged(folder: Path) -> None:
         warnings.warn(f"{damaged[0]} is damaged and computed again", stacklevel=4)
         for path in damaged:
             path.unlink(missing_ok=True)
-
-
-def sha256_differs(path: Path, digest: str) -> bool:
-    """Return whether a file is missing or has another SHA-256."""
-    return not path.is_file() or sha256(path) != digest

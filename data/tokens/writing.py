@@ -1,4 +1,7 @@
-"""`tokenloom tokenize`: a data set as shards of tokens. A killed run loses only the shards in progress."""
+"""`tokenloom tokenize`: write a data set as shards of tokens, or continue an interrupted run.
+
+A killed run loses only the shards in progress.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +53,7 @@ def tokenize(
         format: "webdataset" (tar) or "parquet".
         shard_items: Items per shard.
         batch_size: Largest number of adjacent items of one size that are encoded together. Larger is faster, but a
-            code may differ from that of the item alone if two codewords are almost equally near.
+            code may change if two codewords are almost equally near.
         device: "cpu" or "cuda".
         engine: "local", or "ray" for a Ray cluster that shares `out` and the data.
         workers: Number of processes or Ray actors. 0: this process. None: one per core, or all of the cluster.
@@ -68,7 +71,7 @@ def tokenize(
         at_least(name, value, 1)
     if workers is not None:
         at_least("workers", workers, 0)
-    if engine == "local":  # other machines may have other devices
+    if engine == "local":  # the machines of a cluster may have other devices
         check_device(device)
     config = {"name": codec} if isinstance(codec, str) else dict(codec)
     opened = open_codec(config)
@@ -100,7 +103,7 @@ def main(cfg: DictConfig) -> None:
 
 
 def write_shards(job: ShardJob, codec: Codec, data: Mapping[str, Any], run: Run) -> dict[str, Any]:
-    """Write the missing shards of a job by the engine `run`, and the index, which contains `data`. Returns the index.
+    """Write the missing shards of a job with the engine `run`, then the index with `data`. Returns the index.
 
     Raises ValueError if the folder holds other files or another job, and BrokenItem for a broken item of a strict job.
     """
@@ -143,7 +146,7 @@ def _run(job: ShardJob, missing: Sequence[int], done: dict[int, Report], run: Ru
 
 
 def _plan(job: ShardJob, codec: Codec, data: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the index before any shard: everything that the bytes of the shards depend on."""
+    """Return the index without shards: everything that determines their bytes."""
     spec = {key: list(v) if isinstance(v, tuple) else v for key, v in asdict(codec.spec).items()}
     config = {key: value for key, value in job.encoder.codec.items() if key != "name"}
     name, fingerprint = job.encoder.codec["name"], job.encoder.fingerprint
@@ -183,7 +186,7 @@ def _complete_shards(out: Path, plan: Mapping[str, Any]) -> dict[int, Report]:
         return {}
     reports = list(index["shards"])
     for path in (out / PROGRESS).glob("[0-9]*.json"):
-        with suppress(ValueError):  # cut by a crash of the machine: this shard is written again
+        with suppress(ValueError):  # a crash of the machine cut the report: write this shard again
             reports.append(json.loads(path.read_bytes()))
     done = {report["number"]: report for report in reports if reading.is_whole(out, report)}
     if not done:  # nothing is lost
@@ -199,12 +202,12 @@ def _complete_shards(out: Path, plan: Mapping[str, Any]) -> dict[int, Report]:
 
 
 def _flatten(index: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return nested keys joined by dots, without those that do not matter for a comparison."""
+    """Join nested keys by dots, for a comparison. The path of the codec does not matter."""
     flat = {}
     for key, value in index.items():
         if isinstance(value, Mapping):
             flat |= _flatten(value, f"{prefix}{key}.")
-        elif f"{prefix}{key}" != "codec.source":  # one codec may have several paths
+        elif f"{prefix}{key}" != "codec.source":
             flat[f"{prefix}{key}"] = value
     return flat
 

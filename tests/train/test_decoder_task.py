@@ -171,8 +171,8 @@ def test_codes_cost_nothing_where_the_result_has_their_latents(trained, tmp_path
     end = (decoder.planes.forward(x) - given.reconstruction) / task.flow.scale(given)
     all_rows = torch.ones(4, dtype=torch.bool)
     own = (codec.quantizer.bounded(codec.analyze(x)) - wanted).square().flatten(1).mean(1).sum() / wanted.var()
-    assert task.recoded(codes, given, end, all_rows, x).item() == pytest.approx(own.item(), rel=1e-3)
-    assert task.recoded(codes, given, end, ~all_rows, x).item() == 0
+    assert task.code_error(codes, given, end, all_rows, x).item() == pytest.approx(own.item(), rel=1e-3)
+    assert task.code_error(codes, given, end, ~all_rows, x).item() == 0
 
 
 def test_gradients_reach_every_weight(trained, tmp_path):

@@ -1,8 +1,8 @@
-"""The adversary: a discriminator, its optimizer, and its part of the codec's gradient.
+"""The adversary: a discriminator, its optimizer, and its share of the codec's gradient.
 
 It uses the hinge loss (Lim & Ye, arXiv 1705.02894). The gradients of all losses with respect to the reconstructions are
-weighed there (balance.py) and passed to the codec as one, so that the codec's update never touches the gradients of the
-discriminator. Those are averaged over the processes here.
+weighted (balance.py), summed, and passed on to the codec. The update of the codec therefore never touches the gradients
+of the discriminator, which this module averages over the processes.
 """
 
 from __future__ import annotations
@@ -72,16 +72,16 @@ class Adversary:
 
     @property
     def mixes(self) -> bool:
-        """Whether the gradients are weighed at the reconstructions in this step."""
+        """Whether `mix` weights the gradients in this step."""
         return self.started or self.cfg.balance == "balancer"
 
     def mix(
         self, x: Tensor, y: Tensor, at: Tensor, terms: dict[str, Tensor], weights: dict[str, float]
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return a scalar with the value of the weighted sum and the weighed gradient at y, and values for the log.
+        """Return a scalar with the weighted sum of the losses and their weighted gradient at y, and values for the log.
 
-        `x` are originals (batch, channels, …), `y` reconstructions with their graph to the codec, `at` is y detached
-        from that graph and requires a gradient, and `terms` are the reconstruction losses computed from it.
+        `x` holds the originals (batch, channels, …), `y` the reconstructions with their graph to the codec. `at` is a
+        detached copy of y that requires a gradient, and `terms` are the reconstruction losses of `at`.
         """
         weights = {name: weights[name] for name in terms}
         value = sum(weights[name] * term for name, term in terms.items())
@@ -108,7 +108,7 @@ class Adversary:
         return _with_gradient(value, y, gradient), logged
 
     def _generator_terms(self, x: Tensor, at: Tensor) -> dict[str, Tensor]:
-        """Return the adversarial losses of the codec: −D(ŷ), and the distance of the features if it has a weight."""
+        """Return the adversarial losses of the codec: −D(ŷ), and feature matching if it has a weight."""
         with self._precision():
             logits, features = self.network(at)
             with torch.no_grad():
@@ -123,8 +123,8 @@ class Adversary:
     def update(self) -> dict[str, Tensor]:
         """Train the discriminator for `updates` steps on originals and reconstructions. Returns values for the log.
 
-        A step whose gradient is NaN or Inf is skipped, LeCAM's averages included, and counted in `skipped`. More than
-        `max_skips` in a row raise ValueError.
+        A step whose gradient is NaN or Inf is skipped and counted, and leaves LeCAM's averages unchanged. More than
+        `max_skips` skipped steps in a row raise ValueError.
         """
         self.balancer.commit()
         logged: dict[str, Tensor] = {}
@@ -189,7 +189,7 @@ class Adversary:
         return value if self.fabric.world_size == 1 else self.fabric.all_reduce(value.contiguous(), reduce_op="mean")
 
     def _precision(self) -> torch.autocast:
-        """Return the autocast of the run: bfloat16 or float32. Float16 would need a loss scale of its own."""
+        """Return the autocast context of the run: bfloat16 or float32. Float16 would need its own loss scale."""
         return torch.autocast(self.fabric.device.type, torch.bfloat16, enabled=self.precision == "bf16-mixed")
 
     # -- state ------------------------------------------------------------------------------------
@@ -216,6 +216,6 @@ def _gradients(terms: dict[str, Tensor], at: Tensor) -> dict[str, Tensor]:
 
 
 def _with_gradient(value: Tensor, y: Tensor, gradient: Tensor) -> Tensor:
-    """Return a scalar with this value, and with this gradient with respect to y."""
+    """Return a scalar with a given value and a given gradient at y."""
     carrier = (y * gradient).sum()
     return value.detach() + (carrier - carrier.detach())

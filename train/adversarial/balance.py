@@ -13,18 +13,18 @@ Reduce = Callable[[Tensor], Tensor]
 
 DELTA = 1e-6
 LARGEST = 1e4
-"""Upper bound of the adaptive weight, as in the code of VQ-GAN: without gradient the weight would be infinite."""
+"""Upper bound of the adaptive weight, as in the code of VQ-GAN. A vanishing gradient would make it infinite."""
 
 
 def adaptive_weight(y: Tensor, of_reconstruction: Tensor, of_adversary: Tensor, layer: Tensor, mean: Reduce) -> Tensor:
     """Return ‖∇_L rec‖ / (‖∇_L adv‖ + 1e-6), scalar (Esser et al., VQ-GAN, arXiv 2012.09841, eq. 7).
 
-    `y` are reconstructions with their graph to `layer`, the last weight of the decoder. The two gradients are with
-    respect to y. `mean` averages over the processes, so that the norms are those of the global batch.
+    `y` holds reconstructions with their graph to `layer`, the last weight of the decoder. The two gradients are those
+    at y. `mean` averages over the processes, so that the norms are those of the global batch.
     """
 
     def at_layer(gradient: Tensor) -> Tensor:
-        scale = gradient.norm().clamp_min(1e-30)  # within the range of float16 on the way to the layer
+        scale = gradient.norm().clamp_min(1e-30)  # keeps the gradient within the range of float16
         return torch.autograd.grad(y, layer, gradient / scale, retain_graph=True)[0].float() * scale
 
     a, b = mean(torch.stack([at_layer(of_reconstruction), at_layer(of_adversary)]))
@@ -32,7 +32,7 @@ def adaptive_weight(y: Tensor, of_reconstruction: Tensor, of_adversary: Tensor, 
 
 
 def last_layer(y: Tensor, parameters: Iterable[Tensor]) -> Tensor:
-    """Return the weight with the fewest operations to y, apart from gains and biases (one number per channel)."""
+    """Return the weight that is the fewest operations away from y. Gains and biases do not count."""
     wanted = {id(p): p for p in parameters if p.requires_grad and p.ndim > 1 and p.numel() > p.shape[0]}
     queue, seen = deque([y.grad_fn]), set()
     while queue:
@@ -50,8 +50,8 @@ class Balancer:
     """Gradients scaled so that their norms follow the weights (Défossez et al., EnCodec, arXiv 2210.13438, eq. 4).
 
     g = Σᵢ R · λᵢ / Σⱼ λⱼ · gᵢ / ⟨‖gᵢ‖⟩, with R = 1 and ⟨·⟩ a moving average of decay 0.999, corrected for its start.
-    The norm is that of the gradient of one item, averaged over the items of all processes, so it does not depend on the
-    batch size. `commit` keeps the averages of the calls since the last `discard` or `commit`.
+    The norms are those of single items, averaged over all processes, so they do not depend on the batch size.
+    `commit` keeps the averages of the calls since the last `discard` or `commit`.
     """
 
     def __init__(self, mean: Reduce, decay: float = 0.999) -> None:
@@ -61,7 +61,7 @@ class Balancer:
         self._staged: dict[str, Tensor] = {}
 
     def __call__(self, gradients: dict[str, Tensor], weights: dict[str, float]) -> Tensor:
-        """Mix gradients (batch, …) at the reconstructions, of losses that are means over the batch."""
+        """Mix gradients (batch, …) of losses that are means over the batch."""
         norms = self.mean(torch.stack([g.flatten(1).norm(dim=1).sum() for g in gradients.values()]))
         whole = sum(weights[name] for name in gradients)
         mixed = torch.zeros_like(next(iter(gradients.values())))

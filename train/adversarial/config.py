@@ -9,7 +9,7 @@ from tokenloom.data.sources.source import at_least
 from ..run_config import RunConfig, betas, number
 
 REGULARIZERS = {"lecam": 0.001, "r1": 10.0, "none": 0.0}
-"""Default weights: those of current image tokenizers for LeCAM, of StyleGAN2 for R1."""
+"""Regularizers with their default weights: of current image tokenizers for LeCAM, of StyleGAN2 for R1."""
 BALANCES = ("none", "adaptive", "balancer")
 
 
@@ -37,7 +37,7 @@ class AdversarialConfig(RunConfig):
 
 
 def check(cfg: AdversaryConfig) -> None:
-    """Raise ValueError for values that no codec could train with."""
+    """Raise ValueError for values that are out of range."""
     for key, allowed in (("regularizer", tuple(REGULARIZERS)), ("balance", BALANCES)):
         if getattr(cfg, key) not in allowed:
             raise ValueError(f"adversary.{key} must be one of {', '.join(allowed)}, got {getattr(cfg, key)!r}")
@@ -52,6 +52,6 @@ def check(cfg: AdversaryConfig) -> None:
 
 
 def recipe(cfg: AdversarialConfig) -> dict[str, str]:
-    """Return what a resumed run must share and a checkpoint states; empty without an adversary."""
+    """Return the values that a resumed run must share and a checkpoint records; empty without an adversary."""
     keys = asdict(cfg.adversary).items()
     return {"adversary": ", ".join(f"{k}={v}" for k, v in keys if v is not None)} if cfg.adversary.weight else {}

@@ -21,7 +21,7 @@ Output = tuple[list[Tensor], list[list[Tensor]]]
 SLOPE = 0.2
 """Slope of the leaky ReLUs, as in both papers."""
 SMALLEST_CROP = 24
-"""Pixels: three halvings and two valid-sized 4×4 convolutions leave one logit."""
+"""Pixels. Three halvings and two 4×4 convolutions leave one logit."""
 STFT_SIZES = (2048, 1024, 512, 256, 128)
 """Windows in samples at 24 kHz."""
 FILTERS = {Modality.IMAGE: 64, Modality.AUDIO: 32}
@@ -30,7 +30,7 @@ FILTERS = {Modality.IMAGE: 64, Modality.AUDIO: 32}
 def build(spec: CodeSpec, size: int, filters: int | None) -> nn.Module:
     """Build the discriminator for crops with `size` pixels per side, or samples.
 
-    `filters` of the first layer are by default those of the papers. Raises ValueError if the crops are too small.
+    `filters` is the width of the first layer; None: that of the paper. Raises ValueError if the crops are too small.
     """
     filters = filters or FILTERS[spec.modality]
     if spec.modality is Modality.IMAGE:
@@ -47,7 +47,7 @@ def build(spec: CodeSpec, size: int, filters: int | None) -> nn.Module:
 
 
 def stft_windows(sample_rate: int, size: int) -> list[int]:
-    """Return EnCodec's windows at a sample rate: powers of two, doubled at 48 kHz, as many as fit into `size`."""
+    """Return EnCodec's windows that fit into `size` samples, scaled to the sample rate as powers of two."""
     scaled = [max(32, 2 ** round(math.log2(n * sample_rate / 24000))) for n in STFT_SIZES]
     return [n for n in dict.fromkeys(scaled) if n <= size]
 
@@ -55,8 +55,7 @@ def stft_windows(sample_rate: int, size: int) -> list[int]:
 class PatchGAN(nn.Module):
     """Logits for overlapping 70×70 patches (Isola et al., arXiv 1611.07004, appendix 6.1.2), 8 pixels apart.
 
-    ChannelNorm replaces batch norm, so that the logits depend neither on the other images nor on the number of
-    processes.
+    ChannelNorm replaces batch norm, so that logits depend neither on other images nor on the number of processes.
     """
 
     scales = 1

@@ -26,7 +26,7 @@ def lecam(real: list[Tensor], fake: list[Tensor], averages: Tensor) -> Tensor:
 def r1(network: nn.Module, x: Tensor) -> Tensor:
     """Return ½ ‖∇ₓ D(x)‖², mean over the originals (Mescheder et al., arXiv 1801.04406, eq. 9).
 
-    D(x) is the mean logit of an item, as in the hinge loss. It needs a double backward pass, so float32.
+    D(x) is the mean logit of an item, as in the hinge loss. It needs a second derivative, so call it in float32.
     """
     x = x.detach().requires_grad_()
     logit = mean_of(scale.flatten(1).mean(1) for scale in network(x)[0])

@@ -1,4 +1,4 @@
-"""The tasks of `tokenloom train`: each module of this folder that defines a named TrainingJob is one."""
+"""The tasks of `tokenloom train`: every TrainingJob with a `name` in a module of this folder."""
 
 from __future__ import annotations
 

@@ -28,11 +28,11 @@ from ..losses import LOSSES, NAMES, Loss, networks, weights
 from .signals import SignalConfig, SignalJob, signal_for, write_samples
 
 MAX_SAMPLES = 8
-"""Validation items whose reconstructions are written."""
+"""Number of validation items whose reconstructions are written."""
 MAX_LISTED = 64
 """Largest number of quantizers whose usage is logged one by one."""
 MAX_COUNTED = 512
-"""Training items whose codes are counted for the entropy rate."""
+"""Number of training items whose codes are counted for the entropy rate."""
 
 
 @dataclass
@@ -61,7 +61,10 @@ class CodecJob(SignalJob):
             raise ValueError(f"{self.model.name} has no weights to train; it is ready to use")
         self.weights = weights(cfg.losses, self.model.spec.modality, self.model.codes_weight)
         self.loss_networks = networks(self.weights, cfg.lpips_weights)
-        self._check_data()
+        crop = self.first_crop()
+        for name in self.weights:
+            if loss := (LOSSES | self.loss_networks).get(name):
+                loss(crop, crop)  # raises if the crop is too small for it
         self.trained = {"losses": self.weights, **adversarial.recipe(cfg)}
 
     @classmethod
@@ -95,17 +98,11 @@ class CodecJob(SignalJob):
     def save(self, model: nn.Module, out: Path, trained: dict[str, Any]) -> None:
         codecs.save(model, out, store=self.cfg.store, trained=trained)
 
-    def _check_data(self) -> None:
-        crop = self.first_crop()
-        for name in self.weights:
-            if loss := (LOSSES | self.loss_networks).get(name):
-                loss(crop, crop)
-
 
 class CodecObjective(nn.Module):
     """forward(batch) → (weighted sum of losses, every loss by name).
 
-    `loss_networks` are losses beyond `LOSSES`. An adversary decides from which step on it weighs the gradients.
+    `loss_networks` are losses besides `LOSSES`. The adversary mixes the gradients in the steps that it takes part in.
     """
 
     def __init__(
@@ -115,7 +112,7 @@ class CodecObjective(nn.Module):
         super().__init__()
         self.codec = codec
         self.weights = weights
-        self.loss_networks = dict(loss_networks or {})  # no submodules: they are neither trained nor averaged nor saved
+        self.loss_networks = dict(loss_networks or {})  # no submodules: neither trained nor saved
         self.adversary = adversary
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -158,9 +155,9 @@ def validate(
     """Evaluate a codec on a small set of whole items.
 
     Returns:
-        Mean PSNR or SI-SDR, usage and perplexity over the codes of all items (of each quantizer too if there are
-        several but not too many: `usage/1`, …), and the coded rate if it is trained; and the original and decoded
-        signals of the first items.
+        (metrics, examples). The metrics are the mean PSNR or SI-SDR in dB, the usage and perplexity of the codebooks
+        over all items (also of each quantizer, `usage/1`, …, if there are 2 to `MAX_LISTED`), and the coded bits per
+        pixel of a codec with a context model. The examples are the original and decoded signals of the first items.
     """
     values: dict[str, list[float]] = defaultdict(list)
     examples = []
@@ -186,7 +183,7 @@ def validate(
 
 @torch.no_grad()
 def count_codes(codec: LatentCodec, source: Source, device: torch.device) -> int:
-    """Fill `codec.counts` from the training set. Returns the number of items."""
+    """Fill `codec.counts` from evenly spaced training items. Returns their number."""
     step = max(1, len(source) // MAX_COUNTED)
     counts, counted = CodeCounts(codec.spec.codebook_sizes), 0
     for item in Subset(source, range(0, len(source), step)).items():

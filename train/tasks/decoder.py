@@ -23,11 +23,11 @@ from .signals import SignalConfig, SignalJob, signal_for, write_samples
 WEIGHTS = {"flow": 1.0, "shortcut": 0.3, "codes": 0.01}
 """Default weights of the losses."""
 FIT_CROPS = 64
-"""Training crops on which the error of the plain reconstruction is measured before the first step."""
+"""Number of training crops for the fit of the reconstruction error before the first step."""
 MAX_SAMPLES = 6
-"""Validation items that are decoded and written."""
+"""Number of validation items that are decoded and written."""
 STEPS = (1, 4)
-"""Numbers of sampling steps in a validation."""
+"""Sampling steps in a validation."""
 
 
 @dataclass
@@ -67,10 +67,10 @@ class DecoderJob(SignalJob):
             raise ValueError(f"no codec chosen; decoder=small decoder.codec=FOLDER or one of {shipped}")
 
     def _begin(self, name: str) -> None:
-        """Copy the weights of another decoder, except those that process the latents of another codec."""
+        """Copy the weights of another decoder. Layers over the latents of another codec may differ."""
         other = models.load(name)
         if not isinstance(other, DiffusionDecoder):
-            raise ValueError(f"decoder.begin must be a diffusion decoder, {name} is not")
+            raise ValueError(f"decoder.begin must be a diffusion decoder, got {name}")
         mine, theirs = self.model.state_dict(), other.flow.state_dict()
         same = {k: v for k, v in theirs.items() if k in mine and mine[k].shape == v.shape}
         if unfit := [k for k in mine if k not in same and not k.startswith("network.latents.")]:
@@ -83,7 +83,7 @@ class DecoderJob(SignalJob):
 
     @torch.no_grad()
     def start(self) -> None:
-        """Fit the error of the plain reconstruction as a function of the rate."""
+        """Fit the error of the codec's own reconstruction as a function of the rate."""
         x = next(iter(self.crops(batch_size=FIT_CROPS, steps=1)))[1]
         rates, errors = [], []
         for setting in sorted({self.settings(i / 7) for i in range(8)}, key=self.codec.settings.values.index):
@@ -97,7 +97,7 @@ class DecoderJob(SignalJob):
 
     @torch.no_grad()
     def validate(self, model: nn.Module, device: torch.device, samples: Path, step: int) -> dict[str, float]:
-        """Evaluate a few items at the lowest and highest setting: distortion, and the share of codes that come back."""
+        """Measure distortion and the share of codes that survive re-encoding, at the lowest and highest setting."""
         self.codec.to(device)
         decoder = self.decoder.with_flow(model)
         values: dict[str, list[float]] = defaultdict(list)
@@ -137,7 +137,7 @@ class DecoderJob(SignalJob):
 
 
 class SettingRange:
-    """Maps a position from 0 to 1 to a setting of a codec, along its sweep or along the chosen settings."""
+    """Maps a position from 0 to 1 to a setting of a codec, interpolated along its sweep or the chosen settings."""
 
     def __init__(self, codec: LatentCodec, chosen: Any = None) -> None:
         points = list(codec.settings.sweep) if chosen is None else chosen
@@ -163,7 +163,7 @@ class SettingRange:
 
 
 def _weights(given: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the checked weights of the losses, the default where none is given."""
+    """Return the checked weights of the losses. A weight that is not set is the default."""
     if unknown := [name for name, weight in given.items() if weight is not None and name not in WEIGHTS]:
         raise ValueError(f"losses of task=decoder must be among {', '.join(WEIGHTS)}, got losses.{unknown[0]}")
     weights = {name: default if given.get(name) is None else given[name] for name, default in WEIGHTS.items()}

@@ -1,4 +1,4 @@
-"""The losses of a diffusion decoder: flow matching, shortcuts, and codes that come back."""
+"""The losses of a diffusion decoder: flow matching, shortcuts, and agreement of the codes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tokenloom.models import DiffusionDecoder
 from tokenloom.models.diffusion.flow import Conditioning, Flow, broadcast
 
 JUMPS = (1.0, 0.5, 0.25, 0.125)
-"""Lengths of the jumps that are learned: those of 1, 2, 4 and 8 steps."""
+"""Lengths of the learned jumps, for sampling in 1, 2, 4 and 8 steps."""
 GROUPS = 4
 """Number of codec settings in one batch."""
 JUMP_ROWS = 4
-"""One row in this many learns jumps, the others the flow itself."""
+"""One in this many rows trains jumps; the others train the flow itself."""
 
 
 class FlowObjective(nn.Module):
     """forward(batch) → (weighted sum of losses, every loss by name).
 
     * flow: flow matching (Lipman et al., arXiv 2210.02747), the velocity r − noise · ε at a random time
-    * shortcut: self-consistency (Frans et al., arXiv 2410.12557, eq. 5), a jump is the mean of two of half its length
-    * codes: for jumps that end at the signal, the latents of the encoded result against those of its codes
+    * shortcut: self-consistency (Frans et al., arXiv 2410.12557, eq. 5), a jump equals two jumps of half its length
+    * codes: error of the latents of the re-encoded result, for jumps that end at the signal
 
-    Random numbers are drawn for the whole batch over all processes, so that they depend on the number of a row alone.
+    Each process draws the random numbers of the whole batch, so that those of a row do not depend on the division.
 
     Args:
         decoder: The decoder, whose codec is not trained.
@@ -41,7 +41,7 @@ class FlowObjective(nn.Module):
     ) -> None:
         super().__init__()
         self.flow, self.weights, self.settings = flow, dict(weights), settings
-        # in a tuple, so that they are no submodules: the codec is neither trained nor averaged
+        # a tuple hides them from the submodules: the codec is neither trained nor averaged
         self._frozen = (decoder.codec.requires_grad_(False), decoder)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -61,7 +61,7 @@ class FlowObjective(nn.Module):
         z = broadcast(1 - t) * noise + broadcast(t) * r
         velocity = r - noise
         if jumping.any():
-            velocity[jumping] = self.halved(z[jumping], t[jumping], d[jumping], given[jumping])
+            velocity[jumping] = self.shortcut_targets(z[jumping], t[jumping], d[jumping], given[jumping])
         c_skip, c_out, _ = flow.precondition(t, d)
         found = flow.residual(z, t, d, given)
         errors = (found - (velocity - c_skip * z) / c_out).square().mean((1, 2, 3))
@@ -71,13 +71,13 @@ class FlowObjective(nn.Module):
             if self.weights["codes"]:
                 ends = jumping & (t + d > 1 - 1e-6)
                 end = z + broadcast(d) * (c_skip * z + c_out * found)
-                terms["codes"] = self.recoded(codes, given, end, ends, x) / jumping.sum()
+                terms["codes"] = self.code_error(codes, given, end, ends, x) / jumping.sum()
         total = sum(self.weights[name] * term for name, term in terms.items())
         return total, {name: term.detach() for name, term in terms.items()}
 
     @torch.no_grad()
     def encode(self, x: Tensor, rows: Tensor) -> tuple[list[Codes], Conditioning]:
-        """Encode signals that are sorted by group, each group at a random setting. Returns codes and conditioning."""
+        """Encode each group of rows at a random setting. The rows are sorted by group."""
         codec, decoder = self._frozen
         positions = torch.rand(GROUPS).tolist()
         codes, given = [], []
@@ -91,16 +91,16 @@ class FlowObjective(nn.Module):
         return codes, Conditioning(plain, rates, latents)
 
     @torch.no_grad()
-    def halved(self, z: Tensor, t: Tensor, d: Tensor, given: Conditioning) -> Tensor:
-        """Return the mean velocity of two jumps of half the length, or of the flow if no jump is as short."""
+    def shortcut_targets(self, z: Tensor, t: Tensor, d: Tensor, given: Conditioning) -> Tensor:
+        """Return the mean velocity of two jumps of half the length. Below the shortest jump, use the flow."""
         half = d / 2
         length = torch.where(half < JUMPS[-1], 0.0, half)
         first = self.flow.average(z, t, length, given)
         second = self.flow.average(z + broadcast(half) * first, t + half, length, given)
         return (first + second) / 2
 
-    def recoded(self, codes: list[Codes], given: Conditioning, end: Tensor, ends: Tensor, x: Tensor) -> Tensor:
-        """Return the sum over the rows in `ends` of the squared error of their latents relative to the variance."""
+    def code_error(self, codes: list[Codes], given: Conditioning, end: Tensor, ends: Tensor, x: Tensor) -> Tensor:
+        """Return the squared error of the latents relative to their variance, summed over the rows in `ends`."""
         codec, decoder = self._frozen
         bounded = codec.quantizer.bounded
         total, at = end.new_zeros(()), 0
@@ -113,7 +113,7 @@ class FlowObjective(nn.Module):
                 condition, target = given[here][chosen], codec.embed(some)[chosen]
                 planes = condition.reconstruction + self.flow.scale(condition) * end[here][chosen].float()
                 found = bounded(codec.analyze(decoder.planes.inverse(planes, codec.decode(some)[chosen])))
-                shared = min(found.shape[-1], target.shape[-1])  # codes of flexible length may have fewer
+                shared = min(found.shape[-1], target.shape[-1])  # codes of flexible length may have fewer positions
                 # channels beyond those of the encoder hold the setting
                 found, target = found[..., :shared], target[:, : found.shape[1], ..., :shared]
                 error = (found - target).square().flatten(1).mean(1)
@@ -122,10 +122,10 @@ class FlowObjective(nn.Module):
 
 
 def _rank() -> tuple[int, int]:
-    """Return the number of this process and the number of processes."""
+    """Return (rank, number of processes)."""
     return (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
 
 def _draw(generate: Any, rows: Tensor, world: int, *shape: int) -> Tensor:
-    """Return random numbers of some rows of the whole batch, independent of its division among processes."""
+    """Draw random numbers for the whole batch, and return those of the rows of this process."""
     return generate(len(rows) * world, *shape)[rows]

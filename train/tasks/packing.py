@@ -1,4 +1,4 @@
-"""Documents as packed sequences of ids: the batches of the transformer's training."""
+"""Documents packed into sequences of ids, which are the training batches of the transformer."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ FIELDS = ("ids", "places", "documents", "kinds", "weights", "modalities", "avera
 
 ids: the ids. places: place of the next id in its segment. documents: number of the document; 0 is padding.
 kinds: grammar state of the next id. weights: weight of the next id in the loss, in thousandths. modalities: modality of
-the segment of the next id. averages: average weight of the sequences of the batch, in millionths, constant.
+the segment of the next id. averages: mean total weight of the sequences of the batch, in millionths, constant.
 """
 MODALITIES = tuple(Modality)
 TRIES = 8
-"""Documents that are drawn for the rest of a sequence before it stays empty."""
+"""Number of documents that may fail to fit into the rest of a sequence before it is padded."""
 MEASURED = 32
-"""Documents of each kind whose length is measured before a training."""
+"""Documents of each kind that are measured before the first step."""
 MAX_LEFT_OUT = 0.1
 """Largest share of the measured documents that may be longer than the context."""
 
 
 class Packer:
-    """Packs documents into sequences of `length` ids. No document is cut; those that are longer are left out.
+    """Packs documents into sequences of `length` ids. Longer documents are left out, none is cut.
 
-    `weights` are those of the loss by modality and, for the parts of a prompt, the factor `given`. `cache` is the
+    `weights` holds the loss weight of each modality, and the factor `given` for the parts of a prompt. `cache` is the
     folder of the token cache. Raises ValueError if too many documents of one kind are longer than a sequence.
     """
 
@@ -49,7 +49,7 @@ class Packer:
         self.documents, self.vocabulary, self.weights = documents, vocabulary, weights
         self.length = length
         self.tables: dict[tuple[str, str], TokenTable] = {}
-        most: dict[tuple[str, str], int] = {}  # a channel may be requested by name and as the first of its modality
+        most: dict[tuple[str, str], int] = {}  # kinds may name a channel or use it as the default of its modality
         for (source, channel), copies in documents.uses.items():
             used = source, vocabulary.channel(channel or str(documents.library[source].modality)).name
             most[used] = max(copies, most.get(used, 0))
@@ -153,7 +153,7 @@ class Packer:
 
 
 def _table(key: str, source: CaptionedSource, channel: Channel, copies: int, cache: Path) -> TokenTable:
-    """Return the codes of a source by one channel: the tokens that it holds, or its signals encoded once."""
+    """Return the codes of a source in one channel, read from its tokens or encoded once from its signals."""
     if source.modality is not channel.modality:
         raise ValueError(f"{key} holds {source.modality}, the channel {channel.name} is for {channel.modality}")
     if source.source is None:
@@ -165,7 +165,7 @@ def _table(key: str, source: CaptionedSource, channel: Channel, copies: int, cac
 
 
 def _key(part: DocumentPart) -> tuple[Any, ...]:
-    """Return what the ids of a part depend on."""
+    """Return the cache key of the ids of a part."""
     return part.text, part.source, part.item, part.copy, part.channel
 
 

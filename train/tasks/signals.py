@@ -1,4 +1,4 @@
-"""Shared by tasks that train on signals: the split of the data, random crops, and samples of a validation."""
+"""The base of tasks over signals: the split of the data, random crops, and samples of a validation."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ DEFAULT_CROP = {Modality.IMAGE: 128, Modality.AUDIO: 1}
 MAX_CROP = {Modality.IMAGE: 2**12, Modality.AUDIO: 2**24}
 """Pixels of a side, samples."""
 HELD_OUT = 16
-"""Largest number of training items that are held out for validation."""
+"""Largest number of items that are held out for validation."""
 MAX_SECONDS = 10
-"""Length at which audio is cut in a validation."""
+"""Longest audio in a validation; the rest of an item is cut off."""
 
 
 @dataclass
@@ -50,7 +50,7 @@ class SignalConfig(RunConfig):
 
 
 class SignalJob(TrainingJob):
-    """A task over random crops of signals, whose modality, sample rate and channels are those of `codec`."""
+    """A task over random crops of signals. `codec` determines their modality, sample rate and channels."""
 
     fixed = ("crop",)
     cfg: SignalConfig
@@ -83,7 +83,7 @@ class SignalJob(TrainingJob):
         )  # fmt: skip
 
     def first_crop(self) -> Tensor:
-        """Return one crop as a batch. Raises ValueError if modality, sizes or options do not fit the data."""
+        """Return a batch of one crop. Raises ValueError if modality, sizes or options do not fit the data."""
         modality, item = self.codec.spec.modality, next(self.validation_set.items())
         if item.modality is not modality:
             raise ValueError(f"validation: {item.key} is {item.modality}, the codec is for {modality}")
@@ -91,16 +91,16 @@ class SignalJob(TrainingJob):
             unit = "pixels" if modality is Modality.IMAGE else "samples"
             raise ValueError(f"crop.size must be at most {MAX_CROP[modality]} {unit}, got {self.crop_size}")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # broken items are reported when they are trained on
+            warnings.simplefilter("ignore")  # the training reports broken items
             return next(iter(self.crops(batch_size=1, steps=1)))[1]
 
     def data_recipe(self) -> dict[str, Any]:
-        """Return what a resumed run compares of the data."""
+        """Return the properties of the data that a resumed run must share."""
         return {"name": self.cfg.data["name"], "items": len(self.train_set)}
 
 
 def _split(cfg: RunConfig) -> tuple[Source, Source]:
-    """Return the training set and the validation set: the configured one, or the last items of the first."""
+    """Return the training and the validation set. Without `validation`, the last items of `data` are held out."""
     source = _open(cfg.data, cfg.task)
     if len(source) < 2:
         raise ValueError(f"training needs at least 2 items, {source.name} has {len(source)}")
@@ -125,7 +125,7 @@ def signal_for(codec: LatentCodec, item: Item) -> Tensor:
 
 
 def write_samples(samples: list[dict[str, Tensor]], codec: LatentCodec, folder: Path, step: int) -> None:
-    """Write several versions of some items, by name: as one image with a row per name, or one sound per name."""
+    """Write named versions of items: images as one file with a row per name, audio as one file per name."""
     if not samples:
         return
     names, prefix = list(samples[0]), f"{step:07d}"

@@ -26,17 +26,17 @@ from ..run_config import RunConfig
 from .packing import FIELDS, MODALITIES, PackedBatches, Packer
 
 NAMES = (*map(str, MODALITIES), "given")
-"""Weights under `losses`: of each modality, and a factor for the parts of a prompt."""
+"""Keys of `losses`: a weight for each modality, and the factor `given` for the parts of a prompt."""
 MAX_SAMPLES = 8
-"""Images that a validation writes."""
+"""Largest number of images that a validation writes."""
 VALIDATED = 512
-"""Documents of a validation."""
+"""Number of documents in a validation."""
 UNITS = {
     Modality.TEXT: ("bits_per_byte", 1.0),
     Modality.IMAGE: ("bits_per_pixel", 1.0),
     Modality.AUDIO: ("kbps", 1e-3),
 }
-"""Name and scale of the rate of each modality, per unit of `Packer.size`."""
+"""Name of the rate of each modality, and its scale relative to bits per unit of `Packer.size`."""
 
 
 @dataclass
@@ -128,7 +128,7 @@ class TransformerJob(TrainingJob):
         return metrics
 
     def _sample(self, model: nn.Module, packer: Packer, drawn: list[list[DocumentPart]], path: Path) -> None:
-        """Write the images of the first documents with a text prompt: decoded targets above, generated ones below."""
+        """Write images for the first documents with a text prompt: decoded targets above, generated ones below."""
         prompts = [d for d in drawn if d[-1].modality is Modality.IMAGE and d[0].modality is Modality.TEXT][
             :MAX_SAMPLES
         ]
@@ -150,7 +150,7 @@ class TransformerJob(TrainingJob):
 class TransformerObjective(nn.Module):
     """forward(batch) → (weighted mean of nats per token, nats per token of each modality outside prompts).
 
-    The mean is over the tokens of the whole batch, however it is divided among processes and parts.
+    The mean is over the tokens of the whole batch. Its division among processes and parts has no effect.
     """
 
     def __init__(self, transformer: Transformer, vocabulary: Vocabulary, weights: Mapping[str, float]) -> None:
@@ -161,7 +161,7 @@ class TransformerObjective(nn.Module):
         self.full_weights = {m: round(1000 * weights[m]) for m in MODALITIES if m in there and weights[m]}
 
     def losses(self, batch: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return nats, weights and modalities of the tokens with a weight, of a batch (batch, FIELDS, length)."""
+        """Return nats, weights and modalities of the weighted tokens of a batch (batch, FIELDS, length)."""
         ids, places, documents, kinds, weights, modalities, _ = batch.unbind(1)
         hidden = self.transformer(ids, places, documents=documents)
         counts = weights > 0
@@ -170,7 +170,7 @@ class TransformerObjective(nn.Module):
         if counts.any():
             losses = self.transformer.losses(hidden[counts], targets[counts], kinds[counts], self.allowed)
         else:
-            losses = hidden[counts].sum(1).float()  # no token, but connected to the weights: one process of several
+            losses = hidden[counts].sum(1).float()  # empty, but connected to the weights, as other processes expect
         return losses, weights[counts], modalities[counts]
 
     def forward(self, batch: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
@@ -187,7 +187,7 @@ class TransformerObjective(nn.Module):
 
 
 def _weights(given: Mapping[str, float | None]) -> dict[str, float]:
-    """Return the checked weights of the losses, 1 where none is given."""
+    """Return the checked weights of the losses. A weight that is not set is 1."""
     if unknown := [name for name, weight in given.items() if weight is not None and name not in NAMES]:
         raise ValueError(f"losses of task=transformer must be among {', '.join(NAMES)}, got losses.{unknown[0]}")
     weights = {name: 1.0 if given.get(name) is None else given[name] for name in NAMES}
@@ -203,7 +203,7 @@ def _documents(config: Mapping[str, Any]) -> Documents:
     options = dict(config)
     if options.pop("name", None) != "documents":
         raise ValueError("task=transformer needs data=documents (data.sources, data.kinds)")
-    options.pop("strict", None)  # items have numbers, so a broken one is always refused
+    options.pop("strict", None)  # documents refer to items by number, so a broken item is always an error
     keys = list(inspect.signature(Documents).parameters)
     if unknown := sorted(set(options) - set(keys)):
         raise ValueError(f"data=documents takes no {unknown[0]!r}; it takes {', '.join(keys)}")
