@@ -1,4 +1,4 @@
-"""The data room: files, generators, joins, and the order of training batches."""
+"""Data sources (files, generators, joined audio) and the order of training batches."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_modality_limit_and_recursion_choose(tmp_path, mixed):
     assert [i.key for i in open_source("folder", path=path, modality="image").items()] == ["a", "sub/a"]
     assert [i.key for i in open_source("folder", path=path, modality="image", recursive=False).items()] == ["a"]
     texts = [i.signal for i in open_source("folder", path=path, modality="text").items()]
-    assert texts == [" a red square \n", "größe"]  # captions are texts where text is wanted
+    assert texts == [" a red square \n", "größe"]  # with modality=text, captions are items
     assert len(open_source("folder", path=path, limit=2)) == 2
 
 
@@ -119,7 +119,7 @@ def test_shards_by_glob_and_list_agree_and_keys_stay_unique(tmp_path):
     globbed = list(open_source("tar", path=str(tmp_path / "*.tar")).items())
     assert [i.caption for i in listed] == ["0", "1", "2"] and all(map(same, listed, globbed))
     assert len({i.key for i in listed}) == 3
-    assert open_source("tar", path=shards[0])[0].key == "p"  # brackets in an existing name are no pattern
+    assert open_source("tar", path=shards[0])[0].key == "p"  # an existing name with brackets is not a pattern
 
 
 def test_a_cut_or_damaged_tar_is_refused(tmp_path):
@@ -134,11 +134,11 @@ def test_a_cut_or_damaged_tar_is_refused(tmp_path):
         assert "\n" not in str(caught.value)
     for start in starts:
         damaged = bytearray(whole)
-        damaged[start + 130] ^= 1  # within a header: its checksum no longer fits
+        damaged[start + 130] ^= 1  # within a header, so its checksum is wrong
         (tmp_path / "cut.tar").write_bytes(damaged)
         with pytest.raises(ValueError, match="not a readable, uncompressed tar shard"):
             open_source("tar", path=str(tmp_path / "cut.tar"))
-    (tmp_path / "cut.tar").write_bytes(whole[:end])  # merely without the zeros at the end
+    (tmp_path / "cut.tar").write_bytes(whole[:end])  # only the zeros at the end are missing
     assert len(open_source("tar", path=str(tmp_path / "cut.tar"))) == 3
 
 
@@ -163,7 +163,7 @@ def test_broken_files_are_counted_or_refused(tmp_path, name):
     assert len(caught) == 1 and source.skipped == 3 and "\n" not in str(caught[0].message)
     with pytest.raises(BrokenItem, match=r"p01\.png") as refused:
         list(source.items(strict=True))
-    assert "0x" not in str(refused.value)  # no addresses of objects: the line is the same every time
+    assert "0x" not in str(refused.value)  # without addresses of objects, the message is the same every time
     assert isinstance(refused.value, ValueError)
 
 
@@ -206,7 +206,7 @@ def test_errors_of_a_person_are_one_line(tmp_path):
 
 @pytest.fixture
 def takes(tmp_path):
-    """Takes of two speakers in turn, of unequal lengths; every sample is its own number."""
+    """Alternating recordings of two speakers, of unequal lengths. Every sample holds its number."""
     lengths, files, voices = (700, 900, 1500, 100, 40, 2500, 333, 10), {}, {"ann": [], "bob": []}
     for n, length in enumerate(lengths):
         speaker = ("ann", "bob")[n % 2]
@@ -276,7 +276,7 @@ def test_the_bundled_photographs():
     astronaut = open_source("images", max_side=None)[0].signal
     assert astronaut.shape == (3, 512, 512)
     box = astronaut.reshape(3, 128, 4, 128, 4).mean((2, 4))
-    assert (items[0].signal - box).square().mean() < 0.002  # the same picture, only smaller
+    assert (items[0].signal - box).square().mean() < 0.002  # the same image, but smaller
 
 
 @pytest.mark.parametrize(
@@ -324,7 +324,7 @@ def test_phrases_are_audible_and_do_not_clip():
         wave = item.signal
         assert wave.shape == (1, 96000) and wave.dtype == torch.float32 and item.sample_rate == 24000
         assert wave.abs().max() == pytest.approx(0.7, abs=1e-3) and abs(wave.mean()) < 0.01
-        assert (wave.reshape(8, -1).square().mean(1).sqrt()[:7] > 0.01).all()  # sounds from start to end
+        assert (wave.reshape(8, -1).square().mean(1).sqrt()[:7] > 0.01).all()  # sound from start to end
         assert wave[0, -1].abs() < 1e-3  # and ends without a click
         power = torch.fft.rfft(wave[0]).abs().square()
         assert power[4 * 60 : 4 * 5000].sum() / power.sum() > 0.9
@@ -380,7 +380,7 @@ def test_every_config_is_read_in_full():
 
     configs = {file.stem: yaml.safe_load(file.read_text()) for file in CONF.glob("*.yaml")}
     assert set(configs) == {*data.names(), "demo", "documents"}
-    del configs["documents"]  # no source of items: tests/test_documents.py
+    del configs["documents"]  # not a source of items; see test_documents.py
     for stem, config in configs.items():
         assert config.pop("strict") is False
         name = config.pop("name")
@@ -431,7 +431,7 @@ def test_batches_depend_on_seed_and_step_alone(kind, photos, sounds):
     assert [step for step, _ in straight] == list(range(8))
     state = torch.random.get_rng_state()
     assert equal(run(source, workers=2, **options), straight)
-    assert torch.equal(torch.random.get_rng_state(), state)  # the training's own randomness is left alone
+    assert torch.equal(torch.random.get_rng_state(), state)  # the random state of the training is unchanged
     assert equal(run(source, start_step=5, **options), straight[5:])
     assert not equal(run(source, **{**options, "seed": 4}), straight)
     halves = [run(source, rank=r, world_size=2, **options) for r in range(2)]
@@ -473,7 +473,7 @@ def test_flips_and_positions_vary(tmp_path):
     batch = torch.cat([b for _, b in run(source, batch_size=50, steps=4, augment=Augment(scale=0.5))])
     slopes = (batch[:, 0, 8, 12] - batch[:, 0, 8, 4]).mul(255 / 8)
     assert 0.35 < float((slopes > 0).float().mean()) < 0.65
-    assert slopes.abs().min() < 1.15 and slopes.abs().max() > 1.8  # shrunk by 1 to 2
+    assert slopes.abs().min() < 1.15 and slopes.abs().max() > 1.8  # downscaled by 1 to 2
     assert torch.equal(batch.mul(255).round() / 255, batch)
 
 
@@ -494,10 +494,10 @@ def test_audio_segments_wrap_and_gain_stays_in_range(sounds):
     plain = run(sounds, size=400, sample_rate=8000)
     for _, batch in plain:
         assert batch.shape == (4, 1, 400) and batch.dtype == torch.float32
-        assert (batch.reshape(4, 20, 20).abs().amax(2) > 0.05).all()  # noise throughout: no gap, no zeros
+        assert (batch.reshape(4, 20, 20).abs().amax(2) > 0.05).all()  # noise without a gap or zeros
     everything = [item.signal[0] for item in sounds.items()]
     windows = torch.cat([signal.unfold(0, 20, 1) for signal in everything])
-    for row in plain[0][1][:, 0]:  # nothing but pieces of items: only windows over a joint are new
+    for row in plain[0][1][:, 0]:  # pieces of items; only windows across a joint are new
         assert sum((windows == window).all(1).any() for window in row.reshape(20, 20)) >= 15
     loud = torch.cat([b for _, b in run(sounds, size=400, sample_rate=8000, augment=Augment(gain_db=(-12, 6)))])
     gains = (
@@ -505,7 +505,7 @@ def test_audio_segments_wrap_and_gain_stays_in_range(sounds):
     )
     assert loud.abs().max() <= 1 and gains.min() >= -12.01 and gains.max() <= 6.01 and gains.std() > 2
     full = torch.cat([b for _, b in run(sounds, size=400, sample_rate=8000, augment=Augment(gain_db=(40, 40)))])
-    assert torch.allclose(full.abs().amax((1, 2)), torch.ones(32), atol=1e-6)  # lowered where it would clip
+    assert torch.allclose(full.abs().amax((1, 2)), torch.ones(32), atol=1e-6)  # a gain that would clip is lowered
     stereo = run(sounds, size=400, sample_rate=16000, channels=2, steps=1)[0][1]
     assert stereo.shape == (4, 2, 400) and torch.equal(stereo[:, 0], stereo[:, 1])
 

@@ -1,4 +1,4 @@
-"""Documents, what they are made of and say, other copies of a signal, and the generator of words."""
+"""Documents and their kinds, copies of signals, and the generator of words."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def packs(tmp_path_factory) -> Path:
 
 @pytest.fixture
 def documents(packs):
-    """`documents(kind, …)`: of those kinds, with 6 copies of pictures and 3 of sounds."""
+    """Return a function that opens documents of given kinds, with 6 copies of images and 3 of sounds."""
 
     def make(*kinds: dict, dropout: float = 0.0, **options) -> Documents:
         options = {"sources": SOURCES, "copies": {"image": 6, "audio": 3}, "folder": str(packs), **options}
@@ -110,7 +110,7 @@ def test_captions_announce_copies_and_name_what_follows(documents):
     for first, second in drawn(some, 800):
         assert first.given and not second.given
         if first.modality is Modality.IMAGE:
-            assert second.text == captions[first.item]  # words that announce a copy are never to be written
+            assert second.text == captions[first.item]  # captions to write never name a copy
             seen["reverse"] += 1
             continue
         name, *announced = first.text.split(", ")
@@ -152,7 +152,7 @@ def test_edits_keep_copy_and_figure(documents):
         assert order.given and not after.given
         if before:
             assert before[0].text == captions[shown.item] + copy_suffix(Modality.IMAGE, shown.copy)
-            assert before[0].given and not shown.given  # with its caption the first picture is asked for, too
+            assert before[0].given and not shown.given  # after its caption, the first image is a target too
         else:
             assert shown.given
         shapes[order.text == "mirror it", bool(before)] += 1
@@ -217,7 +217,7 @@ def test_tones(caption, wanted):
     assert split_tone(caption) == wanted
 
 
-# -- what a person gets wrong -------------------------------------------------------------------
+# -- mistakes of users --------------------------------------------------------------------------
 
 CAPTION = {"kind": "caption", "source": "emoji"}
 
@@ -284,7 +284,7 @@ def test_sources_of_texts_or_of_several_modalities_are_refused(documents, tmp_pa
 
 
 def test_analogies_that_no_two_figures_allow_are_refused(documents, tmp_path):
-    """Rather than looked for without end."""
+    """Drawing such an analogy would never end."""
     files = {}
     for i, caption in enumerate(["hand", "hand dark skin tone", "fist", "fist light skin tone"]):
         files |= {f"{i}.png": png(np.full((8, 8, 3), i / 4)), f"{i}.txt": caption.encode()}
@@ -295,7 +295,7 @@ def test_analogies_that_no_two_figures_allow_are_refused(documents, tmp_path):
 
 
 def test_a_broken_item_is_refused(documents, tmp_path):
-    """Left out, it would shift the numbers of those after it."""
+    """Without it, the items after it would have other numbers."""
     files = {"a.png": b"no picture", "a.txt": b"a"}
     sources = {"broken": {"name": "tar", "path": write_tar(tmp_path / "broken.tar", files)}}
     with pytest.raises(ValueError, match=r"a\.png") as error:
@@ -325,7 +325,7 @@ def test_copies_of_pictures():
 
 
 def test_a_copy_moves_all_pictures_alike():
-    """Each plane comes out as if the other two had not been there, whatever picture it is from."""
+    """The transformation of a plane depends neither on the other planes nor on the image."""
     a, b, c = picture(1), picture(2), picture(3)
     for copy in range(6):
         mixed = variants.image(torch.stack([a[0], b[1], c[2]]), copy)
@@ -363,7 +363,7 @@ def test_the_gain_never_clips(peak):
     for k in range(40):
         copy = variants.audio(x, 8000, k)
         assert copy.abs().max() <= 1 and copy.isfinite().all()
-        if peak < 1:  # else resampling itself cuts what swings higher between two samples
+        if peak < 1:  # otherwise resampling clips peaks between samples
             assert (copy.abs() >= 1).sum() <= 2, "the top of one swing, not a plateau"
         validate.signal(copy[None], tiny("audio/rvq"))
 
@@ -384,7 +384,7 @@ def test_words_are_what_their_captions_say():
 
 
 def test_the_split_is_the_words_own():
-    """A word of the test is never trained on, whatever the seed."""
+    """For every seed, no test word occurs in training."""
     shown = {"train": set(), "test": set()}
     for split, seeds in (("train", (0, 1, 2)), ("test", (0, 5))):
         for seed in seeds:
@@ -399,7 +399,7 @@ def test_the_split_is_the_words_own():
 
 
 def test_each_letter_has_its_cell():
-    """A letter changes nothing outside its quarter of the width; a W reaches two pixels beyond it."""
+    """A letter changes only its quarter of the width. W exceeds it by two pixels."""
     for place in range(4):
         for letter in "ABCDEFGHIJKLMNOPQRSTUVWXYZ":
             word = "I" * place + letter + "I" * (3 - place)

@@ -1,4 +1,4 @@
-"""A data set as shards of tokens: the same bytes whoever wrote them and however often they were killed."""
+"""Data sets as shards of tokens: the same bytes for every engine, and after any number of kills."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FORMATS = list(optional.FORMATS)
 
 
 class Sided(Codec):
-    """Means of 4×4 blocks, the picture's own range as side information; nothing above 40 columns."""
+    """Codec of the means of 4×4 blocks, with the range of the image as side information, up to 40 columns."""
 
     spec = CodeSpec(Modality.IMAGE, (64,), (4, 4), 3, None, total=True, ordered=False, causal=False)
     settings = Settings("levels", "", 64, (2, 64))
@@ -62,9 +62,9 @@ class Sided(Codec):
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, and `image/sided`."""
+    """Change to an empty folder, and register `image/sided`."""
     monkeypatch.chdir(tmp_path)
-    registry.names()  # entry points come first
+    registry.names()  # loads the entry points first
     monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     codecs.register("image/sided")(Sided)
     return tmp_path
@@ -72,14 +72,14 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def mine(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The folder of a small codec."""
+    """Return the folder of a small codec."""
     folder = tmp_path_factory.mktemp("codec")
     codecs.save(tiny("image/fsq"), folder)
     return str(folder)
 
 
 def mixed() -> dict[str, Any]:
-    """A folder of pictures, sounds and texts, no two of one size; pictures and sounds have captions."""
+    """Write a folder of images, sounds and texts of different sizes. Images and sounds have captions."""
     Path("mixed/deep").mkdir(parents=True)
     for i, (height, width) in enumerate(((17, 23), (40, 31), (40, 31), (1, 1))):
         y, x = np.mgrid[0:height, 0:width]
@@ -97,7 +97,7 @@ def mixed() -> dict[str, Any]:
 
 
 def batch(item: data.Item, codec: Codec) -> Tensor | list[str]:
-    """An item as a batch of one that a codec takes."""
+    """Return an item as a batch of one for a codec."""
     if item.modality is Modality.AUDIO:
         return media.convert(item.signal, item.sample_rate, codec.spec.sample_rate, codec.spec.channels)[None]
     return [item.signal] if item.modality is Modality.TEXT else item.signal[None]
@@ -114,11 +114,11 @@ def equal(a: Codes, b: Codes) -> bool:
 
 
 def held(folder: str | Path) -> dict[str, bytes]:
-    """Every file of a folder, hidden ones included."""
+    """Return the bytes of every file in a folder, hidden ones included."""
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
-# -- what is written ----------------------------------------------------------------------------
+# -- written shards -----------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -193,7 +193,7 @@ def test_neighbours_of_one_size_are_encoded_together() -> None:
         assert equal(row.codes, Sided().encode(item.signal[None]))
 
 
-# -- other people's readers -----------------------------------------------------------------------
+# -- readers of other projects ------------------------------------------------------------------
 
 
 def test_webdataset_reads_it(mine: str) -> None:
@@ -261,7 +261,7 @@ def test_bytes_do_not_depend_on_workers(mine: str) -> None:
 
 
 def killed(start: Callable[[], object], when: Callable[[], bool]) -> bool:
-    """SIGKILL a process of its own that runs `start`, as soon as `when`; whether it was still at work."""
+    """Run `start` in a process, and kill it once `when` is true. Returns whether it was still running."""
     process = multiprocessing.get_context("fork").Process(target=start)
     process.start()
     while process.is_alive() and not when():
@@ -289,7 +289,7 @@ def test_bytes_do_not_depend_on_kills(mine: str, format: str) -> None:
     hit = 0
     for moment in moments:
         hit += killed(start, moment)
-        for shard in Path("out").glob("tokens-*"):  # whole, or not there
+        for shard in Path("out").glob("tokens-*"):  # complete or absent
             assert len(list(optional.get_format(format).read(shard))) in (4, 3)
     assert hit >= 3
     reports = [json.loads(p.read_bytes()) for p in Path("out/.progress").glob("*.json")]
@@ -314,7 +314,7 @@ def test_ctrl_c_leaves_whole_shards_and_says_how_to_go_on(mine: str) -> None:
     process.start()
     while not list(Path("out").glob("tokens-*")) and process.is_alive():
         time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: the worker gets it, too
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the worker too
     process.join()
     err = Path("err").read_text(encoding="utf-8")
     assert (process.exitcode, Path("said").read_text(encoding="utf-8")) == (130, ""), err
@@ -349,7 +349,7 @@ def test_ray_writes_the_same_bytes(mine: str, monkeypatch: pytest.MonkeyPatch) -
     ray = pytest.importorskip("ray", reason="the extra tokenloom[ray] is not installed")
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     ray.init(num_cpus=2, include_dashboard=False, logging_level="ERROR", log_to_driver=False)
-    Path("codec").symlink_to(mine)  # a relative path is that of who asks
+    Path("codec").symlink_to(mine)  # a relative path is that of the caller
     try:
         node = mixed() | {"modality": "image"}
         Path("mixed/broken.png").write_bytes(b"none")
@@ -369,7 +369,7 @@ def test_ray_writes_the_same_bytes(mine: str, monkeypatch: pytest.MonkeyPatch) -
     assert held("out") == held("straight")
 
 
-# -- what is not there, or not fit ----------------------------------------------------------------
+# -- missing or unsuitable input ----------------------------------------------------------------
 
 
 def test_items_that_are_left_out_are_counted_and_named(capsys: pytest.CaptureFixture[str]) -> None:
@@ -402,7 +402,7 @@ OVERRIDES = ["tokenize", "data=folder", "data.path=mixed", "workers=0", "out=out
 
 
 def refuse(capsys: pytest.CaptureFixture[str], *overrides: str) -> str:
-    """The one line of a command that does not work."""
+    """Return the one line that a failing command prints."""
     capsys.readouterr()
     status = main([*OVERRIDES, *overrides])
     said, err = capsys.readouterr()
@@ -530,7 +530,7 @@ def test_help_and_sweep(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_folder_without_a_whole_shard_holds_nothing_to_lose(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As after data.strict=true has refused a picture that is then mended."""
+    """This happens if data.strict=true refuses an image that is then repaired."""
     monkeypatch.chdir(tmp_path)
     Path("photos").mkdir()
     Path("photos/a.png").write_bytes(b"\x89PNG torn")

@@ -1,4 +1,4 @@
-"""Adversarial training: every formula against a hand-made value, every run bit for bit."""
+"""Adversarial training: formulas against values computed by hand, runs compared bit for bit."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 class OneProcess:
-    """What the adversary asks of Fabric, where there is but one process."""
+    """The part of Fabric that the adversary uses, for one process."""
 
     world_size = 1
     device = torch.device("cpu")
 
 
 def alone(codec: codecs.LatentCodec, size: int = 32, **changes) -> adversary.Adversary:
-    """An adversary by itself, in float32, past its start."""
+    """Return an adversary in float32, after its start step."""
     torch.manual_seed(0)
     cfg = TrainConfig(adversary=adversarial(**changes), precision="32-true")
     made = adversary.build(cfg, codec, OneProcess(), size)
@@ -94,7 +94,7 @@ def test_stft_windows_are_those_of_the_paper():
 
 
 def test_the_stft_is_normalised_by_its_window():
-    """White noise of variance 1 has power 1 in every bin: the sum of both planes."""
+    """White noise of variance 1 has power 1 in every bin, summed over both planes."""
     network = discriminators.STFTDiscriminator(1, 64, 4)
     seen = []
     network.layers[0].register_forward_hook(lambda _, inputs, __: seen.append(inputs[0]))
@@ -119,11 +119,11 @@ def test_lecam_by_hand():
     averages = torch.tensor([[2.0], [-0.5]])
     assert adversary.lecam(real, fake, averages).item() == pytest.approx(
         (1.5**2 + 3.5**2) / 2 + (3**2 + 2**2) / 2
-    )  # originals against the reconstructions' average, and the reverse
+    )  # originals against the average of reconstructions, and vice versa
 
 
 class Linear(nn.Module):
-    """Two logits an item, w·x and 3 w·x."""
+    """A discriminator with two logits per item, w·x and 3 w·x."""
 
     scales = 1
 
@@ -162,7 +162,7 @@ def test_the_balancer_makes_norms_follow_the_weights():
     mixed = balancer({"big": big, "small": small}, weights)
     alone = [balance.Balancer(lambda v: v)({name: g}, {name: 1.0}) for name, g in (("b", big), ("s", small))]
     torch.testing.assert_close(mixed, 0.25 * alone[0] + 0.75 * alone[1])
-    for unit in alone:  # R = 1: the items' gradients, each of its own loss, have norm 1 on average
+    for unit in alone:  # R = 1: the gradients of single items have norm 1 on average
         assert 4 * unit.flatten(1).norm(dim=1).mean().item() == pytest.approx(4 / 4 * 1.0, rel=1e-5)
 
 
@@ -201,7 +201,7 @@ def test_the_last_layer_is_found(learned, precision):
 
 
 def test_the_adaptive_weight_is_the_ratio_of_gradient_norms():
-    """Against plain autograd through the codec and the discriminator, and so is what reaches the codec."""
+    """Weight and gradients of the codec equal those of plain autograd through codec and discriminator."""
     codec = copy.deepcopy(tiny("image/fsq")).train()
     versus = alone(codec, balance="adaptive", weight=0.3)
     x = torch.rand(2, 3, 32, 32, generator=generator())
@@ -301,7 +301,7 @@ def test_a_nan_of_the_codec_moves_neither_averages_nor_discriminator(tmp_path):
     broken = batch.clone()
     broken[0, 0, 0, 0] = float("nan")
     assert run._update(1, broken) is None and run.skipped == 1
-    parts = ("discriminator", "lecam", "balancer")  # the optimizer's rate is the schedule's
+    parts = ("discriminator", "lecam", "balancer")  # the learning rate follows the schedule
     assert all(same(before[key], run.adversary.state_dict()[key]) for key in parts)
     assert run._update(2, batch) is not None
     assert not any(same(before[key], run.adversary.state_dict()[key]) for key in parts)
@@ -314,7 +314,7 @@ def test_a_nan_of_the_codec_moves_neither_averages_nor_discriminator(tmp_path):
 @pytest.mark.parametrize(
     ("name", "stop", "changes"),
     [
-        ("image/rvq", 3, {"balance": "adaptive", "start": 5}),  # stopped before the adversary's start
+        ("image/rvq", 3, {"balance": "adaptive", "start": 5}),  # stopped before the adversary starts
         ("image/fsq", 7, {"balance": "adaptive", "start": 3, "regularizer": "r1", "updates": 2.0}),
         ("audio/rvq", 6, {"balance": "balancer", "start": 4, "updates": 0.67}),
     ],
@@ -359,7 +359,7 @@ def test_without_an_adversary_nothing_is_different_and_with_one_much_is(tmp_path
 
 
 def test_parts_of_a_batch_count_as_the_whole(tmp_path):
-    """With accumulate=2 the discriminator steps once, on all that the codec saw."""
+    """With accumulate=2 the discriminator makes one step on the whole batch."""
     seen = {}
     for parts in (1, 2):
         cfg = config(tmp_path / str(parts), precision="32-true", accumulate=parts, adversary=adversarial())
@@ -408,7 +408,7 @@ if __name__ == "__main__":
 
 @pytest.mark.usefixtures("loopback")
 def test_two_processes_equal_one(tmp_path):
-    """One discriminator, one adaptive weight, one set of averages, as of one process with the whole batch."""
+    """Discriminator, adaptive weight and averages equal those of one process with the whole batch."""
     program = tmp_path / "run.py"
     program.write_text(PROGRAM.format(network=NETWORK, scenes=SCENES))
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -456,7 +456,7 @@ def test_two_processes_equal_one(tmp_path):
     ],
 )
 def test_mistakes_are_one_line(changes, says, tmp_path):
-    for weight in ({}, {"weight": 0.0}):  # told of even where there is no adversary
+    for weight in ({}, {"weight": 0.0}):  # checked even without an adversary
         with pytest.raises(ValueError) as error:
             train(config(tmp_path / "run", adversary=adversarial(**(weight | changes))))
         assert says in str(error.value) and one_line(error)

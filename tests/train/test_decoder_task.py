@@ -1,4 +1,4 @@
-"""`task=decoder`: what is learned, of which settings, alone and in several processes, and what a user can get wrong."""
+"""`task=decoder`: losses, settings, whole trainings in one and two processes, and mistakes of users."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ NETWORK = {"widths": [8, 16], "depths": [1, 1], "noise": 0.3}
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """Folders of two small codecs."""
+    """Return folders of two small codecs."""
     folder = tmp_path_factory.mktemp("codecs")
     for name in ("image/rvq", "audio/rvq", "image/flex"):
         codecs.save(tiny(name), folder / name.split("/")[0] / name.split("/")[1])
@@ -92,7 +92,7 @@ def test_it_begins_from_another_decoder(trained, tmp_path):
     theirs = models.load(first).flow.state_dict()
     assert all(torch.equal(value, theirs[name]) for name, value in job.model.state_dict().items())
     job.start()
-    assert not torch.equal(job.model.law, theirs["law"])  # the law is the codec's own
+    assert not torch.equal(job.model.law, theirs["law"])  # the law is fitted to the codec
 
 
 @pytest.mark.usefixtures("loopback")
@@ -127,7 +127,7 @@ def task_of(trained, tmp_path, **changes) -> FlowObjective:
 
 
 def test_the_flow_loss_is_that_of_the_velocity(trained, tmp_path):
-    """Against a slow version: one row at a time, the noise and time that the task draws."""
+    """Compare with a slow version that computes one row at a time from the same noise and time."""
     task = task_of(trained, tmp_path, losses={"shortcut": 0.0})
     x = torch.rand(8, 3, 48, 48, generator=torch.Generator().manual_seed(1))
     torch.manual_seed(3)
@@ -151,13 +151,13 @@ def test_the_flow_loss_is_that_of_the_velocity(trained, tmp_path):
 
 
 def test_a_shortcut_of_a_flow_that_is_exact_costs_nothing(trained, tmp_path):
-    """Where the network says nothing, a conditional flow is a Gaussian's: a jump is the mean of its halves."""
+    """If the network returns zeros, the flow is that of a Gaussian, and a jump is the mean of its halves."""
     node = {"codec": str(trained / "image/rvq"), **NETWORK, "conditional": True, "noise": 1.0}
     job = DecoderJob(config(trained, tmp_path, decoder=node, batch_size=32))
     job.start()
     task = job.module(None)
     _, terms = task(torch.rand(32, 3, 48, 48))
-    # of jumps of an eighth the halves are flows, followed in Euler's way: a small error is left
+    # the halves of the shortest jumps are Euler steps of the flow, so a small error remains
     assert terms["shortcut"].item() < 1e-3 < terms["flow"].item()
 
 

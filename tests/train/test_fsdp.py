@@ -1,4 +1,4 @@
-"""A transformer whose weights, gradients, optimizer and average lie in parts on two processes: the same run."""
+"""A run whose weights, gradients, optimizer and average are sharded over two processes equals an unsharded one."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ DOCUMENTS = {
 
 
 def written(folder: Path, name: str, **changes) -> TrainConfig:
-    """6 steps on captions and pictures. The rows of most parameters are odd, so that the parts are of different sizes;
-    no dropout, whose masks depend on how the batch is divided."""
+    """6 steps on captions and images. Most parameters have an odd number of rows, so the shards differ in size;
+    no dropout, because its masks depend on the division of the batch."""
     network = {"width": 32, "layers": 2, "heads": 2, "kv_heads": 1, "dropout": 0.0, "context": 192}
     channels = [{"name": "text/bytes"}, {"name": "pictures", "codec": str(folder / "pictures"), "size": [32, 32]}]
     defaults = {
@@ -40,7 +40,7 @@ def written(folder: Path, name: str, **changes) -> TrainConfig:
 
 
 PARTED = {"precision": "32-true", "accumulate": 2}
-"""Two processes with two parts of a sequence each: what one process does in four parts."""
+"""Two processes with two parts of one sequence each compute what one process computes in four parts."""
 
 SHARDED = """
 import json, shutil
@@ -63,7 +63,7 @@ def watched(self, step, batch):
     global factor
     factor = float("nan") if step == 4 and self.fabric.global_rank == 1 else 1.0
     terms = update(self, step, batch)
-    assert (terms is None) == (step == 4)  # of both processes, though only one had a bad loss
+    assert (terms is None) == (step == 4)  # in both processes, though only one had a bad loss
     seen.append(terms and terms["gradient_norm"].item())
     if self.cfg.strategy == "fsdp":
         moments = [v for one in self.optimizer.state_dict()["state"].values() for k, v in one.items() if k != "step"]
@@ -98,7 +98,7 @@ if distributed.get_rank() == 0:
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory, loopback) -> Path:
-    """The runs of SHARDED in two processes, and `alone` in one, which leaves the same step out."""
+    """Run SHARDED in two processes, and `alone` in one process that skips the same step."""
     folder = tmp_path_factory.mktemp("fsdp")
     codecs.save(tiny("image/fsq"), folder / "pictures")
     update = Run._update
@@ -121,7 +121,7 @@ def runs(tmp_path_factory, loopback) -> Path:
 
 
 def test_each_process_holds_half(runs):
-    """Of weights, average, moments and gradients; the rest of an odd number of rows is on the first."""
+    """Weights, average, moments and gradients are halved. The first process holds the odd row."""
     first, second = (seen["shares"] for seen in json.loads((runs / "seen.json").read_text()))
     assert len(first) == len(second) == 1 and first[0] + second[0] == pytest.approx(1)
     assert 0.5 < first[0] < 0.51
@@ -130,11 +130,11 @@ def test_each_process_holds_half(runs):
 def test_both_processes_clip_by_the_norm_of_the_whole_gradient(runs):
     first, second = (seen["norms"] for seen in json.loads((runs / "seen.json").read_text()))
     assert first == second and first.count(None) == 4
-    assert any(norm > 1 for norm in first if norm)  # it was clipped
+    assert any(norm > 1 for norm in first if norm)  # some gradients were clipped
 
 
 def test_two_sharded_processes_are_one_with_the_same_batch(runs):
-    """Gradients are sums in another order; see test_scale.py for what Adam makes of that."""
+    """Gradients are summed in another order. test_scale.py derives the tolerance for Adam."""
     together, alone = state.load(runs / "parted"), state.load(runs / "alone")
     before = torch.load(runs / "before.pt")
     for key in ("model", "ema"):
@@ -161,14 +161,14 @@ def test_what_is_saved_has_the_form_of_one_process(runs):
 
 
 def test_resumed_bit_for_bit(runs):
-    """In bfloat16, with validations between."""
+    """A resumed run in bfloat16, with validations in between, equals the uninterrupted one."""
     assert same(state.load(runs / "straight"), state.load(runs / "resumed"))
     weights = [(runs / name / "model.safetensors").read_bytes() for name in ("straight", "resumed")]
     assert weights[0] == weights[1]
 
 
 def test_resumed_as_replicas(runs):
-    """The state is whole on disk: as many processes that each hold all of it go on with the same run."""
+    """The state on disk is whole, so as many unsharded processes can continue the run."""
     sharded, replicated = (state.load(runs / name) for name in ("straight", "replicated"))
     before = torch.load(runs / "before.pt")
     assert distance(sharded["model"], replicated["model"]) < 1e-4 * distance(before, sharded["model"])

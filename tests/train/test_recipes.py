@@ -1,4 +1,4 @@
-"""Every recipe under conf/experiment, through the command's own path: composed, built, and trained a few steps."""
+"""Every recipe under conf/experiment is composed, built and trained for a few steps, as the command does."""
 
 from __future__ import annotations
 
@@ -25,21 +25,21 @@ from tokenloom.train.tasks import transformer
 
 FOLDER = Path(__file__).parents[2] / "conf" / "experiment"
 OMNI = ["omni-small"]
-"""Recipes of models."""
+"""Recipes of transformers."""
 DECODERS = sorted(path.stem for path in FOLDER.glob("*-diffusion.yaml"))
 RECIPES = sorted({path.stem for path in FOLDER.glob("*.yaml")} - {*OMNI, *DECODERS})
-"""Those of codecs."""
+"""Recipes of codecs."""
 PUBLISHED = {
     "taming-vqgan-f16-1024": "2012.09841", "taming-vqgan-f16-16384": "2012.09841", "llamagen-ds16": "2406.06525",
     "fsq-imagenet-256": "2309.15505", "bsq-vit": "2406.07548", "encodec-24khz": "2210.13438",
     "soundstream-speech": "2107.03312",
 }  # fmt: skip
-"""Recipes that aim at a published figure → the paper."""
+"""Recipe with a published value as its aim → arXiv number of the paper."""
 CUT: dict[str, dict[str, Any]] = {
     "image/vqgan": {"dim": 8}, "image/rvq": {"dim": 8}, "image/fsq": {}, "image/bsq": {},
     "image/ntc": {"channels": 72, "context": 8}, "image/flex": {"width": 64}, "audio/rvq": {"filters": 4, "dim": 8},
 }  # fmt: skip
-"""Codec → what is narrowed besides the stages. A recipe for another codec needs its line here."""
+"""Codec → small values of arguments besides the stages. A recipe for another codec needs its line here."""
 CROP = {Modality.IMAGE: 64, Modality.AUDIO: 4096}
 STEPS = 3
 
@@ -56,7 +56,7 @@ def composed(name: str) -> dict[str, Any]:
 
 
 def narrowed(codec: dict[str, Any]) -> dict[str, Any]:
-    """Arguments that narrow a codec, but leave the number of its stages, quantizers and entries."""
+    """Return arguments that narrow a codec, but keep the number of its stages, quantizers and entries."""
     widths = {key: [8] * len(codec[key]) for key in ("widths",) if key in codec}
     depths = {key: [1] * len(codec[key]) for key in ("depths", "decoder_depths") if codec.get(key)}
     return widths | depths | CUT[codec["name"]]
@@ -94,7 +94,7 @@ def test_it_trains(name, tmp_path, capsys):
 
 
 def test_omni_small_trains_on_packs_of_its_kind(tmp_path, capsys, monkeypatch):
-    """With its codecs, its kinds of documents and its sources, which are tiny here; the network is narrowed."""
+    """Codecs, sources and kinds of documents are those of the recipe. The packs and the network are tiny."""
     monkeypatch.setattr(transformer, "VALIDATED", 6)
     for split in ("train", "test"):
         write_packs(tmp_path, side=64, samples=1200, names=(f"emoji64-{split}.tar", f"spoken_digits-{split}.tar"))
@@ -143,7 +143,7 @@ def test_it_says_which_figure_it_aims_at(name):
 
 
 def test_published_sizes_are_the_papers():
-    """What no cut may hide: strides, codebooks and rates."""
+    """Strides, codebooks and rates of the full recipes are those of the papers."""
     specs = {}
     for name in PUBLISHED:
         arguments = composed(name)["codec"]

@@ -1,4 +1,4 @@
-"""Several processes, several parts of a batch, full disks and kills: the same run, or the last whole checkpoint."""
+"""Several processes and parts of a batch give the same run; full disks and kills leave a whole checkpoint."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ SHARED = {
     "rvq": ("image/rvq", {}),
     "audio": ("audio/rvq", {}),
 }
-"""Runs whose batch of 8 two processes share; the residual quantizers start by k-means and revive from step to step."""
+"""Runs with a batch of 8 over two processes. Residual quantizers start by k-means and revive entries."""
 
 
 def shared(key: str, out: Path):
-    """float32, since bf16 rounds differently for every shape of a batch."""
+    """Return a config in float32, because the rounding of bfloat16 depends on the shape of the batch."""
     name, changes = SHARED[key]
     cfg = config(out, name, steps=STEPS, batch_size=8, precision="32-true", **changes)
     if name.endswith("rvq"):
-        cfg.codec |= {"decay": 0.5, "dead_below": 1.5 if name.startswith("image") else 12}  # a third of the mean
+        cfg.codec |= {"decay": 0.5, "dead_below": 1.5 if name.startswith("image") else 12}  # a third of the mean use
     return cfg
 
 
@@ -78,11 +78,11 @@ if distributed.get_rank() == 0:
 
 @pytest.mark.usefixtures("loopback")
 def test_two_processes_are_one_with_the_same_batch(tmp_path):
-    """Every tensor is the same on both ranks after every step (asserted in WATCHED); the run is as that of one process.
+    """Both ranks hold the same tensors after every step (asserted in WATCHED). The run equals that of one process.
 
     The tolerance: gradients are sums in another order, 1e-7 of their size apart. Adam divides a gradient by its own
     size, so where one is nearly 0 the sign of an update may turn, as may a bit or an index whose margin is as small;
-    single weights then differ by an update, the mean of all by far less than the run moved them.
+    single weights then differ by one update, but their mean by far less than the run has changed them.
     """
     finish(start(WATCHED, tmp_path / "two", processes=2))
     for key in SHARED:
@@ -97,7 +97,7 @@ def test_two_processes_are_one_with_the_same_batch(tmp_path):
         assert {p.name for p in two.iterdir()} == {p.name for p in one.iterdir()}
         assert codecs.load(two).counts.sum() > 0
     drawn = json.loads((tmp_path / "two" / "drawn.json").read_text())
-    assert drawn["rvq"] > 3 and drawn["audio"] > 3  # beyond three quantizers' k-means starts: revivals took part
+    assert drawn["rvq"] > 3 and drawn["audio"] > 3  # more than the three k-means starts: entries were revived
     assert drawn["fsq"] == drawn["bsq"] == 0
     cfg = shared("fsq", tmp_path / "two" / "fsq")
     cfg.resume = True
@@ -115,7 +115,7 @@ train(config(Path(sys.argv[1]) / "run", steps=100_000, save_every=100_000, valid
 
 @pytest.mark.usefixtures("loopback")
 def test_sigterm_under_torchrun_leaves_a_whole_checkpoint(tmp_path):
-    """As a cluster does before it takes a machine away: torchrun hands the signal on, sometimes twice."""
+    """A cluster sends SIGTERM before it takes a machine away. torchrun passes the signal on, sometimes twice."""
     process = start(LONG, tmp_path, processes=2, start_new_session=True)
     run = tmp_path / "run"
     try:
@@ -123,7 +123,7 @@ def test_sigterm_under_torchrun_leaves_a_whole_checkpoint(tmp_path):
         while not (run / "log.csv").exists() or len((run / "log.csv").read_text()) < 300:
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.1)
-        os.killpg(process.pid, signal.SIGTERM)  # to the workers, too: they get it a second time from torchrun
+        os.killpg(process.pid, signal.SIGTERM)  # reaches the workers, too, which get it again from torchrun
         _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
@@ -164,7 +164,7 @@ def test_processes_as_torchrun_says(monkeypatch):
 
 
 def test_one_process_of_a_machine_tells_of_a_mistake(capsys, monkeypatch, tmp_path):
-    """Two processes that have not joined yet make the same mistake; a line each would be noise."""
+    """Two processes fail in the same way before they are connected; only one prints the error."""
     from tokenloom.cli.main import main
 
     monkeypatch.chdir(tmp_path)
@@ -179,7 +179,7 @@ def test_one_process_of_a_machine_tells_of_a_mistake(capsys, monkeypatch, tmp_pa
 
 
 def test_a_batch_in_parts_gives_the_same_step(tmp_path):
-    """FSQ has no statistics of a batch: gradients differ by their rounding, and Adam's updates by little more."""
+    """FSQ uses no batch statistics, so gradients differ by rounding, and the updates of Adam by little more."""
     runs = [
         Run(config(tmp_path / str(n), accumulate=n, batch_size=8, crop=CropConfig(size=32), precision="32-true"))
         for n in (1, 4)
@@ -212,7 +212,7 @@ def test_one_bad_part_leaves_the_whole_step_out(tmp_path):
 
 
 def test_the_scale_of_fp16_losses_falls_with_a_skip_and_survives_resume(tmp_path, monkeypatch):
-    """The GPU's code path, with the scaler on the CPU."""
+    """Test the code path of the GPU with the loss scaler on the CPU."""
     from lightning_fabric import Fabric
     from lightning_fabric.plugins import MixedPrecision
 
@@ -250,7 +250,7 @@ def test_mixed_precision_on_a_gpu(precision, tmp_path):
 
 
 def test_resumed_within_an_epoch_with_other_workers(tmp_path):
-    """23 items, batches of 4: step 8 ends within the second epoch."""
+    """With 23 items and batches of 4, step 8 ends within the second epoch."""
     straight = train(config(tmp_path / "straight", "image/rvq", steps=16))
     parts = tmp_path / "parts"
     train(config(parts, "image/rvq", steps=16, stop_after=8))
@@ -271,7 +271,7 @@ def small(value: float) -> Codec:
 
 
 def whole(out: Path) -> float:
-    """The one value that all of a checkpoint's weights have, the same in state.pt or one save behind or ahead."""
+    """Return the value that all weights of a checkpoint share. state.pt has the same or that of an adjacent save."""
     codec, saved = codecs.load(out), state.load(out)
     (value,) = torch.cat([p.detach().flatten() for p in codec.parameters()]).unique().tolist()
     (of_state,) = saved["weights"].unique().tolist()
@@ -314,14 +314,14 @@ print(len(set(seen)), len(list(out.glob("*.part"))))
 
 
 def test_a_kill_at_any_moment_of_saving_leaves_a_whole_checkpoint(tmp_path):
-    """25 kills, after no save or after several, most in the middle of one: some leave what they had begun to write."""
+    """25 kills, after no or several saves, most during one. Some leave a partly written file."""
     moved, begun = map(int, finish(start(SAVING, tmp_path)).split())
     assert moved > 5 and begun >= 0
 
 
 @pytest.fixture
 def full_disk():
-    """Call it: no file can grow beyond so many bytes, as on a disk that is full."""
+    """Return a function that limits the size of files in bytes, which acts like a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

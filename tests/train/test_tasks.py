@@ -1,4 +1,4 @@
-"""Tasks own themselves: a module in a folder of tasks is trained by the loop and configured by Hydra."""
+"""A task needs one module: the loop finds and trains it, and Hydra reads its config."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ class ToyJob(TrainingJob):
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch) -> type:
-    """The one module that a fourth task consists of, in a folder of its own."""
+    """Install a fourth task, a single module in its own folder, and return its class."""
     folder = tmp_path / "tasks"
     folder.mkdir()
     (folder / "toy.py").write_text(TOY)
@@ -124,7 +124,7 @@ def test_the_yaml_states_the_keys_and_defaults_of_every_task():
     for key in ("defaults", "hydra", "out"):
         values.pop(key, None)
         schema.pop(key, None)
-    groups = {"codec", "omni", "decoder", "data"}  # in the defaults list
+    groups = {"codec", "omni", "decoder", "data"}  # groups of the defaults list
     assert values == {key: value for key, value in schema.items() if key not in groups}
 
 

@@ -1,4 +1,4 @@
-"""Real, tiny trainings: they learn, they resume exactly, and they say in one line what is wrong."""
+"""Tiny trainings of codecs learn, resume exactly, and report mistakes in one line."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_loss_falls_and_the_checkpoint_works(name, tmp_path):
 
 
 def test_range_coding_is_used_where_it_is_shorter(tmp_path):
-    """An untouched picture repeats one code: counts of such pictures make it nearly free."""
+    """A uniform image repeats one code, which costs almost nothing under counts of such images."""
     folder = tmp_path / "flat"
     folder.mkdir()
     for i in range(4):
@@ -115,7 +115,7 @@ def test_a_resumed_run_equals_the_straight_one(name, changes, tmp_path):
 
 
 def test_a_run_cut_off_between_checkpoints_goes_on_from_the_last(tmp_path, monkeypatch):
-    """As after a power failure: steps behind the last checkpoint are done again, and logged once."""
+    """After a power failure, the steps since the last checkpoint are repeated and logged once."""
     straight = train(config(tmp_path / "straight", "image/vqgan"))
     cut = tmp_path / "cut"
     real = Run._update
@@ -165,7 +165,7 @@ def test_a_signal_leaves_a_whole_checkpoint(number, workers, tmp_path):
         while not (tmp_path / "run" / "log.csv").exists() or len((tmp_path / "run" / "log.csv").read_text()) < 300:
             assert process.poll() is None and time.monotonic() < end
             time.sleep(0.1)
-        os.killpg(process.pid, number)  # as a terminal does: to the workers, too
+        os.killpg(process.pid, number)  # as a terminal does, to the workers too
         _, errors = process.communicate(timeout=300)
     finally:
         process.kill()
@@ -214,7 +214,7 @@ def test_schedule():
 
 @pytest.mark.parametrize("name", ["image/vqgan", "audio/rvq"])
 def test_a_nan_step_is_counted_and_changes_nothing(name, tmp_path, monkeypatch):
-    """Neither weights nor codebooks, which a forward pass in training updates."""
+    """Weights stay, and so do codebooks, which the forward pass updates in training."""
     run = Run(config(tmp_path, name, precision="32-true"))
     size = (4, 3, 32, 32) if name == "image/vqgan" else (4, 1, 1024)
     batch = torch.rand(size)
@@ -227,7 +227,7 @@ def test_a_nan_step_is_counted_and_changes_nothing(name, tmp_path, monkeypatch):
     assert same(run.model.state_dict(), before) and same(run.average.module.state_dict(), averaged)
     monkeypatch.setitem(
         losses.LOSSES, "l1", lambda x, y: (x - x.detach() + 1e-40).sqrt().mean()
-    )  # finite, its gradient is not
+    )  # a finite loss with an infinite gradient
     assert run._update(4, batch) is None and run.skipped == 2
     assert same(run.model.state_dict(), before) and same(run.average.module.state_dict(), averaged)
     run.logs.close()
@@ -242,7 +242,7 @@ def test_a_run_of_nans_gives_up(tmp_path, monkeypatch):
 
 
 def test_skips_are_told_of(tmp_path, monkeypatch, capsys):
-    """An infinite loss counts, though its gradient may be finite."""
+    """An infinite loss is skipped, even if its gradient is finite."""
     real, calls = losses.LOSSES["l1"], []
 
     def sometimes(x, y):
@@ -299,7 +299,7 @@ def test_losses_are_zero_for_equal_signals_and_finite_everywhere(name):
 
 
 class Blocks(LatentCodec):
-    """Means of 4×4 blocks behind two learned 1×1 convolutions."""
+    """Codec of the means of 4×4 blocks, between two learned 1×1 convolutions."""
 
     def __init__(self, channels: int = 4) -> None:
         quantizer = FSQ([5] * channels)
@@ -329,7 +329,7 @@ def test_a_toy_codec_trains(tmp_path):
         codecs.registry._classes.pop("image/toy-train")
 
 
-# -- what a person gets wrong -------------------------------------------------------------------
+# -- mistakes of users --------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

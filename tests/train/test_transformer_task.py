@@ -1,4 +1,4 @@
-"""The transformer task: tables of tokens, packed documents, their loss and figures, and whole tiny trainings."""
+"""The transformer task: tables of tokens, packed documents, losses, metrics, and whole tiny trainings."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ WEIGHTS = {"text": 2.0, "image": 1.0, "audio": 0.5, "given": 0.1}
 
 @pytest.fixture(scope="module")
 def there(tmp_path_factory) -> Path:
-    """A folder with the packs, two codecs, and the tokens that were computed once."""
+    """Return a folder with packs, two codecs and cached tokens."""
     return prepared(tmp_path_factory.mktemp("task"))
 
 
@@ -76,7 +76,7 @@ def sources(there: Path) -> dict:
 
 
 def config(there: Path, out: Path | str, **changes) -> TrainConfig:
-    """A few steps over every modality, with dropout of documents and of the network."""
+    """Return the config of a few steps on every modality, with dropout of documents and in the network."""
     defaults = {
         "task": "transformer", "omni": omni(there), "tokens": str(there / "tokens"), "losses": dict(WEIGHTS),
         "data": {
@@ -91,7 +91,7 @@ def config(there: Path, out: Path | str, **changes) -> TrainConfig:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch):
-    """Of a validation."""
+    """Shorten validations."""
     monkeypatch.setattr(transformer, "VALIDATED", 12)
 
 
@@ -101,7 +101,7 @@ def job(there, tmp_path) -> TransformerJob:
 
 
 def lively(job: TransformerJob) -> TransformerJob:
-    """Fresh weights make every block the identity; these make it listen."""
+    """Set random weights, because every block of a fresh network is the identity."""
     torch.manual_seed(0)
     for weight in job.model.parameters():
         if weight.ndim > 1:
@@ -121,7 +121,7 @@ def opened(there: Path, name: str) -> tuple[data.Source, dict]:
 
 
 def table(source: data.Source, node: dict, channel: Channel, copies: int, cache: Path) -> TokenTable:
-    """The codes of a source by a channel, as a training has them."""
+    """Return the codes of a source in a channel, as a training reads them."""
     encoder = Encoder(channel.codec.spec, channel.encode)
     return cached_table(source, node, channel.codec, encoder, channel.setting, copies, cache)
 
@@ -169,7 +169,7 @@ def test_a_table_is_computed_once(there, tmp_path, monkeypatch):
 
 
 def test_the_cache_is_a_folder_that_tokenize_would_write(there, tmp_path):
-    """The same shards, byte for byte, where there is one copy."""
+    """With one copy, the shards are equal byte for byte."""
     source, node = opened(there, "words")
     table(source, node, Channel("pictures", codecs.load(there / "pictures")), 1, tmp_path / "cache")
     (folder,) = (tmp_path / "cache").iterdir()
@@ -181,7 +181,7 @@ def test_the_cache_is_a_folder_that_tokenize_would_write(there, tmp_path):
 
 
 def test_tokenized_data_trains_as_its_signals_do(there, tmp_path):
-    """A folder that `tokenize` wrote is a source of documents: the same run, bit for bit."""
+    """A run on a folder from `tokenize` equals the run on its signals bit for bit."""
     _, node = opened(there, "words")
     tokens.tokenize(node, str(there / "pictures"), tmp_path / "tokens", workers=0, batch_size=32)
     kinds = [{"kind": "caption", "source": "words", "copies": 1}]
@@ -278,7 +278,7 @@ def test_a_table_that_was_being_written_is_not_read(there, tmp_path, monkeypatch
 
 
 def test_one_table_for_a_channel_that_is_asked_for_in_two_ways(there, tmp_path):
-    """By its name, of one copy; as the first of its modality, of four."""
+    """One kind names the channel and uses one copy; another uses it as the default, with four."""
     kinds = [
         {"kind": "caption", "source": "emoji", "original": 0},
         {"kind": "caption", "source": "emoji", "channel": "pictures", "copies": 1},
@@ -350,7 +350,7 @@ def test_weights_by_modality_and_by_who_gives_it(job):
             weight = WEIGHTS[part.modality] * (WEIGHTS["given"] if part.given else 1)
             wanted += [(round(1000 * weight), MODALITIES.index(part.modality))] * len(job.packer.segment(part))
             seen.add((part.modality, part.given))
-        wanted += wanted[-1:]  # STOP belongs to the last
+        wanted += wanted[-1:]  # STOP belongs to the last part
         found = list(zip(rows["weights"].tolist(), rows["modalities"].tolist(), strict=True))
         assert found[:-1] == wanted and found[-1][0] == 0
     assert len(seen) == 6
@@ -381,7 +381,7 @@ def test_a_packed_batch_costs_what_its_documents_cost_one_by_one(job):
 
 @torch.no_grad()
 def slow_losses(job: TransformerJob, rows: torch.Tensor) -> torch.Tensor:
-    """Of one document: the whole vocabulary's softmax, masked by the grammar's states, one id after the other."""
+    """Return the losses of one document, id by id, from the masked softmax over the whole vocabulary."""
     ids, places, _, _, weights, *_ = rows
     logits = job.model.logits(job.model(ids[None], places[None]))[0]
     found, at = [], job.vocabulary.start()
@@ -413,7 +413,7 @@ def test_ranks_share_out_the_batch(job):
 
 
 def test_kinds_that_do_not_fit_are_refused_with_both_lengths(there, tmp_path):
-    """Four pictures of 16 codes, BEGIN and two sizes each, DOCUMENT and STOP."""
+    """A document has four images of 16 codes, BEGIN and two sizes each, DOCUMENT and STOP."""
     cfg = documents_of(there, tmp_path, [{"kind": "analogy", "source": "emoji"}])
     cfg.omni["transformer"]["context"] = 77
     says = "documents of analogy over emoji take up to 78 tokens; the context has 77"
@@ -427,7 +427,7 @@ def test_kinds_that_do_not_fit_are_refused_with_both_lengths(there, tmp_path):
 
 
 def test_a_rare_document_that_does_not_fit_is_left_out_whole_and_told_of(there, tmp_path):
-    """One caption in 23 is long: never cut, neither in training nor in what is validated."""
+    """One caption in 23 is too long. Training and validation leave its document out and never cut it."""
     long = {"red heart": ["h" * CONTEXT]}
     kinds = [{"kind": "caption", "source": "emoji", "aliases": long, "reverse": 0.0}]
     job = lively(TransformerJob(documents_of(there, tmp_path, kinds, dropout=0.0)))
@@ -436,7 +436,7 @@ def test_a_rare_document_that_does_not_fit_is_left_out_whole_and_told_of(there, 
     for row in batch:
         for number in range(1, int(row[2].max()) + 1):
             assert row[0, row[2] == number][-1] == STOP
-    transformer.VALIDATED = 120  # put back by the fixture
+    transformer.VALIDATED = 120  # the fixture restores it
     with pytest.warns(UserWarning, match="such documents are left out"):
         figures = job.validate(job.model, torch.device("cpu"), tmp_path, 1)
     assert figures["bits_per_pixel"] > 0
@@ -444,11 +444,11 @@ def test_a_rare_document_that_does_not_fit_is_left_out_whole_and_told_of(there, 
         job.packer.pack([torch.zeros(len(FIELDS), 85).long()] * 2)
 
 
-# -- figures ------------------------------------------------------------------------------------
+# -- metrics ------------------------------------------------------------------------------------
 
 
 def test_figures_are_in_each_modalitys_currency(job, tmp_path):
-    """Bits of what is asked for, over its bytes, pixels and seconds."""
+    """A rate is bits of the parts outside prompts over their bytes, pixels or seconds."""
     figures = job.validate(job.model, torch.device("cpu"), tmp_path, 7)
     nats, count, size = {m: 0.0 for m in MODALITIES}, {m: 0 for m in MODALITIES}, {m: 0.0 for m in MODALITIES}
     for g in range(12):
@@ -475,7 +475,7 @@ def test_figures_are_in_each_modalitys_currency(job, tmp_path):
         assert figures[name] == pytest.approx(nats[modality] / math.log(2) / size[modality] * scale, rel=1e-4)
         assert figures[f"{modality}_perplexity"] == pytest.approx(math.exp(nats[modality] / count[modality]), rel=1e-4)
     shown = codecs.read(tmp_path / "0000007.png")
-    assert shown.shape[1] == 64 and shown.shape[2] % 32 == 0  # the codec's own above, the model's below
+    assert shown.shape[1] == 64 and shown.shape[2] % 32 == 0  # decoded targets above, generated images below
 
 
 # -- whole trainings ----------------------------------------------------------------------------
@@ -576,7 +576,7 @@ train(shared(Path(sys.argv[2]), Path(sys.argv[1]) / "run"))
 
 
 def shared(there: Path, out: Path) -> TrainConfig:
-    """float32 without dropout, which each process draws for itself; two parts a step."""
+    """Return a config in float32, without dropout (each process draws its own), with two parts per step."""
     cfg = config(there, out, steps=5, batch_size=8, accumulate=2, precision="32-true")
     cfg.omni["transformer"]["dropout"] = 0.0
     return cfg
@@ -584,7 +584,7 @@ def shared(there: Path, out: Path) -> TrainConfig:
 
 @pytest.mark.usefixtures("loopback")
 def test_two_processes_are_one_with_the_same_batch(there, tmp_path):
-    """Though the tokens of their halves weigh differently; the tolerance is that of test_scale.py."""
+    """The token weights of the two halves differ. The tolerance is that of test_scale.py."""
     process = start(TOGETHER, tmp_path / "two", there, processes=2)
     run = Run(shared(there, tmp_path / "one"))
     before = {name: value.clone() for name, value in run.model.state_dict().items()}
@@ -597,11 +597,11 @@ def test_two_processes_are_one_with_the_same_batch(there, tmp_path):
     assert models.load(tmp_path / "two" / "run").generate(["red heart"], "image", seed=0)[0].shape == (3, 32, 32)
 
 
-# -- what a person gets wrong -------------------------------------------------------------------
+# -- mistakes of users --------------------------------------------------------------------------
 
 
 def of(section: str, **changes):
-    """Changes within a section of the config."""
+    """Return changes within a section of the config."""
 
     def change(cfg: TrainConfig) -> None:
         getattr(cfg, section).update(changes)
@@ -686,7 +686,7 @@ def test_codecs_do_not_take_the_transformers_losses(there, tmp_path):
 
 
 def test_documents_are_a_function_of_their_config(there):
-    """What a resumed training leans on: numbers written down once."""
+    """A resumed training relies on this. The expected values are fixed numbers."""
     some = Documents(sources(there), KINDS, {"image": 4, "audio": 2}, folder=str(there))
     found = ["".join(part.modality[0] + str(part.item) for part in some.draw(0, g)) for g in range(6)]
     assert found == ["t0i21", "t0i3", "a7", "a0t0a0t0a0", "t0a19", "i10t0i9"]
