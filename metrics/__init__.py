@@ -1,1 +1,1 @@
-"""Metrics of reconstructions and codes, for training and evaluation: pure functions, one definition each."""
+"""Metrics of reconstructions and of codes, for training and evaluation. Each metric has one definition."""

@@ -31,9 +31,9 @@ def check_not_silent(reference: Tensor, output: Tensor | None = None) -> None:
 
 
 def si_sdr(reference: Tensor, output: Tensor, *, sample_rate: int | None = None, zero_mean: bool = False) -> float:
-    """Return the scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), the mean over channels.
+    """Return the scale-invariant signal-to-distortion ratio in dB (Le Roux et al. 2019), averaged over channels.
 
-    It does not depend on the sample rate. It is inf for identical waveforms.
+    Identical waveforms give inf. `sample_rate` is not used.
     """
     check_not_silent(reference, output)
     if torch.equal(reference, output):
@@ -47,9 +47,9 @@ def si_sdr(reference: Tensor, output: Tensor, *, sample_rate: int | None = None,
 
 
 def magnitude(x: Tensor, n_fft: int, hop: int, window: int) -> Tensor:
-    """Return the magnitude spectrogram, float64 (channels, bins, frames); a sine of full scale has magnitude 1.
+    """Return the magnitude spectrogram, float64 (channels, bins, frames). A full-scale sine has magnitude 1.
 
-    The window is a Hann window. Frames are centered and zero-padded at the ends, so one sample is enough.
+    The window is a Hann window. Frames are centered, with zeros beyond both ends, so any length is valid.
     """
     hann = torch.hann_window(window, dtype=torch.float64)
     spectrum = torch.stft(x.double(), n_fft, hop, window, hann, pad_mode="constant", return_complex=True)
@@ -60,7 +60,7 @@ def stft_distance(reference: Tensor, output: Tensor, *, sample_rate: int, resolu
     """Return the multi-resolution STFT distance (Yamamoto et al. 2020, eq. 4-6).
 
     It is the mean over resolutions of ‖|S| − |Ŝ|‖ / ‖|S|‖ + mean |ln max(|S|, floor) − ln max(|Ŝ|, floor)|.
-    Resolutions are triples of FFT size, hop and window length in samples, whatever the sample rate.
+    A resolution is (FFT size, hop, window length) in samples. `sample_rate` is not used.
     """
     check_not_silent(reference)
     total = 0.0
@@ -79,14 +79,14 @@ def frame_length(sample_rate: int, seconds: float) -> int:
 @functools.cache
 def mel_filters(sample_rate: int, n_fft: int, n_mels: int) -> Tensor:
     """Return triangular filters on the HTK mel scale from 0 to half the sample rate, float32 (n_mels, bins)."""
-    with warnings.catch_warnings(action="ignore"):  # at the lowest rates some bands are narrower than a bin: empty
+    with warnings.catch_warnings(action="ignore"):  # at low rates, bands narrower than a bin stay empty
         return torchaudio.functional.melscale_fbanks(n_fft // 2 + 1, 0.0, sample_rate / 2, n_mels, sample_rate).T
 
 
 def log_mel(x: Tensor, sample_rate: int, frame_seconds: float, n_mels: int, floor: float) -> Tensor:
     """Return the natural logarithm of the mel magnitude spectrogram, float64 (channels, n_mels, frames).
 
-    A frame has the smallest power of two of samples that lasts `frame_seconds`; the hop is a quarter of it.
+    `frame_length` gives the length of a frame; the hop is a quarter of it.
     """
     n_fft = frame_length(sample_rate, frame_seconds)
     mel = mel_filters(sample_rate, n_fft, n_mels).double() @ magnitude(x, n_fft, n_fft // 4, n_fft)

@@ -23,18 +23,18 @@ Point = tuple[float, float]
 
 
 def bd_rate(anchor: list[Point], test: list[Point]) -> tuple[float, float]:
-    """Return the rate difference of `test` against `anchor` at equal quality, and the overlap of the two curves.
+    """Return the mean rate difference of `test` against `anchor` at equal quality, and the overlap of the two curves.
 
     Args:
-        anchor: Points in any order. Rates are in any one unit; more quality is better.
+        anchor: Points in any order. All rates have the same unit. Higher quality is better.
         test: Points of the other curve.
 
     Returns:
-        The mean difference in percent, negative if `test` needs fewer bits; and the share in (0, 1] of the whole
-        quality interval that both curves cover.
+        The difference in percent, negative if `test` needs fewer bits. The overlap in (0, 1]: the quality range that
+        both curves cover, as a share of the range that they cover together.
 
     Raises:
-        ValueError: If there is no such number; the message is the reason.
+        ValueError: If the curves have no BD-rate. The message states the reason.
     """
     if reason := errors.missing_package("bjontegaard", "compare"):
         raise ValueError(reason)
@@ -61,7 +61,7 @@ def bd_rate(anchor: list[Point], test: list[Point]) -> tuple[float, float]:
 
 
 def frontier(points: list[Point]) -> list[Point]:
-    """Return the points in order of rate, without those of no higher quality than a cheaper one."""
+    """Return the points sorted by rate, keeping only those of higher quality than all cheaper points."""
     best, kept = -math.inf, []
     for rate, quality in sorted(points, key=lambda p: (p[0], -p[1])):
         if math.isfinite(quality) and quality > best:

@@ -1,7 +1,7 @@
 """Distances between a set of real signals and a set of decoded ones.
 
-The kernel distance (KID) is the squared maximum mean discrepancy of Bińkowski et al. 2018 (arXiv 1801.01401): 0 in
-expectation if both sets have one distribution. It is an unbiased estimate, so it can fall slightly below 0.
+The kernel distance (KID) is the squared maximum mean discrepancy of Bińkowski et al. 2018 (arXiv 1801.01401). The
+estimate is unbiased: its mean is 0 if both sets have the same distribution, and it can fall slightly below 0.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .image import prepare
 torchmetrics = lazy.load("torchmetrics")
 
 FLOOR = 0.05
-"""Smallest standard deviation of a feature (in natural logarithms) that standardization divides by."""
+"""Lower bound on the standard deviations that features are divided by. Features are natural logarithms."""
 ROWS = 2048
 """Rows of a kernel matrix computed at once."""
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
@@ -44,11 +44,11 @@ def kid(real: Tensor, fake: Tensor, *, paired: bool = False) -> float:
     Args:
         real: Features (n, d) of real signals.
         fake: Features (m, d) of decoded signals.
-        paired: Whether row i of `fake` is the reconstruction of row i of `real`. These pairs are left out of the mean
-            over pairs, which would be biased towards 0 with them (Gretton et al. 2012, eq. 3).
+        paired: If true, row i of `fake` is the reconstruction of row i of `real`. The mean over pairs then leaves out
+            the pairs (i, i), which would bias it towards 0 (Gretton et al. 2012, eq. 3).
 
     Raises:
-        Unmeasurable: With fewer than 2 rows.
+        Unmeasurable: If a set has fewer than 2 rows.
         ValueError: If the shapes do not fit.
     """
     x, y = standardize(real, fake, paired)
@@ -60,11 +60,10 @@ def kid(real: Tensor, fake: Tensor, *, paired: bool = False) -> float:
 
 
 def bootstrap(real: Tensor, fake: Tensor, *, paired: bool = False, resamples: int = 1000, seed: int = 0) -> Tensor:
-    """Return `kid` of rows drawn with replacement, float64 (resamples,).
+    """Return the `kid` of each bootstrap resample, float64 (resamples,).
 
-    A row is never compared with another copy of itself, and pairs are drawn together. Standardization remains that of
-    the whole real set. The same seed draws the same rows, so the difference between two sets of equal size can be
-    taken draw by draw.
+    Copies of a row are never compared with each other. Paired rows are drawn together. The whole real set determines
+    the standardization. The same seed draws the same rows, so two sets of equal size can be compared draw by draw.
     """
     x, y = standardize(real, fake, paired)
     generator = torch.Generator().manual_seed(seed)
@@ -76,16 +75,16 @@ def bootstrap(real: Tensor, fake: Tensor, *, paired: bool = False, resamples: in
 
 
 def interval(samples: Tensor, level: float = 0.95) -> tuple[float, float]:
-    """Return the middle `level` of what `bootstrap` returned. Draws without a value (n times one row) are left out."""
+    """Return the central interval that holds a share `level` of bootstrap samples. NaN samples are left out."""
     known = samples[samples.isfinite()]
     if not len(known):
-        raise Unmeasurable("no draw has two different signals")
+        raise Unmeasurable("every bootstrap sample repeats a single signal")
     low, high = known.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=known.dtype)).tolist()
     return low, high
 
 
 def standardize(real: Tensor, fake: Tensor, paired: bool = False) -> tuple[Tensor, Tensor]:
-    """Return both sets in float64, each feature with mean 0 and standard deviation 1 over the real set; see FLOOR."""
+    """Return both sets in float64, shifted and scaled so that the real set has mean 0 and deviation 1; see FLOOR."""
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(f"features must be (n, d) and (m, d), got {tuple(real.shape)} and {tuple(fake.shape)}")
     if paired and len(real) != len(fake):
@@ -107,7 +106,7 @@ def _kernel_of_pairs(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _total(x: Tensor, y: Tensor) -> float:
-    """Return the sum of `_kernel` without holding all of it."""
+    """Return the sum of `_kernel`, computed in blocks of ROWS rows."""
     return math.fsum(float(_kernel(some, y).sum()) for some in x.split(ROWS))
 
 
@@ -118,7 +117,7 @@ def _draws(n: int, resamples: int, generator: torch.Generator) -> Tensor:
 
 
 def _mean_of_others(counts: Tensor, kernel: Tensor) -> Tensor:
-    """Return the mean of a kernel matrix over pairs of different rows, weighted by counts; NaN without any."""
+    """Return the mean of a kernel matrix over pairs of different rows, weighted by counts; NaN without pairs."""
     kernel = kernel.clone().fill_diagonal_(0)
     return ((counts @ kernel) * counts).sum(1) / (counts.sum(1) ** 2 - counts.square().sum(1))
 
@@ -145,7 +144,7 @@ class KernelDistance:
         try:
             real, fake = (FEATURES[self.features](x, **rate) for x in (reference, output))
         except Unmeasurable as reason:
-            self.left_out = f" ({reason} in others)"
+            self.left_out = f" (others are left out: {reason})"
             return
         self.real.append(real)
         self.fake.append(fake)
@@ -180,5 +179,5 @@ class FrechetInception:
 
 
 def rfid_missing() -> str | None:
-    """Return why rFID cannot be computed here, or None. Nothing is downloaded."""
+    """Return the reason why rFID cannot be computed, or None. Nothing is downloaded."""
     return errors.missing_package("torch_fidelity", "lpips-rfid") or errors.missing_weights(INCEPTION)

@@ -13,7 +13,7 @@ class Unmeasurable(ValueError):
 
 
 def missing_package(name: str, extra: str = "") -> str | None:
-    """Return why a metric's package cannot be imported, or None."""
+    """Return the reason why a metric's package cannot be imported, or None."""
     if find_spec(name):
         return None
     command = f" (pip install 'tokenloom[{extra}]')" if extra else ""
@@ -21,10 +21,10 @@ def missing_package(name: str, extra: str = "") -> str | None:
 
 
 def missing_weights(filename: str) -> str | None:
-    """Return why a file of weights cannot be used, or None if it lies in the local torch hub cache."""
+    """Return the reason why a file of weights is missing, or None if the local torch hub cache has it."""
     return None if hub_file(filename).is_file() else f"its weights {filename} are not in the local torch hub cache"
 
 
 def hub_file(filename: str) -> Path:
-    """Return the path of a file of weights in the local torch hub cache, whether it exists or not."""
+    """Return the path of a file of weights in the local torch hub cache. The file need not exist."""
     return Path(torch.hub.get_dir()) / "checkpoints" / filename

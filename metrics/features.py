@@ -1,7 +1,7 @@
 """Features of images and sounds that need no network, for distances between sets.
 
-They are statistics that differ between blurred, noisy, sharpened and real signals: of 8×8 block DCTs of images, and of
-mel spectrograms of sounds.
+The features are statistics of 8×8 block DCTs of images and of mel spectrograms of sounds. They differ between real,
+blurred, noisy and sharpened signals.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from .errors import Unmeasurable
 
 BLOCK = 8
 BANDS = ((0, 0), (1, 1), (2, 3), (4, 6), (7, 14))
-"""Bands of chroma frequencies: the lowest and highest u + v of the coefficients of a block."""
+"""Bands of chroma coefficients: the lowest and the highest u + v, the sum of both frequency indices."""
 MEL_FRAME_SECONDS = 0.032
 MEL_BANDS = 40
 MEL_FLOOR = 1e-4

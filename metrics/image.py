@@ -1,7 +1,7 @@
 """Image metrics. Both images are float32 (3, height, width) in [0, 1].
 
-Settings that every metric here takes:
-    rounding: "8 bit" rounds both images to 8 bits first; "none" does not.
+Settings of every metric:
+    rounding: "8 bit" rounds both images to 8 bits first; "none" keeps them.
     space: "RGB", or "Y" for the luma of ITU-R BT.601.
 """
 
@@ -27,7 +27,7 @@ LUMA = (0.299, 0.587, 0.114)
 SCALES = 5
 """Resolutions of MS-SSIM."""
 LPIPS_SIDE = 32
-"""Shortest side in pixels that LPIPS is measured on."""
+"""Smallest side in pixels of the images that LPIPS accepts."""
 
 
 def psnr(reference: Tensor, output: Tensor, *, rounding: str = "8 bit", space: str = "RGB") -> float:
@@ -64,7 +64,7 @@ def lpips(reference: Tensor, output: Tensor, *, rounding: str, space: str, backb
 
 
 def lpips_missing(backbone: str) -> str | None:
-    """Return why LPIPS cannot be computed here, or None. Nothing is downloaded."""
+    """Return the reason why LPIPS cannot be computed, or None. Nothing is downloaded."""
     package = errors.missing_package("lpips") or errors.missing_package("torchvision")
     return package or errors.missing_weights(perceptual.FILES[backbone])
 

@@ -1,7 +1,7 @@
 """LPIPS, the learned perceptual distance between images (Zhang et al., arXiv 1801.03924), version 0.1.
 
-The `lpips` package has the linear heads. The weights of the backbone come from a given file, from the torch hub cache,
-or, if asked for, from the network.
+The `lpips` package contains the linear heads. The weights of the backbone come from a file, from the torch hub cache
+or, on request, from a download.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ lpips = lazy.load("lpips")
 FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 """Backbone → torchvision's file of its weights; the digits begin the file's SHA-256."""
 SMALLEST = {"vgg": 16, "alex": 31}
-"""Shortest side in pixels on which every layer of a backbone has an output."""
+"""Smallest side in pixels for which every layer of a backbone has an output."""
 ADDRESS = "https://download.pytorch.org/models"
 TIMEOUT = 30
 """Seconds."""
@@ -44,10 +44,10 @@ def load(backbone: str = "vgg", weights: str | Path | None = None, *, download: 
         backbone: "vgg" or "alex".
         weights: A file in torchvision's layout, of the whole classifier or of its `features`. Default: the file in the
             torch hub cache.
-        download: Whether to fill the cache from the network if the file is not in it.
+        download: If true, a file that the cache lacks is downloaded.
 
     Raises:
-        FileNotFoundError: If there is no file; the message has its path.
+        FileNotFoundError: If the file is missing. The message states its path.
         ValueError: If the file does not fit, or the backbone is unknown.
     """
     if backbone not in FILES:
@@ -83,14 +83,14 @@ def distance(network: nn.Module, x: Tensor, y: Tensor) -> Tensor:
 
 def _untrained(backbone: str) -> nn.Module:
     with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.filterwarnings("ignore", message=".*(pretrained|weight enum).*")  # torchvision, of lpips's own call
+        warnings.filterwarnings("ignore", message=".*(pretrained|weight enum).*")  # of torchvision, about lpips's call
         with _without_initialization():
             return lpips.LPIPS(net=backbone, version="0.1", pnet_rand=True, verbose=False)
 
 
 @contextlib.contextmanager
 def _without_initialization() -> Iterator[None]:
-    """Skip drawing random weights, which are overwritten at once: VGG's 138 million take seconds."""
+    """Skip the random initialization, which takes seconds for VGG's 138 million weights. They are loaded next."""
     names = ("kaiming_uniform_", "kaiming_normal_", "normal_", "uniform_")
     real = {name: getattr(nn.init, name) for name in names}
     for name in names:
@@ -110,10 +110,8 @@ def _fill(network: nn.Module, path: Path) -> None:
         raise ValueError(f"{path} is not readable as weights: {first_line(error)}") from error
     if not isinstance(state, dict):
         raise ValueError(f"{path} has no state dict")
-    for name, parameter in cast(
-        nn.Module, network.net
-    ).named_parameters():  # slice2.5.weight is torchvision's features.5.weight
-        key = name.split(".", 1)[1]
+    for name, parameter in cast(nn.Module, network.net).named_parameters():
+        key = name.split(".", 1)[1]  # slice2.5.weight is torchvision's features.5.weight
         value = state.get(f"features.{key}", state.get(key))
         if not isinstance(value, Tensor) or value.shape != parameter.shape:
             found = "is missing" if value is None else f"is {tuple(getattr(value, 'shape', ()))}"

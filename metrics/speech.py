@@ -18,10 +18,10 @@ pystoi = lazy.load("pystoi")
 
 
 def stoi(reference: Tensor, output: Tensor, *, sample_rate: int, extended: bool) -> float:
-    """Return the short-time objective intelligibility (Taal et al. 2011), the mean over channels."""
+    """Return the short-time objective intelligibility (Taal et al. 2011), averaged over channels."""
     check_not_silent(reference)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # too few frames: the library would return 1e-5
+        warnings.simplefilter("error", RuntimeWarning)  # with too few frames, the library warns and returns 1e-5
         try:
             pairs = zip(reference, output, strict=True)
             scores = [pystoi.stoi(x.numpy(), y.numpy(), sample_rate, extended) for x, y in pairs]
@@ -31,10 +31,12 @@ def stoi(reference: Tensor, output: Tensor, *, sample_rate: int, extended: bool)
 
 
 def pesq(reference: Tensor, output: Tensor, *, sample_rate: int, mode: str, rate: int, below: int | None) -> float:
-    """Return the mean opinion score that PESQ (ITU-T P.862) predicts in mode "wb" or "nb", the mean over channels.
+    """Return the mean opinion score predicted by PESQ (ITU-T P.862), averaged over channels.
 
-    Both waveforms are resampled to `rate`. Data of a lower rate have no value. Data at `below` Hz or more have none
-    either, because a wider mode suits them better.
+    Args:
+        mode: "wb" or "nb".
+        rate: Sample rate in Hz that both waveforms are resampled to. Waveforms of lower rates have no value.
+        below: Waveforms at this rate or above have no value, because a wider mode suits them better.
     """
     if sample_rate < rate:
         raise Unmeasurable(f"data at {sample_rate} Hz, below the {rate} Hz of this mode")

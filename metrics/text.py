@@ -4,5 +4,5 @@ from __future__ import annotations
 
 
 def exact(reference: str, output: str) -> float:
-    """Return 1 if the text came back unchanged, else 0."""
+    """Return 1 if the two texts are equal, else 0."""
     return float(reference == output)

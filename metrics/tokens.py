@@ -34,7 +34,7 @@ class CodeCounts:
     def update(self, codes: Codes) -> None:
         """Count the codes of a batch."""
         for row in range(len(codes)):
-            for count, used in zip(self.counts, sequences(codes, row), strict=False):  # a prefix of the quantizers
+            for count, used in zip(self.counts, sequences(codes, row), strict=False):  # codes may have fewer quantizers
                 count += torch.bincount(used.cpu(), minlength=len(count))
 
     def summary(self) -> list[CodebookUse]:
@@ -59,7 +59,7 @@ def sequences(codes: Codes, row: int) -> list[Tensor]:
 
 
 def same_share(first: Codes, second: Codes) -> float:
-    """Return the share of one item's tokens that are equal. If lengths differ, it is a share of the longer one."""
+    """Return the share of equal tokens in two encodings of one item, relative to the longer one."""
     equal = total = 0
     for a, b in zip(sequences(first, 0), sequences(second, 0), strict=True):
         n = min(len(a), len(b))

@@ -1,4 +1,4 @@
-"""Token streams, one vocabulary, a transformer over them and its samples; diffusion decoders for codes."""
+"""Models of codes: a transformer over one vocabulary for several codecs, and diffusion decoders."""
 
 from .checkpoint import load, names, save
 from .diffusion.decoder import DiffusionDecoder, decoder_for

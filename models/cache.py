@@ -33,10 +33,10 @@ class KeyValueCache:
         return self.keys.shape[3]
 
     def advance(self, steps: int) -> tuple[Tensor, Tensor | None]:
-        """Make room for `steps` ids per row, within the capacity.
+        """Reserve `steps` ids per row.
 
-        Returns the positions of the new ids, int64 (batch or 1, steps), and the keys that each may attend to, bool
-        (batch, 1, steps, longest row). The mask is None if the rows were empty: attention is then causal.
+        Returns the positions of the new ids, int64 (batch or 1, steps), and a mask of the keys that they attend to,
+        bool (batch, 1, steps, longest row). The mask is None for empty rows, whose attention is causal.
         """
         low, high = (int(n) for n in self.lengths.aminmax())
         self._end = high + steps
@@ -52,7 +52,7 @@ class KeyValueCache:
         return (positions[:1] if low == high else positions), seen
 
     def write(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Store new keys and values (batch, kv_heads, steps, head_dim); return those of all ids so far."""
+        """Store new keys and values (batch, kv_heads, steps, head_dim). Return those of all ids so far."""
         for store, new in ((self.keys[layer], keys), (self.values[layer], values)):
             if isinstance(self._positions, slice):
                 store[:, :, self._positions] = new

@@ -23,22 +23,20 @@ def save(
     model: Omni | DiffusionDecoder, folder: str | Path, *, store: str = "float32",
     config_file: str = checkpoint.CONFIGS[0], **extra: Any,
 ) -> None:  # fmt: skip
-    """Write a model or a decoder to a folder that `load` reads. Codecs that no name loads are written into it.
+    """Write a model or a decoder to a folder that `load` reads, together with the codecs that no name loads.
 
     Args:
         model: The model or decoder.
-        folder: Where `model.safetensors` and the config go.
-        store: Type of the stored weights of the transformer or the flow: float32, float16 or int8.
+        folder: Folder of `model.safetensors` and the config.
+        store: Type of the stored weights: float32, float16 or int8.
         config_file: "config.yaml", or "config.json", the hub's convention.
-        **extra: Plain values for the config, such as `trained={…}`.
+        **extra: More plain values for the config, such as `trained={…}`.
 
     Raises:
         OSError: If the files cannot be written.
     """
-    if isinstance(model, DiffusionDecoder):
-        decoder.save(model, folder, store=store, config_file=config_file, **extra)
-    else:
-        omni.save(model, folder, store=store, config_file=config_file, **extra)
+    write: Any = decoder.save if isinstance(model, DiffusionDecoder) else omni.save
+    write(model, folder, store=store, config_file=config_file, **extra)
 
 
 def load(source: str | Path) -> Omni | DiffusionDecoder:
@@ -50,9 +48,9 @@ def load(source: str | Path) -> Omni | DiffusionDecoder:
     Raises:
         FileNotFoundError: If there is no checkpoint.
         ValueError: If the source is unknown, the checkpoint is damaged, its weights do not fit its config, or a codec
-            is not the one that the model was trained with; the message then states both fingerprints.
+            differs from the one in training. The message then states both fingerprints.
     """
-    with threads.limit():  # many small tensors: see ROWS in omni/model.py
+    with threads.limit():  # tensors are many and small; see ROWS in omni/model.py
         folder = checkpoint.find(str(source), "omni", "decoder")
         config = checkpoint.read_config(folder)
         return (decoder if "decoder" in config else omni).read(folder, config)

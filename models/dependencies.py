@@ -10,7 +10,7 @@ from tokenloom.codecs import Codec, checkpoint
 
 
 def subfolder(name: str) -> str:
-    """Return the name of the folder, inside a model's folder, for the codec of a channel."""
+    """Return the name of the subfolder of a model's folder that holds the codec of a channel."""
     plain = name.replace("/", "-")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", plain):
         raise ValueError(f"a channel name must have only letters, digits, '_', '.', '-' and '/', got {name!r}")
@@ -32,7 +32,7 @@ def resolves(name: str, codec: Codec) -> bool:
 def load(folder: Path, name: str, fingerprint: str | None) -> Codec:
     """Load a codec from a model's folder, else by its shipped or registered name. Paths and hub ids are refused.
 
-    Raises ValueError if there is no such codec, or it does not have the fingerprint (hex) that the config expects.
+    Raises ValueError if the codec is missing or its fingerprint (hex) differs.
     """
     own = folder / subfolder(name)
     if not (own / checkpoint.CONFIGS[0]).is_file() and not _is_known(name):

@@ -1,4 +1,4 @@
-"""Sampling of ids from a transformer, one at a time, under a grammar of the ids that may come next."""
+"""Autoregressive sampling from a transformer, restricted to the ids that a grammar allows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .transformer import Transformer
 
 
 class SamplingState(Protocol):
-    """Position of a sequence in the grammar: which ids may come next (a kind), and at which place."""
+    """Position of a sequence in the grammar: the kind of the next id (a set of allowed ids) and its place."""
 
     @property
     def kind(self) -> int: ...
@@ -26,10 +26,10 @@ class SamplingState(Protocol):
 
 
 class SamplingGrammar(Protocol):
-    """The part of a vocabulary that sampling needs."""
+    """The part of a vocabulary that sampling uses."""
 
     kinds: list[Tensor]
-    over: Any
+    stopped: Any
 
     def states(self, ids: Tensor) -> tuple[Tensor, Tensor]: ...
 
@@ -46,18 +46,17 @@ def sample(
     Args:
         transformer: The network.
         grammar: Its vocabulary.
-        prompts: int64 (n,) each, of any lengths: documents that end where sampling begins.
+        prompts: Incomplete documents, int64 (n,) each, of any lengths.
         states: The grammar's state after each prompt.
-        until: A row ends after the id whose state satisfies this; it also ends with the document, after `max_tokens`
-            ids, and when the context is full.
-        unconditional: For each row, a second prompt at the same place without the condition.
+        until: Predicate of a state that ends its row. A row also ends with its document and with a full context.
+        unconditional: A second prompt for each row, without the condition, that ends at the same place.
         guidance: Scale w of classifier-free guidance (arXiv 2207.12598, 2306.17806): logits are
             unconditional + w · (conditional − unconditional).
-        temperature: See `sampling.choose`.
-        top_k: See `sampling.choose`.
-        top_p: See `sampling.choose`.
-        seed: Row i draws from its own random stream, (seed, first_row + i); None for a random seed.
-        progress: Called after each step with the number of ids drawn.
+        temperature, top_k, top_p: See `sampling.choose`.
+        seed: Row i draws from its own random stream, (seed, first_row + i). None draws a seed.
+        first_row: Number of the first row.
+        max_tokens: Largest number of new ids of a row.
+        progress: Function that receives the number of ids drawn in each step.
 
     Returns:
         The new ids of each row, int64 (n,), on the CPU.
@@ -75,7 +74,7 @@ def sample(
     head = _Head(transformer, grammar, guidance, temperature=temperature, top_k=top_k, top_p=top_p)
 
     def over(state: SamplingState) -> bool:
-        return state.kind == grammar.over.kind or (until is not None and until(state))
+        return state.kind == grammar.stopped.kind or (until is not None and until(state))
 
     training = transformer.training
     transformer.eval()
@@ -94,7 +93,7 @@ def _limits(
     """Largest number of new ids of each row. Raises ValueError unless the prompts fit each other and the context."""
     context = transformer.config["context"]
     if not states:
-        raise ValueError("there is no prompt to continue; an empty document is DOCUMENT alone")
+        raise ValueError("prompts must not be empty; an empty document is DOCUMENT alone")
     if len({len(states), *map(len, sides)}) > 1:
         raise ValueError(f"{len(states)} states do not fit {' and '.join(str(len(side)) for side in sides)} prompts")
     limits = []
@@ -104,7 +103,7 @@ def _limits(
             raise ValueError(f"a prompt of {length} ids leaves no room in a context of {context}")
         for side in sides:
             if (place := int(grammar.states(side[row])[1][-1])) != state.place:
-                raise ValueError(f"a prompt of row {row} ends at place {place}, its state is at {state.place}")
+                raise ValueError(f"the prompt of row {row} ends at place {place}, but its state is at {state.place}")
         limits.append(min(context - length, context if max_tokens is None else max_tokens))
     return limits
 
@@ -113,7 +112,7 @@ def _run(
     reader: _CachedReader, head: _Head, states: list[SamplingState], uniform: list[np.ndarray],
     over: Callable[[SamplingState], bool], progress: Callable[[int], None] | None,
 ) -> list[Tensor]:  # fmt: skip
-    """Draw until every row is over or has used all its random numbers. Finished rows leave the batch."""
+    """Draw until every row has ended or has used all its random numbers. Rows that end leave the batch."""
     drawn: list[list[int]] = [[] for _ in states]
     active = list(range(len(states)))
     while True:
@@ -136,7 +135,7 @@ def _run(
 
 
 class _CachedReader:
-    """Keeps the hidden state after the last id of each row, `hidden` (rows, width). Rows are those of all sides."""
+    """Feeds ids to the transformer. `hidden` (rows, width) follows the last id of each row of each side."""
 
     def __init__(self, transformer: Transformer, grammar: SamplingGrammar, sides: list, limit: int) -> None:
         self.transformer = transformer
@@ -159,12 +158,12 @@ class _CachedReader:
         self.cache.select(index)
 
     def feed(self, ids: list[int], places: list[int]) -> None:
-        """Append one id to each row; `places` are those of the ids after it."""
+        """Append one id to each row; `places` holds the place of the id after it."""
         new = torch.tensor([ids, places], device=self.hidden.device)[:, :, None]
         self.hidden = self.transformer(new[0], new[1], cache=self.cache)[:, 0]
 
     def keep(self, rows: list[int]) -> None:
-        """Keep these rows. `feed` must follow."""
+        """Keep these rows of the cache. `feed` must follow, because `hidden` keeps all rows."""
         self.cache.select(torch.tensor(rows, dtype=torch.int64, device=self.hidden.device))
 
 
@@ -173,7 +172,7 @@ def _pad(rows: Iterable[Tensor], device: torch.device) -> Tensor:
 
 
 class _Head:
-    """Hidden states → ids. Computes the logits of allowed ids only, for all rows of a kind together."""
+    """Draws ids from hidden states. Rows of one kind share the logits' computation, for allowed ids only."""
 
     def __init__(self, transformer: Transformer, grammar: SamplingGrammar, guidance: float, **choice: Any) -> None:
         self.transformer, self.grammar, self.guidance, self.choice = transformer, grammar, guidance, choice

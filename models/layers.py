@@ -16,7 +16,7 @@ EPSILON = 1e-6
 
 
 class _Normalize(torch.autograd.Function):
-    """x / rms(x) · weight with a gradient by hand: on a CPU twice as fast as PyTorch's, and a seventh of a step."""
+    """x / rms(x) · weight with an explicit gradient, twice as fast as PyTorch's on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
@@ -69,22 +69,22 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     """Compute grouped-query attention of q (batch, heads, n, dim) to k and v (batch, kv_heads, m, dim).
 
-    The mask is float, 0 or −inf, (batch, 1, n, m). Without one, all keys are visible, or, if `causal`, those up to the
-    query's own position.
+    The mask (batch, 1, n, m) is float, 0 or −inf. Without a mask, a query attends to all keys or, if `causal`, to keys
+    up to its own position.
     """
     groups = q.shape[1] // k.shape[1]
-    if q.shape[2] == 1:  # a group's heads act as queries of one head: nothing is repeated
+    if q.shape[2] == 1:  # the heads of a group act as queries of one head, so keys are not repeated
         grouped = q.view(q.shape[0], k.shape[1], groups, -1)
         return F.scaled_dot_product_attention(grouped, k, v, attn_mask=mask).view(q.shape)
     if q.device.type == "cpu" and torch.is_grad_enabled():
         return _products(q, k, v, mask, causal)
-    if mask is not None and groups > 1:  # no fused GPU kernel takes both a mask and groups
+    if mask is not None and groups > 1:  # no fused GPU kernel supports both a mask and groups
         k, v, groups = k.repeat_interleave(groups, 1), v.repeat_interleave(groups, 1), 1
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=causal, enable_gqa=groups > 1)
 
 
 def _products(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-    """The same by matrix products. On a CPU the backward pass of PyTorch's fused kernel is seven times slower."""
+    """Attention by matrix products. On a CPU, the backward pass of PyTorch's fused kernel is seven times slower."""
     (batch, heads, n, dim), (kv_heads, m) = q.shape, k.shape[1:3]
     if causal:
         mask = torch.full((n, m), -math.inf, dtype=q.dtype).triu(1)

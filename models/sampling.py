@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, searchsorted
 
-from tokenloom.codecs.validate import is_integer
+from tokenloom.codecs.validate import require_integer
 
 DEFAULTS = {"guidance": 1.0, "temperature": 1.0, "top_k": None, "top_p": None, "best_of": 1}
 """Sampling parameters and their defaults."""
@@ -16,11 +16,11 @@ MAX_BEST_OF = 64
 
 
 def resolve(given: Mapping[str, Any], defaults: Mapping[str, Any], outputs: Sequence[str]) -> dict[str, Any]:
-    """Return all sampling parameters: those of a call, else of its output, else of the model, else DEFAULTS.
+    """Return all sampling parameters. A call overrides the defaults of its output, of the model, and DEFAULTS.
 
     Args:
-        given: Parameters of the call. None stands for a default.
-        defaults: Defaults of the model; under the name of an output, a mapping of defaults for it.
+        given: Parameters of the call. None stands for the default.
+        defaults: Defaults of the model, and mappings of defaults under the names of outputs.
         outputs: Names of the call's output: its modality, then its channel.
     """
     if unknown := sorted(set(given) - set(DEFAULTS)):
@@ -33,7 +33,7 @@ def resolve(given: Mapping[str, Any], defaults: Mapping[str, Any], outputs: Sequ
 
 
 def check_defaults(defaults: Any, outputs: Collection[str]) -> dict[str, Any]:
-    """Return a copy of a model's defaults (see `resolve`), with `outputs` the names of its channels and modalities.
+    """Return a copy of a model's defaults (see `resolve`). `outputs` are the names of its channels and modalities.
 
     Raises ValueError if a key is unknown or a value is out of range.
     """
@@ -52,8 +52,7 @@ def check_defaults(defaults: Any, outputs: Collection[str]) -> dict[str, Any]:
 
 def check(parameters: Mapping[str, Any]) -> None:
     """Raise ValueError if one of the parameters in DEFAULTS is out of range."""
-    if not is_integer(parameters["best_of"], 1, MAX_BEST_OF):
-        raise ValueError(f"best_of must be an integer from 1 to {MAX_BEST_OF}, got {parameters['best_of']!r}")
+    require_integer("best_of", parameters["best_of"], 1, MAX_BEST_OF)
     check_ranges(**{key: value for key, value in parameters.items() if key != "best_of"})
 
 
@@ -79,15 +78,15 @@ def _is_number(value: Any) -> bool:
 def choose(
     logits: Tensor, uniform: Tensor, temperature: float, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
-    """Draw an index per row by inverting the cumulative distribution, so a draw does not depend on other rows.
+    """Draw an index per row by inverting the cumulative distribution. Rows do not depend on each other.
 
     Args:
         logits: (rows, n).
         uniform: One number in [0, 1) per row.
         temperature: Divides the logits; 0 selects the most likely index.
-        top_k: Draw among the k most likely indices. Ties go to the first.
-        top_p: Draw among the fewest indices that have this probability together (nucleus sampling, arXiv 1904.09751),
-            counted after top_k; at least the most likely one.
+        top_k: Keep the k most likely indices. Among equal logits the first indices win.
+        top_p: Then keep the smallest set of most likely indices that reaches this probability (nucleus sampling,
+            arXiv 1904.09751).
 
     Returns:
         int64 (rows,).

@@ -1,8 +1,8 @@
 """A decoder-only transformer over integers. It predicts the next id and does not know modalities.
 
 Pre-norm RMSNorm (arXiv 1910.07467), rotary positions (2104.09864), SwiGLU (2002.05202), normalized queries and keys
-(2302.05442), grouped-query attention (2305.13245), output weights tied to the embedding. Each id comes with a `place`:
-the position of the *next* id in its segment, which the caller counts.
+(2302.05442), grouped-query attention (2305.13245), output weights tied to the embedding. Each id comes with a `place`,
+the position of the *next* id within its segment, which the caller computes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROPE_BASE = 10_000.0
 
 
 class Transformer(nn.Module):
-    """Ids and places → hidden states → logits of the next id.
+    """A network that maps ids and places to hidden states, and these to logits of the next id.
 
     Args:
         vocabulary: Number of ids.
@@ -34,7 +34,7 @@ class Transformer(nn.Module):
         context: Largest number of ids in a sequence.
 
     Raises:
-        ValueError: If the numbers do not fit together.
+        ValueError: If an argument is out of range, or heads do not divide the width, or kv_heads the heads.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Transformer(nn.Module):
 
         Args:
             ids: int64 (batch, steps).
-            places: int64 (batch, steps). The place of the id after each.
+            places: int64 (batch, steps). The place of the next id.
             documents: int64 (batch, steps). An id attends only to ids of the same document.
             positions: int64 (batch, steps). Positions for the rotations, below the context; default: 0, 1, …
-            cache: Cache of the ids before. The new ids are added to it. Excludes documents and positions.
+            cache: Cache of the previous ids, to which the new ids are added. It excludes documents and positions.
 
         Returns:
             (batch, steps, width).
@@ -112,7 +112,7 @@ class Transformer(nn.Module):
         steps, mask = x.shape[1], None
         if cache is not None:
             if documents is not None or positions is not None:
-                raise ValueError("a cache counts positions itself and holds one document a row")
+                raise ValueError("documents and positions must be None with a cache, which counts positions itself")
             positions, mask = cache.advance(steps)
         elif documents is not None:
             if documents.shape != x.shape[:2]:
@@ -127,7 +127,7 @@ class Transformer(nn.Module):
             if cache is None and (last := int(positions.max())) >= len(self.cos):
                 raise ValueError(f"positions must be below the context of {len(self.cos)}, got {last}")
             cos, sin = self.cos[positions][:, :, None], self.sin[positions][:, :, None]
-        if mask is not None:  # in the type of the scores, which every kernel takes without a conversion
+        if mask is not None:  # in the type of the scores, which no kernel has to convert
             kind = x.device.type
             dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else self.embedding.weight.dtype
             mask = torch.zeros(mask.shape, dtype=dtype, device=x.device).masked_fill_(~mask, -math.inf)
@@ -144,8 +144,8 @@ class Transformer(nn.Module):
         Args:
             hidden: (n, width).
             targets: int64 (n,).
-            kinds: int64 (n,).
-            allowed: For each kind, the ids that may come, ascending.
+            kinds: int64 (n,). Index into `allowed` of each target.
+            allowed: The allowed ids of each kind, ascending.
 
         Returns:
             Nats, float32 (n,); infinite for a target outside allowed[kind].
@@ -162,7 +162,7 @@ class Transformer(nn.Module):
             raise ValueError(f"a kind must be 0 to {len(allowed) - 1}, got {len(counts) - 1}")
         present = [kind for kind, count in enumerate(counts) if count]
         ids = [allowed[kind] for kind in present]
-        # one look-up for all kinds, so that its gradient is one pass over the embedding
+        # one look-up for all kinds: its gradient is a single pass over the embedding
         weights = self.embedding.weight[torch.cat(ids)].split([len(i) for i in ids])
         sizes = [counts[kind] for kind in present]
         rows, expected = hidden[order].split(sizes), targets[order].split(sizes)
@@ -171,7 +171,7 @@ class Transformer(nn.Module):
 
 
 def _cross_entropy(hidden: Tensor, weight: Tensor, allowed: Tensor, targets: Tensor) -> Tensor:
-    """Nats (n,) for one kind: hidden (n, width), weight (ids, width), allowed (ids,) ascending, targets (n,)."""
+    """Return nats (n,) for one kind, from hidden (n, width), weight (ids, width), allowed (ids,), targets (n,)."""
     place = torch.searchsorted(allowed, targets).clamp_(max=len(allowed) - 1)
     nats = F.cross_entropy(F.linear(hidden, weight).float(), place, reduction="none")
     return nats.masked_fill(allowed[place] != targets, math.inf)
@@ -185,6 +185,6 @@ def _check(c: dict) -> None:
     if not isinstance(c["dropout"], int | float) or not 0 <= c["dropout"] < 1:
         raise ValueError(f"dropout must be at least 0 and below 1, got {c['dropout']!r}")
     if c["width"] % (2 * c["heads"]):
-        raise ValueError(f"width {c['width']} does not divide into {c['heads']} heads of an even size")
+        raise ValueError(f"width must be a multiple of 2 · heads, got width {c['width']} and {c['heads']} heads")
     if c["heads"] % c["kv_heads"]:
-        raise ValueError(f"{c['heads']} heads do not divide into {c['kv_heads']} groups of kv_heads")
+        raise ValueError(f"heads must be a multiple of kv_heads, got {c['heads']} heads and {c['kv_heads']} kv_heads")

@@ -117,14 +117,14 @@ class GrammarConstraint:
             if row.state is None:
                 known = self.first <= id < self.vocabulary.size + self.shift
                 what = self.vocabulary.describe(id - self.shift) if known else "text"
-                where = "" if state.between else f" within a segment of {state.channel.name}"
+                where = "" if state.between_segments else f" within a segment of {state.channel.name}"
                 raise ValueError(f"the prompt breaks the grammar at {at}: {what} (id {id}) may not come{where}")
         return SequenceState(row.state, row.state.layout in self._layouts)
 
     def _after(self, row: SequenceState, id: int) -> SequenceState:
         """The state after one more id."""
         state, own = row.state, id - self.shift
-        if state is None or (id < self.first and state.between):
+        if state is None or (id < self.first and state.between_segments):
             return row
         if id < self.first or not self.vocabulary.allows(state.kind, own):
             return SequenceState(None, row.begun)
@@ -137,9 +137,9 @@ class GrammarConstraint:
         state = row.state
         if state is None:
             return (range(self.first),)
-        if state.between and self.only is not None and row.begun:
+        if state.between_segments and self.only is not None and row.begun:
             return (range(self.eos, self.eos + 1),)
-        if state.between:
+        if state.between_segments:
             fitting = [layout for layout in self._layouts if left is None or self._shortest[layout] <= left]
             begins = [layout.begin + self.shift for layout in fitting]
             text = [] if self.only is not None else [range(self.first)]

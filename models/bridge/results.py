@@ -14,9 +14,6 @@ from tokenloom.codecs import Codes
 
 from ..vocabulary import DOCUMENT, END, Vocabulary, segments, truncation
 
-BATCH = 32
-"""Largest number of signals decoded at once."""
-
 
 def is_batch(ids: Any) -> bool:
     """Return whether ids have two axes."""
@@ -57,7 +54,7 @@ def _segments(vocabulary: Vocabulary, ids: Tensor, last: bool) -> list[tuple[str
         return vocabulary.parse(truncation.complete(vocabulary, start, ids))
     document = torch.cat([start, ids])
     state = vocabulary.read(document)
-    if not state.between:
+    if not state.between_segments:
         raise ValueError(f"text follows within a segment of {state.channel.name}")
     return vocabulary.parse(document)
 
@@ -68,13 +65,11 @@ def decode(
 ) -> list[list[Any]]:
     """Decode rows that `parse` returned; `text` decodes ids of text. Empty texts are left out."""
     decoders = {name: channel.codec for name, channel in vocabulary.channels.items()}
-    out = segments.decode_rows(rows, decoders, BATCH)
-    for row, parts in zip(out, rows, strict=True):
-        for at, (name, run) in enumerate(parts):
-            if name is None:
-                row[at] = text(run)
-    pairs = (zip(row, parts, strict=True) for row, parts in zip(out, rows, strict=True))
-    return [[x for x, (name, _) in pair if name is not None or x] for pair in pairs]
+    out = []
+    for parts, signals in zip(rows, segments.decode_rows(rows, decoders), strict=True):
+        decoded = [text(part) if name is None else x for (name, part), x in zip(parts, signals, strict=True)]
+        out.append([x for (name, _), x in zip(parts, decoded, strict=True) if name is not None or x])
+    return out
 
 
 def _as_row(ids: Any) -> np.ndarray:

@@ -12,21 +12,18 @@ from torch import Tensor
 
 from tokenloom import codecs
 from tokenloom.codecs import Codec, Codes, checkpoint
-from tokenloom.codecs.validate import is_integer
 
 from . import decoder as decoders
 from . import samplers
 from .decoder import DiffusionDecoder
 
 DIFFUSION = "diffusion"
-"""Name that stands for the decoder that `decoder_for` returns."""
+"""Name of the decoder that `decoder_for` selects."""
 FORM = "CODEC+DECODER or CODEC+DECODER@STEPS"
 
 
 class DiffusionCodec(Codec):
-    """A codec whose `decode` uses a diffusion decoder.
-
-    A `Target` refers to the codec's own reconstruction.
+    """A codec whose `decode` uses a diffusion decoder. A `Target` refers to the codec's own reconstruction.
 
     Args:
         decoder: The decoder.
@@ -36,11 +33,10 @@ class DiffusionCodec(Codec):
 
     def __init__(self, decoder: DiffusionDecoder, steps: int | None = None, seed: int = 0) -> None:
         super().__init__()
-        if not is_integer(seed, 0, 2**63 - 1):
-            raise ValueError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
+        samplers.check_seed(seed)
         self.decoder, self.seed = decoder, seed
         self.steps = decoder.steps if steps is None else steps
-        samplers.times(self.steps)  # refuses a number out of range before any work
+        samplers.times(self.steps)  # raises ValueError if it is out of range
         self.base = decoder.codec
         self.spec, self.settings, self.context = self.base.spec, self.base.settings, self.base.context
         self.name = f"{self.base.name}+{DIFFUSION}"
@@ -73,7 +69,7 @@ class DiffusionCodec(Codec):
 
 
 def split(name: str) -> tuple[str, str] | None:
-    """Split CODEC+DECODER@STEPS into (CODEC, +DECODER@STEPS). Return None for the name of a codec or a folder."""
+    """Split CODEC+DECODER@STEPS into (CODEC, +DECODER@STEPS). Return None if it names a codec or a folder."""
     if "+" not in name or name in codecs.names() or Path(name).exists():
         return None
     codec, _, decoder = name.rpartition("+")
@@ -83,7 +79,7 @@ def split(name: str) -> tuple[str, str] | None:
 
 
 def is_default(decoder: str) -> bool:
-    """Return whether the second part of `split` asks for the codec's own decoder."""
+    """Return whether the second part of `split` selects the codec's own decoder."""
     return decoder.removeprefix("+").partition("@")[0] == DIFFUSION
 
 
@@ -108,7 +104,7 @@ def find_decoder(codec: Codec, name: str, label: str | None = None) -> Diffusion
 
 
 def require_codec(decoder: DiffusionDecoder, name: str, codec: Codec, label: str | None = None) -> None:
-    """Raise ValueError unless the decoder called `name` decodes this codec, called `label` in the message."""
+    """Raise ValueError unless the decoder `name` decodes this codec, which the message calls `label`."""
     if decoder.codec.fingerprint != codec.fingerprint:
         raise ValueError(
             f"{name} decodes {_name_of(decoder.codec)} ({decoder.codec.fingerprint.hex()}), "

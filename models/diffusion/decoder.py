@@ -1,4 +1,4 @@
-"""Diffusion decoders: decode any learned codec's codes with a rectified flow; build, load and save them.
+"""Diffusion decoders, which decode the codes of a learned codec with a rectified flow.
 
 config.yaml         decoder: {codec: name, steps, temperature, noise, conditional, patch, widths, depths}
                     fingerprints: {codec: hex}, and what the trainer adds
@@ -31,17 +31,17 @@ from .unet import UNet
 
 SAMPLERS = {"shortcut": samplers.shortcut, "euler": samplers.euler, "heun": samplers.heun}
 MAX_POSITIONS = 2**20
-"""Positions of planes that are decoded at once, over the items of a batch."""
+"""Largest number of plane positions decoded at once, over the items of a batch."""
 OWN_CODEC = "codec"
 """Folder, and name in the config, of a codec that is stored with its decoder."""
 _loaded: weakref.WeakValueDictionary[bytes, DiffusionDecoder] = weakref.WeakValueDictionary()
 
 
 class DiffusionDecoder(Pretrained, nn.Module):
-    """A decoder that adds the detail that the codes do not determine.
+    """A decoder that adds detail beyond what the codes determine.
 
     Args:
-        codec: The codec whose codes are decoded. It is not changed.
+        codec: The codec of the codes. It is not changed.
         flow: A flow of this codec; see `build_flow`.
         steps: Default number of sampling steps of `decode`.
         temperature: Default temperature of `decode`.
@@ -87,15 +87,15 @@ class DiffusionDecoder(Pretrained, nn.Module):
         self, codes: Codes, steps: int | None = None, seed: int = 0, *, temperature: float | None = None,
         sampler: str = "shortcut",
     ) -> Tensor:  # fmt: skip
-        """Decode a batch of codes to signals of the form that `codec.decode` returns.
+        """Decode a batch of codes to signals, in the form of `codec.decode`.
 
         Args:
             codes: Codes of the decoder's codec.
             steps: 1 to 1000 sampling steps; None for the decoder's default.
             seed: Seed of the noise, 0 or more. The noise of item i depends on (seed, i) only.
-            temperature: Scale of the noise, 0 to 1; None for the decoder's default. 0 gives the same signal for every
-                seed, the one closest to the original. Higher values add texture and distortion.
-            sampler: "shortcut" jumps along the flow and needs few steps; "euler" and "heun" integrate it and need many.
+            temperature: Scale of the noise, 0 to 1; None for the decoder's default. At 0 the signal is closest to the
+                original, and the same for every seed. Higher values add texture and distortion.
+            sampler: "shortcut" needs few steps; "euler" and "heun" integrate the flow and need many.
 
         Returns:
             float32 signals of their exact sizes, clamped to range.
@@ -106,8 +106,7 @@ class DiffusionDecoder(Pretrained, nn.Module):
         validate.codes(codes, self.codec)
         if sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
-        if not validate.is_integer(seed, 0, 2**63 - 1):
-            raise ValueError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
+        samplers.check_seed(seed)
         times = samplers.times(self.steps if steps is None else steps)
         scale = self.flow.noise * (self.temperature if temperature is None else _check_temperature(temperature))
         device = codes.indices.device
@@ -126,7 +125,7 @@ class DiffusionDecoder(Pretrained, nn.Module):
     def _sample(
         self, given: Conditioning, reconstruction: Tensor, z: Tensor, times: Sequence[float], sampler: str
     ) -> Tensor:
-        """States z at time 0 → signals; all codes have one size."""
+        """Return signals from states z at time 0, for codes of one size."""
 
         def average(z: Tensor, t: float, d: float = 0.0) -> Tensor:
             return self.flow.average(z, z.new_full((len(z),), t), z.new_full((len(z),), d), given)
@@ -134,14 +133,11 @@ class DiffusionDecoder(Pretrained, nn.Module):
         with torch.autocast(reconstruction.device.type, enabled=False):
             z = SAMPLERS[sampler](average, z, times)
             end = given.reconstruction + self.flow.scale(given) * z
-            return self.planes.inverse(end, reconstruction, settled=True)
+            return self.planes.inverse(end, reconstruction, refine=True)
 
     @torch.no_grad()
     def conditioning(self, codes: Codes, reconstruction: Tensor | None = None) -> Conditioning:
-        """Return what the flow is conditioned on, for codes of one size.
-
-        `reconstruction` is `codec.decode(codes)`, if already computed.
-        """
+        """Return the flow's conditioning for codes of one size. `reconstruction` may pass `codec.decode(codes)`."""
         reconstruction = self.codec.decode(codes) if reconstruction is None else reconstruction
         known = self.planes.forward(reconstruction)
         bits = rate.nominal(self.codec.spec, codes) / rate.samples(codes)
@@ -151,7 +147,7 @@ class DiffusionDecoder(Pretrained, nn.Module):
         return Conditioning(known, log_rate, self._align(self.codec.embed(codes), known.shape[2:]))
 
     def _align(self, latents: Tensor, size: Sequence[int]) -> Tensor:
-        """Latents (batch, dim, *grid) → one at each position of the network's coarsest stage."""
+        """Resample latents (batch, dim, *grid) to one per position of the network's coarsest stage."""
         latents = latents[:, :, None] if latents.ndim == 3 else latents
         coarsest = self.flow.network.coarsest
         for axis, (n, stride) in enumerate(zip(size, self.planes.strides, strict=True), 2):
@@ -167,13 +163,13 @@ def _check_temperature(value: float) -> float:
 
 
 def _group_by_size(sizes: Tensor) -> list[tuple[tuple[int, ...], Tensor]]:
-    """(size, rows of that size) for every size of a batch, so that padding never reaches an item."""
+    """(size, rows of that size) for each size in a batch, so that no item needs padding."""
     found, which = sizes.cpu().unique(dim=0, return_inverse=True)
     return [(tuple(size), (which == i).nonzero()[:, 0]) for i, size in enumerate(found.tolist())]
 
 
 def _select(codes: Codes, rows: Tensor, size: tuple[int, ...], spec: CodeSpec) -> Codes:
-    """Some rows of a batch, all of one size, without padding."""
+    """Rows of a batch that have one size, without padding."""
     rows = rows.to(codes.indices.device)
     lengths = None if codes.lengths is None else codes.lengths[rows]
     grid = spec.grid(size) if lengths is None else (int(lengths.max()),)
@@ -206,7 +202,7 @@ def save(
     decoder: DiffusionDecoder, folder: str | Path, *, store: str = "float32",
     config_file: str = checkpoint.CONFIGS[0], **extra: Any,
 ) -> None:  # fmt: skip
-    """Write a decoder, and its codec unless that ships. See `models.save`."""
+    """Write a decoder, and its codec unless the codec ships. See `models.save`."""
     folder, fingerprint = Path(folder), decoder.codec.fingerprint.hex()
     name = checkpoint.shipped_with(fingerprint) or OWN_CODEC
     if name == OWN_CODEC:  # first, so that a decoder is never without its codec
@@ -236,7 +232,7 @@ def read(folder: Path, config: dict[str, Any]) -> DiffusionDecoder:
 
 
 def decoder_for(codec: Codec) -> DiffusionDecoder:
-    """Return the decoder for a codec: the one loaded last, else one that ships, else raise ValueError."""
+    """Return the decoder of a codec that was loaded last, else one that ships, else raise ValueError."""
     if (decoder := _loaded.get(codec.fingerprint)) is not None:
         return decoder
     if name := checkpoint.shipped_with(codec.fingerprint.hex(), "decoder"):
@@ -254,7 +250,7 @@ def _codec_name(config: Mapping[str, Any]) -> str:
 
 
 def _assemble(config: Mapping[str, Any], codec: Codec, state: dict[str, Tensor] | None = None) -> DiffusionDecoder:
-    """Build a decoder. Weights in `state`, if given, must suffice for it: checked before memory is allocated."""
+    """Build a decoder. Check first that `state`, if given, has enough weights: a config could exhaust memory."""
     if not isinstance(codec, LatentCodec):
         raise ValueError(f"a diffusion decoder needs a learned codec with latents, got {codec.name}")
     known = [name for cls in (DiffusionDecoder, Flow, UNet) for name in _options(cls)]
@@ -262,7 +258,7 @@ def _assemble(config: Mapping[str, Any], codec: Codec, state: dict[str, Tensor] 
     if unknown := sorted(map(str, set(given) - set(known))):
         raise ValueError(f"decoder has no option {unknown[0]!r}; its options are codec, {', '.join(known)}")
     if state is not None:
-        checkpoint.check_size(state, UNet.fewest(**{k: given[k] for k in _options(UNet) if k in given}))
+        checkpoint.check_size(state, UNet.min_weights(**{k: given[k] for k in _options(UNet) if k in given}))
     own = {key: given.pop(key) for key in _options(DiffusionDecoder) if key in given}
     return DiffusionDecoder(codec, build_flow(codec, **given), **own).eval()
 

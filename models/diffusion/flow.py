@@ -16,7 +16,7 @@ from .unet import UNet
 
 @dataclass(frozen=True)
 class Conditioning:
-    """What a flow is conditioned on: everything it knows about the codes."""
+    """Inputs of a flow that are computed from the codes."""
 
     reconstruction: Tensor
     """Planes of the codec's own reconstruction, (batch, channels, height, width)."""
@@ -34,17 +34,18 @@ class Flow(nn.Module):
     """Average velocities of a rectified flow from a codec's reconstruction to the original signal.
 
     At time t the state is reconstruction + σ · z with z = (1 − t) · noise · ε + t · r, where ε is standard normal and
-    r = (signal − reconstruction) / σ. σ is the size of the reconstruction's error at the rate of the codes, a power
-    law that `fit` determines before the first training step. All tensors are planes (see planes.py).
+    r = (signal − reconstruction) / σ. σ is the root mean square of the reconstruction's error as a power law of the
+    rate, which `fit` determines before the first training step. All tensors are planes (see planes.py).
 
     Args:
-        channels, latents: Channels of the planes, and of the codec's latents or None.
-        positioned: Whether the network also sees the row of each position.
+        channels: Channels of the planes.
+        latents: Channels of the codec's latents, or None.
+        positioned: If true, the row of each position is an input.
         noise: Standard deviation of the noise that is added to the reconstruction, in units of σ.
-        conditional: If False, the network sees only the state and the rate, so the flow moves reconstructions to
-            signals with as little change as possible (posterior-mean rectified flow, Ohayon et al., arXiv
-            2410.00418). If True, it sees z, the reconstruction and the latents side by side, so the flow samples
-            from all signals that have these codes; this needs noise=1 and increases distortion.
+        conditional: If false, the inputs are the state and the rate, and the flow changes reconstructions as little as
+            possible (posterior-mean rectified flow, Ohayon et al., arXiv 2410.00418). If true, the inputs are z, the
+            reconstruction and the latents, and the flow samples from all signals with these codes. This needs noise=1
+            and increases distortion.
         **network: Arguments of `UNet`.
     """
 
@@ -65,7 +66,7 @@ class Flow(nn.Module):
         """log2 σ = law[0] + law[1] · rate."""
 
     def fit(self, rates: Tensor, errors: Tensor) -> None:
-        """Fit the power law of σ by least squares to rates and root-mean-square errors (in planes) of signals."""
+        """Fit the power law of σ to the rates and root-mean-square errors (in planes) of signals, by least squares."""
         rates, logs = rates.double(), errors.double().clamp_min(1e-6).log2()
         variance = (rates - rates.mean()).square().mean()
         slope = ((rates - rates.mean()) * (logs - logs.mean())).mean() / variance.clamp_min(1e-9)
@@ -78,10 +79,10 @@ class Flow(nn.Module):
     def precondition(self, t: Tensor, d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (c_skip, c_out, c_in), each (batch, 1, 1, 1): average velocity = c_skip · z + c_out · network.
 
-        The network's target has a variance of 1 over times and signals (Karras et al., arXiv 2206.00364, §5). A
-        conditional network sees c_in · z by itself, and c_skip is exact for a Gaussian r of variance 1: the flow
-        takes z at t to z · √(n(t + d) / n(t)) with n(t) = (1 − t)² noise² + t². An unconditional network cannot
-        separate z from the reconstruction, and the velocity r − noise · ε has the variance 1 + noise².
+        The target of the network has variance 1 over times and signals (Karras et al., arXiv 2206.00364, §5). A
+        conditional network has the input c_in · z, and c_skip is exact for a Gaussian r of variance 1: the flow takes
+        z at t to z · √(n(t + d) / n(t)) with n(t) = (1 − t)² noise² + t². An unconditional network sees only the
+        state, and its target r − noise · ε has variance 1 + noise².
         """
         if not self.conditional:
             one = broadcast(torch.ones_like(t))
@@ -103,7 +104,7 @@ class Flow(nn.Module):
         return self.network(torch.cat(inputs, 1), torch.stack([t, d, given.rate], 1), given.latents).float()
 
     def average(self, z: Tensor, t: Tensor, d: Tensor, given: Conditioning) -> Tensor:
-        """Return the mean velocity of the path through z from time t to t + d. At d = 0 it is the velocity itself."""
+        """Return the mean velocity from time t to t + d of the path through z; at d = 0, the velocity at t."""
         c_skip, c_out, _ = self.precondition(t, d)
         return c_skip * z + c_out * self.residual(z, t, d, given)
 
@@ -114,9 +115,9 @@ def broadcast(values: Tensor) -> Tensor:
 
 
 def build_flow(codec: LatentCodec, **config: Any) -> Flow:
-    """Build an untrained flow for a codec's signals and latents; `config` holds arguments of `Flow` and `UNet`."""
+    """Build an untrained flow for a codec. `config` holds arguments of `Flow` and `UNet`."""
     kind, spec = planes(codec.spec), codec.spec
     latents = None
-    if spec.stride:  # the smallest signal shows the number of channels
+    if spec.stride:  # the latents of a small signal have the same channels
         latents = codec.embed(codec.encode(torch.zeros(1, spec.channels, *spec.stride))).shape[1]
     return Flow(kind.channels, latents=latents, positioned=kind.positioned, **config)

@@ -1,4 +1,4 @@
-"""Signals as planes for 2-D networks: (batch, channels, height, width) with values around −1 to 1, and back."""
+"""Conversion between signals and planes (batch, channels, height, width) of values around −1 to 1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Pixels:
     """Planes of images: the channels, scaled from [0, 1] to [−1, 1]."""
 
     positioned = False
-    """Whether the row of a position carries meaning by itself, as a frequency does."""
+    """Whether the rows have a fixed meaning, as frequencies do."""
 
     def __init__(self, spec: CodeSpec) -> None:
         self.channels = spec.channels
@@ -31,8 +31,8 @@ class Pixels:
         """Return the planes of images (batch, 3, height, width) in [0, 1], in the same shape."""
         return x * 2 - 1
 
-    def inverse(self, planes: Tensor, plain: Tensor, *, settled: bool = False) -> Tensor:
-        """Return the images of planes, clamped. `plain` and `settled` are not used."""
+    def inverse(self, planes: Tensor, reconstruction: Tensor, *, refine: bool = False) -> Tensor:
+        """Return the images of planes, clamped. Other arguments are not used."""
         return ((planes + 1) / 2).clamp(0, 1)
 
 
@@ -40,9 +40,8 @@ class Spectrogram:
     """Planes of audio: log magnitudes of a short-time Fourier transform, frequency by time.
 
     The window is a Hann window whose length is the power of two nearest to 32 ms; the hop is a quarter of it.
-    Magnitudes are scaled so that a full-scale sine has 1, and floored at −80 dB; their logarithm is mapped to −1 (the
-    floor) to 1. The inverse takes the phases of the codec's own reconstruction: codes need not determine phases, and
-    those of a reconstruction are consistent with each other.
+    A full-scale sine has magnitude 1. Magnitudes are floored at −80 dB, and their logarithms are scaled to −1 (the
+    floor) to 1. The inverse takes its phases from the codec's own reconstruction, where they are consistent.
     """
 
     positioned = True
@@ -60,19 +59,19 @@ class Spectrogram:
         magnitude = self._transform(x).abs() * (4 / self.size)  # half the sum of a Hann window is size / 4
         return (magnitude + FLOOR).log() * (-2 / math.log(FLOOR)) + 1
 
-    def inverse(self, planes: Tensor, plain: Tensor, *, settled: bool = False) -> Tensor:
-        """Return the waveform of planes, clamped, with the phases and the length of `plain`.
+    def inverse(self, planes: Tensor, reconstruction: Tensor, *, refine: bool = False) -> Tensor:
+        """Return the waveform of planes, clamped, with the phases and the length of a reconstruction.
 
-        If `settled`, a few rounds of Griffin and Lim (1984) adapt the phases to the magnitudes.
+        If `refine`, a few rounds of Griffin and Lim (1984) adapt the phases to the magnitudes.
         """
         magnitude = (((planes - 1) * (-math.log(FLOOR) / 2)).clamp_max(3).exp() - FLOOR).clamp_min(0) * (self.size / 4)
-        x = self._back(magnitude, plain)
-        for _ in range(GRIFFIN_LIM_ROUNDS if settled else 0):
-            x = self._back(magnitude, x)
+        x = self._waveform(magnitude, reconstruction)
+        for _ in range(GRIFFIN_LIM_ROUNDS if refine else 0):
+            x = self._waveform(magnitude, x)
         return x.clamp(-1, 1)
 
-    def _back(self, magnitude: Tensor, phases: Tensor) -> Tensor:
-        """Waveform with these magnitudes and with the phases and the length of another waveform."""
+    def _waveform(self, magnitude: Tensor, phases: Tensor) -> Tensor:
+        """Waveform with these magnitudes, and with the phases and the length of the waveform `phases`."""
         spectrum = (magnitude * torch.exp(1j * self._transform(phases).angle())).flatten(0, 1)
         window = torch.hann_window(self.size, device=phases.device)
         length = phases.shape[-1]

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenloom.codecs.validate import is_integer
+from tokenloom.codecs.validate import require_integer
 
 MAX_STEPS = 1000
 
@@ -26,13 +26,17 @@ def times(steps: int) -> list[float]:
     Raises:
         ValueError: If steps is not an integer from 1 to 1000.
     """
-    if not is_integer(steps, 1, MAX_STEPS):
-        raise ValueError(f"steps must be an integer from 1 to {MAX_STEPS}, got {steps!r}")
+    require_integer("steps", steps, 1, MAX_STEPS)
     return [i / steps for i in range(steps + 1)]
 
 
+def check_seed(seed: int) -> None:
+    """Raise ValueError unless `seed` is a seed of the random generators."""
+    require_integer("seed", seed, 0, 2**63 - 1)
+
+
 def noise(seed: int, row: int, shape: Sequence[int]) -> Tensor:
-    """Return standard normal noise that depends on (seed, row) only. It is made on the CPU, so devices agree."""
+    """Return standard normal noise, a function of (seed, row). It is drawn on the CPU, so all devices agree."""
     mixed = int(np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0]) >> 1
     return torch.randn(*shape, generator=torch.Generator().manual_seed(mixed))
 

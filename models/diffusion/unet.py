@@ -10,17 +10,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tokenloom.codecs.layers import ChannelNorm
-from tokenloom.codecs.validate import are_integers, is_integer
+from tokenloom.codecs.validate import are_integers, require_integer
 
 FREQUENCIES = 16
 """Number of sines and of cosines that embed each conditioning number."""
 TILE = 1024
-"""Side of the tiles that large inputs are processed in, without the overlap."""
+"""Side of the tiles of large inputs, without the overlap."""
 WIDTHS, DEPTHS = (64, 128, 192), (2, 2, 2)
 
 
 class ModulatedBlock(nn.Module):
-    """Residual block of two 3×3 convolutions whose inputs the embedding scales and shifts (FiLM, arXiv 1709.07871)."""
+    """Residual block of two 3×3 convolutions, modulated by the embedding (FiLM, arXiv 1709.07871)."""
 
     def __init__(self, channels: int, embedding: int) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class UNet(nn.Module):
     Args:
         inputs: Channels of the input.
         outputs: Channels of the output.
-        numbers: How many conditioning numbers there are; their magnitude should be around 1.
+        numbers: Number of conditioning numbers, which should be around 1 in magnitude.
         latents: Channels of the latents, or None.
         patch: Side of the patches that the first layer merges.
         widths: Channels of each stage, finest first; each stage has half the resolution of the one before.
@@ -76,8 +76,8 @@ class UNet(nn.Module):
         self.to(memory_format=torch.channels_last)
 
     @staticmethod
-    def fewest(*, patch: int = 2, widths: list[int] = WIDTHS, depths: list[int] = DEPTHS) -> int:
-        """Return a lower bound on the number of weights: those of the blocks."""
+    def min_weights(*, patch: int = 2, widths: list[int] = WIDTHS, depths: list[int] = DEPTHS) -> int:
+        """Return a lower bound on the number of weights: the number in the blocks."""
         _check(patch, widths, depths)
         return sum(2 * n * 2 * 9 * w * w for w, n in zip(widths, depths, strict=True))
 
@@ -112,7 +112,7 @@ class UNet(nn.Module):
         x = F.pad(x, (0, -width % self.coarsest, 0, -height % self.coarsest), mode="replicate")
         angles = (numbers[:, :, None] * self.frequencies).flatten(1)
         e = self.embed(torch.cat([angles.sin(), angles.cos()], 1))
-        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round away faint noise
+        with torch.autocast(x.device.type, enabled=False):  # bfloat16 would round faint noise away
             h = self.enter(F.pixel_unshuffle(x.float(), self.patch).contiguous(memory_format=torch.channels_last))
         kept = []
         for i, stage in enumerate(self.down):
@@ -137,8 +137,7 @@ def _stage(width: int, depth: int, embedding: int) -> nn.ModuleList:
 
 def _check(patch: int, widths: list[int], depths: list[int]) -> None:
     """Raise ValueError unless the arguments describe a network."""
-    if not is_integer(patch, 1, 16):
-        raise ValueError(f"patch must be an integer from 1 to 16 pixels, got {patch!r:.80}")
+    require_integer("patch", patch, 1, 16)
     if not are_integers(widths, 1, 2048, longest=6):
         raise ValueError(f"widths must be a list of 1 to 6 integers from 1 to 2048, got {widths!r:.80}")
     if not are_integers(depths, 0, 32, longest=6) or len(depths) != len(widths):

@@ -16,8 +16,6 @@ from ..diffusion.decoder import DiffusionDecoder, decoder_for
 from ..vocabulary import Channel, Vocabulary, segments
 
 DECODERS = ("plain", "diffusion")
-BATCH = 32
-"""Largest number of signals decoded at once."""
 
 
 class SeededDecoder(nn.Module):
@@ -69,7 +67,7 @@ class ResultDecoder:
         sample_rate: int | None, device: torch.device,
     ) -> list[list[Any]]:  # fmt: skip
         """Return the signals of each result's segments; audio is resampled to `sample_rate`."""
-        out = segments.decode_rows(results, decoders, BATCH)
+        out = segments.decode_rows(results, decoders)
         for row, result in zip(out, results, strict=True):
             for at, (name, _) in enumerate(result):
                 own_rate = self.vocabulary.channels[name].codec.spec.sample_rate

@@ -19,9 +19,10 @@ from torch import Tensor, nn
 from tokenloom import codecs, threads
 from tokenloom.codecs import Codes, Modality, checkpoint, rate
 from tokenloom.codecs.hub import Card, Pretrained
-from tokenloom.codecs.validate import are_integers, is_integer
+from tokenloom.codecs.validate import are_integers, require_integer
 
 from .. import cards, dependencies, generate, sampling
+from ..diffusion import samplers
 from ..transformer import Transformer
 from ..vocabulary import Channel, Vocabulary, truncation
 from ..vocabulary.segments import Segment
@@ -138,8 +139,7 @@ class Omni(Pretrained, nn.Module):
             ValueError: If the model lacks a modality, the prompt exceeds the context, an argument is out of range, or
                 a channel has no diffusion decoder.
         """
-        if not is_integer(n, 1, MAX_RESULTS):
-            raise ValueError(f"n must be an integer from 1 to {MAX_RESULTS}, got {n!r}")
+        require_integer("n", n, 1, MAX_RESULTS)
         with _single_thread(n):
             return self._generate([segments], [0] * n, to, seed, decoder, steps, progress, sampling)
 
@@ -161,9 +161,8 @@ class Omni(Pretrained, nn.Module):
         decoder: str, steps: int | None, progress: Progress | None, given: dict[str, Any],
     ) -> list[Any]:  # fmt: skip
         """The result of prompt `row` for each of the `rows`."""
-        if seed is not None and not is_integer(seed, 0, 2**63 - 1):
-            raise ValueError(f"seed must be an integer from 0 to 2**63 - 1, got {seed!r}")
         seed = secrets.randbelow(2**31) if seed is None else seed
+        samplers.check_seed(seed)
         channel = None if to is None else self.vocabulary.channel(to)
         decoders = self._results.select(decoder, steps, seed, channel, self.device)
         outputs = () if channel is None else (str(channel.modality), channel.name)
@@ -212,7 +211,7 @@ class Omni(Pretrained, nn.Module):
             with threads.limit():
                 out += generate.sample(
                     self.transformer, self.vocabulary, [prompts[row] for row in some], [states[row] for row in some],
-                    until=(lambda state: state.over) if channel is None else (lambda state: state.between),
+                    until=(lambda state: state.stopped) if channel is None else (lambda state: state.between_segments),
                     unconditional=[unconditional] * len(some), first_row=at, **how,
                 )  # fmt: skip
         return out

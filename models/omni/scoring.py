@@ -37,7 +37,7 @@ def fit(transformer: Transformer, vocabulary: Vocabulary, prompt: Tensor, segmen
     """
     start = torch.tensor([DOCUMENT])
     alone = torch.cat([start, segment])
-    if not vocabulary.read(alone).between:
+    if not vocabulary.read(alone).between_segments:
         return -math.inf
     modalities = {vocabulary.channels[name].modality for name, _ in vocabulary.parse(prompt)}
     if modalities == {Modality.TEXT}:

@@ -1,4 +1,4 @@
-"""Channels: how a codec takes part in a vocabulary."""
+"""Channels: codecs with a name and a setting, the parts of a vocabulary."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tokenloom.codecs import Codec, Codes, Modality, Target, TargetError, batches, validate
 
 from . import streams
 
 AXES = {Modality.TEXT: 0, Modality.AUDIO: 1, Modality.IMAGE: 2}
-"""Number of sizes that the header of a segment states."""
+"""Number of sizes in the header of a segment."""
 
 
 @dataclass(frozen=True)
@@ -23,10 +23,10 @@ class Channel:
     """A codec under a name, at a setting.
 
     Attributes:
-        name: Name of the channel; each of its segments carries it.
+        name: Name of the channel.
         codec: A codec with `spec.total` and without side information.
-        setting: Setting that signals are encoded with. For residual quantizers it is the number of quantizers.
-        pattern: Order of the codes, "raster" or "delay" (see streams.py). It must be raster if lengths vary.
+        setting: Setting that signals are encoded with; for residual quantizers, the number of quantizers.
+        pattern: Order of the codes, "raster" or "delay" (see streams.py); "raster" if lengths vary.
     """
 
     name: str
@@ -42,15 +42,14 @@ class Channel:
     def encode(self, x: Tensor | list[str]) -> Codes:
         """Encode a batch of signals at the channel's setting.
 
-        If a signal does not reach a target, it gets the highest setting, with a warning: a sequence needs codes for
-        every signal.
+        A signal that does not reach a target is encoded at the highest setting, with a warning.
         """
         try:
             return self.codec.encode(x, self.setting)
         except TargetError:
             if len(x) > 1:
                 return batches.collate([self.encode(x[i : i + 1]) for i in range(len(x))])
-        warnings.warn(f"{self.name}: a signal does not reach {self.setting} and gets all its tokens", stacklevel=2)
+        warnings.warn(f"{self.name}: a signal does not reach {self.setting}; it keeps all tokens", stacklevel=2)
         return self.codec.encode(x, self.codec.settings.values[-1])
 
 
@@ -77,6 +76,11 @@ def check(channel: Channel) -> None:
         validate.setting(channel.setting, codec)
 
 
+def device_of(module: nn.Module) -> torch.device:
+    """Return the device of a module's parameters; the CPU if it has none."""
+    return next((p.device for p in module.parameters()), torch.device("cpu"))
+
+
 def quantizer_count(channel: Channel) -> int:
     """Return the number of quantizers that the codec uses at the channel's setting."""
     codec, spec = channel.codec, channel.codec.spec
@@ -87,8 +91,7 @@ def quantizer_count(channel: Channel) -> int:
             f"{channel.name}: with {channel.setting} each item has its own number of quantizers, but a channel needs "
             f"one number; {codec.settings.name} can be {codec.settings.describe()}"
         )
-    device = next((p.device for p in codec.parameters()), torch.device("cpu"))
-    smallest = torch.zeros(1, spec.channels, *[1] * len(spec.stride), device=device)
+    smallest = torch.zeros(1, spec.channels, *[1] * len(spec.stride), device=device_of(codec))
     return int(codec.encode(smallest, channel.setting).quantizers()[0])
 
 
@@ -98,7 +101,7 @@ def setting_to_plain(setting: Any) -> Any:
 
 
 def setting_from_plain(value: Any, name: str) -> Any:
-    """Return the setting of the channel `name` that a config file states: a mapping becomes a `Target`."""
+    """Return the setting of channel `name` from its plain value. A mapping becomes a `Target`."""
     try:
         return Target(**value) if isinstance(value, Mapping) else value
     except TypeError as error:

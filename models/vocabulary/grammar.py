@@ -2,7 +2,7 @@
 
 document   DOCUMENT segment… STOP
 segment    BEGIN of its channel, size digits, codes, and END if lengths vary
-sizes      height and width of an image, samples of audio, nothing for text (see streams.varint)
+sizes      height and width of an image, number of samples of audio, none for text (see streams.varint)
 """
 
 from __future__ import annotations
@@ -34,29 +34,29 @@ class DocumentState:
     """Position within a document. Immutable and hashable."""
 
     kind: int
-    """Index into `Vocabulary.kinds`: the ids that may come next."""
+    """Index into `Vocabulary.kinds`, the sets of ids that are allowed next."""
     place: int
     """Place of the next id in its segment; 0 between segments."""
     grammar: Grammar = field(repr=False)
     layout: ChannelLayout | None = field(default=None, repr=False)
     sizes: tuple[int, ...] = ()
     prefix: int = 0
-    """Value of the digits that were read of the next size."""
+    """Value of the digits of an incomplete size."""
     digits: int = 0
     """Number of these digits."""
     count: int = 0
-    """Number of codes that were read."""
+    """Number of codes in the open segment."""
     body: SegmentBody | None = field(default=None, repr=False, compare=False)
 
     @property
-    def between(self) -> bool:
-        """Whether no segment is open: the next id is a BEGIN or STOP."""
-        return self.layout is None and not self.over
+    def between_segments(self) -> bool:
+        """Whether the document continues and no segment is open: the next id is a BEGIN or STOP."""
+        return self.layout is None and not self.stopped
 
     @property
-    def over(self) -> bool:
-        """Whether the document has stopped."""
-        return self.kind == self.grammar.over.kind
+    def stopped(self) -> bool:
+        """Whether the document has ended with STOP."""
+        return self.kind == self.grammar.stopped.kind
 
     @property
     def reads_size(self) -> bool:
@@ -72,21 +72,21 @@ class DocumentState:
         """Return the state after `id`. Raises ValueError if the grammar does not allow it."""
         grammar = self.grammar
         if not grammar.allows(self.kind, id):
-            raise ValueError(grammar.complaint(self.kind, id))
+            raise ValueError(grammar.error_message(self.kind, id))
         if self.layout is None:
-            return grammar.over if id in (STOP, PAD) else grammar.open(grammar.layouts[id - grammar.begin])
+            return grammar.stopped if id in (STOP, PAD) else grammar.in_header(grammar.layouts[id - grammar.begin])
         if self.body is None:
             return grammar.after_digit(self.layout, self, id - grammar.digit)
-        return grammar.start() if id == END else grammar.inside(self.layout, self.sizes, self.body, self.count + 1)
+        return grammar.start() if id == END else grammar.in_body(self.layout, self.sizes, self.body, self.count + 1)
 
 
 class Grammar(IdSpace):
-    """Which ids may follow in a document.
+    """The ids that are allowed at each point of a document.
 
     Attributes:
-        kinds: For each kind, the ids that may come, int64 (n,) ascending. Kinds are few and fixed.
-        over: The state after STOP.
-        end: The kind of END alone.
+        kinds: The allowed ids of each kind of state, int64 (n,) ascending. Kinds are few and fixed.
+        stopped: The state after STOP.
+        end: The kind that allows END only.
     """
 
     def __init__(self, channels: Sequence[Channel], longest: int) -> None:
@@ -96,7 +96,7 @@ class Grammar(IdSpace):
         self._bodies: dict[tuple[ChannelLayout, tuple[int, ...]], SegmentBody] = {}
         begins = range(self.begin, self.digit)
         self._between = DocumentState(self._add(range(STOP, STOP + 1), begins), 0, self)
-        self.over = DocumentState(self._add(range(PAD, PAD + 1)), 0, self)
+        self.stopped = DocumentState(self._add(range(PAD, PAD + 1)), 0, self)
         self.end = self._add(range(END, END + 1))
         for layout in self.layouts:
             codes = np.array([self._add(ids) for ids in layout.ranges])
@@ -113,18 +113,18 @@ class Grammar(IdSpace):
             row[ids.numpy()] = True
 
     def _add(self, *ranges: range) -> int:
-        """Return the kind of these ids; the first time, define it."""
+        """Return the kind of these ids. A new set of ids defines a new kind."""
         return self._numbers.setdefault(ranges, len(self._numbers))
 
     def _add_digits(self, layout: ChannelLayout) -> None:
-        """Define every kind of digit that a header of the channel can need."""
+        """Define the kinds of all digits in headers of the channel."""
         if not layout.axes:
             return
         bounds = {layout.largest(())}
         if layout.axes > 1:
             bounds |= _values(lambda n: layout.largest((n,)), 1, layout.largest(()))
         for most in sorted(bounds):
-            # the allowed digits change only near the prefix of `most`, one or two digits before its last
+            # allowed digits depend on the prefix only near the first digits of `most`, without its last one or two
             high, low = most // streams.BASE**2, most // streams.BASE
             for prefix in sorted({0, 1, high - 1, high, high + 1, low - 1, low}):
                 if 0 <= prefix <= low:
@@ -134,8 +134,8 @@ class Grammar(IdSpace):
         """Return whether the kind contains this id."""
         return 0 <= id < self.size and bool(self._table[kind, id])
 
-    def complaint(self, kind: int, id: int, where: str = "") -> str:
-        """Return the error message for an id that the kind does not contain."""
+    def error_message(self, kind: int, id: int, where: str = "") -> str:
+        """Return the message for an id that the kind does not contain."""
         what = f" ({self.describe(id)})" if 0 <= id < self.size else f", which is not 0 to {self.size - 1},"
         ids = self.kinds[kind]
         some = ", ".join(self.describe(int(i)) for i in ids[:3])
@@ -144,9 +144,9 @@ class Grammar(IdSpace):
     def digit_ids(self, prefix: int, largest: int) -> tuple[range, range]:
         """Return the ids of the next digit of a size from 1 to `largest`, after digits with the value `prefix`.
 
-        The first range has the last digits of a size, the second one those that another digit follows.
+        The first range holds digits that end the size, the second range those that another digit follows.
         """
-        base, low = streams.BASE, 0 if prefix else 1  # no size begins with the digit 0
+        base, low = streams.BASE, 0 if prefix else 1  # a size does not begin with the digit 0
         last = max(low, min(base, largest - prefix * base + 1))
         other = max(low, min(base, largest // base - prefix * base + 1))
         first = self.digit
@@ -155,24 +155,19 @@ class Grammar(IdSpace):
     # -- states -----------------------------------------------------------------------------------
 
     def start(self, only: str | None = None) -> DocumentState:
-        """Return the state after DOCUMENT and after every segment.
-
-        With `only`, a channel or a modality, a segment of it must come next, and STOP may not.
-        """
+        """Return the state between segments. If `only` is a channel or a modality, a segment of it must come next."""
         if only is None:
             return self._between
         if only not in self._only:
             self.layout(only)  # raises with the list of channels
         return DocumentState(self._only[only], 0, self)
 
-    def open(self, layout: ChannelLayout) -> DocumentState:
-        """Return the state after the BEGIN of a channel."""
-        return self._header(layout, (), 0, 0)
-
-    def _header(self, layout: ChannelLayout, sizes: tuple[int, ...], prefix: int, digits: int) -> DocumentState:
-        """The state within a header: `sizes` are read, and `digits` digits of the next size."""
+    def in_header(
+        self, layout: ChannelLayout, sizes: tuple[int, ...] = (), prefix: int = 0, digits: int = 0
+    ) -> DocumentState:
+        """Return the state after BEGIN, complete `sizes`, and `digits` digits of the next size."""
         if len(sizes) == layout.axes:
-            return self.inside(layout, sizes, self._body(layout, sizes), 0)
+            return self.in_body(layout, sizes, self._body(layout, sizes), 0)
         kind = self._numbers[self.digit_ids(prefix, layout.largest(sizes))]
         return DocumentState(kind, layout.digit_place(len(sizes), digits), self, layout, sizes, prefix, digits)
 
@@ -181,10 +176,10 @@ class Grammar(IdSpace):
         assert state.layout is not None  # a header belongs to a channel
         n = state.prefix * streams.BASE + digit % streams.BASE
         if digit >= streams.BASE:
-            return self._header(layout, state.sizes, n, state.digits + 1)
-        return self._header(layout, (*state.sizes, n), 0, 0)
+            return self.in_header(layout, state.sizes, n, state.digits + 1)
+        return self.in_header(layout, (*state.sizes, n))
 
-    def inside(self, layout: ChannelLayout, sizes: tuple[int, ...], body: SegmentBody, count: int) -> DocumentState:
+    def in_body(self, layout: ChannelLayout, sizes: tuple[int, ...], body: SegmentBody, count: int) -> DocumentState:
         """Return the state after a header and `count` codes."""
         if count == len(body.kinds):
             return self._between
@@ -207,7 +202,7 @@ class Grammar(IdSpace):
 
 
 def _values(function: Callable[[int], int], low: int, high: int) -> set[int]:
-    """All values that a monotone function takes on low … high."""
+    """Return all values of a monotone function on the integers low … high."""
     ends = {function(low), function(high)}
     if len(ends) == 1 or high - low == 1:
         return ends

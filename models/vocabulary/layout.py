@@ -17,11 +17,11 @@ from .channel import AXES, Channel, check, quantizer_count
 SIZE_DIGITS = 4
 """Largest number of digits of a size: sizes are below 2²⁸."""
 MAX_PLACES = 512
-"""Codes of a segment that have a place of their own; the codes after them share one place per quantizer."""
+"""Number of codes of a segment with a place of their own. Later codes share one place per quantizer."""
 
 
 class ChannelLayout:
-    """How the segments of a channel, with at most `longest` ids each, are laid out in the id space.
+    """Layout of a channel's segments in the id space. A segment has at most `longest` ids.
 
     Attributes:
         begin: Id of the channel's BEGIN.
@@ -63,7 +63,7 @@ class ChannelLayout:
         return fewest * self.quantizers, most * self.quantizers
 
     def largest(self, sizes: tuple[int, ...]) -> int:
-        """Return the largest size that may follow `sizes` so that the codes always have room."""
+        """Return the largest size along the axis after `sizes` whose codes have room."""
         if sizes not in self._largest:
             rest = (1,) * (self.axes - len(sizes) - 1)
             most = min(validate.limit(self.spec.modality), streams.BASE**SIZE_DIGITS - 1) // math.prod(sizes)
@@ -89,17 +89,17 @@ class ChannelLayout:
                 )
 
     def digit_place(self, axis: int, digits: int) -> int:
-        """Return the place of the next digit of a size, after `digits` digits of it."""
+        """Return the place of the next digit of a size that has `digits` digits so far."""
         return self._first_place + SIZE_DIGITS * axis + digits
 
     def code_quantizers(self, size: tuple[int, ...]) -> np.ndarray:
-        """Return the quantizer of each code of a segment, int64; for varying lengths of the longest one, and 1 more."""
+        """Return the quantizer of each code, int64 (n,); if lengths vary, of the longest segment and one code more."""
         if self.spec.stride:
             return streams.order(self.spec.grid(size), self.quantizers, self.channel.pattern)[:, 1].numpy()
         return np.arange(self.count(size)[1] + 1) % self.quantizers
 
     def code_places(self, quantizer: np.ndarray) -> np.ndarray:
-        """Return the place of each code of a segment, given its quantizer."""
+        """Return the place of each code of a segment from its quantizer."""
         index = np.arange(len(quantizer))
         places = np.where(index < self._own_places, index, self._own_places + quantizer)
         return self._first_place + SIZE_DIGITS * self.axes + places
@@ -107,7 +107,7 @@ class ChannelLayout:
     # -- codes ↔ ids ------------------------------------------------------------------------------
 
     def ids(self, indices: Tensor) -> Tensor:
-        """Return the ids of one item's indices (quantizers, *grid), without header."""
+        """Return the ids of one item's indices (quantizers, *grid), without the header."""
         codes, quantizer = streams.flatten(indices.cpu(), self.channel.pattern)
         return codes + self._starts[quantizer]
 
@@ -124,7 +124,7 @@ class ChannelLayout:
         return Codes(indices, torch.tensor([sizes]), lengths)
 
     def _byte_count(self, indices: Tensor, lengths: Tensor) -> int:
-        """Number of UTF-8 bytes of a text's codes; codes of a codebook of 256 are the bytes."""
+        """Number of UTF-8 bytes of a text. The codes of a codebook of 256 are its bytes."""
         if self.entries == (256,):
             return int(lengths)
         (text,) = self.channel.codec.decode(Codes(indices, lengths[:, None], lengths))

@@ -1,4 +1,4 @@
-"""Segments of prompts and results: user input → signals → codes, and codes → signals, in batches."""
+"""Segments of prompts and results: from user input to signals and codes, and back to signals, in batches."""
 
 from __future__ import annotations
 
@@ -10,21 +10,23 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenloom.codecs import Codec, Codes, CodeSpec, Modality, batches, media, rate
 
 from . import streams
-from .channel import Channel
+from .channel import Channel, device_of
 
 Segment = str | Tensor | os.PathLike | Image.Image | np.ndarray
 """A text; an image, float32 (3, height, width) in [0, 1]; audio, float32 (channels, samples) in [-1, 1]; a PIL image;
 an array that `codecs.read` takes; or a pathlib.Path of a file. A str is always a text."""
 Key = TypeVar("Key", bound=Hashable)
+BATCH = 32
+"""Largest number of signals decoded at once."""
 
 
-class Decodes(Protocol):
-    """A codec, or a decoder that replaces it."""
+class SignalDecoder(Protocol):
+    """A codec, or the decoder in its place."""
 
     spec: CodeSpec
 
@@ -32,7 +34,7 @@ class Decodes(Protocol):
 
 
 def modality(segment: Segment) -> Modality:
-    """Return the modality of a segment. Raises ValueError if it is not one."""
+    """Return the modality of a segment. Raises ValueError for other types."""
     if isinstance(segment, str):
         return Modality.TEXT
     if isinstance(segment, os.PathLike):
@@ -49,7 +51,7 @@ def modality(segment: Segment) -> Modality:
 
 
 def signal(segment: Segment, codec: Codec) -> Tensor | str:
-    """Return a segment in the form that the codec takes, without batch axis. Audio files are resampled to its rate."""
+    """Return a segment as the codec's input, without batch axis. Audio files are resampled to its rate."""
     if isinstance(segment, str | Tensor):
         return segment
     spec = codec.spec
@@ -62,11 +64,6 @@ def resize(image: Tensor, size: Sequence[int]) -> Tensor:
     return F.interpolate(image[None], list(size), mode="bicubic", antialias=True)[0].clamp(0, 1)
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Return the device of a module's parameters; the CPU if it has none."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
-
-
 def length(codec: Codec, codes: Codes) -> list[int]:
     """Return the number of ids of each item's segment: BEGIN, the digits of its sizes, its codes, END."""
     axes = 0 if codec.spec.modality is Modality.TEXT else codes.sizes.shape[1]
@@ -76,26 +73,26 @@ def length(codec: Codec, codes: Codes) -> list[int]:
 
 
 def encode(signals: Mapping[Key, tuple[Channel, Tensor | str]]) -> dict[Key, Codes]:
-    """Encode signals, those of one channel and shape in one batch. Return the codes of each as a batch of one."""
+    """Encode signals, in one batch per channel and shape. Return the codes of each as a batch of one."""
     groups: dict[tuple, list[Key]] = {}
     for key, (channel, x) in signals.items():
         groups.setdefault((channel.name, getattr(x, "shape", None)), []).append(key)
-    found: dict[Key, Codes] = {}
+    out: dict[Key, Codes] = {}
     for keys in groups.values():
         channel = signals[keys[0]][0]
         batch: Any = [signals[key][1] for key in keys]
         if isinstance(batch[0], Tensor):
             batch = torch.stack(batch).to(device_of(channel.codec))
         codes = channel.encode(batch)
-        found |= {key: codes[i] for i, key in enumerate(keys)}
-    return {key: found[key] for key in signals}
+        out |= {key: codes[i] for i, key in enumerate(keys)}
+    return {key: out[key] for key in signals}
 
 
-def decode(codec: Decodes, items: Sequence[Codes], most: int) -> list[Tensor | str]:
+def decode(codec: SignalDecoder, items: Sequence[Codes], most: int = BATCH) -> list[Tensor | str]:
     """Decode items, each a batch of one, in batches of at most `most`, with the same result as one by one.
 
-    Padding reaches into an item unless it is text or causal audio: all others share a batch with items of their own
-    size only.
+    Padding changes the decoded signal, except for text and causal audio. Other items share a batch with items of the
+    same size only.
     """
     spec = codec.spec
     together = spec.modality is Modality.TEXT or (spec.modality is Modality.AUDIO and spec.causal)
@@ -111,17 +108,15 @@ def decode(codec: Decodes, items: Sequence[Codes], most: int) -> list[Tensor | s
     return out
 
 
-def decode_rows(
-    rows: Sequence[Sequence[tuple[str | None, Any]]], decoders: Mapping[str, Any], most: int
-) -> list[list[Any]]:
-    """Decode the segments (channel, codes) of several documents, those of a channel in as few batches as possible.
+def decode_rows(rows: Sequence[Sequence[tuple[str | None, Any]]], decoders: Mapping[str, Any]) -> list[list[Any]]:
+    """Decode the segments (channel, codes) of several documents in common batches.
 
-    `decoders` has the codec, or the decoder in its place, of each channel. The result is None for other names.
+    `decoders` holds the decoder of each channel. The result for segments without a decoder is None.
     """
     out: list[list[Any]] = [[None] * len(row) for row in rows]
     for name, decoder in decoders.items():
         places = [(i, at) for i, row in enumerate(rows) for at, part in enumerate(row) if part[0] == name]
         codes = [rows[i][at][1].to(device_of(decoder)) for i, at in places]
-        for (i, at), x in zip(places, decode(decoder, codes, most), strict=True):
+        for (i, at), x in zip(places, decode(decoder, codes), strict=True):
             out[i][at] = x
     return out

@@ -21,8 +21,8 @@ def order(grid: tuple[int, ...], quantizers: int, pattern: str) -> Tensor:
     Args:
         grid: Number of positions along each axis; positions are numbered in row-major order.
         quantizers: Number of quantizers.
-        pattern: "raster": positions in order, all quantizers of one after the other. "delay": by position + quantizer,
-            then quantizer, the delay pattern of MusicGen (Copet et al., arXiv 2306.05284) without its padding.
+        pattern: "raster" sorts by position, then quantizer. "delay" sorts by position + quantizer, then quantizer: the
+            delay pattern of MusicGen (Copet et al., arXiv 2306.05284) without its padding.
 
     Raises:
         ValueError: If the pattern is unknown, an axis is negative, or there is no quantizer.
@@ -79,7 +79,7 @@ def _check(grid: tuple[int, ...], quantizers: int, pattern: str) -> tuple[int, .
 
 @functools.lru_cache(maxsize=64)
 def _order(grid: tuple[int, ...], quantizers: int, pattern: str) -> tuple[Tensor, Tensor]:
-    """Position and quantizer of each token. Shared between calls: do not write to them."""
+    """Position and quantizer of each token. The cache shares both tensors: do not write to them."""
     position = torch.arange(math.prod(grid)).repeat_interleave(quantizers)
     quantizer = torch.arange(quantizers).repeat(math.prod(grid))
     if pattern == "raster":

@@ -1,4 +1,4 @@
-"""Documents whose last segment was cut off, made complete."""
+"""Completion of documents whose last segment is cut off."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .vocabulary import Vocabulary
 
 
 def complete(vocabulary: Vocabulary, prompt: Tensor, new: Tensor) -> Tensor:
-    """Return the document of a prompt and the ids sampled after it, with a last segment that decodes.
+    """Return the document of a prompt and its sampled ids, changed so that the last segment decodes.
 
-    A segment that the context cut off gets its END, or is shortened to what is complete: audio to whole positions,
-    an image to whole rows. It is left out if nothing of it is complete. A warning reports it.
+    If the context ended within a segment, a warning reports it. The segment gets its END if that is allowed. Else
+    audio is shortened to whole positions, and an image to whole rows. An empty segment is left out.
     """
     ids = torch.cat([prompt, new])
     state = vocabulary.read(ids)
-    if state.between or state.over:
+    if state.between_segments or state.stopped:
         return ids
     begin = int(((ids >= vocabulary.begin) & (ids < vocabulary.digit)).nonzero().max())
     channel, layout = state.channel, state.layout
-    assert channel is not None and layout is not None  # the end is within a segment
-    warnings.warn(f"the context ended within a segment of {channel.name}: it is cut", stacklevel=2)
+    assert channel is not None and layout is not None  # the document ends within a segment
+    warnings.warn(f"the context ended within a segment of {channel.name}, which is shortened", stacklevel=2)
     if END in vocabulary.kinds[state.kind]:
         return torch.cat([ids, torch.tensor([END])])
     spec = channel.codec.spec
@@ -43,7 +43,7 @@ def complete(vocabulary: Vocabulary, prompt: Tensor, new: Tensor) -> Tensor:
 
 
 def _size_within(positions: int, grid: tuple[int, ...], size: tuple[int, ...], stride: tuple[int, ...]) -> tuple | None:
-    """The largest size whose grid is covered by the first `positions` positions of `grid` in row-major order."""
+    """The largest size whose codes are among the first `positions` of `grid`, in row-major order."""
     row = math.prod(grid[1:])
     if positions >= row:
         return min(size[0], positions // row * stride[0]), *size[1:]

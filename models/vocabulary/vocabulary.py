@@ -1,4 +1,4 @@
-"""One id space for several codecs: codes ↔ documents of ids. See grammar.py for the form of a document."""
+"""One id space for several codecs, and conversion between codes and documents of ids (see grammar.py)."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from .layout import ChannelLayout
 
 
 class Vocabulary(Grammar):
-    """The ids of several codecs, and the grammar of documents of them. Every document that it allows decodes.
+    """The ids of several codecs and the grammar of their documents. Every document that the grammar allows decodes.
 
     Args:
         channels: Channels in the order of their ids. Their codecs need `spec.total` and no side information.
@@ -28,10 +28,10 @@ class Vocabulary(Grammar):
     Attributes:
         size: Number of ids.
         places: Number of places; see transformer.py.
-        kinds: For each kind, the ids that may come, int64 (n,) ascending.
+        kinds: The allowed ids of each kind of state, int64 (n,) ascending.
 
     Raises:
-        ValueError: If a channel cannot enter, two have one name, or a pattern or setting is invalid.
+        ValueError: If a codec cannot enter, two channels share a name, or a pattern or setting is invalid.
     """
 
     def __init__(self, channels: Sequence[Channel], longest: int = 4096) -> None:
@@ -52,7 +52,7 @@ class Vocabulary(Grammar):
         return {name: channel.codec.fingerprint.hex() for name, channel in self.channels.items()}
 
     def channel(self, to: str) -> Channel:
-        """Return the channel called `to`, else the first channel of the modality `to`, else raise ValueError."""
+        """Return the channel named `to`, else the first channel of the modality `to`, else raise ValueError."""
         return self.layout(to).channel
 
     def range(self, name: str, quantizer: int) -> range:
@@ -132,7 +132,7 @@ class Vocabulary(Grammar):
         return state
 
     def mask(self, state: DocumentState) -> Tensor:
-        """Return which ids may come next, bool (size,)."""
+        """Return whether each id is allowed next, bool (size,)."""
         return torch.from_numpy(self._table[state.kind].copy())
 
     def _row(self, ids: Tensor) -> np.ndarray:
@@ -150,8 +150,7 @@ class Vocabulary(Grammar):
     def _scan(self, row: np.ndarray) -> tuple[list[_ParsedSegment], np.ndarray, np.ndarray]:
         """Return the complete segments of a document, and kind and place after each id.
 
-        The scan assumes that ids are valid and stops where it cannot continue. One look-up at the end checks all ids,
-        so wrong assumptions are found there.
+        The scan assumes valid ids and stops where it cannot continue. One look-up at the end checks all ids.
         """
         kinds = np.full(len(row), self._between.kind)
         places = np.zeros(len(row), np.int64)
@@ -160,7 +159,7 @@ class Vocabulary(Grammar):
         at = 1
         while at < len(row) and self.begin <= row[at] < self.digit:
             layout = self.layouts[row[at] - self.begin]
-            state = self.open(layout)
+            state = self.in_header(layout)
             kinds[at], places[at] = state.kind, state.place
             while state.body is None and at + 1 < len(row) and self._table[state.kind, row[at + 1]]:
                 at += 1
@@ -180,11 +179,11 @@ class Vocabulary(Grammar):
             found.append(_ParsedSegment(layout, state.sizes, at + 1, close + bool(layout.spec.stride)))
             at = close + 1
         if at < len(row) and row[at] == STOP:
-            kinds[at:] = self.over.kind
+            kinds[at:] = self.stopped.kind
         wrong = np.flatnonzero(~self._table[kinds[:-1], row[1:]])
         if wrong.size:
             first = int(wrong[0])
-            raise ValueError(self.complaint(int(kinds[first]), int(row[first + 1]), f" at {first + 1}"))
+            raise ValueError(self.error_message(int(kinds[first]), int(row[first + 1]), f" at {first + 1}"))
         return found, kinds, places
 
 

@@ -272,7 +272,7 @@ def one_picture() -> Codes:
 def test_a_segment_cut_off_at_the_end_is_cut_to_what_decodes():
     bridge, _ = merged()
     ids = torch.cat([torch.tensor([5, 6]), bridge.segment("picture", one_picture())[0]])
-    with pytest.warns(UserWarning, match="it is cut"):
+    with pytest.warns(UserWarning, match="which is shortened"):
         text, half = bridge.decode(torch.cat([ids[:-30], torch.tensor([1, 2, 2])]))[:2]
     assert isinstance(text, str) and half.shape == (3, 32, 64)
 
@@ -373,7 +373,7 @@ def test_the_mask_is_the_grammar_of_each_row():
             state = state.advance(id - shift) if id >= bridge.first else state
         wanted = torch.zeros(bridge.size + 7, dtype=torch.bool)
         wanted[bridge.first : bridge.size] = bridge.vocabulary.mask(state)[3:]
-        wanted[: bridge.first] = state.between
+        wanted[: bridge.first] = state.between_segments
         assert torch.equal(allowed, wanted), length
 
 

@@ -227,7 +227,7 @@ def test_phases_settle_to_magnitudes():
     of = planes(codec.spec)
     x, other = structured(codec, (6000,)), structured(codec, (6000,), seed=3)
     wanted = of.forward(x)
-    rough, settled = (of.inverse(wanted, other, settled=s) for s in (False, True))
+    rough, settled = (of.inverse(wanted, other, refine=s) for s in (False, True))
     assert (of.forward(settled) - wanted).abs().mean() < 0.8 * (of.forward(rough) - wanted).abs().mean()
 
 

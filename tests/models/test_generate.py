@@ -52,7 +52,7 @@ GUIDED = {"guidance": 2.5, "unconditional": NOTHING}
 
 def run(prompts: list[Tensor], net: Transformer | None = None, **how: object) -> list[list[int]]:
     """New ids until the segment is over, as lists."""
-    how = {"until": lambda state: state.between, "seed": 5, **how}
+    how = {"until": lambda state: state.between_segments, "seed": 5, **how}
     rows = sample(net or network(), vocabulary(), prompts, [vocabulary().read(p) for p in prompts], **how)
     assert all(row.dtype == torch.int64 for row in rows)
     return [row.tolist() for row in rows]
@@ -141,7 +141,7 @@ def slowly(row: int, guidance: float) -> list[int]:
     """Greedy, one row, every step from the start, over a mask of all ids."""
     net, v = network(), vocabulary()
     both, state, out = [PROMPTS[row], NOTHING[row]], v.read(PROMPTS[row]), []
-    while not state.between:
+    while not state.between_segments:
         logits = []
         for ids in both:
             places = v.states(ids)[1]
@@ -303,7 +303,7 @@ def test_prompts_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match=f"a prompt of {len(long)} ids leaves no room in a context of 40") as error:
         run([long], network(40))
     assert one_line(error)
-    with pytest.raises(ValueError, match="no prompt"):
+    with pytest.raises(ValueError, match="prompts must not be empty"):
         run([])
     with pytest.raises(ValueError, match="ends at place"):
         sample(network(), vocabulary(), [PROMPTS[0]], [vocabulary().start()])
@@ -335,13 +335,13 @@ def test_any_grammar_will_do() -> None:
 
     class Counting:
         def __init__(self, n: int, over: bool = False) -> None:
-            self.kind, self.place, self.over = int(over), n, over
+            self.kind, self.place, self.stopped = int(over), n, over
 
         def advance(self, id: int) -> Counting:
             return Counting(min(self.place + 1, 9), id == 0)
 
     grammar = SimpleNamespace(
-        kinds=kinds, over=Counting(0, True), states=lambda ids: (None, torch.arange(len(ids)).clamp(max=9))
+        kinds=kinds, stopped=Counting(0, True), states=lambda ids: (None, torch.arange(len(ids)).clamp(max=9))
     )
     torch.manual_seed(0)
     net = Transformer(5, 10, 16, 1, 2, 1, context=64)

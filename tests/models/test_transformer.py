@@ -299,9 +299,9 @@ def test_it_learns_a_sequence_that_needs_attention() -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"heads": 5}, "width 32 does not divide into 5 heads"),
-        ({"width": 36, "heads": 4}, "heads of an even size"),
-        ({"kv_heads": 3}, "4 heads do not divide into 3"),
+        ({"heads": 5}, "got width 32 and 5 heads"),
+        ({"width": 36, "heads": 4}, "multiple of 2 · heads, got width 36 and 4"),
+        ({"kv_heads": 3}, "got 4 heads and 3 kv_heads"),
         ({"layers": 0}, "layers must .* got 0"),
         ({"context": 1.5}, "context must .* got 1.5"),
         ({"dropout": 1.0}, "dropout must .* got 1.0"),
@@ -323,7 +323,7 @@ def test_inputs_that_do_not_fit_are_refused() -> None:
         net(ids, places[:, 1:])
     with pytest.raises(ValueError, match=r"documents \(20,\)"):
         net(ids, places, documents=torch.zeros(20).long())
-    with pytest.raises(ValueError, match="a cache counts positions itself"):
+    with pytest.raises(ValueError, match="must be None with a cache"):
         net(ids, places, documents=torch.zeros(2, 20).long(), cache=net.new_cache(2))
     with pytest.raises(ValueError, match="must be below the context of 64, got 64"):
         net(ids, places, positions=torch.arange(20).expand(2, -1) + 45)

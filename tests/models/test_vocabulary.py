@@ -125,7 +125,7 @@ def test_kinds_are_few_ascending_and_what_the_mask_says() -> None:
     for id in some_document()[1:].tolist():
         assert torch.equal(v.mask(state).nonzero()[:, 0], v.kinds[state.kind])
         state = state.advance(id)
-    assert state.over and not state.between and v.kinds[state.kind].tolist() == [PAD]
+    assert state.stopped and not state.between_segments and v.kinds[state.kind].tolist() == [PAD]
 
 
 # -- exact inverses -----------------------------------------------------------------------------------
@@ -196,7 +196,7 @@ def test_end_may_come_within_the_span_and_must_at_its_end(size: tuple[int, int],
     for count in range(tiles * 64):
         assert v.allows(state.kind, code) and v.allows(state.kind, END) == (count >= tiles)
         state = state.advance(code)
-    assert v.kinds[state.kind].tolist() == [END] and state.advance(END).between
+    assert v.kinds[state.kind].tolist() == [END] and state.advance(END).between_segments
 
 
 def test_two_quantizers_of_varying_length_end_at_whole_positions() -> None:
@@ -218,11 +218,11 @@ def test_two_quantizers_of_varying_length_end_at_whole_positions() -> None:
 def sampled(v: Vocabulary, rng: random.Random, segments: int | None = None) -> Tensor:
     """A document, each id a random one of those allowed; with STOP after that many segments."""
     ids, state, closed = [DOCUMENT], v.start(), 0
-    while not state.over:
+    while not state.stopped:
         allowed = v.kinds[state.kind]
         ids.append(STOP if closed == segments else int(allowed[rng.randrange(len(allowed))]))
         state = state.advance(ids[-1])
-        closed += state.between
+        closed += state.between_segments
     return torch.tensor(ids)
 
 
@@ -269,7 +269,7 @@ def test_a_header_offers_the_sizes_that_fit_and_no_others() -> None:
         if codes := cost.get(part.channel.name):
             reach = range(1, 10_000) if part.axes == 1 else range(1, 300)
             fits = {size for size in itertools.product(reach, repeat=part.axes) if codes(size) <= 148 - 4 * part.axes}
-            offered = allowed_sizes(v, v.open(part))
+            offered = allowed_sizes(v, v.in_header(part))
             assert len(offered) == len(set(offered)) and set(offered) == fits
 
 
@@ -363,7 +363,7 @@ def test_places_are_contiguous_per_channel_and_zero_between() -> None:
     assert int(places.min()) == 0 and int(places.max()) < v.places
     state, owners = v.start(), {}
     for id, place in zip([*ids[1:].tolist(), None], places.tolist(), strict=True):
-        assert (place == 0) == (state.between or state.over)
+        assert (place == 0) == (state.between_segments or state.stopped)
         if place:
             owners.setdefault(state.channel.name, []).append(place)
         state = state if id is None else state.advance(id)
@@ -397,7 +397,7 @@ def test_start_with_one_channel_only() -> None:
     assert v.kinds[v.start().kind].tolist() == [STOP, *begin.values()]
     assert v.kinds[v.start("digits").kind].tolist() == [begin["digits"]]
     assert v.kinds[v.start("image").kind].tolist() == [begin[n] for n in ("emoji-flex", "emoji-fsq", "fsq-delayed")]
-    assert v.start("image").between and v.start("text").advance(begin["words"]).channel.name == "words"
+    assert v.start("image").between_segments and v.start("text").advance(begin["words"]).channel.name == "words"
     with pytest.raises(ValueError, match=r"STOP.* may not come; 1 may: BEGIN digits"):
         v.start("digits").advance(STOP)
 
