@@ -4,9 +4,9 @@
     python examples/llama_draws_emoji.py --data emoji64-train.tar         # captioned images of your own
 
 The script trains a tokenizer on the captions and merges the tokens of a shipped codec into it. A Llama with random
-weights then trains on sequences of a caption and an image. At the end `model.generate()` draws captions that it was
-trained on, and combinations of thing and color that it was not. Needs `pip install 'tokenloom[hf]'`; nothing is
-downloaded.
+weights then trains on sequences of a caption and an image. At the end, `model.generate()` draws images for captions of
+the training data and for held-out combinations of thing and color. The script needs `pip install 'tokenloom[hf]'` and
+downloads nothing.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def emoji(thing: str, color: str, shift: tuple[float, float] = (0, 0), scale: fl
 
 
 def font_emoji(seed: int, copies: int) -> tuple[list[tuple[str, Tensor]], list[tuple[str, Tensor]]]:
-    """Return captioned emoji to train on, in copies, and emoji that show each thing in the one color held out."""
+    """Return captioned emoji to train on, `copies` of each, and held-out emoji: each thing in one color."""
     rng, train, unseen = random.Random(seed), [], []
     for number, thing in enumerate([*FACES, *SYMBOLS]):
         for place, color in enumerate(COLORS):
@@ -118,8 +118,8 @@ def host_tokenizer(captions: list[str]):
 def llama(bridge: Bridge, seed: int):
     """Return a small Llama with random weights, with embedding rows for text and codec tokens.
 
-    To use a trained model, pass it to `Bridge.merge` in place of None. The bridge then adds embedding rows and
-    initializes them to the mean of the old ones. If all weights are random, random rows learn faster.
+    To use a trained model, pass it to `Bridge.merge` in place of None. The bridge then adds embedding rows, which start
+    at the mean of the old ones. In a model of random weights, random rows learn faster.
     """
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -224,7 +224,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("llama-emoji"))
     args = parser.parse_args()
     start = time.perf_counter()
-    torch.set_num_threads(1)  # more threads bring little for so small a model, and cost much on a busy machine
+    torch.set_num_threads(1)  # more threads hardly speed up a model this small
 
     known, unseen = (tar_pictures(args.data, args.pictures), []) if args.data else font_emoji(args.seed, args.copies)
     tokenizer = host_tokenizer([text for text, _ in known])
