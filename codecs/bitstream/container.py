@@ -1,12 +1,11 @@
-"""Containers: integers ↔ bytes, exact, self-describing, and refusing damage.
+"""Self-describing containers: integers ↔ bytes, without loss. Damaged containers are refused.
 
     magic "tlm" | version | fingerprint, 8 bytes | sizes | fields | payload | CRC-32
 
-All numbers are LEB128 varints. The fields are the number of quantizers if the codec is ordered, or the number of
-tokens if it varies; then the side information; then one byte for the payload's mode. A payload is coded with the
-codec's context model if it has one, otherwise packed or range coded, whichever is shorter. Text is packed and has no
-mode byte. File bytes are stored as they are. The payload is the rest of the container, so no length is stored. At most
-32 bytes surround a payload, including two sizes of five bytes.
+All numbers are LEB128 varints. The fields are the number of quantizers (ordered codecs) or of tokens (varying lengths),
+the side information, and one byte for the mode of the payload. The payload is packed, or entropy coded with the
+codec's context model or training counts, whichever is shorter. Text is packed and has no mode byte. File bytes are
+stored unchanged. The payload extends to the CRC, so its length is not stored. At most 32 bytes surround a payload.
 """
 
 from __future__ import annotations
@@ -34,21 +33,21 @@ def write(codec: CodecInterface, codes: Codes) -> list[bytes]:
 
 
 def read(codec: CodecInterface, data: list[bytes]) -> Codes:
-    """Read containers of one codec into one batch of codes. Raises BitstreamError."""
+    """Read containers of one codec into one batch of codes. Raises BitstreamError for other or damaged data."""
     if not isinstance(data, list | tuple) or not data:
-        raise BitstreamError("decompress needs a list of at least one bytes object")
+        raise BitstreamError("decompress needs a list of at least one container")
     parts = [_read_one(codec, item) for item in data]
     largest = torch.cat([part.sizes for part in parts]).amax(0).tolist()
     if math.prod(largest) > validate.limit(codec.spec.modality):
         raise BitstreamError(
-            f"a batch must have at most {validate.limit(codec.spec.modality)} samples a signal, these sizes go up to "
-            f"{largest}; decompress them one by one"
+            f"a signal of a batch must have at most {validate.limit(codec.spec.modality)} samples, got sizes up to "
+            f"{largest}; decompress the items one by one"
         )
     return batches.collate(parts)
 
 
 def decode(codec: CodecInterface, codes: Codes) -> Tensor | list[str]:
-    """Decode codes that came from a container; codes that the codec refuses raise BitstreamError."""
+    """Decode codes from a container. Raises BitstreamError if the codec refuses them."""
     try:
         return codec.decode(codes)
     except BitstreamError:
@@ -58,7 +57,7 @@ def decode(codec: CodecInterface, codes: Codes) -> Tensor | list[str]:
 
 
 def fingerprint(data: bytes) -> bytes:
-    """Return the fingerprint of the codec that wrote a container. Raises BitstreamError if it is none, or damaged."""
+    """Return the fingerprint of the codec that wrote a container. Raises BitstreamError for other or damaged data."""
     if not isinstance(data, bytes | bytearray | memoryview):
         raise BitstreamError(f"a container must be bytes, got {type(data).__name__}")
     data = bytes(data)
@@ -99,7 +98,9 @@ def _write_one(codec: CodecInterface, codes: Codes) -> bytes:
 def _read_one(codec: CodecInterface, data: bytes) -> Codes:
     found = fingerprint(data)
     if found != codec.fingerprint:
-        raise BitstreamError(f"written by the codec {found.hex()}, not by {codec.name} {codec.fingerprint.hex()}")
+        raise BitstreamError(
+            f"the container must be written by {codec.name} {codec.fingerprint.hex()}, it is by {found.hex()}"
+        )
     spec = codec.spec
     body = _Reader(bytes(data)[HEAD:-4])
     axes = 2 if spec.modality is Modality.IMAGE else 1
@@ -135,10 +136,7 @@ def _read_one(codec: CodecInterface, data: bytes) -> Codes:
 
 
 def _pack(symbols: np.ndarray, codec: CodecInterface, side: dict[str, Tensor]) -> bytes:
-    """Return the mode byte and payload of symbols (quantizers, *grid), in the shorter of two forms.
-
-    Plain packing is always one of the two.
-    """
+    """Return the mode byte and payload of symbols (quantizers, *grid): entropy-coded or packed, whichever is shorter."""
     radices = codec.spec.codebook_sizes[: len(symbols)]
     rows = symbols.reshape(len(symbols), -1)
     coded = b""
@@ -190,14 +188,14 @@ def _varint(n: int) -> bytes:
 
 
 class _Reader:
-    """A cursor over the body of a container."""
+    """Reader of the body of a container."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.at = data, 0
 
     def take(self, count: int) -> bytes:
         if count > len(self.data) - self.at:
-            raise BitstreamError(f"the container ends early: {count} bytes wanted, {len(self.data) - self.at} left")
+            raise BitstreamError(f"the container ends early: {count} bytes needed, {len(self.data) - self.at} left")
         self.at += count
         return self.data[self.at - count : self.at]
 

@@ -1,12 +1,13 @@
-"""Range coding, under the counts of the training split or under a codec's context model.
+"""Range coding with the counts of the training split or with a context model.
 
-The range coder is constriction's (Bamler, arXiv 2201.01741). Probabilities come from integers in the checkpoint, so
-they are the same on every machine.
+The range coder is constriction's (Bamler, arXiv 2201.01741). Probabilities are computed from integers in the
+checkpoint, so they are the same on every machine.
 """
 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -36,24 +37,13 @@ def encode(symbols: np.ndarray, probabilities: list[np.ndarray]) -> bytes:
 
 
 def decode(data: bytes, probabilities: list[np.ndarray], positions: int) -> np.ndarray:
-    if len(data) % 4:
-        raise BitstreamError(f"a range-coded payload must have whole 32-bit words, got {len(data)} bytes")
-    floor = -sum(math.log2(p.max()) for p in probabilities) * positions / 8
-    if len(data) + 8 < floor:
-        raise BitstreamError(f"a range-coded payload of {len(data)} bytes cannot hold {positions} positions")
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
-    rows = []
-    for p in probabilities:
-        model = constriction.stream.model.Categorical(p, perfect=False)
-        try:
-            rows.append(decoder.decode(model, positions).astype(np.int64))
-        except AssertionError as error:  # how constriction refuses data that no encoder wrote
-            raise BitstreamError(f"the range-coded payload is damaged: {error}") from error
-    return np.stack(rows)
+    decoder = _decoder(data, positions, -sum(math.log2(p.max()) for p in probabilities))
+    models = [constriction.stream.model.Categorical(p, perfect=False) for p in probabilities]
+    return np.stack([_decoded(decoder, model, positions).astype(np.int64) for model in models])
 
 
 def encode_with_context(symbols: np.ndarray, codec: CodecInterface, side: dict[str, Tensor]) -> bytes:
-    """Encode symbols (channels, *grid), each with the probabilities that the codec's context model gives it."""
+    """Encode symbols (channels, *grid) with the probabilities of the codec's context model."""
     encoder = constriction.stream.queue.RangeEncoder()
     family = constriction.stream.model.Categorical(perfect=False)
 
@@ -69,18 +59,11 @@ def encode_with_context(symbols: np.ndarray, codec: CodecInterface, side: dict[s
 def decode_with_context(
     data: bytes, codec: CodecInterface, grid: tuple[int, ...], side: dict[str, Tensor]
 ) -> np.ndarray:
-    if len(data) % 4:
-        raise BitstreamError(f"a range-coded payload must have whole 32-bit words, got {len(data)} bytes")
-    if 8 * (len(data) + 8) < codec.context.least_bits * math.prod(grid):
-        raise BitstreamError(f"a payload of {len(data)} bytes cannot hold {math.prod(grid)} positions")
-    decoder = constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
+    decoder = _decoder(data, math.prod(grid), codec.context.least_bits)
     family = constriction.stream.model.Categorical(perfect=False)
 
     def coder(probabilities: np.ndarray, channels: slice, mask: np.ndarray) -> np.ndarray:
-        try:
-            return decoder.decode(family, probabilities)
-        except AssertionError as error:  # how constriction refuses data that no encoder wrote
-            raise BitstreamError(f"the range-coded payload is damaged: {error}") from error
+        return _decoded(decoder, family, probabilities)
 
     try:
         quality = codec.condition(side)
@@ -88,3 +71,19 @@ def decode_with_context(
         raise BitstreamError(str(error)) from error
     codes = codec.context.code(grid, quality, coder)
     return codes + np.array(codec.context.bounds)[:, None, None]
+
+
+def _decoder(data: bytes, positions: int, least_bits: float) -> Any:
+    """Return a range decoder. Raises BitstreamError for fewer than `least_bits` per position, before allocation."""
+    if len(data) % 4:
+        raise BitstreamError(f"a range-coded payload must have whole 32-bit words, got {len(data)} bytes")
+    if 8 * (len(data) + 8) < least_bits * positions:
+        raise BitstreamError(f"a range-coded payload of {len(data)} bytes cannot hold {positions} positions")
+    return constriction.stream.queue.RangeDecoder(np.frombuffer(data, "<u4").astype(np.uint32))
+
+
+def _decoded(decoder: Any, *model: Any) -> np.ndarray:
+    try:
+        return decoder.decode(*model)
+    except AssertionError as error:  # constriction's error for data that no encoder wrote
+        raise BitstreamError(f"the range-coded payload is damaged: {error}") from error

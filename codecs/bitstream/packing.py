@@ -1,4 +1,4 @@
-"""Packing: symbols of known ranges as one mixed-radix integer, within 32 bits of their nominal size."""
+"""Packing of symbols into mixed-radix integers, within 32 bits of their nominal size."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from .. import rate
 from ..types import BitstreamError
 
 BLOCKS = 24
-"""Most blocks of a payload. A block is one integer, rounded up to whole bits."""
+"""Most blocks of a payload. A block is one integer in a whole number of bits."""
 BLOCK_TOKENS = 4096
 """Fewest tokens of a block, unless there are fewer in all."""
 
 
 def pack(symbols: np.ndarray, radices: tuple[int, ...]) -> bytes:
-    """Pack symbols (quantizers, positions), row q in [0, radices[q]), into at most nominal + 32 bits.
+    """Pack symbols (quantizers, positions) into at most nominal + 32 bits. Row q is in [0, radices[q]).
 
-    Mixed-radix integers are built by doubling: neighbors (a, b) of radices (r, s) become the digit a·s + b of radix
-    r·s, until each block is one integer.
+    Neighboring digits (a, b) of radices (r, s) are joined to the digit a·s + b of radix r·s, repeatedly, until each block
+    is one integer.
     """
     digits, bases = _digits(symbols.shape[1], radices)
     values = np.zeros(digits.size, dtype=object)
@@ -34,7 +34,7 @@ def pack(symbols: np.ndarray, radices: tuple[int, ...]) -> bytes:
 
 
 def unpack(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
-    """Invert `pack`: return int64 (quantizers, positions). Raises BitstreamError on any other bytes."""
+    """Return the symbols that `pack` packed, int64 (quantizers, positions). Raises BitstreamError on other bytes."""
     nominal_bytes = positions * rate.bits_per_position(radices) / 8
     if abs(len(data) - nominal_bytes) > 5:
         raise BitstreamError(f"{positions} positions take about {nominal_bytes:.0f} bytes, the payload has {len(data)}")
@@ -48,7 +48,7 @@ def unpack(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
         values[block, 0] = total & ((1 << width) - 1)
         total >>= width
     if total or (values[:, 0] >= bases[-1][:, 0]).any():
-        raise BitstreamError("the payload is out of the codebooks' range")
+        raise BitstreamError("the payload has an index beyond its codebook")
     for base in reversed(bases[:-1]):
         right = base[:, 1::2]
         split = np.zeros(base.shape, dtype=object)
@@ -59,7 +59,7 @@ def unpack(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
 
 
 def _digits(positions: int, radices: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Radix of every digit, (blocks, power of two) padded with 1, and the radices after each doubling."""
+    """Return the radix of every digit, (blocks, power of two) padded with 1, and the radices after each joining."""
     count = positions * len(radices)
     blocks = min(BLOCKS, -(-count // BLOCK_TOKENS)) or 1
     width = 1 << max(0, (-(-count // blocks) - 1).bit_length())
@@ -70,15 +70,3 @@ def _digits(positions: int, radices: tuple[int, ...]) -> tuple[np.ndarray, list[
     while bases[-1].shape[1] > 1:
         bases.append(bases[-1][:, 0::2] * bases[-1][:, 1::2])
     return digits, bases
-
-
-def _pack_plain(symbols: np.ndarray, radix: int) -> bytes:
-    return symbols.astype(np.uint8).tobytes() if radix == 256 else pack(symbols[None], (radix,))
-
-
-def _unpack_plain(data: bytes, radix: int, length: int | None) -> np.ndarray:
-    if length is None:
-        return np.frombuffer(data, np.uint8).astype(np.int64)
-    if length > 8 * len(data):
-        raise BitstreamError(f"the container declares {length} tokens in {len(data)} bytes")
-    return unpack(data, (radix,), length)[0]

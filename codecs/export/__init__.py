@@ -1,6 +1,6 @@
-"""A codec's encoder and decoder as programs that run without this package: ONNX, or PyTorch's own `torch.export`.
+"""Export of a codec's encoder and decoder to ONNX or `torch.export`. The programs run without tokenloom.
 
-A codec states itself how it is traced, see `codecs/layers/tracing.py`; nothing here knows a family of codecs.
+This folder does not depend on kinds of codecs. `codecs/layers/tracing.py` defines what a codec provides.
 """
 
 from .agreement import Agreement

@@ -1,4 +1,4 @@
-"""Comparison of exported programs with the codec itself, on generated signals."""
+"""Comparison of exported programs with the codec on generated signals."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from ..types import Modality
 
 @dataclass(frozen=True)
 class Agreement:
-    """Difference between an exported codec and the codec itself.
+    """Difference between an exported codec and the codec.
 
     Attributes:
         tokens: Number of compared tokens.
         differing: Number of tokens that differ.
-        largest: Largest difference of a decoded sample, from the same codes.
+        largest: Largest difference between samples that are decoded from the same codes.
     """
 
     tokens: int
@@ -38,29 +38,28 @@ class Agreement:
 def measure(
     codec: LatentCodec, setting: Any, encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]
 ) -> Agreement:
-    """Compare programs with a codec on a batch of two signals of many codes, and on one signal of size 1."""
+    """Compare programs with a codec on two large signals and on one signal of size 1."""
     tokens = differing = 0
     largest = 0.0
     for size, batch in ((_large_size(codec), 2), ((1,) * len(codec.position_stride), 1)):
         signal = probe_signal(codec, size, batch)
         codes = codec.encode(signal, setting)
-        wanted = codec.indices_by_position(codes)
-        found = encode(signal)
-        if found.shape != wanted.shape:
+        expected, indices = codec.indices_by_position(codes), encode(signal)
+        if indices.shape != expected.shape:
             raise ValueError(
-                f"{codec.name} cannot be exported: the codes must have shape {tuple(wanted.shape)}, got "
-                f"{tuple(found.shape)}"
+                f"{codec.name} cannot be exported: the codes must have shape {tuple(expected.shape)}, got "
+                f"{tuple(indices.shape)}"
             )
-        decoded = decode(wanted)[(..., *(slice(n) for n in size))]
-        tokens += wanted.numel()
-        differing += int((found != wanted).sum())
+        decoded = decode(expected)[(..., *(slice(n) for n in size))]
+        tokens += expected.numel()
+        differing += int((indices != expected).sum())
         error = float((decoded - codec.decode(codes)).abs().max())
         largest = error if math.isnan(error) else max(largest, error)
     return Agreement(tokens, differing, largest)
 
 
 def _large_size(codec: LatentCodec) -> tuple[int, ...]:
-    """A size of about a thousand codes that is not whole strides on any axis."""
+    """Return a size of about a thousand codes that is not a multiple of the stride along any axis."""
     stride = codec.position_stride
     positions = 1024 if len(codec.spec.codebook_sizes) < 64 else 64
     if not codec.spec.stride:  # a position has several tokens
@@ -70,7 +69,7 @@ def _large_size(codec: LatentCodec) -> tuple[int, ...]:
 
 
 def probe_signal(codec: LatentCodec, size: tuple[int, ...], batch: int) -> Tensor:
-    """Return waves with a little noise, in range: (batch, channels, *size) float32."""
+    """Return sine waves with a little noise, float32 (batch, channels, *size), in the range of the modality."""
     noise = torch.Generator().manual_seed(0)
     phase = 6.3 * torch.rand(batch, codec.spec.channels, *[1] * len(size), generator=noise)
     places = torch.meshgrid(*(torch.arange(n, dtype=torch.float32) for n in size), indexing="ij")

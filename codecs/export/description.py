@@ -1,4 +1,4 @@
-"""`config.json` and README.md of an export."""
+"""Content of `config.json` and README.md of an export."""
 
 from __future__ import annotations
 
@@ -70,17 +70,17 @@ indices = encoder(signal)
 decoded = decoder(indices)[..., {crop}]"""
     setting = config["setting"]
     fixed = "" if not setting["name"] else f" at {setting['name']} {setting['value']}"
-    what = "images (batch, 3, height, width) float32 in [0, 1]" if image else (
+    signals = "images (batch, 3, height, width) float32 in [0, 1]" if image else (
         f"audio (batch, {config['channels']}, samples) float32 in [-1, 1] at {config['sample_rate']} Hz"
     )  # fmt: skip
     indices = ", ".join(map(str, config["encoder"]["output"]["shape"]))
     return f"""\
 # {config["name"]}{fixed}, exported by tokenloom {config["tokenloom"]}
 
-The encoder takes {what}
+The encoder takes {signals}
 and returns indices ({indices}) int64.
-Batch and sizes are free. The decoder returns signals of whole strides ({" × ".join(map(str, config["stride"]))}): crop
-them to the size of the input.
+Batch and sizes are dynamic. The decoder returns signals of whole strides ({" × ".join(map(str, config["stride"]))}).
+Crop them to the size of the input.
 
 ```python
 {code}

@@ -1,4 +1,4 @@
-"""Write an export into a folder, completely or not at all."""
+"""Export a codec to a folder. Either all files are written, or none."""
 
 from __future__ import annotations
 
@@ -17,35 +17,35 @@ from .agreement import Agreement
 from .programs import FORMATS, PARTS
 
 MAX_DIFFERING = 1e-3
-"""Largest share of codes that may differ from PyTorch's: those that lie between two entries."""
+"""Largest share of codes that may differ from PyTorch's, since rounding decides between close entries."""
 MAX_ERROR = 1e-2
-"""Largest error of a decoded sample. About 1e-6 is usual, so anything like this is other arithmetic."""
+"""Largest error of a decoded sample. The usual error is about 1e-6."""
 MAX_BYTES = 2**31 - 2**20
-"""Most bytes of weights of one ONNX file, which is a protobuf message."""
+"""Most bytes of weights of one ONNX file, the limit of a protobuf message."""
 FILES = {f"{part}{suffix}" for part in PARTS for suffix in FORMATS.values()} | {"config.json", "README.md"}
 
 
 def export(codec: Codec, folder: str | Path, format: str = "onnx", setting: Any = None) -> Agreement:
-    """Write `encoder` and `decoder` with dynamic batch and sizes, `config.json`, and a README.md with an example.
+    """Export a codec to a folder: encoder, decoder, `config.json`, and a README.md with an example.
 
-    The encoder maps signals (batch, channels, *size) float32 in range to indices (batch, quantizers, *grid) int64, as
-    `codec.encode` does. The decoder maps such indices to signals of whole strides, clamped to range; crop them to the
-    size of the input. For `image/flex` the grid is that of its tiles, and the tokens of a tile stand in place of
-    quantizers. An existing export in the folder is replaced once the new one is complete and checked.
+    The encoder maps signals, float32 (batch, channels, *size), to indices, int64 (batch, quantizers, *grid). The
+    decoder maps indices to signals of whole strides, clamped to range; crop them to the size of the input. Batch and
+    sizes are dynamic. For `image/flex` the grid consists of tiles, and the quantizers are the tokens of a tile. An
+    existing export is replaced when the new one is complete and checked.
 
     Args:
         codec: A learned codec.
-        folder: Where the files go: a new or empty folder, or one with an export.
+        folder: New or empty folder, or folder of an export.
         format: "onnx" (needs the extra `export`) or "torch.export".
-        setting: Setting of the codec, fixed in the export; None for the default. The decoder takes what this setting
-            produces, and −1 for quantizers that are not used if the codec is ordered.
+        setting: Fixed setting of the encoder; None for the default. The decoder takes the indices of this setting. For
+            ordered codecs, −1 marks an unused quantizer.
 
     Returns:
         Difference between the programs and the codec.
 
     Raises:
         ValueError: If the codec cannot be exported, the folder holds other files, a package is missing, or more than
-            0.1 % of the codes differ from PyTorch's. The folder is not changed then.
+            0.1 % of the codes differ from PyTorch's. The folder then stays unchanged.
     """
     folder = Path(folder)
     _check_format(format)
@@ -96,11 +96,11 @@ def _exportable(codec: Codec, format: str) -> LatentCodec:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise ValueError for a folder that holds anything but an export."""
+    """Raise ValueError unless the folder is new, empty or an export."""
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise ValueError(f"an export needs a folder, and {folder} is a file")
+        raise ValueError(f"an export must be a folder, {folder} is a file")
     found = {path.name for path in folder.iterdir()}
     if stray := sorted(found - FILES):
         raise ValueError(f"{folder} holds {stray[0]}, which is not part of an export; choose another folder")

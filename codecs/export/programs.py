@@ -1,4 +1,4 @@
-"""Trace a codec, write the programs, and load them again."""
+"""Trace a codec, and write and load the programs."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ FORMATS = {"onnx": ".onnx", "torch.export": ".pt2"}
 PARTS = ("encoder", "decoder")
 
 Layout = dict[str, list[str | int]]
-"""Name of an input or output → its axes: a number, or a name if the size is free."""
+"""Name of an input or output → its axes: a number, or a name for a dynamic size."""
 
 
 class EncoderProgram(nn.Module):
@@ -43,10 +43,7 @@ class EncoderProgram(nn.Module):
 
 
 class DecoderProgram(nn.Module):
-    """Indices as `EncoderProgram` returns them → signals of whole strides, float32, clamped to range.
-
-    −1 stands for a quantizer that is not used, if the codec is ordered.
-    """
+    """Indices → signals of whole strides, float32, clamped to range. −1 marks a quantizer that is not used."""
 
     def __init__(self, codec: LatentCodec, setting: Any) -> None:
         super().__init__()
@@ -89,14 +86,14 @@ def _trace(module: nn.Module, name: str, x: Tensor, all_free: bool) -> torch.exp
 
 
 def _allow_all_sizes(program: torch.export.ExportedProgram) -> None:
-    """Allow sizes from 1. PyTorch assumes at least two codes per axis, only to choose a memory layout."""
+    """Allow sizes from 1. PyTorch assumes at least two codes per axis, but only its memory layout depends on that."""
     for symbol in program.range_constraints:
         program.range_constraints[symbol] = ValueRanges(1, int_oo)
     program._guards_code = []
 
 
 def _strip(program: torch.export.ExportedProgram) -> None:
-    """Remove weights that the program does not use, and paths of source files."""
+    """Remove unused weights and the paths of source files."""
     signature, nodes = program.graph_signature, {node.name: node for node in program.graph.nodes}
     for spec in list(signature.input_specs):
         if spec.target is not None and not nodes[spec.arg.name].users:
@@ -110,7 +107,7 @@ def _strip(program: torch.export.ExportedProgram) -> None:
 
 
 def _unify_clamps(program: torch.export.ExportedProgram) -> None:
-    """Give clamps bounds of one type: the ONNX exporter of PyTorch 2.11 fails on an int and a float."""
+    """Convert the bounds of clamps to one type. The ONNX exporter of PyTorch 2.11 fails on an int and a float."""
     for node in program.graph.nodes:
         if node.target is torch.ops.aten.clamp.default and any(isinstance(bound, float) for bound in node.args[1:]):
             node.args = (node.args[0], *(None if bound is None else float(bound) for bound in node.args[1:]))
@@ -123,26 +120,29 @@ def write(program: torch.export.ExportedProgram, path: Path, layout: Layout) -> 
         if path.suffix == FORMATS["torch.export"]:
             torch.export.save(program, path)
             return
-        (given,) = program.graph_signature.user_inputs
-        made = "indices" if given == "signal" else "signal"
+        (input_name,) = program.graph_signature.user_inputs
+        output_name = "indices" if input_name == "signal" else "signal"
         written = torch.onnx.export(
-            program, (), dynamo=True, verbose=False, input_names=[given], output_names=[made], external_data=False
-        )
+            program, (), dynamo=True, verbose=False, input_names=[input_name], output_names=[output_name],
+            external_data=False,
+        )  # fmt: skip
         for node in written.model.graph.all_nodes():
             node.metadata_props.clear()
         graph = written.model.graph
         graph.metadata_props.clear()
         graph.name = path.stem
-        for value, names in zip((graph.inputs[0], graph.outputs[0]), (layout[given], layout[made]), strict=True):
+        for value, names in zip(
+            (graph.inputs[0], graph.outputs[0]), (layout[input_name], layout[output_name]), strict=True
+        ):
             for axis, name in enumerate(names):
                 value.shape[axis] = name
         written.save(path, external_data=False)
 
 
 def load(folder: str | Path, format: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Return encoder and decoder of an export as functions of CPU tensors.
+    """Return the encoder and decoder of an export as functions of CPU tensors.
 
-    Load only your own exports: PyTorch's reader evaluates expressions that it finds in a .pt2 file.
+    Load only your own exports: PyTorch's reader evaluates expressions in a .pt2 file.
     """
     encoder, decoder = (Path(folder) / f"{part}{FORMATS[format]}" for part in PARTS)
     if format == "onnx":

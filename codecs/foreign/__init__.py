@@ -1,4 +1,4 @@
-"""Checkpoints of other projects: find them, read them without running code, and load them into our modules."""
+"""Find checkpoints of other projects, read them without running code, and load them into our modules."""
 
 from .files import INDEX, WEIGHTS, locate, read
 from .library import from_transformers

@@ -1,4 +1,4 @@
-"""Checkpoints of descript-audio-codec under the names of transformers' DacModel."""
+"""Conversion of checkpoints of descript-audio-codec to transformers' DacModel."""
 
 from __future__ import annotations
 
@@ -15,14 +15,11 @@ DEFAULTS = {
     "encoder_dim": 64, "encoder_rates": [2, 4, 8, 8], "decoder_dim": 1536, "decoder_rates": [8, 8, 4, 2],
     "n_codebooks": 9, "codebook_size": 1024, "codebook_dim": 8, "sample_rate": 44100,
 }  # fmt: skip
-"""Constructor arguments of descript-audio-codec that a checkpoint may omit."""
+"""Defaults of descript-audio-codec for constructor arguments that a checkpoint omits."""
 
 
 def convert(state: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the transformers config and state dict of a checkpoint with Descript's names and constructor arguments.
-
-    Weight normalization is multiplied out.
-    """
+    """Return the transformers config and state dict for Descript's state dict and constructor arguments."""
     given = {**DEFAULTS, **{k: v for k, v in kwargs.items() if v is not None}}
     if not isinstance(given["codebook_dim"], int):
         raise ValueError(f"codebook_dim of a DAC must be an integer, got {given['codebook_dim']!r:.80}")
@@ -38,7 +35,7 @@ def convert(state: Mapping[str, Tensor], kwargs: Mapping[str, Any]) -> tuple[dic
 
 
 def _rename(name: str, encoders: int, decoders: int) -> str:
-    """Return the transformers name of a tensor, given the number of stages of encoder and decoder."""
+    """Return the transformers name of a tensor. `encoders` and `decoders` are the numbers of stages."""
     if match := re.fullmatch(r"(encoder)\.block\.(\d+)\.(.+)|(decoder)\.model\.(\d+)\.(.+)", name):
         side, index, rest = (part for part in match.groups() if part)
         index, stages = int(index), encoders if side == "encoder" else decoders
@@ -51,7 +48,7 @@ def _rename(name: str, encoders: int, decoders: int) -> str:
 
 
 def _rename_in_stage(rest: str, side: str) -> str:
-    """Rename within a stage: three residual units before the encoder's strided convolution, or after the decoder's."""
+    """Rename within a stage. Its residual units precede the encoder's strided convolution and follow the decoder's."""
     _, index, rest = rest.split(".", 2)
     unit = int(index) if side == "encoder" else int(index) - 2
     if 0 <= unit <= 2:

@@ -1,4 +1,4 @@
-"""Find and read checkpoint files of other projects: safetensors, and files of torch.save."""
+"""Find and read checkpoint files of other projects: safetensors and torch.save."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from . import torch_files
 
 INDEX = ".safetensors.index.json"
 WEIGHTS = ("model.safetensors", f"model{INDEX}", "pytorch_model.bin")
-"""Names of weights in a hub folder, in the order of preference."""
+"""File names of weights on the hub, in the order of preference."""
 
 
 def locate(source: str | Path, *names: str) -> Path:
     """Return the path of a checkpoint file, downloading it if needed.
 
     Args:
-        source: A file, a folder that holds a file of one of these names, or a hub id.
-        *names: In the order of preference; default: the names of weights on the hub.
+        source: A file, a folder or a hub id.
+        *names: File names within a folder, in the order of preference; default: WEIGHTS.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
     """
     names = names or WEIGHTS
     path = Path(source).expanduser()
@@ -45,11 +45,11 @@ def read(path: str | Path) -> dict[str, Any]:
     """Return the top-level mapping of a checkpoint. No code in it runs.
 
     Args:
-        path: Safetensors, an index of several safetensors files, or a file of torch.save. The latter is read with
-            `weights_only`; inert stand-ins replace classes that are not PyTorch's own.
+        path: Safetensors file, index of several safetensors files, or file of torch.save. The latter is read with
+            `weights_only`, and inert stand-ins replace classes of other packages.
 
     Raises:
-        ValueError: If the file is damaged, or a tensor claims more numbers than the file holds.
+        ValueError: If the file is damaged, or a tensor's shape exceeds its data.
     """
     path = Path(path)
     try:
@@ -70,6 +70,6 @@ def _read_parts(index: Path) -> dict[str, Tensor]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the line of an error that states the cause; PyTorch puts advice around it."""
+    """Return the line of an error that states the cause. PyTorch's messages add advice."""
     patterns = (r"WeightsUnpickler error:\s*(.+)", r"(Trying to load .+)", r"(.*)")
     return next(found[1] for pattern in patterns if (found := re.search(pattern, str(error))))[:300]

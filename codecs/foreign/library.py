@@ -1,4 +1,4 @@
-"""Access to the transformers package, which is an extra."""
+"""Access to the optional package transformers."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ transformers = lazy.load("transformers", "hf")
 
 
 def from_transformers(name: str) -> Any:
-    """Return a class or module of transformers. `name` comes from our allow-lists, never from a checkpoint.
+    """Return a class or module of transformers. `name` must come from an allow-list, never from a checkpoint.
 
     Raises:
-        ValueError: If transformers is not installed, or too old to have it.
+        ValueError: If transformers is not installed, or its release does not have the name.
     """
     if not hasattr(transformers, name):
         raise ValueError(f"{name} needs a newer transformers than {transformers.__version__}")

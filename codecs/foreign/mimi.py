@@ -1,4 +1,4 @@
-"""Checkpoints of Kyutai's moshi under the names of transformers' MimiModel."""
+"""Conversion of checkpoints of Kyutai's moshi to transformers' MimiModel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .states import sizes
 
 FILE = "tokenizer-e351c8d8-checkpoint125.safetensors"
 HEAD = 64
-"""Channels of one attention head in Mimi; the weights do not state it."""
+"""Channels of an attention head of Mimi. The weights do not state it."""
 NAMES = (
     (r"\.(?:conv|convtr)(?:\.(?:conv|convtr))+\.", ".conv."),
     (r"^(encoder|decoder)\.model\.", r"\1.layers."),
@@ -29,13 +29,13 @@ NAMES = (
     (r"\.layer_scale_2\.", ".mlp_layer_scale."),
     (r"\.self_attn\.out_projs?\.(?:0\.)?", ".self_attn.o_proj."),
 )
-"""Kyutai's names → those of Mimi on the hub, which every release of transformers reads."""
+"""Pattern of Kyutai's name → name of the hub's Mimi, which every release of transformers reads."""
 
 
 def convert(state: Mapping[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the transformers config and state dict of a checkpoint with Kyutai's names.
+    """Return the transformers config and state dict for Kyutai's state dict.
 
-    Queries, keys and values are separated. Rotary pairs become halves of a head instead of neighboring channels.
+    Queries, keys and values are split. Rotary pairs move from neighboring channels to the halves of a head.
     """
     out = {}
     for name, value in state.items():
@@ -56,7 +56,7 @@ def _halves(weight: Tensor) -> Tensor:
 
 
 def _config(state: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the architecture that the shapes imply; 24 kHz, heads of 64 channels and the rest are Mimi's defaults."""
+    """Return the config that the shapes imply. The sample rate and other values are those of Mimi."""
     semantic, acoustic = (f"quantizer.{kind}_residual_vector_quantizer" for kind in ("semantic", "acoustic"))
     book, width, fc, first = sizes(
         state,

@@ -1,4 +1,4 @@
-"""State dicts of other projects: select, rename, and load them."""
+"""State dicts of other projects."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ AnyModule = TypeVar("AnyModule", bound=Module)
 
 
 def tensors(content: Mapping[str, Any], *keys: str) -> dict[str, Tensor]:
-    """Return the state dict under the first of these keys that exists, else the one at the top.
+    """Return the state dict under the first existing key of `keys`, or at the top if none exists.
 
     Raises:
-        ValueError: If there are no tensors.
+        ValueError: If the state dict holds no tensors.
     """
     inner = next((content[key] for key in keys if isinstance(content.get(key), Mapping)), content)
     state = {str(key): value for key, value in inner.items() if isinstance(value, Tensor)}
@@ -29,9 +29,9 @@ def tensors(content: Mapping[str, Any], *keys: str) -> dict[str, Tensor]:
 
 
 def fold(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Multiply out weight normalization with PyTorch's own arithmetic.
+    """Replace weight normalization by plain weights, computed as PyTorch does.
 
-    Both spellings, `weight_g` and `weight_v`, and `parametrizations.weight.original0` and `…1`, become `weight`.
+    Both forms become `weight`: `weight_g` and `weight_v`, and `parametrizations.weight.original0` and `…1`.
     Source: Salimans and Kingma, arXiv 1602.07868, eq. 2.
     """
     pairs = ((".weight_g", ".weight_v"), (".parametrizations.weight.original0", ".parametrizations.weight.original1"))
@@ -45,12 +45,10 @@ def fold(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def adopt(codec: AnyModule, state: Mapping[str, Tensor], source: str | Path) -> AnyModule:
-    """Load a state dict with our names into a codec, strictly except for `counts`, which only our trainer writes.
-
-    Numbers are converted to float32 or int64.
+    """Load a state dict strictly, converted to the codec's types. `counts` may be missing.
 
     Raises:
-        ValueError: If a tensor is missing, left over or of another shape.
+        ValueError: If a tensor is missing, unknown or of another shape.
     """
     own = codec.state_dict()
     state = {k: v.to(own[k].dtype) if k in own else v for k, v in state.items()}

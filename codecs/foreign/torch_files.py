@@ -1,4 +1,4 @@
-"""Read files of torch.save without importing or calling anything that they name."""
+"""Read files of torch.save without importing or calling the classes and functions that they name."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .. import checkpoint
 
 
 class Inert:
-    """Stand-in for a library's array or function that a checkpoint names. It holds nothing and does nothing."""
+    """Stand-in for an array or function of another library. It has no state and no behavior."""
 
     def __new__(cls, *_: Any, **__: Any) -> Inert:
         return super().__new__(cls)
@@ -33,10 +33,10 @@ class Inert:
 
 
 class InertMapping:
-    """Stand-in for any other class: an ordered dictionary.
+    """Stand-in for other classes: an ordered dictionary.
 
-    It is the only object for which `weights_only` accepts both items and attributes. The stored configurations of
-    training frameworks have both.
+    It is the only type for which `weights_only` accepts items and attributes. Configurations that training frameworks
+    store have both.
     """
 
     def __new__(cls, *_: Any, **__: Any) -> OrderedDict:
@@ -47,8 +47,8 @@ def read(path: Path) -> dict[str, Any]:
     """Return the dictionary in a file of torch.save.
 
     Raises:
-        ValueError: If the file holds something else, or a tensor claims more numbers than its storage has. PyTorch and
-            pickle raise further types on damaged files.
+        ValueError: If the file does not hold a dictionary, or a tensor's shape exceeds its storage. PyTorch and pickle
+            raise other types on damaged files.
     """
     stubs = [(Inert if name.startswith(("numpy.", "functools.")) else InertMapping, name) for name in _unknown(path)]
     with torch.serialization.safe_globals(stubs):
@@ -62,13 +62,13 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def _unknown(path: Path) -> list[str]:
-    """Return the names of the classes in a file that `weights_only` would refuse."""
+    """Return the names of the classes in a file that `weights_only` refuses."""
     mentioned = {f"{module}.{name}" for module, name in _globals(_pickle(path))}
     return sorted(mentioned - set(_get_allowed_globals()))
 
 
 def _pickle(path: Path) -> bytes:
-    """Return the pickles of a file: one in a zip archive, several in sequence in the older format."""
+    """Return the pickles of a file. A zip archive has one; the older format has several in sequence."""
     if not zipfile.is_zipfile(path):
         return path.read_bytes()
     with zipfile.ZipFile(path) as archive:
@@ -81,7 +81,7 @@ def _pickle(path: Path) -> bytes:
 def _globals(data: bytes) -> set[tuple[str, str]]:
     """Return (module, name) of every class or function that the pickles at the start of `data` mention."""
     stream, found = io.BytesIO(data), set()
-    with contextlib.suppress(ValueError):  # the numbers follow the last pickle of the older format
+    with contextlib.suppress(ValueError):  # in the older format, raw numbers follow the last pickle
         while True:
             for opcode, argument, _ in pickletools.genops(stream):
                 if opcode.name == "GLOBAL":
@@ -92,7 +92,7 @@ def _globals(data: bytes) -> set[tuple[str, str]]:
 
 
 def _tensors(content: Any, name: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield the tensors of nested mappings and lists with their dotted names."""
+    """Yield the dotted names and tensors of nested mappings and lists."""
     if isinstance(content, Tensor):
         yield name, content
     elif isinstance(content, Mapping | list | tuple):

@@ -1,4 +1,4 @@
-"""Norms, activations and blocks that several networks share, and operations whose trace holds for every size."""
+"""Norms, activations and blocks that several networks share, and operations that can be exported."""
 
 from .blocks import EPSILON, ChannelNorm, ConvBlock, FeatureMap, GroupNorm, swish
 

@@ -10,17 +10,13 @@ from torch import Tensor, nn
 from . import tracing
 
 EPSILON = 1e-6
-"""Added to the variance in every norm here."""
+"""Added to the variance in every norm of this module."""
 
 FeatureMap = Float[Tensor, "batch channels height width"]
 
 
 class ChannelNorm(nn.Module):
-    """Root-mean-square norm over the channels of each position (arXiv 1910.07467). It is local.
-
-    Args:
-        channels: Number of channels that have a learned gain; None for no gain.
-    """
+    """Root-mean-square norm over the channels of each position (arXiv 1910.07467). No gain if `channels` is None."""
 
     def __init__(self, channels: int | None = None) -> None:
         super().__init__()
@@ -47,7 +43,7 @@ class ConvBlock(nn.Module):
 
 
 class GroupNorm(nn.GroupNorm):
-    """PyTorch's group norm that also accepts a single value per group, as an image within one code has."""
+    """PyTorch's group norm that also accepts a single value per group, as in an image of one code."""
 
     def __init__(self, groups: int, channels: int, affine: bool = True) -> None:
         super().__init__(groups, channels, EPSILON, affine)
@@ -59,5 +55,5 @@ class GroupNorm(nn.GroupNorm):
 
 
 def swish(x: Tensor) -> Tensor:
-    """x · sigmoid(x) in two steps, as published networks compute it; F.silu rounds differently."""
+    """Return x · sigmoid(x), computed in two steps like published networks. F.silu rounds differently."""
     return x * torch.sigmoid(x)

@@ -1,8 +1,7 @@
-"""What a learned codec exposes to `export`, and operations whose trace holds for signals of every size.
+"""Interface of learned codecs for `export`, and operations whose trace is valid for every size.
 
-`torch.export` records the branches and loops that its example takes: a padding that was not needed, the chunks of a
-search, the frames of an LSTM. Layers that depend on the size in this way ask `exporting` and then compute the same
-values without such a branch.
+`torch.export` records the branches and loop counts of its example, such as skipped padding, the chunks of a search or
+the frames of an LSTM. While `exporting()`, layers compute the same values without branches or loops over the size.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from ..types import CodecInterface, Codes
 
 
 class Traceable(CodecInterface):
-    """A learned codec's two halves as functions of plain tensors, which `export` traces.
+    """Encoder and decoder of a learned codec as functions of plain tensors, which `export` traces.
 
-    Indices are (batch, quantizers, *positions). The defaults suit a codec whose positions are the grid of its codes.
+    Indices are (batch, quantizers, *positions). By default the positions are the grid of the codes.
     """
 
     quantizer: Any
@@ -29,7 +28,7 @@ class Traceable(CodecInterface):
         raise NotImplementedError
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """Map quantized latents to signals, neither cropped nor clamped."""
+        """Map quantized latents to signals, not cropped or clamped."""
         raise NotImplementedError
 
     def embed(self, codes: Codes) -> Tensor:
@@ -49,15 +48,15 @@ class Traceable(CodecInterface):
         return self.spec.stride
 
     def encode_indices(self, x: Tensor, setting: Any) -> Tensor:
-        """Encode signals to indices. `encode` calls this too."""
+        """Encode signals to indices. `encode` calls this method."""
         return self.quantizer.search(self.analyze(x), setting)
 
     def decode_indices(self, indices: Tensor, setting: Any) -> Tensor:
-        """Decode what `encode_indices` returns to signals, neither cropped nor clamped."""
+        """Decode indices of `encode_indices` to signals, not cropped or clamped."""
         return self.synthesize(self.embed(Codes(indices, indices.new_zeros(1, len(self.spec.stride)))))
 
     def indices_by_position(self, codes: Codes) -> Tensor:
-        """Return the indices of codes of one size in the layout of `encode_indices`."""
+        """Return the indices of equally large items in the layout of `encode_indices`."""
         return codes.indices
 
 
@@ -67,18 +66,18 @@ def exporting() -> bool:
 
 
 def chunks(x: Tensor, size: int, dim: int = 0) -> tuple[Tensor, ...]:
-    """Split `x` into parts of at most `size` along `dim`, to bound memory; return it whole while exporting."""
+    """Split `x` into parts of at most `size` along `dim`, to bound memory. Do not split while exporting."""
     return (x,) if exporting() else x.split(max(1, size), dim)
 
 
 def pad_by_index(x: Tensor, axis: int, stride: int) -> Tensor:
-    """Replicate the edge of `x` along `axis` up to whole strides. No padding is not a special case here."""
+    """Replicate the edge of `x` along `axis` up to whole strides, without a branch for sizes that need no padding."""
     size = x.shape[axis]
     return x.index_select(axis, torch.arange((size + stride - 1) // stride * stride).clamp_max(size - 1))
 
 
 def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
-    """Group norm with the variance as mean of squared distances; ONNX Runtime's own is NaN for groups of one value."""
+    """Apply a group norm. ONNX Runtime's own group norm returns NaN for groups of one value."""
     groups = x.unflatten(1, (norm.num_groups, -1)).flatten(2)
     centered = groups - groups.mean(2, keepdim=True)
     scale = torch.rsqrt(centered.square().mean(2, keepdim=True) + norm.eps)
@@ -90,7 +89,7 @@ def group_norm(x: Tensor, norm: nn.GroupNorm) -> Tensor:
 
 
 def lstm(x: Tensor, layers: nn.LSTM) -> Tensor:
-    """Run an LSTM from a zero state over (frames, batch, channels), as a scan; PyTorch's own is unrolled in a trace."""
+    """Run an LSTM from a zero state over (frames, batch, channels) as a scan. A trace of PyTorch's own is unrolled."""
     if layers.bidirectional or layers.batch_first or layers.proj_size or not layers.bias:
         raise ValueError(f"an exported LSTM must have frames first, biases, and one direction, got {layers}")
     for layer in range(layers.num_layers):

@@ -1,4 +1,4 @@
-"""Conversion between signals and files, PIL images or arrays, and the only resampler."""
+"""Conversion between signals and files, PIL images or arrays; resampling."""
 
 from .audio import AUDIO_SUFFIXES, convert, decode_audio, encode_audio, mix, resample, to_int16
 from .files import TEXT_SUFFIXES, modality, read, sample_rate, write

@@ -30,26 +30,26 @@ FORMATS: dict[str, tuple[str, str]] = {
 """Suffix → format and subtype of libsndfile."""
 AUDIO_SUFFIXES = tuple(FORMATS)
 SIGNATURES = (b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
-"""First bytes of audio files, RIFF apart."""
+"""First bytes of audio files, except RIFF."""
 
 
 def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     """Resample (..., n) in [-1, 1] to (..., ceil(n · target_rate / source_rate)), clamped to [-1, 1]. Rates are in Hz.
 
-    The filter is band-limited and linear-phase, soxr at its highest quality. Equal rates return the same tensor.
+    soxr filters at its highest quality, band-limited and with linear phase. Equal rates return the input tensor.
     """
     if source_rate == target_rate:
         return waveform
     *leading, n = waveform.shape
     length = -(-n * target_rate // source_rate)
-    # a few zeros at the end: soxr rounds its length, and would miss the last sample
+    # a few zeros at the end, since soxr rounds its length and may drop the last sample
     padded = torch.nn.functional.pad(waveform.reshape(-1, n), (0, 2 + source_rate // target_rate))
     out = soxr.resample(padded.T.contiguous().numpy(), source_rate, target_rate, quality="VHQ")
     return torch.from_numpy(out[:length].T.copy()).reshape(*leading, length).clamp(-1, 1)
 
 
 def mix(waveform: Tensor, channels: int) -> Tensor:
-    """Change the number of channels of (any, samples): average down to one, or repeat one. Otherwise ValueError."""
+    """Average (channels, samples) down to one channel, or repeat one channel. Raises ValueError for other numbers."""
     if channels == waveform.shape[0]:
         return waveform
     if channels == 1:
@@ -86,8 +86,8 @@ def encode_audio(waveform: Tensor, rate: int, **options: Any) -> bytes:
 def decode_audio(file: Any, limit: int = MAX_SAMPLES) -> Tensor:
     """Return all samples of an open `soundfile.SoundFile`, float32 (channels, samples).
 
-    One call reads them all: soundfile seeks after each call, and MP3s with a bit reservoir play wrong after a seek.
-    Memory that a header claims beyond the data is reserved, but never touched.
+    A single call reads all samples: soundfile seeks after each call, and MP3s with a bit reservoir decode wrongly after
+    a seek. Memory for samples that the header claims but the file lacks is reserved, but not touched.
 
     Raises:
         ValueError: If the header states more than `limit` samples.
@@ -105,7 +105,7 @@ def open_audio(source: Source) -> Iterator[Any]:
 
 
 def read_audio(source: Source) -> tuple[Tensor, int | None]:
-    """Return the waveform of a file or array, and its sample rate in Hz; None for an array."""
+    """Return the waveform of a file or array, and the sample rate in Hz, which is None for an array."""
     if isinstance(source, np.ndarray):
         return _from_array(source), None
     with open_audio(source) as file:
@@ -128,7 +128,7 @@ def _from_array(array: np.ndarray) -> Tensor:
 
 
 def audio_file(waveform: Tensor, path: Path, rate: int | None) -> bytes:
-    """Return a waveform as the bytes of a file of the kind that the suffix of `path` names."""
+    """Return a waveform as the bytes of an audio file. The suffix of `path` selects the format."""
     if rate is None:
         raise ValueError(f"{path}: writing audio needs its sample_rate in Hz")
     if waveform.ndim != 2 or not waveform.numel() or not waveform.is_floating_point():
@@ -137,6 +137,6 @@ def audio_file(waveform: Tensor, path: Path, rate: int | None) -> bytes:
     container, subtype = FORMATS[path.suffix.lower()]
     try:
         return encode_audio(waveform.float(), rate, format=container, subtype=subtype)
-    except Exception as error:  # libsndfile's own type, for rates and channel counts that a format lacks
+    except Exception as error:  # libsndfile's own type, for rates and channels that the format does not support
         form = f"{waveform.shape[0]} channels at {rate} Hz"
         raise ValueError(f"{path}: {form} cannot be written as {subtype}: {error}") from error

@@ -1,4 +1,4 @@
-"""`read` and `write`: one signal from and to a file of any modality."""
+"""Read and write one signal of any modality."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def read(
 ) -> Tensor | str:
     """Read one signal.
 
-    EXIF orientation is applied, palettes and gray become RGB, transparency is composed over white, and 16-bit images
+    EXIF orientation is applied. Palettes and gray become RGB. Transparent pixels are composed over white. 16-bit images
     keep their precision.
 
     Args:
         source: A path, the bytes of a file, a PIL image, or an array: images (height, width[, 1, 3 or 4]) of uint8,
             uint16 or floats in [0, 1]; audio (samples,) or (channels, samples) of floats in [-1, 1] or int16.
-        modality: Default: inferred from suffix, content or type. A float array of one or two axes is audio.
-        sample_rate: In Hz; audio files are resampled to it. An array is assumed to have this rate.
-        channels: Audio is averaged down to one channel, or one channel is repeated.
+        modality: None to infer it from suffix, content or type. A float array of one or two axes is audio.
+        sample_rate: In Hz. Audio files are resampled to it; arrays must have it already.
+        channels: Number of audio channels. Audio is averaged down to one channel, or one channel is repeated.
 
     Returns:
         An image, float32 (3, height, width) in [0, 1]; audio, float32 (channels, samples) in [-1, 1]; or a str.
 
     Raises:
-        FileNotFoundError: If there is no such file.
+        FileNotFoundError: If the file does not exist.
         ValueError: If the source is damaged, animated, of another modality, or larger than MAX_PIXELS or MAX_SAMPLES.
     """
     kind = _infer(source) if modality is None else Modality(modality)
@@ -68,19 +68,18 @@ def read(
 
 
 def write(signal: Tensor | str, path: str | os.PathLike, *, sample_rate: int | None = None) -> None:
-    """Write one signal, in the form that `read` returns, to a file. The suffix selects the format.
+    """Write one signal to a file, atomically. The suffix selects the format.
 
-    Images are rounded to 8 bits; JPEG has quality 95, WebP is lossless. WAV, FLAC, AIFF, AU and CAF have 16 bits. The
-    file is written atomically.
+    Images are rounded to 8 bits; JPEG has quality 95, WebP is lossless. WAV, FLAC, AIFF, AU and CAF have 16 bits.
 
     Args:
-        signal: An image, a waveform or a str.
-        path: In an existing folder.
+        signal: An image, a waveform or a str, in the form that `read` returns.
+        path: Path of the file. Its folder must exist.
         sample_rate: In Hz; required for audio.
 
     Raises:
         FileNotFoundError: If the folder does not exist.
-        ValueError: If the suffix is unknown or of another modality, on NaN, or if values are out of range.
+        ValueError: If the suffix is unknown or of another modality, or if values are NaN or out of range.
     """
     path = Path(path)
     kind = modality(path)
@@ -98,7 +97,7 @@ def write(signal: Tensor | str, path: str | os.PathLike, *, sample_rate: int | N
 
 
 def modality(path: str | os.PathLike) -> Modality:
-    """Return the modality that the suffix of a file names. Raises ValueError for an unknown suffix."""
+    """Return the modality of a file's suffix. Raises ValueError for an unknown suffix."""
     suffix = Path(path).suffix.lower()
     for kind, suffixes in SUFFIXES.items():
         if suffix in suffixes:

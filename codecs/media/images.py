@@ -22,18 +22,18 @@ FORMATS: dict[str, dict[str, Any]] = {
     ".jp2": {"format": "JPEG2000"}, ".bmp": {"format": "BMP"}, ".tif": {"format": "TIFF"}, ".tiff": {"format": "TIFF"},
     ".ppm": {"format": "PPM"},
 }  # fmt: skip
-"""Suffix → options of Pillow, for the formats that are written."""
+"""Suffix → options of Pillow for writing."""
 IMAGE_SUFFIXES = (*FORMATS, ".gif", ".j2k")
 SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"BM", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
 )  # fmt: skip
 """First bytes of image files."""
 SCALES = {"uint8": 255, "uint16": 65535, "float16": 1, "float32": 1, "float64": 1}
-"""Type of an array → the value of white."""
+"""dtype of an array → value of white."""
 
 
 def to_uint8(image: Tensor) -> Tensor:
-    """Round values in [0, 1] to the nearest of 256 levels, uint8. All 8-bit rounding is done here."""
+    """Round values in [0, 1] to the nearest of 256 levels, uint8. All 8-bit rounding uses this function."""
     return (image * 255).round().clamp(0, 255).to(torch.uint8)
 
 
@@ -51,13 +51,13 @@ def read_image(source: Source) -> Tensor:
 
 def _from_pil(image: Image.Image, name: str) -> Tensor:
     _check_size(image.width, image.height, "it")
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: photographs of two lenses
+    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: stereo photographs
         raise ValueError(f"it must be a still image, it is animated ({getattr(image, 'n_frames', 2)} frames)")
     return _from_array(_pixels(ImageOps.exif_transpose(image)), name)
 
 
 def _pixels(image: Image.Image) -> np.ndarray:
-    """Return uint8 (height, width, 3 or 4); for images with more than 8 bits, uint16 or floats (height, width)."""
+    """Return uint8 (height, width, 3 or 4), or uint16 or floats (height, width) for images with more than 8 bits."""
     if image.mode.startswith("I;16"):
         return np.asarray(image).astype(np.uint16)
     if image.mode == "I":
@@ -94,7 +94,7 @@ def _check_size(width: int, height: int, name: str) -> None:
 
 
 def image_file(image: Tensor, path: Path) -> bytes:
-    """Return an image as the bytes of a file of the kind that the suffix of `path` names."""
+    """Return an image as the bytes of an image file. The suffix of `path` selects the format."""
     if path.suffix.lower() not in FORMATS:
         raise ValueError(f"{path}: the suffix of a written image must be one of {' '.join(FORMATS)}")
     if image.ndim != 3 or image.shape[0] != 3 or not image.numel() or not image.is_floating_point():
@@ -104,6 +104,6 @@ def image_file(image: Tensor, path: Path) -> bytes:
     buffer = io.BytesIO()
     try:
         pixels.save(buffer, **FORMATS[path.suffix.lower()])
-    except (OSError, ValueError) as error:  # a side too long for the format
+    except (OSError, ValueError) as error:  # the format does not support such a long side
         raise ValueError(f"{path}: {pixels.width} x {pixels.height} pixels cannot be written: {error}") from error
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Paths, bytes, PIL images and arrays as sources of a signal, and the errors that name them."""
+"""Sources of a signal (paths, bytes, PIL images, arrays), and error messages about them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def require_file(path: Path, kind: Modality) -> None:
 
 
 def openable(source: Any) -> str | BinaryIO:
-    """Return what Pillow and soundfile open: a path, or a new file object over the bytes."""
+    """Return a path, or a new file object over the bytes, for Pillow and soundfile."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, io.BytesIO):
@@ -63,7 +63,7 @@ def describe(signal: Any) -> str:
 
 @contextmanager
 def refusing(name: str, kind: Modality) -> Iterator[None]:
-    """Turn any error of a library into a ValueError of one line. Damaged files cause a dozen types."""
+    """Convert any error of a library to a ValueError of one line. Damaged files raise a dozen types."""
     try:
         yield
     except Exception as error:

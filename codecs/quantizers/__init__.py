@@ -1,4 +1,4 @@
-"""Quantizers behind one three-method protocol (see base.py)."""
+"""Quantizers. base.py defines their protocol of three methods."""
 
 from .base import MAX_CODEBOOK, MAX_DIM, MAX_QUANTIZERS, Quantized, Quantizer
 from .binary import BSQ, LFQ

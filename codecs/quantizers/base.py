@@ -1,6 +1,6 @@
 """The quantizer protocol.
 
-`quantize` is for training. `search` and `lookup` are the inference path: plain tensor arithmetic on the same state.
+`quantize` is for training, `search` and `lookup` are for inference. All use the same state.
 Latents are (batch, dim, *grid), indices (batch, quantizers, *grid).
 """
 
@@ -12,9 +12,9 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 MAX_CODEBOOK = 2**14
-"""Entries of the largest codebook. Larger ones are exposed as several quantizers: a language model needs small ones."""
+"""Most entries of a codebook. Larger ones are split into several quantizers, since token models need small ones."""
 MAX_QUANTIZERS, MAX_DIM = 64, 4096
-"""Limits of a residual quantizer, so that any config fits into memory."""
+"""Limits of a residual quantizer. They bound the memory that a config can ask for."""
 
 
 class Quantized(NamedTuple):
@@ -22,8 +22,8 @@ class Quantized(NamedTuple):
 
     Attributes:
         latents: (batch, dim, *grid), with gradients to the input.
-        loss: Scalar. The commitment loss, plus the codebook loss if the codebook trains by gradient, or plus the
-            negative entropy of a lookup-free quantizer.
+        loss: Scalar: the commitment loss, plus the codebook loss of codebooks that train by gradient, plus the
+            entropy term of lookup-free quantizers.
     """
 
     latents: Tensor
@@ -45,18 +45,18 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def quantize(self, latents: Tensor) -> Quantized:
-        """Return latents with straight-through gradients, and the quantizer's own loss, for training."""
+        """Return quantized latents with straight-through gradients, and the loss."""
 
     @abstractmethod
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
-        """Return the int64 indices of the first `count` quantizers; default: all. Changes no state."""
+        """Return the int64 indices of the first `count` quantizers; None for all. The state does not change."""
 
     @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:
         """Return the quantized latents of indices; −1 marks an unused quantizer."""
 
     def bounded(self, latents: Tensor) -> Tensor:
-        """Map latents to the space of `lookup`, with gradients. `search` finds the nearest codes there."""
+        """Map latents to the space of `lookup`, in which `search` finds the nearest entries. Keeps gradients."""
         return latents
 
 

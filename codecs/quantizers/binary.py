@@ -23,12 +23,11 @@ MAX_BITS = 1024
 class BSQ(Quantizer):
     """Binary spherical quantization: latents on the unit sphere, one bit per channel.
 
-    This is LFQ on the sphere, vector-quantize-pytorch's LFQ(spherical=True). The entropy term (eq. 8) is computed per
-    codebook, so no codebook of 2^bits entries is built.
+    The entropy term (eq. 8) is computed per codebook, so memory does not grow with 2^bits.
 
     Args:
         bits: Bits per position, which is the number of latent channels.
-        codebooks: Number of codebooks that share the bits; default: the fewest of at most 9 bits each.
+        codebooks: Number of codebooks that share the bits; None for the fewest of at most 9 bits each.
         entropy_weight: Weight of the entropy term.
 
     Source: Zhao et al., arXiv 2406.07548.
@@ -38,7 +37,7 @@ class BSQ(Quantizer):
     commitment: ClassVar[float] = 1.0
     """Weight of the commitment loss."""
     default_bits: ClassVar[int] = 9
-    """Most bits of one codebook if their number is not given."""
+    """Most bits of one codebook if the number of codebooks is not given."""
 
     basis: Tensor
 
@@ -57,9 +56,9 @@ class BSQ(Quantizer):
 
     @cached_property
     def _layer(self) -> Any:
-        """The library's layer, for training. As a cached property it is not a submodule, so not in the state dict."""
+        """The library's layer, for training. A cached property keeps it out of the state dict."""
         lfq = library.lookup_free_quantization
-        lfq.maybe_distributed_mean = _mean_over_processes  # the original (1.32) discards its sum
+        lfq.maybe_distributed_mean = _mean_over_processes  # the library's own (1.32) discards its sum
         return lfq.LFQ(
             codebook_size=self.sizes[0],
             dim=self.dim,
@@ -90,9 +89,9 @@ class BSQ(Quantizer):
 class LFQ(BSQ):
     """Lookup-free quantization: an index holds the signs of the latents, and the codeword is ±1.
 
-    Yu et al., "Language Model Beats Diffusion" (MAGVIT-v2, arXiv 2310.05737), §3.1. Bit c of an index is 1 if channel c
-    of its codebook is above 0. The entropy term (eq. 5 and 6) is computed per codebook; over 2^18 entries at once it
-    takes 45 ms per token on two cores.
+    Bit c of an index is 1 if channel c of its codebook is above 0. The entropy term (eq. 5 and 6) is computed per
+    codebook.
+    Source: Yu et al., MAGVIT-v2 (arXiv 2310.05737), §3.1.
     """
 
     spherical, commitment, default_bits = False, 0.25, 14
@@ -103,7 +102,7 @@ class LFQ(BSQ):
 
 
 def _mean_over_processes(values: Tensor) -> Tensor:
-    """Average over the processes of a training, with gradients."""
+    """Average over the training processes, with gradients."""
     if not distributed.is_available() or not distributed.is_initialized():
         return values
     return distributed.nn.all_reduce(values) / distributed.get_world_size()

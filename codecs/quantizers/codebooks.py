@@ -1,8 +1,7 @@
 """Nearest-neighbor search in a codebook, k-means, and random draws from a training batch.
 
-vector-quantize-pytorch 1.32 has the same arithmetic, but lacks three properties of this module: no matrix of positions
-× entries is held in memory; L2-normalized codebooks can train by gradient; and several processes draw the same latents
-for k-means and revival as one process with the whole batch.
+vector-quantize-pytorch 1.32 computes the same, but it allocates a matrix of positions × entries, cannot train
+L2-normalized codebooks by gradient, and draws other latents with several processes than with one.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ def nearest(
 
 
 class Batch:
-    """The latents of one training step, (items, positions, dim), spread over one or more processes.
+    """Latents of one training step, (items, positions, dim), distributed over one or more processes.
 
-    Items are distributed in turn, the same number to each process, as in data/loader.py. Sums run over all processes,
-    and all of them draw the same, so codebooks stay identical on every rank.
+    Items go to the processes in turn, as in data/loader.py, and each process has the same number. Sums and random draws
+    cover all processes, so the codebooks are identical on every rank.
     """
 
     def __init__(self, latents: Float[Tensor, "items positions dim"]) -> None:
@@ -46,12 +45,12 @@ class Batch:
         self.rank = distributed.get_rank() if several else 0
         self.items, self.positions = latents.shape[:2]
         seed = torch.randint(2**31, ()).to(latents.device)
-        facts = torch.stack([torch.isfinite(latents).all().long(), seed])
+        shared = torch.stack([torch.isfinite(latents).all().long(), seed])
         if self.processes > 1:
-            distributed.all_reduce(facts, distributed.ReduceOp.MIN)  # one seed for all processes
-        finite, seed = facts.tolist()
+            distributed.all_reduce(shared, distributed.ReduceOp.MIN)  # one seed for all processes
+        finite, seed = shared.tolist()
         self.finite = bool(finite)
-        """False if any process has NaN or Inf; codebooks must not learn from such a batch."""
+        """Whether all latents are finite. Codebooks must not learn from other batches."""
         self.generator = torch.Generator().manual_seed(seed)
 
     def __len__(self) -> int:
@@ -63,7 +62,7 @@ class Batch:
         return int(torch.randint(below, (), generator=self.generator))
 
     def choose(self, count: int, among: int) -> Tensor:
-        """Draw `count` numbers from 0 to among − 1, without repetition if there are enough."""
+        """Draw `count` integers from 0 to among − 1, without replacement if count ≤ among."""
         if count <= among:
             return torch.randperm(among, generator=self.generator)[:count]
         return torch.randint(among, (count,), generator=self.generator)
@@ -80,7 +79,7 @@ class Batch:
     def tally(
         self, vectors: Float[Tensor, "items positions dim"], index: Int64[Tensor, "items positions"], entries: int
     ) -> tuple[Float[Tensor, " entries"], Float[Tensor, "entries dim"]]:
-        """Return for each entry the number of latents that chose it, and their sum."""
+        """Return the number of latents that each entry is nearest to, and their sum."""
         flat = F.pad(vectors.flatten(0, 1), (0, 1), value=1.0)
         table = self._total(flat.new_zeros(entries, flat.shape[1]).index_add_(0, index.flatten(), flat))
         return table[:, -1], table[:, :-1]
@@ -94,9 +93,9 @@ class Batch:
 def kmeans(
     vectors: Float[Tensor, "items positions dim"], entries: int, batch: Batch, *, spherical: bool = False
 ) -> tuple[Float[Tensor, "entries dim"], Float[Tensor, " entries"]]:
-    """Run Lloyd's algorithm from randomly drawn latents. Return the means and how many latents are nearest to each.
+    """Run Lloyd's algorithm from randomly drawn latents. Return the means and the number of latents of each.
 
-    With `spherical`, means are scaled to unit length, like the vectors.
+    `spherical` scales means to unit length. The vectors must have unit length too.
     """
     means = batch.draw(vectors, entries)
     for _ in range(KMEANS_STEPS):

@@ -12,7 +12,7 @@ class DeadZone(Quantizer):
     """Scalar quantization with a learned soft threshold per channel.
 
     Values are shrunk towards zero by the threshold, as in wavelet shrinkage, then rounded to integers from −bound to
-    bound. A code that carries little information is not worth its bits.
+    bound. Zeros cost few bits, and small values add little quality.
 
     Args:
         bounds: Largest magnitude of each channel's integers.
@@ -27,7 +27,7 @@ class DeadZone(Quantizer):
         self.register_buffer("bound", torch.tensor(bounds, dtype=torch.float32), persistent=False)
 
     def shrink(self, latents: Tensor) -> Tensor:
-        """Return the values that are rounded, within the bounds and with gradients."""
+        """Return the shrunk values before rounding, within the bounds, with gradients."""
         bound = _per_channel(self.bound, latents)
         threshold = _per_channel(self.threshold.clamp(0, 0.49), latents)
         return (latents - latents.clamp(-1, 1) * threshold).clamp(-bound, bound)

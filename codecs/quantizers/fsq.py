@@ -19,7 +19,7 @@ from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
 
 MAX_LEVELS = 512
-"""Most levels of a channel. From 1001 levels on, the paper's margin of 1e-3 would round to one level more."""
+"""Most levels of a channel. With more than 1000, the paper's margin of 1e-3 would add a level."""
 
 
 class FSQ(Quantizer):
@@ -27,8 +27,8 @@ class FSQ(Quantizer):
 
     Args:
         levels: Number of levels of each channel.
-        codebooks: Number of codebooks (factorized tokens) that share the channels, instead of one with Π levels. There
-            are more if one would exceed 2^14 entries.
+        codebooks: Number of codebooks (factorized tokens) that share the channels. It is raised until no codebook has
+            more than 2^14 entries.
 
     Source: Mentzer et al., arXiv 2309.15505, eq. 2 and the code in the appendix.
     """
@@ -60,7 +60,7 @@ class FSQ(Quantizer):
 
     @cached_property
     def _layer(self) -> Any:
-        """The library's layer, for training. As a cached property it is not a submodule, so not in the state dict."""
+        """The library's layer, for training. A cached property keeps it out of the state dict."""
         return library.FSQ(list(self.levels), return_indices=False)
 
     def quantize(self, latents: Tensor) -> Quantized:
@@ -69,7 +69,7 @@ class FSQ(Quantizer):
         return Quantized(unflatten(flat, latents), latents.new_zeros((), dtype=torch.float32))
 
     def _scaled(self, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """Return latents whose levels are the integers around 0, and half the number of levels of each channel."""
+        """Scale latents so that the levels are integers. Return them and half the number of levels of each channel."""
         channel = (self.dim,) + (1,) * (latents.ndim - 2)
         half, offset, shift, width = (b.reshape(channel) for b in (self.bound, self.offset, self.shift, self.width))
         return torch.tanh(latents.float() + shift) * half - offset, width

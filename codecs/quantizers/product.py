@@ -1,4 +1,4 @@
-"""Product codes: one index of a large codebook as several smaller indices, and back."""
+"""Product codes: one index of a large codebook ↔ several smaller indices."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .base import MAX_CODEBOOK
 
 
 def factors(entries: int) -> tuple[int, ...]:
-    """Return the sizes of at most two codebooks whose product is `entries`, as even as possible, the smaller first.
+    """Return the sizes of one or two codebooks whose product is `entries`, as equal as possible, the smaller first.
 
     Raises:
-        ValueError: If a size would be above `MAX_CODEBOOK`.
+        ValueError: If the larger size exceeds `MAX_CODEBOOK`.
     """
     if entries <= MAX_CODEBOOK:
         return (entries,)
@@ -28,10 +28,10 @@ def factors(entries: int) -> tuple[int, ...]:
 
 
 def level_products(levels: Sequence[int]) -> tuple[int, ...]:
-    """Return the sizes of as few codebooks as can hold consecutive scalar levels, in parts of about equal length.
+    """Split consecutive scalar levels into the fewest codebooks, of about as many levels each. Return their sizes.
 
     Raises:
-        ValueError: If one level is above `MAX_CODEBOOK`.
+        ValueError: If a level exceeds `MAX_CODEBOOK`.
     """
     for parts in range(1, len(levels) + 1):
         bounds = [round(i * len(levels) / parts) for i in range(parts + 1)]
@@ -60,12 +60,12 @@ def join(digits: Tensor, sizes: Sequence[int]) -> Tensor:
 
 
 class OfficialIndex:
-    """Conversion between a codec's codes and the single index that its original code uses."""
+    """Mixin that converts codes to and from the single index of the original implementation."""
 
     spec: CodeSpec
 
     def official_index(self, codes: Codes | Tensor) -> Tensor:
-        """Return the index of the original code, int64 (batch, *grid); the first quantizer is the least significant.
+        """Return the original index, int64 (batch, *grid). The first quantizer is the least significant digit.
 
         Args:
             codes: Codes, or their indices (batch, quantizers, *grid).
@@ -73,5 +73,5 @@ class OfficialIndex:
         return join(codes.indices if isinstance(codes, Codes) else codes, self.spec.codebook_sizes)
 
     def from_official(self, index: Tensor) -> Tensor:
-        """Return `Codes.indices` (batch, quantizers, *grid) of indices (batch, *grid) of the original code."""
+        """Return `Codes.indices` (batch, quantizers, *grid) for original indices (batch, *grid)."""
         return split(index, self.spec.codebook_sizes)

@@ -18,26 +18,26 @@ BETA = 0.25
 EPSILON = 1e-5
 """Added to use counts, so that unused entries stay finite."""
 DEAD_SHARE, MAX_DEAD_BELOW = 0.1, 1e6
-"""`dead_below` is capped at this share of the mean uses of an entry; its largest value."""
+"""Upper limit of `dead_below` as a share of the mean uses of an entry, and its largest value."""
 
 
 class ResidualVQ(Quantizer):
-    """Residual vector quantization; with one quantizer, plain vector quantization.
+    """Residual vector quantization. One quantizer is plain vector quantization.
 
-    In training, codebooks start from k-means, and entries that are no longer used are revived.
+    In training, codebooks are initialized by k-means, and unused entries are revived.
 
     Args:
         codebook_size: Entries of each codebook.
         dim: Latent channels.
         quantizers: Number of codebooks.
         dropout: Whether each training batch uses a random number of quantizers, so that every prefix decodes.
-        decay: Of the moving averages of each entry's uses per batch, and of its latents with update="ema".
-        dead_below: Average uses per batch below which an entry is replaced by a latent of the batch; 0 for never. At
-            most a tenth of the mean over entries, since in small batches every entry is rare.
-        update: "ema": an entry follows the mean of its latents (van den Oord et al., arXiv 1711.00937, appendix A.1).
-            "gradient": it is a parameter with the codebook loss of the same paper, eq. 3.
-        normalise: Whether latents and entries are scaled to unit length, so that the entry at the smallest angle is
-            the nearest (ViT-VQGAN, arXiv 2110.04627, §3.2; LlamaGen, arXiv 2406.06525). For one quantizer only.
+        decay: Decay of the moving averages of an entry's uses per batch and, with update="ema", of its latents.
+        dead_below: Average uses per batch below which an entry is replaced by a latent of the batch; 0 for never. The
+            threshold is at most a tenth of the mean uses of an entry, since every entry is rare in small batches.
+        update: "ema": an entry is the moving average of its latents (van den Oord et al., arXiv 1711.00937, appendix
+            A.1). "gradient": an entry is a parameter, trained by the codebook loss (eq. 3 of the same paper).
+        normalise: Whether latents and entries are scaled to unit length, so that the nearest entry has the smallest
+            angle (ViT-VQGAN, arXiv 2110.04627, §3.2; LlamaGen, arXiv 2406.06525). For one quantizer only.
 
     Source: Zeghidour et al., SoundStream (arXiv 2107.03312), algorithm 1.
     """
@@ -92,7 +92,7 @@ class ResidualVQ(Quantizer):
                 total = total + chosen.detach()
                 if batch is not None:
                     self._learn(q, residual.detach(), index, batch)
-        # straight through the sum: through each quantizer, the gradient would be multiplied by their number
+        # one straight-through step for the sum: one per quantizer would multiply the gradient by their number
         return Quantized(unflatten(vectors + (total - vectors).detach(), latents), loss / len(self.sizes))
 
     @torch.no_grad()
