@@ -99,7 +99,7 @@ def _read_one(codec: CodecInterface, data: bytes) -> Codes:
     found = fingerprint(data)
     if found != codec.fingerprint:
         raise BitstreamError(
-            f"the container must be written by {codec.name} {codec.fingerprint.hex()}, it is by {found.hex()}"
+            f"the container was written by the codec {found.hex()}, not by {codec.name} {codec.fingerprint.hex()}"
         )
     spec = codec.spec
     body = _Reader(bytes(data)[HEAD:-4])
@@ -136,7 +136,7 @@ def _read_one(codec: CodecInterface, data: bytes) -> Codes:
 
 
 def _pack(symbols: np.ndarray, codec: CodecInterface, side: dict[str, Tensor]) -> bytes:
-    """Return the mode byte and payload of symbols (quantizers, *grid): entropy-coded or packed, whichever is shorter."""
+    """Return the mode byte and payload of symbols (quantizers, *grid): entropy coded or packed, if shorter."""
     radices = codec.spec.codebook_sizes[: len(symbols)]
     rows = symbols.reshape(len(symbols), -1)
     coded = b""

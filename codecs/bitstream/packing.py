@@ -16,8 +16,8 @@ BLOCK_TOKENS = 4096
 def pack(symbols: np.ndarray, radices: tuple[int, ...]) -> bytes:
     """Pack symbols (quantizers, positions) into at most nominal + 32 bits. Row q is in [0, radices[q]).
 
-    Neighboring digits (a, b) of radices (r, s) are joined to the digit a·s + b of radix r·s, repeatedly, until each block
-    is one integer.
+    Neighboring digits (a, b) of radices (r, s) are joined to the digit a·s + b of radix r·s, until each block is one
+    integer.
     """
     digits, bases = _digits(symbols.shape[1], radices)
     values = np.zeros(digits.size, dtype=object)

@@ -1,7 +1,7 @@
 """Local convolutional autoencoder for images, and the codec that quantizes its latents.
 
-All layers are convolutions or norms per position, so a code depends on a finite window. Tiles with enough overlap give
-exactly the codes of the whole image.
+All layers are convolutions or norms per position, so a code depends on a finite window, and overlapping tiles give the
+same codes as the whole image.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from ..codec import LatentCodec
 from ..layers import ChannelNorm, ConvBlock
 from ..quantizers import Quantizer
 from ..types import CodeSpec, Modality
-from ..validate import are_integers, is_integer
+from ..validate import are_integers, is_integer, require_integer
 
 
 class LocalEncoder(nn.Sequential):
-    """Images (batch, 3, height, width) → latents (batch, dim, *grid). Each later stage halves the resolution."""
+    """Images (batch, 3, height, width) → latents (batch, dim, *grid). Stages after the first halve the resolution."""
 
     def __init__(self, patch: int, widths: list[int], depths: list[int], dim: int) -> None:
         layers: list[nn.Module] = [nn.PixelUnshuffle(patch), nn.Conv2d(3 * patch**2, widths[0], 3, padding=1)]
@@ -55,15 +55,15 @@ class LocalDecoder(nn.Sequential):
 
 
 class Autoencoder(LatentCodec):
-    """Image codec with a local encoder, any quantizer, and a local decoder. Edges are replicated up to whole strides.
+    """Image codec: a local encoder, a quantizer and a local decoder. Edges are replicated up to whole strides.
 
     Args:
-        quantizer: The quantizer.
+        quantizer: Any quantizer.
         stride: Pixels per code and axis, a power of two.
-        patch: Side of the patches that the first layer takes; stride = patch · 2^(stages − 1).
+        patch: Side of the first layer's patches in pixels; stride = patch · 2^(stages − 1).
         widths: Channels of each stage, finest stage first.
         depths: Residual blocks of each stage in the encoder.
-        decoder_depths: Residual blocks of each stage in the decoder; None for those of the encoder.
+        decoder_depths: Residual blocks of each stage in the decoder; None for `depths`.
     """
 
     def __init__(
@@ -96,11 +96,10 @@ class Autoencoder(LatentCodec):
 
 
 def _check(stride: int, patch: int, widths: list[int], depths: list[int]) -> None:
-    """Raise ValueError if the stages do not make the stride."""
+    """Raise ValueError if the stages do not give the stride."""
     if not is_integer(stride, 1, 256) or stride & (stride - 1):
         raise ValueError(f"stride must be a power of two up to 256, got {stride!r}")
-    if not is_integer(patch, 1, 64):
-        raise ValueError(f"patch must be an integer from 1 to 64, got {patch!r}")
+    require_integer("patch", patch, 1, 64)
     if not are_integers(widths, 1, 4096):
         raise ValueError(f"widths must be a list of integers from 1 to 4096, got {widths!r:.80}")
     if not are_integers(depths, 0, 64):

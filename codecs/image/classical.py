@@ -1,7 +1,7 @@
-"""JPEG, WebP, AVIF, JPEG 2000 and PNG through Pillow; the tokens are the bytes of the file.
+"""JPEG, WebP, AVIF, JPEG 2000 and PNG by Pillow. The tokens are the bytes of the file.
 
-`image.save(file, **codec.options(setting))` of an 8-bit PIL image writes the same bytes. Sweeps are spaced evenly in
-log-rate from the lowest to the highest setting, measured on BSDS500.
+`image.save(file, **codec.options(setting))` of an 8-bit PIL image writes the same bytes. The points of a sweep are
+evenly spaced in log-rate, measured on BSDS500.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..types import CodeSpec, Modality, Settings
 
 
 class PillowCodec(NativeCodec):
-    """One 8-bit RGB image ↔ one file of a format that Pillow supports."""
+    """Codec whose codes are image files: 8-bit RGB image ↔ file."""
 
     spec = CodeSpec(Modality.IMAGE, (256,), (), 3, None, total=False, ordered=False, causal=False)
     format: ClassVar[str]
@@ -34,11 +34,11 @@ class PillowCodec(NativeCodec):
 
     @abstractmethod
     def options(self, setting: Any) -> dict[str, Any]:
-        """Return the arguments of PIL.Image.Image.save, format included, for one setting."""
+        """Return the arguments of `PIL.Image.Image.save` for one setting, format included."""
 
     @abstractmethod
     def is_whole(self, data: bytes) -> bool:
-        """Return whether a file ends where its format says. Decoders would fill in what is cut off."""
+        """Return whether a file is complete. Decoders accept cut files and fill in the missing part."""
 
     def to_bytes(self, signal: Tensor, setting: Any) -> bytes:
         height, width = signal.shape[1:]
@@ -53,19 +53,19 @@ class PillowCodec(NativeCodec):
         image = self._open(data)
         if image.size != (width, height) or image.mode != "RGB":
             raise ValueError(
-                f"{self.name}: the file must hold {width} x {height} pixels of RGB as the codes say, it holds "
-                f"{image.width} x {image.height} of {image.mode}"
+                f"{self.name}: the file must hold {width} x {height} RGB pixels, the size of the codes; it holds "
+                f"{image.width} x {image.height} {image.mode} pixels"
             )
         try:
             pixels = np.array(image)
-        except Exception as error:  # Pillow has a dozen types for damage
+        except Exception as error:  # Pillow raises a dozen types
             raise ValueError(f"{self.name}: the {self.format} file is damaged: {errors.first_line(error)}") from error
         return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
 
     def _open(self, data: bytes) -> Image.Image:
-        """Read the header; no pixel is decoded yet."""
+        """Read the header without decoding pixels."""
         if not self.is_whole(data):
-            raise ValueError(f"{self.name} needs a complete {self.format} file, got {len(data)} bytes that are not one")
+            raise ValueError(f"{self.name} needs a complete {self.format} file, got {len(data)} other bytes")
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked next
@@ -78,7 +78,7 @@ class PillowCodec(NativeCodec):
 
 @register("image/jpeg")
 class Jpeg(PillowCodec):
-    """Progressive JPEG with optimized Huffman tables and chroma at half resolution, the baseline of the field."""
+    """Progressive JPEG with optimized Huffman tables and chroma at half resolution."""
 
     format = "JPEG"
     max_side = 65_500
@@ -110,7 +110,7 @@ class WebP(PillowCodec):
 
 @register("image/avif")
 class Avif(PillowCodec):
-    """AV1 still images. The bytes depend on threads and speed, so both are fixed."""
+    """AV1 still images. The bytes depend on the numbers of threads and the speed, so both are fixed."""
 
     format = "AVIF"
     max_side = 32_768
@@ -131,28 +131,18 @@ class Avif(PillowCodec):
 
 @register("image/jpeg2000")
 class Jpeg2000(PillowCodec):
-    """The 9/7 wavelet truncated to a rate, as a bare codestream (85 bytes less than a .jp2 file).
+    """JPEG 2000 with the 9/7 wavelet, as a codestream without the 85 bytes of a .jp2 header.
 
     The setting is the rate in bits per pixel of a 24-bit image.
     """
 
     format = "JPEG2000"
-    settings = Settings(
-        "rate",
-        "bit/pixel",
-        0.5,
-        tuple(2.0**i for i in range(-5, 3)),
-        tuple(round(2 ** (i / 8), 5) for i in range(-40, 17)),
-    )
+    rates = tuple(round(2 ** (i / 8), 5) for i in range(-40, 17))
+    settings = Settings("rate", "bit/pixel", 0.5, tuple(2.0**i for i in range(-5, 3)), rates)
 
     def options(self, setting: float) -> dict[str, Any]:
-        return {
-            "format": "JPEG2000",
-            "quality_mode": "rates",
-            "quality_layers": [24 / setting],
-            "irreversible": True,
-            "no_jp2": True,
-        }
+        rate = {"quality_mode": "rates", "quality_layers": [24 / setting]}
+        return {"format": "JPEG2000", **rate, "irreversible": True, "no_jp2": True}
 
     def is_whole(self, data: bytes) -> bool:
         return data.startswith(b"\xff\x4f\xff\x51") and data.endswith(b"\xff\xd9")
@@ -160,7 +150,7 @@ class Jpeg2000(PillowCodec):
 
 @register("image/png")
 class Png(PillowCodec):
-    """Lossless for 8-bit images."""
+    """PNG, lossless for 8-bit images."""
 
     format = "PNG"
     settings = Settings()

@@ -1,4 +1,4 @@
-"""`image/flex`: as many tokens as an image needs, from one per tile to all of them."""
+"""`image/flex`: an image tokenizer with a variable number of tokens."""
 
 from __future__ import annotations
 
@@ -15,32 +15,32 @@ from ..codec import LatentCodec
 from ..quantizers import FSQ, MAX_CODEBOOK
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality, Settings
-from ..validate import are_integers, is_integer
+from ..validate import are_integers, is_integer, require_integer
 from .resampler import HEAD, TileDecoder, TileEncoder, start
 from .tile_tokens import by_rank, by_tile, refinements, row_length
 
 CHUNK = 64
-"""Number of tiles that go through the networks at once."""
+"""Number of tiles in a batch of the networks."""
 MAX_TOKENS = 512
 
 
 @register("image/flex")
 class Flex(LatentCodec):
-    """Tokenizer whose tokens are one-dimensional, ordered and nested: any prefix of them decodes.
+    """Tokenizer with ordered one-dimensional tokens. Every prefix of them decodes.
 
-    After FlexTok (Bachmann et al., arXiv 2502.13967): quantized (FSQ) registers of a transformer, and nested dropout,
-    so that the first tokens hold what matters most. Images larger than a tile are cut into tiles, each coded on its
-    own; edges are replicated.
+    The tokens are quantized (FSQ) registers of a transformer. Nested dropout in training moves the most important
+    content to the first tokens. Images are cut into tiles, which are coded independently; edges are replicated.
+    Source: FlexTok (Bachmann et al., arXiv 2502.13967).
 
-    Setting: tokens per tile. Codes are one row (batch, 1, positions) by rank (see tile_tokens.py), so a prefix is a
-    coarser image, not a part of one. The last entry of the codebook is `end`. Positions after the last token of a tile
-    that ended, or is full, are ignored.
+    Setting: tokens per tile. Codes are one row (batch, 1, positions), ordered by rank (see tile_tokens.py), so a prefix
+    is a coarser image. The last entry of the codebook is `end`. Positions after the last token of all tiles have no
+    effect.
 
     Args:
         levels: FSQ levels of a token.
         tokens: Largest number of tokens per tile.
         tile: Side of a tile in pixels.
-        patch: Side in pixels of the patches that the transformer receives, even.
+        patch: Side of the transformer's patches in pixels, even.
         width: Channels of the transformer, a multiple of 64.
         depths: Transformer blocks of the encoder and of the decoder.
     """
@@ -79,7 +79,7 @@ class Flex(LatentCodec):
 
     def analyze(self, x: Tensor) -> Tensor:
         """Map tiles or smaller images (batch, 3, height, width) to latents (batch, dim, tokens)."""
-        return self.encoder(self._fill(x) * 2 - 1)
+        return self.encoder(self._pad_to_tile(x) * 2 - 1)
 
     def synthesize(self, latents: Tensor) -> Tensor:
         """Map the first latents (batch, dim, 1 to `tokens`) to tiles (batch, 3, tile, tile), not clamped."""
@@ -90,22 +90,22 @@ class Flex(LatentCodec):
     def _decode_tiles(self, latents: Tensor, kept: Tensor) -> Tensor:
         return (self.decoder(latents, kept) + 1) / 2
 
-    def _fill(self, x: Tensor) -> Tensor:
-        """Replicate the edges of a part of an image up to a whole tile."""
+    def _pad_to_tile(self, x: Tensor) -> Tensor:
+        """Replicate the edges up to a whole tile."""
         return F.pad(x, (0, self.tile - x.shape[3], 0, self.tile - x.shape[2]), mode="replicate")
 
     # -- training -------------------------------------------------------------------------------
 
     def start(self, x: Tensor) -> None:
-        """Start from the principal components of the data instead of random weights."""
+        """Initialize the linear maps from the principal components of training images."""
         rows, columns = self.tiles(tuple(x.shape[2:]))
         some = x[: -(-self.start_items // (rows * columns))]
         start(self.encoder, self.decoder, self.quantizer, self._tiles(some) * 2 - 1)
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruct with nested dropout (Rippel et al., arXiv 1402.0915).
+        """Reconstruct with nested dropout: each tile keeps its first ⌈tokens · u²⌉ tokens, with u uniform in [0, 1).
 
-        Each tile keeps its first ⌈tokens · u²⌉ tokens with u uniform: a quarter of the tiles keep a sixteenth or fewer.
+        Source: Rippel et al., arXiv 1402.0915.
         """
         rows, columns = self.tiles(tuple(x.shape[2:]))
         tiles = self._tiles(x)
@@ -116,13 +116,13 @@ class Flex(LatentCodec):
         return grid.permute(2, 3, 0, 4, 1, 5).flatten(4, 5).flatten(2, 3), quantized.loss
 
     def _tiles(self, x: Tensor) -> Tensor:
-        """All tiles of all images, (tiles · batch, 3, tile, tile)."""
+        """Return all tiles of all images, (tiles · batch, 3, tile, tile)."""
         places = itertools.product(*map(range, self.tiles(tuple(x.shape[2:]))))
         return torch.cat([self._cut(x, *place) for place in places])
 
     def _cut(self, x: Tensor, row: int, column: int) -> Tensor:
         top, left = row * self.tile, column * self.tile
-        return self._fill(x[:, :, top : top + self.tile, left : left + self.tile])
+        return self._pad_to_tile(x[:, :, top : top + self.tile, left : left + self.tile])
 
     # -- codes ----------------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class Flex(LatentCodec):
         return Codes(codes.indices[:, :, : int(lengths.max())], codes.sizes, lengths)
 
     def _decode(self, codes: Codes) -> Tensor:
-        """Decode a chunk of tiles at a time onto a canvas, so that memory is bounded by the image."""
+        """Decode the tiles in chunks, so that memory is bounded."""
         largest = codes.sizes.amax(0).tolist()
         canvas = torch.zeros(len(codes), 3, *largest, device=codes.indices.device)
         for some in _batched(self._tile_codes(codes), CHUNK):
@@ -160,7 +160,7 @@ class Flex(LatentCodec):
         return canvas
 
     def _tile_codes(self, codes: Codes) -> Iterator[tuple[int, int, int, Tensor]]:
-        """Item, row, column, and tokens (−1 for none) of every tile."""
+        """Yield item, row, column and tokens of every tile. −1 marks a missing token."""
         for item, (size, length) in enumerate(zip(codes.sizes.tolist(), codes.lengths.tolist(), strict=True)):
             rows, columns = self.tiles(tuple(size))
             table = by_tile(codes.indices[item, 0, :length], rows * columns, self.tokens, self.end)
@@ -168,7 +168,7 @@ class Flex(LatentCodec):
                 yield item, row, column, table[n]
 
     def embed(self, codes: Codes) -> Tensor:
-        """Return the quantized latents of codes, float32 (batch, dim, positions), zero where there is no token."""
+        """Return the quantized latents of codes, float32 (batch, dim, positions); 0 at positions without a token."""
         known = torch.arange(codes.indices.shape[2], device=codes.indices.device) < codes.lengths[:, None]
         known = known[:, None] & (codes.indices != self.end)
         return self.quantizer.lookup(codes.indices.where(known, 0)) * known
@@ -176,7 +176,7 @@ class Flex(LatentCodec):
     # -- targets --------------------------------------------------------------------------------
 
     def curve(self, x: Tensor) -> targets.Curve:
-        """Return every setting and, with several tiles, every step from one token each to all, the best step first."""
+        """Return the encodings at every setting. Several tiles also get allocations with unequal numbers of tokens."""
         tiles = self.pieces(tuple(x.shape[2:]))
         if tiles == 1:
             return super().curve(x)
@@ -205,12 +205,12 @@ class Flex(LatentCodec):
         return targets.Curve(tokens, values, codes)
 
     def _errors(self, x: Tensor, codes: Codes) -> Tensor:
-        """Squared error of each tile in 8-bit values, (tiles,) float64."""
+        """Return the squared error of each tile in 8-bit values, float64 (tiles,)."""
         error = ((x * 255).round() - (self.decode(codes) * 255).round()).double().square().sum(1, keepdim=True)
         padding = (0, -x.shape[3] % self.tile, 0, -x.shape[2] % self.tile)
         return F.avg_pool2d(F.pad(error, padding), self.tile).flatten() * self.tile**2
 
-    # -- export: positions are tiles, and their tokens stand in place of quantizers -------------------
+    # -- export: positions are tiles, quantizers are the tokens of a tile -----------------------------
 
     @property
     def position_stride(self) -> tuple[int, ...]:
@@ -228,7 +228,7 @@ class Flex(LatentCodec):
         return tokens.unflatten(0, tiles.shape[:3]).permute(0, 3, 1, 2)
 
     def decode_indices(self, indices: Tensor, setting: int) -> Tensor:
-        """Decode tiles of 1 to `tokens` tokens; `end` or −1 ends a tile."""
+        """Decode tiles of 1 to `tokens` tokens. `end` or −1 ends a tile."""
         batch, _, rows, columns = indices.shape
         missing = indices.new_full((batch, self.tokens, rows, columns), -1)
         tokens = torch.cat([indices, missing], 1).narrow(1, 0, self.tokens).permute(0, 2, 3, 1).flatten(0, 2)
@@ -248,8 +248,7 @@ def _check(quantizer: FSQ, tokens: int, tile: int, patch: int, width: int, depth
     """Raise ValueError if the sizes do not fit together or exceed the limits."""
     if len(quantizer.sizes) > 1 or quantizer.sizes[0] >= MAX_CODEBOOK:
         raise ValueError(f"levels must make at most {MAX_CODEBOOK - 1} entries, got {list(quantizer.levels)}")
-    if not is_integer(tokens, 2, MAX_TOKENS):
-        raise ValueError(f"tokens must be an integer from 2 to {MAX_TOKENS}, got {tokens!r:.80}")
+    require_integer("tokens", tokens, 2, MAX_TOKENS)
     if not is_integer(patch, 2, 64) or patch % 2:
         raise ValueError(f"patch must be an even number of pixels from 2 to 64, got {patch!r:.80}")
     if not is_integer(tile, patch, 32 * patch) or tile % patch:

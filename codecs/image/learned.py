@@ -1,4 +1,4 @@
-"""The learned image codecs: one autoencoder, four quantizers."""
+"""Learned image codecs: one autoencoder with four quantizers."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class ImageBSQ(Autoencoder):
 
     Args:
         bits: Bits of a position.
-        codebooks: Number of codebooks that share the bits; None for as few as have 9 bits or fewer.
+        codebooks: Number of codebooks that share the bits; None for the fewest of at most 9 bits each.
         entropy_weight: Weight of the entropy term in training.
         **network: See `Autoencoder`.
     """

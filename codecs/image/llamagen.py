@@ -1,4 +1,4 @@
-"""LlamaGen's image tokenizers (Sun et al., arXiv 2406.06525), which Janus uses too, and their checkpoints."""
+"""Image tokenizers of LlamaGen and Janus (Sun et al., arXiv 2406.06525), and their checkpoints."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ FILES = ("vq_ds16_c2i.pt", "vq_ds16_t2i.pt", "vq_ds8_c2i.pt", *foreign.WEIGHTS)
 
 @register("image/llamagen")
 class LlamaGen(VQAutoencoder):
-    """LlamaGen's image tokenizer. The defaults are the published one of stride 16 (stride 8: multipliers 1, 2, 2, 4).
+    """LlamaGen's image tokenizer. The defaults are the published model of stride 16 (stride 8: multipliers 1, 2, 2, 4).
 
-    Latents and entries have unit length, in the search and after it (ViT-VQGAN, arXiv 2110.04627, §3.2).
+    Latents and entries are scaled to unit length (ViT-VQGAN, arXiv 2110.04627, §3.2).
 
     Args:
         codebook_size: Entries of the codebook.
@@ -34,17 +34,16 @@ class LlamaGen(VQAutoencoder):
 
     @classmethod
     def imported(cls, checkpoint: str) -> Codec:
-        """Build the codec from LlamaGen's `.pt`, or from Janus's weights, alone or within the whole model.
+        """Build the codec from LlamaGen's `.pt`, from Janus's tokenizer, or from a whole Janus.
 
         The tensors imply the architecture. Averaged weights (`ema`) of LlamaGen are preferred, as in the official
-        evaluation. Janus's `encode` in transformers (5.23) compares with entries that are not of unit length, unlike
-        Janus's own code; here they have unit length.
+        evaluation. Entries have unit length, as in Janus's own code; `encode` in transformers (5.23) lacks that.
 
         Args:
             checkpoint: A path, a folder or a hub id.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If the file does not exist.
             ValueError: If it holds another model.
         """
         found = foreign.tensors(foreign.read(foreign.locate(checkpoint, *FILES)), "ema", "model", "state_dict")
@@ -53,7 +52,7 @@ class LlamaGen(VQAutoencoder):
         if janus and "decoder.up.0.upsample.conv.weight" not in state and "decoder.up.1.block.0.conv1.weight" in state:
             raise ValueError(f"{checkpoint} has the layout of taming-transformers; build it as image/taming")
         state = rename(state)
-        state.pop("quantize.codebook_used", None)  # a record of recent use in training
+        state.pop("quantize.codebook_used", None)  # use counts of the training
         codebook = pop_tensor(state, "quantize.embedding.weight", checkpoint)
         arguments = {"codebook_size": codebook.shape[0], "dim": codebook.shape[1]} | architecture(state, checkpoint)
         return foreign.adopt(build(cls.name, **arguments), state | codebook_state(codebook), checkpoint)

@@ -13,7 +13,7 @@ from ..codec import Codec, LatentCodec, build
 from ..quantizers import LFQ, product
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality
-from ..validate import are_integers, is_integer
+from ..validate import are_integers, is_integer, require_integer
 from .magvit2_network import GROUPS, MAGVIT2Decoder, MAGVIT2Encoder
 
 MAX_WIDTH = 4096
@@ -22,18 +22,18 @@ PUBLISHED = ("imagenet_256_L.ckpt", "imagenet_128_L.ckpt", "pretrain256_262144.c
 
 @register("image/magvit2")
 class MAGVIT2(product.OfficialIndex, LatentCodec):
-    """Open-MAGVIT2's image tokenizer. The defaults are those published for 256×256 with 2^18 entries.
+    """Open-MAGVIT2's image tokenizer. The defaults are the published model for 256×256 pixels with 2^18 entries.
 
-    Its group norms see the whole image, so it is not local. The stride is 2^(stages − 1); edges are replicated up to
-    whole strides.
+    Group norms depend on the whole image, so the codec is not local. The stride is 2^(stages − 1). Edges are replicated
+    up to whole strides.
 
     Args:
         channels: Channels of the finest stage, a multiple of 32.
         multipliers: Channels of each stage as a multiple of `channels`, finest stage first.
         blocks: Residual blocks of each stage.
         bits: Bits of a code; 18 or 14 in the published models.
-        codebooks: Number of quantizers that share the bits; None for as few as have 2^14 entries or fewer (18 bits make
-            two of 2^9). With 18 bits and two quantizers, the official index is first + 512 · second.
+        codebooks: Number of quantizers that share the bits; None for the fewest of at most 2^14 entries each. With 18
+            bits there are two of 2^9, and the official index is first + 512 · second.
         entropy_weight: Weight of LFQ's entropy term in training.
     """
 
@@ -48,8 +48,7 @@ class MAGVIT2(product.OfficialIndex, LatentCodec):
                 f"multipliers must be 1 to 8 integers from 1 to {MAX_WIDTH // channels} for {channels} channels, "
                 f"got {multipliers!r:.80}"
             )
-        if not is_integer(blocks, 1, 16):
-            raise ValueError(f"blocks must be an integer from 1 to 16, got {blocks!r:.80}")
+        require_integer("blocks", blocks, 1, 16)
         quantizer = LFQ(bits, codebooks, entropy_weight)
         stride = 2 ** (len(multipliers) - 1)
         spec = CodeSpec(
@@ -72,7 +71,7 @@ class MAGVIT2(product.OfficialIndex, LatentCodec):
             codebooks: As in the constructor.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If the file does not exist.
             ValueError: If it holds another model.
         """
         path = foreign.locate(checkpoint, *PUBLISHED)
@@ -85,7 +84,7 @@ class MAGVIT2(product.OfficialIndex, LatentCodec):
 
     def analyze(self, x: Tensor) -> Tensor:
         x = batches.pad_to_stride(x, self.spec.stride[0])
-        # not channels_last: it saves 15 % of the time, but its group norm has 8 times the rounding error
+        # not channels_last, which saves 15 % of the time, but increases the rounding error of group norms 8 times
         return self.encoder((x * 2 - 1).contiguous())
 
     def synthesize(self, latents: Tensor) -> Tensor:
@@ -96,17 +95,21 @@ class MAGVIT2(product.OfficialIndex, LatentCodec):
 
 
 def _architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
-    """Constructor arguments that the shapes of a state dict imply."""
+    """Return the constructor arguments that the shapes imply."""
     if other := next((name for name in state if name.startswith(("quantize.", "quant_conv."))), None):
-        raise ValueError(f"{source} holds {other}, so it is not a lookup-free tokenizer but another model, such as IBQ")
+        raise ValueError(
+            f"{source} must hold a lookup-free tokenizer; it holds {other}, which belongs to another model, such as IBQ"
+        )
     if "encoder.conv_in.weight" not in state:
-        raise ValueError(f"{source} is not an image tokenizer of Open-MAGVIT2: it lacks encoder.conv_in.weight")
+        raise ValueError(f"{source} must hold an image tokenizer of Open-MAGVIT2; it lacks encoder.conv_in.weight")
     stages = 1 + max(int(m[1]) for name in state if (m := re.match(r"encoder\.down\.(\d+)\.", name)))
     first = [name for name in state if re.fullmatch(r"encoder\.down\.0\.block\.\d+\.conv1\.weight", name)]
     outputs = [f"encoder.down.{i}.block.0.conv1.weight" for i in range(stages)]
     shapes = foreign.sizes(state, ["encoder.conv_in.weight", "encoder.conv_out.weight", *outputs])
     if any(len(shape) != 4 for shape in shapes):
-        raise ValueError(f"{source} is not an image tokenizer: its convolutions have {len(shapes[0]) - 2} dimensions")
+        raise ValueError(
+            f"{source} must hold an image tokenizer; its convolutions have {len(shapes[0]) - 2} dimensions"
+        )
     channels = shapes[0][0]
     return {
         "channels": channels,
@@ -117,7 +120,7 @@ def _architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
 
 
 def _generator(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Encoder and decoder; their moving averages, whose names lack dots, if there are any."""
+    """Return the weights of encoder and decoder; their moving averages, whose names have no dots, if they exist."""
     own = {name: value for name, value in state.items() if name.startswith(("encoder.", "decoder."))}
     if not any(name.startswith(("model_ema.encoder", "model_ema.decoder")) for name in state):
         return own

@@ -1,6 +1,6 @@
-"""Network of Open-MAGVIT2: residual blocks with group norms, and norms that the codewords modulate.
+"""Network of Open-MAGVIT2 (Luo et al., arXiv 2409.04410): residual blocks, and group norms that the codes modulate.
 
-Luo et al. (arXiv 2409.04410). Modules have the names of the official code, so its weights load as they are.
+Modules have the names of the official code, so its weights load without renaming.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class UnbiasedBlock(nn.Module):
 
 
 class DepthToSpace(nn.Module):
-    """Twice the size: a convolution to four times the channels, whose outermost part is the offset within a pixel."""
+    """Doubles the size: a convolution to four times the channels, whose outer index is the offset within a pixel."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class DepthToSpace(nn.Module):
 
 
 class AdaptiveGroupNorm(nn.Module):
-    """Group norm whose scale and shift are linear in the codewords' standard deviation and mean over the image."""
+    """Group norm. Scale and shift are linear in the standard deviation and the mean of the codewords over the image."""
 
     def __init__(self, bits: int, width: int) -> None:
         super().__init__()
@@ -61,10 +61,10 @@ class AdaptiveGroupNorm(nn.Module):
 
 
 def _variance(words: Tensor) -> Tensor:
-    """Unbiased variance over the last axis; 0, not 0 / 0, for a single value."""
+    """Return the unbiased variance over the last axis; 0 for a single value."""
     if not tracing.exporting():
         return words.var(2, correction=min(1, words.shape[2] - 1))
-    others = torch.full((), words.shape[2] - 1).clamp_min(1)  # a branch would be fixed to the size of the example
+    others = torch.full((), words.shape[2] - 1).clamp_min(1)  # a trace would keep the branch of its example
     return (words - words.mean(2, keepdim=True)).square().sum(2) / others
 
 

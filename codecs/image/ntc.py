@@ -1,9 +1,9 @@
-"""Nonlinear transform coding: a codec whose integers are trained for rate and distortion at once.
+"""Nonlinear transform coding: a codec that is trained for rate and distortion jointly.
 
-Ballé et al., "Nonlinear Transform Coding" (arXiv 2007.03034). The linear part of both transforms is an orthonormal
-16×16 DCT of three decorrelated colors, so an untrained codec already codes like JPEG. Two networks learn what a linear
-transform cannot do, a context model learns the statistics of the codes, and one quantizer step, the setting, covers the
-whole rate-distortion curve (Cui et al., arXiv 2003.02012).
+Both transforms are the sum of a linear and a learned part. The linear part is an orthonormal 16×16 DCT of three
+decorrelated colors, so an untrained codec works like JPEG. A context model learns the statistics of the codes. The
+setting is the quantizer step, so one model covers the whole rate-distortion curve (Cui et al., arXiv 2003.02012).
+Source: Ballé et al., "Nonlinear Transform Coding" (arXiv 2007.03034).
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ STRIDE, PATCH = 16, 4
 QUALITIES = tuple(range(1, 34))
 SWEEP = (1, 5, 9, 13, 17, 21, 27, 33)
 UNIT_QUALITY = 17
-"""Quality at which the step is 1 in the units of the latents."""
+"""Quality with a quantizer step of 1 in units of the latents."""
 UNIT = 160 / 255
 """Size of that step in the range of the signals."""
 GROUPS = (3, 13, 48)
-"""Channels of the first groups of the context model; the rest is the last group. The first are the means of a block."""
+"""Channels of the first groups of the context model. The last group has the rest, the first the block means."""
 BOUNDS = (MAX_BOUND, 127, 31, 31)
 LAGRANGIAN = 0.134
-"""Distortion that one bit is worth, in squared steps: HM's λ(QP) and step(QP) imply 0.85 · 2^(−8/3)."""
+"""Lagrange multiplier: distortion per bit in squared steps. HM's λ(QP) and step(QP) imply 0.85 · 2^(−8/3)."""
 
 
 def step(quality: Tensor | int) -> Tensor | float:
@@ -46,7 +46,7 @@ def step(quality: Tensor | int) -> Tensor | float:
 
 
 class NTCDecoder(nn.Module):
-    """Latents and their linear reconstruction → a better reconstruction: from stride 16 to 4, then to pixels."""
+    """Latents and their linear reconstruction → a refined reconstruction."""
 
     def __init__(self, dim: int, widths: list[int], depths: list[int]) -> None:
         super().__init__()
@@ -78,14 +78,14 @@ class NTC(LatentCodec):
     """Learned transform codec with a context model. Setting: quality from 1 to 33; eight qualities halve the step.
 
     Args:
-        channels: Latent channels per block of 16×16 pixels, of the 768 that a full transform has.
+        channels: Latent channels per block of 16×16 pixels. A full transform has 768.
         widths: Channels of both networks at strides 4, 8 and 16.
         depths: Residual blocks of each stage in the encoder.
         decoder_depths: Residual blocks of each stage in the decoder.
         context: Hidden channels of the context model.
     """
 
-    codes_weight = 1.0  # the quantizer's loss is already in units of the mean squared error
+    codes_weight = 1.0  # the loss has the units of the mean squared error
 
     def __init__(
         self, channels: int = 192, widths: list[int] = (128, 160, 192), depths: list[int] = (1, 1, 1),
@@ -133,10 +133,10 @@ class NTC(LatentCodec):
         return self.synthesis(latents.contiguous(memory_format=torch.channels_last), linear) + 0.5
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return reconstructions at a random quality per item, middle ones most often, and λ · bits per pixel.
+        """Return reconstructions at a random quality per item, and λ · bits per pixel.
 
-        λ follows the step, so that every quality is trained for its own trade-off, in the units of a mean squared
-        error of signals in [0, 1].
+        The distribution of qualities is a triangle with its peak in the middle. λ is proportional to the squared step,
+        in units of the mean squared error of signals in [0, 1].
         """
         low, high = QUALITIES[0], QUALITIES[-1] + 1
         quality = torch.randint(low, high, (2, len(x), 1, 1, 1), device=x.device).sum(0) // 2
@@ -175,14 +175,14 @@ class NTC(LatentCodec):
         return _with_plane(self.quantizer.lookup(indices) * step(quality), quality)
 
     def _quality(self, side: dict[str, Tensor]) -> Tensor:
-        """Quality of each item. Raises ValueError for one that does not exist."""
+        """Return the quality of each item. Raises ValueError for values outside QUALITIES."""
         if wrong := [q for q in side["quality"].tolist() if q not in QUALITIES]:
             raise ValueError(f"quality of {self.name} must be one of {self.settings.describe()}, got {wrong[0]:g}")
         return side["quality"]
 
 
 def _relative(quality: Tensor) -> Tensor:
-    """Octaves of the step above the unit, a multiple of 1/8 from −2 to 2."""
+    """Return (quality − UNIT_QUALITY) / 8, from −2 to 2: log2 of the unit step over the step."""
     return (quality - UNIT_QUALITY) / 8
 
 
@@ -194,9 +194,9 @@ def _with_plane(latents: Tensor, quality: Tensor) -> Tensor:
 def dct_basis(channels: int) -> Tensor:
     """Return an orthonormal 16×16 DCT-II of three decorrelated colors: (channels, 3, 16, 16) float32.
 
-    The colors are brightness, red against blue, and green against both, which are about the principal axes of
-    photographs (Ohta et al. 1980). The channels are those of the largest variance if it falls as 1 / (1 + f²) with
-    frequency, the three means first.
+    The colors are brightness, red − blue, and 2 · green − red − blue, close to the principal axes of photographs (Ohta
+    et al. 1980). Channels are sorted by falling variance, with the three means first. The variance is assumed to be
+    proportional to 1 / (1 + f²) at frequency f.
     """
     n = torch.arange(STRIDE, dtype=torch.float64)
     rows = torch.cos(math.pi / STRIDE * (n + 0.5) * n[:, None]) * math.sqrt(2 / STRIDE)

@@ -1,8 +1,8 @@
 """Network of `image/flex`: a transformer between an image tile and a few ordered tokens.
 
-Learned registers attend to the patches of the tile and become its tokens (TiTok, Yu et al., arXiv 2406.07550). Learned
-patch queries attend to the tokens and become the tile. Both add to a linear map of the whole tile, which `start` sets
-to the principal components of the data.
+In the encoder, learned registers attend to the patches of the tile and become its tokens (TiTok, Yu et al., arXiv
+2406.07550). In the decoder, learned patch queries attend to the tokens and become the tile. A linear map of the whole
+tile is added to both; `start` sets it to the principal components of the data.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ HEAD = 64
 THIN = 24
 """Channels of a patch in the linear map of the whole tile."""
 GAIN = 4.0
-"""Scale of the first latents. Images have most content in common, and quantization must not round the rest away."""
+"""Initial scale of latents, large enough that quantization keeps the differences between images."""
 SPREAD = 0.8
 """Standard deviation of a principal component before FSQ bounds it by ±1 (tanh)."""
 
@@ -28,7 +28,7 @@ Tokens = Float[Tensor, "batch tokens width"]
 
 
 class TokenNorm(nn.Module):
-    """Root-mean-square norm of each token (arXiv 1910.07467), in the precision of its input."""
+    """Root-mean-square norm of each token (arXiv 1910.07467). The output has the type of the input."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class TokenNorm(nn.Module):
 
 
 class ResamplerBlock(nn.Module):
-    """Attention of queries to themselves and to a context, then an MLP; pre-norm, residual."""
+    """Pre-norm residual block: attention of queries to themselves and a context, then an MLP."""
 
     def __init__(self, width: int, expansion: int) -> None:
         super().__init__()
@@ -61,7 +61,7 @@ class ResamplerBlock(nn.Module):
         key, value = self.pair(torch.cat([normed, context.to(normed.dtype)], 1)).chunk(2, -1)
         heads = [t.unflatten(-1, (-1, HEAD)).transpose(1, 2) for t in (self.query(normed), key, value)]
         scores = (heads[0] * HEAD**-0.5) @ heads[1].transpose(-1, -2)
-        mixed = scores.softmax(-1) @ heads[2]  # on a CPU it takes a third of the time of the fused kernel
+        mixed = scores.softmax(-1) @ heads[2]  # on a CPU, a third of the time of the fused kernel
         x = x + self.out(mixed.transpose(1, 2).flatten(2))
         return x + self.down(F.relu(self.up(self.second_norm(x))))
 
@@ -102,7 +102,7 @@ class TileEncoder(nn.Module):
 
 
 class TileDecoder(nn.Module):
-    """Latents (batch, dim, tokens), of which `kept` are known → tiles (batch, 3, tile, tile) in about [−1, 1]."""
+    """Latents (batch, dim, tokens) and the mask of kept tokens → tiles (batch, 3, tile, tile) in about [−1, 1]."""
 
     def __init__(self, side: int, patch: int, width: int, depth: int, tokens: int, dim: int) -> None:
         super().__init__()
@@ -144,8 +144,8 @@ class TileDecoder(nn.Module):
 def start(encoder: TileEncoder, decoder: TileDecoder, quantizer: Quantizer, x: Tensor) -> None:
     """Set the linear maps to the principal components of tiles (batch, 3, tile, tile) in [−1, 1].
 
-    Components of patches come first, then components of all patches together, as many as the batch has. Each is scaled
-    to a standard deviation of SPREAD, and decoded with the gain that fits its quantized values best.
+    The first map has the components of single patches, the second those of all patches of a tile. Each component is
+    scaled to a standard deviation of SPREAD. The decoder's gain of a component fits its quantized values best.
     """
     patch = encoder.thin.stride[0]
     axes, _ = _components(F.pixel_unshuffle(x, patch).flatten(2).transpose(1, 2).flatten(0, 1), THIN)
@@ -170,7 +170,7 @@ def start(encoder: TileEncoder, decoder: TileDecoder, quantizer: Quantizer, x: T
 
 
 def _components(rows: Tensor, most: int) -> tuple[Tensor, Tensor]:
-    """Principal axes (components, channels) of rows, and the standard deviation along each."""
+    """Return the principal axes (components, channels) of rows, and the standard deviation along each."""
     count, channels = rows.shape
     few = channels <= count
     values, vectors = torch.linalg.eigh(rows.T @ rows if few else rows @ rows.T)

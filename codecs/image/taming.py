@@ -25,9 +25,9 @@ from .vqgan_states import architecture, averaged_weights, codebook_state, genera
 
 FILES = ("last.ckpt", "model.ckpt", "vqgan.ckpt", "model.safetensors", "pytorch_model.bin")
 MAX_ENTRIES, MAX_NUMBERS = 2**24, 2**28
-"""Most entries of a codebook, and most numbers in it (1 GiB)."""
+"""Most entries and most numbers of a codebook (1 GiB)."""
 KL_WEIGHT, TEMPERATURE = 5e-4, 1.0
-"""Constants of a Gumbel codebook's training: those of the official quantizer before its schedule."""
+"""Constants of Gumbel training: the initial values of the official schedule."""
 
 
 def _check(entries: Any, dim: Any) -> None:
@@ -39,9 +39,9 @@ def _check(entries: Any, dim: Any) -> None:
 
 
 class Codebook(ResidualVQ):
-    """One codebook of any size that learns by gradient, as in taming and LlamaGen. `search` takes the nearest entry.
+    """One codebook of any size that is trained by gradient, as in taming and LlamaGen.
 
-    The k-means start and the revival of unused entries are our additions; see `ResidualVQ`.
+    In addition, k-means initializes it and unused entries are revived; see `ResidualVQ`.
     """
 
     def __init__(self, entries: int, dim: int, *, dead_below: float = 0.1, normalise: bool = False) -> None:
@@ -54,7 +54,7 @@ class Codebook(ResidualVQ):
             self.cluster_size = torch.ones(1, entries)
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
-        """Compute ‖z‖² + ‖e‖² − 2 z·e in the published order: its rounding decides between close entries."""
+        """Return the nearest entries. ‖z‖² + ‖e‖² − 2 z·e is summed in the published order, which decides ties."""
         with torch.autocast(latents.device.type, enabled=False):
             rows = self._scaled(latents.float().movedim(1, -1).contiguous()).flatten(0, -2)
             book = self._book(0)
@@ -65,9 +65,9 @@ class Codebook(ResidualVQ):
 
 
 class GumbelCodebook(Quantizer):
-    """One codebook whose entry a linear layer chooses, trained by the Gumbel softmax (Jang et al., arXiv 1611.01144).
+    """One codebook with a linear classifier of entries, trained by Gumbel softmax (Jang et al., arXiv 1611.01144).
 
-    `search` takes the most likely entry. The official encoder samples one, so its codes differ from call to call.
+    `search` returns the most likely entry. The official encoder draws a random entry.
     """
 
     def __init__(self, entries: int, dim: int) -> None:
@@ -109,8 +109,9 @@ class Taming(VQAutoencoder):
     Args:
         codebook_size: Entries of the codebook.
         dim: Channels of an entry.
-        gumbel: Whether a linear layer chooses the entry (the published f8 network with 8,192 entries), not a distance.
-        dead_below: See `ResidualVQ`; not used with `gumbel`.
+        gumbel: Whether a linear layer instead of a distance selects the entry, as in the published f8 network of 8,192
+            entries.
+        dead_below: See `ResidualVQ`; has no effect with `gumbel`.
         **network: See `VQAutoencoder`.
     """
 
@@ -127,18 +128,18 @@ class Taming(VQAutoencoder):
 
     @classmethod
     def imported(cls, checkpoint: str, config: str | None = None, ema: bool = False) -> Codec:
-        """Build the codec from a checkpoint of taming-transformers, or of a project with its layout.
+        """Build the codec from a checkpoint of taming-transformers, or of a project with the same layout.
 
         The tensors imply the architecture.
 
         Args:
             checkpoint: A path, a folder or a hub id.
-            config: The project's YAML. It must agree with the tensors. Only numbers in it are read, never `target:`.
-            ema: Whether to take the averaged weights (`model_ema.…`) that latent diffusion's VQ models may have. The
-                official `encode` and `decode` use the plain ones outside of validation.
+            config: The project's YAML, to compare with the tensors. Its numbers are read, its `target:` is not.
+            ema: Whether to load the averaged weights (`model_ema.…`) of latent diffusion's VQ models. The official
+                `encode` and `decode` use them in validation only.
 
         Raises:
-            FileNotFoundError: If there is no such file.
+            FileNotFoundError: If a file does not exist.
             ValueError: If it holds another model.
         """
         found = foreign.tensors(foreign.read(foreign.locate(checkpoint, *FILES)), "state_dict", "model")
@@ -165,7 +166,7 @@ class Taming(VQAutoencoder):
 
 
 def config_arguments(path: Path) -> dict[str, Any]:
-    """Return the arguments of `Taming` that a config of taming-transformers states."""
+    """Return the arguments of `Taming` that a config of taming-transformers implies."""
     params = _within(read_mapping(path), path, "model", "params")
     sizes = _within(params, path, "ddconfig")
     keys = ("ch", "ch_mult", "num_res_blocks", "z_channels", "resolution", "attn_resolutions")
@@ -179,9 +180,9 @@ def config_arguments(path: Path) -> dict[str, Any]:
             f"{path} must have an integer resolution up to {2**16}, and lists as attn_resolutions and ch_mult, got "
             f"resolution {resolution!r:.80}, attn_resolutions {attends!r:.80} and ch_mult {multipliers!r:.80}"
         )
-    for key, wanted in (("double_z", False), ("resamp_with_conv", True), ("in_channels", 3), ("out_ch", 3)):
-        if sizes.get(key, wanted) != wanted:
-            raise ValueError(f"{path}: {key} must be {wanted}, got {sizes[key]!r:.80}")
+    for key, value in (("double_z", False), ("resamp_with_conv", True), ("in_channels", 3), ("out_ch", 3)):
+        if sizes.get(key, value) != value:
+            raise ValueError(f"{path}: {key} must be {value}, got {sizes[key]!r:.80}")
     return {
         "codebook_size": params["n_embed"],
         "dim": params["embed_dim"],

@@ -1,7 +1,7 @@
-"""Order of the tokens of `image/flex` in one row, and which tile should get the next token.
+"""Order of the tokens of `image/flex`, and allocation of tokens to tiles.
 
-A row lists tokens by rank: the first token of every tile, then the second of every tile, and so on. A tile that has
-fewer tokens than others is followed by the entry `end` in place of its next token. A row ends where all tiles end.
+A row lists tokens by rank: the first token of every tile, then the second of every tile, and so on. The entry `end`
+follows the last token of a tile that has fewer tokens than others. A row ends after the last token of all tiles.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 def by_tile(row: Tensor, tiles: int, tokens: int, end: int) -> Tensor:
-    """Sort a row into (tiles, tokens) int64, with −1 where a tile has no token."""
+    """Sort a row into a table (tiles, tokens), int64. −1 marks a missing token."""
     table = row.new_full((tiles, tokens), -1)
     alive, position = torch.arange(tiles, device=row.device), 0
     for rank in range(tokens):
@@ -28,21 +28,21 @@ def by_tile(row: Tensor, tiles: int, tokens: int, end: int) -> Tensor:
 
 
 def by_rank(table: Tensor, counts: Tensor, end: int) -> Tensor:
-    """Return the shortest row for the first counts[t] tokens of each tile t in a table (tiles, tokens)."""
+    """Return the shortest row with the first counts[t] tokens of each tile t of a table (tiles, tokens)."""
     rank = torch.arange(table.shape[1], device=table.device)
     marked = table.where(rank < counts[:, None], end).T[rank[:, None] <= counts]
     return marked[: int((marked != end).nonzero().max()) + 1]
 
 
 def row_length(counts: list[int]) -> int:
-    """Return the length of the row that `by_rank` returns, the necessary `end` entries included."""
+    """Return the length of the row that `by_rank` returns, `end` entries included."""
     most = max(counts)
     last = len(counts) - counts[::-1].index(most)
     return sum(counts) + sum(n < most - 1 for n in counts) + counts[:last].count(most - 1)
 
 
 class Refinement(NamedTuple):
-    """More tokens for one tile, and the squared error that they remove."""
+    """Additional tokens of one tile, and the squared error that they remove."""
 
     tile: int
     tokens: int
@@ -58,7 +58,7 @@ def refinements(errors: list[list[float]]) -> list[Refinement]:
     """Return steps from one token per tile to all of them, the largest gain per token first.
 
     Args:
-        errors: Squared error of each tile with 1, 2, … tokens. The steps are the lower convex hull of each.
+        errors: Squared error of each tile with 1, 2, … tokens. The steps follow the lower convex hull of each row.
     """
     steps: list[Refinement] = []
     for tile, row in enumerate(errors):

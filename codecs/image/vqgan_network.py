@@ -2,7 +2,7 @@
 
 Esser et al., "Taming Transformers for High-Resolution Image Synthesis" (arXiv 2012.09841). Taming VQGAN, the VQ models
 of latent diffusion, Chameleon, LlamaGen and Janus share this network and differ in its sizes. Group norms and attention
-see the whole image, so these codecs are not local.
+depend on the whole image, so these codecs are not local.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from ..codec import LatentCodec
 from ..layers import FeatureMap, GroupNorm, swish, tracing
 from ..quantizers import Quantizer, product
 from ..types import Codes, CodeSpec, Modality
-from ..validate import are_integers, is_integer
+from ..validate import are_integers, is_integer, require_integer
 
 MAX_WIDTH, MAX_STAGES, MAX_BLOCKS = 4096, 8, 16
 MAX_WEIGHTS = 2**30
-"""Most weights of all convolutions (4 GiB); the published networks have 7·10^7."""
+"""Most weights of all convolutions (4 GiB). Published networks have 7·10^7."""
 MAX_SCORES = 2**24
-"""Most attention scores that are computed at a time (64 MiB), since PyTorch's kernel materializes them."""
+"""Most attention scores in memory (64 MiB). PyTorch's kernel materializes them."""
 
 
 class GroupNormBlock(nn.Module):
@@ -45,12 +45,7 @@ class GroupNormBlock(nn.Module):
 
 
 class PixelAttention(nn.Module):
-    """Pre-norm self-attention with one head over all positions. Memory is linear in their number.
-
-    Args:
-        channels: Channels of the input.
-        groups: Groups of the norm.
-    """
+    """Pre-norm self-attention with one head over all positions. Memory is linear in the number of positions."""
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__()
@@ -69,7 +64,7 @@ class PixelAttention(nn.Module):
 
 
 class PaddedDownsample(nn.Module):
-    """Strided convolution to half the size, padded with zeros at the bottom and right only."""
+    """Strided convolution to half the size, with zero padding at the bottom and right only."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -169,18 +164,19 @@ class VQGANDecoder(nn.Module):
 
 
 class VQAutoencoder(product.OfficialIndex, LatentCodec):
-    """Encoder, one codebook, decoder. The stride is 2^(stages − 1); edges are replicated up to whole strides.
+    """Image codec of the VQGAN family: an encoder, one codebook and a decoder.
 
-    A codebook of more than 2^14 entries is exposed as two quantizers; see `official_index`.
+    The stride is 2^(stages − 1). Edges are replicated up to whole strides. A codebook of more than 2^14 entries is
+    split into two quantizers; see `official_index`.
 
     Args:
         quantizer: The codebook.
         channels: Channels of the finest stage.
         multipliers: Channels of each stage as a multiple of `channels`, finest stage first.
         blocks: Residual blocks of each stage in the encoder; the decoder has one more.
-        attention: Stages with attention after each block, 0 is the finest. The middle always has attention.
-        latents: Channels between the networks and the codebook's projections.
-        groups: Groups of every norm; 32 in all published networks.
+        attention: Stages with attention after each block; 0 is the finest. The middle always has attention.
+        latents: Channels between the networks and the projections of the codebook.
+        groups: Groups of every norm; 32 in published networks.
     """
 
     def __init__(
@@ -198,7 +194,7 @@ class VQAutoencoder(product.OfficialIndex, LatentCodec):
         widths = [channels, *(channels * m for m in multipliers)]
         self.encoder = VQGANEncoder(widths, blocks, list(attention), latents, quantizer.dim, groups)
         self.decoder = VQGANDecoder(widths, blocks, list(attention), latents, quantizer.dim, groups)
-        # not channels_last: it saves a quarter of the time, but its rounding errors are five to ten times as large
+        # not channels_last, which saves a quarter of the time, but has five to ten times the rounding errors
 
     def analyze(self, x: Tensor) -> Tensor:
         x = batches.pad_to_stride(x, self.spec.stride[0])
@@ -229,13 +225,11 @@ def _check(channels: Any, multipliers: Any, blocks: Any, attention: Any, latents
             f"multipliers must be 1 to {MAX_STAGES} integers from 1 to {MAX_WIDTH // channels} for {channels} "
             f"channels, got {multipliers!r:.80}"
         )
-    if not is_integer(blocks, 1, MAX_BLOCKS):
-        raise ValueError(f"blocks must be an integer from 1 to {MAX_BLOCKS}, got {blocks!r:.80}")
+    require_integer("blocks", blocks, 1, MAX_BLOCKS)
     stages = range(len(multipliers))
     if not isinstance(attention, list | tuple) or not all(is_integer(i, 0, stages[-1]) for i in attention):
         raise ValueError(f"attention must list stages from 0 to {stages[-1]}, got {attention!r:.80}")
-    if not is_integer(latents, 1, MAX_WIDTH):
-        raise ValueError(f"latents must be an integer from 1 to {MAX_WIDTH}, got {latents!r:.80}")
+    require_integer("latents", latents, 1, MAX_WIDTH)
     weights = sum((2 * blocks + 1) * 18 * (channels * m) ** 2 for m in multipliers)
     if weights > MAX_WEIGHTS:
         raise ValueError(

@@ -1,7 +1,4 @@
-"""Published state dicts of the VQGAN family, under the names of `VQAutoencoder`.
-
-taming-transformers and latent diffusion, LlamaGen, and transformers' Janus each name the layers in their own way.
-"""
+"""Conversion of published state dicts of the VQGAN family to the names of `VQAutoencoder`."""
 
 from __future__ import annotations
 
@@ -27,20 +24,20 @@ MARK = "post_quant_conv.weight"
 
 
 def generator(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Return encoder, codebook and decoder of a checkpoint, with the prefix of a surrounding model removed.
+    """Return encoder, codebook and decoder of a checkpoint, without the prefix of a surrounding model.
 
     Raises:
-        ValueError: If the checkpoint does not hold exactly one VQGAN, or a variant that is not supported.
+        ValueError: If the checkpoint does not hold exactly one VQGAN, or the variant is not supported.
     """
     prefixes = sorted({name.removesuffix(MARK) for name in state if name == MARK or name.endswith("." + MARK)})
     if len(prefixes) != 1:
         found = f"several, under {', '.join(prefixes)}" if prefixes else f"none: no {MARK}"
-        raise ValueError(f"{source} should hold one VQGAN, and holds {found}")
+        raise ValueError(f"{source} must hold one VQGAN, it holds {found}")
     own = {n.removeprefix(prefixes[0]): v for n, v in state.items() if n.startswith(prefixes[0])}
     if "quantize.used" in own:
         raise ValueError(f"{source} maps its indices to a subset (quantize.used), which is not supported")
     if not {"decoder.mid.attn_1.q.weight", "decoder.mid.1.q.weight"} & set(own):
-        raise ValueError(f"{source} has no attention in the middle of its decoder, so it is not of this family")
+        raise ValueError(f"{source} must be of the VQGAN family; it has no attention in the middle of its decoder")
     return {name: value for name, value in own.items() if name.startswith(PARTS)}
 
 
@@ -49,8 +46,8 @@ def rename(state: Mapping[str, Tensor], *, finest_first: bool = False) -> dict[s
 
     Args:
         state: Result of `generator`.
-        finest_first: Whether the decoder's stages are numbered from full resolution, as in taming-transformers, and
-            not in the order in which they run.
+        finest_first: Whether the decoder's stages are numbered from the finest, as in taming-transformers, instead of
+            from the coarsest.
     """
     last = max((int(m[1]) for name in state if (m := re.match(r"decoder\.up\.(\d+)\.", name))), default=0)
     out = {}
@@ -70,7 +67,9 @@ def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
     widths = [f"encoder.stages.{i}.blocks.0.conv1.weight" for i in stages]
     shapes = foreign.sizes(state, ["encoder.conv_in.weight", "encoder.conv_out.weight", *widths])
     if found != set(stages) or any(len(shape) != 4 or shape[0] < 1 for shape in shapes):
-        raise ValueError(f"{source} holds no encoder of images: stages {sorted(found)[:8]}, shapes {shapes[:2]}")
+        raise ValueError(
+            f"{source} must hold an encoder of images, got stages {sorted(found)[:8]} of shapes {shapes[:2]}"
+        )
     channels = shapes[0][0]
     return {
         "channels": channels,
@@ -82,7 +81,7 @@ def architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:
 
 
 def codebook_state(rows: Tensor) -> dict[str, Tensor]:
-    """Return the state of a `Codebook` with these rows. Training neither restarts it nor finds unused entries."""
+    """Return the state of an initialized `Codebook` with these entries, all in use."""
     return {
         "quantizer.codebook": rows[None], "quantizer.cluster_size": torch.ones(1, len(rows)),
         "quantizer.started": torch.ones(1, dtype=torch.bool),
@@ -90,16 +89,16 @@ def codebook_state(rows: Tensor) -> dict[str, Tensor]:
 
 
 def pop_tensor(state: dict[str, Tensor], name: str, source: str) -> Tensor:
-    """Remove and return a weight with rows, or a bias, of a state dict."""
+    """Remove and return a weight matrix or a bias. Raises ValueError if it is missing."""
     if name not in state or not state[name].ndim or (not name.endswith("bias") and state[name].ndim < 2):
-        raise ValueError(f"{source} is not a VQGAN with one codebook: it lacks {name}, or its rows")
+        raise ValueError(f"{source} must hold a VQGAN with one codebook; it lacks {name}, or its rows")
     return state.pop(name)
 
 
 def averaged_weights(state: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
-    """Return the moving averages of latent diffusion's LitEma under the names of the weights; its own lack dots."""
+    """Return the moving averages of latent diffusion's LitEma under the names of the weights."""
     own = [name for name in state if not name.startswith(("model_ema.", "loss."))]
     averages = {name: f"model_ema.{name.replace('.', '')}" for name in own}
     if not any(average in state for average in averages.values()):
-        raise ValueError(f"{source} holds no averaged weights (model_ema.…); leave ema out")
+        raise ValueError(f"{source} must hold averaged weights (model_ema.…) for ema=True; it holds none")
     return {name: state[average] for name, average in averages.items() if average in state}

@@ -321,9 +321,9 @@ def test_saved_and_loaded_without_the_foreign_folder(tmp_path):
         (JANUS | {"base_channels": 33}, "divisible"),
         (JANUS | {"in_channels": 1}, "in_channels must be 3, got 1"),
         (JANUS | {"double_latent": True}, "double_latent"),
-        (EMU3 | {"hidden_size": 32}, "no emu3_vqgan can be built"),
-        (EMU3 | {"temporal_downsample_factor": 3}, "no emu3_vqgan can be built"),
-        (EMU3 | {"latent_channels": 8}, "no emu3_vqgan can be built"),
+        (EMU3 | {"hidden_size": 32}, "emu3_vqgan cannot be built"),
+        (EMU3 | {"temporal_downsample_factor": 3}, "emu3_vqgan cannot be built"),
+        (EMU3 | {"latent_channels": 8}, "emu3_vqgan cannot be built"),
         (EMU3 | {"codebook_size": 16411}, "product of two"),
     ],
 )
@@ -354,12 +354,12 @@ def test_tokenizers_without_a_decoder(tmp_path, kind):
     ("config", "said"),
     [
         ("{", "cannot be read as JSON"),
-        ("[1]", "no mapping"),
+        ("[1]", "must hold a mapping, got list"),
         ("{}", "model_type of image/hf .*got None"),
         ('{"model_type": "bert"}', "model_type of image/hf .*got 'bert'"),
         ('{"model_type": "janus_vqgan", "base_channels": 64}', "another architecture"),
         ('{"model_type": "janus_vqgan", "num_embeddings": -1}', "num_embeddings .*got -1"),
-        ('{"model_type": "janus", "vq_config": {}}', "no tensors of a tokenizer"),
+        ('{"model_type": "janus", "vq_config": {}}', "must hold tensors of a tokenizer"),
     ],
 )
 def test_wrong_folders(tmp_path, config, said):

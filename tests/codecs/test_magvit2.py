@@ -219,12 +219,12 @@ def without(state, name):
     ("change", "said"),
     [
         (lambda s: s | {"quantize.embedding.weight": torch.ones(8, 4)}, "IBQ"),
-        (lambda s: {f"first_stage_model.{k}": v for k, v in s.items()}, "not an image tokenizer"),
+        (lambda s: {f"first_stage_model.{k}": v for k, v in s.items()}, "must hold an image tokenizer"),
         (lambda s: {k: v[..., None] if v.ndim == 4 else v for k, v in s.items()}, "3 dimensions"),
         (lambda s: without(s, "decoder.conv_out.bias"), "lacks decoder.conv_out.bias"),
         (lambda s: without(s, "encoder.down.1.block.0.conv1.weight"), "lacks encoder.down.1.block.0.conv1.weight"),
         (lambda s: s | {"decoder.mid.attn_1.q.weight": torch.ones(4, 4)}, "stray decoder.mid.attn_1.q.weight"),
-        (lambda s: s | {"decoder.conv_in.weight": torch.ones(1, 2, 3, 3)}, "wanted"),
+        (lambda s: s | {"decoder.conv_in.weight": torch.ones(1, 2, 3, 3)}, "decoder.conv_in.weight must be"),
         (lambda s: {}, "encoder.conv_in.weight"),
     ],
 )

@@ -210,7 +210,7 @@ def test_averages_are_taken_where_they_are_asked_for(tmp_path):
     assert torch.equal(codec.quantizer.codebook[0], state["quantize.embedding.weight"])
     assert not codecs.build("image/taming", checkpoint=path).quantizer.codebook.any()
     path = taming_checkpoint(tmp_path / "last.ckpt", state)
-    with pytest.raises(ValueError, match="no averaged weights") as error:
+    with pytest.raises(ValueError, match="must hold averaged weights") as error:
         codecs.build("image/taming", checkpoint=path, ema=True)
     assert one_line(error)
 
@@ -289,12 +289,12 @@ def without(*names: str):
         ("image/taming", without("quantize."), "lacks quantize.embedding.weight"),
         ("image/taming", without("encoder.conv_out"), "lacks encoder.conv_out.weight"),
         ("image/taming", without("encoder.down.1.block.0.norm1"), r"lacks encoder\.stages\.1\.blocks\.0\.norm1"),
-        ("image/taming", without("post_quant_conv."), "should hold one VQGAN"),
+        ("image/taming", without("post_quant_conv."), "must hold one VQGAN"),
         ("image/taming", without("decoder.mid.attn_1."), "no attention in the middle"),
         ("image/taming", lambda s: s | {"quantize.used": torch.arange(9)}, "quantize.used"),
         ("image/taming", lambda s: s | {"other.post_quant_conv.weight": torch.ones(1)}, "several, under , other."),
         ("image/taming", lambda s: s | {"encoder.down.9.block.0.conv1.weight": torch.ones(1)}, "lacks"),
-        ("image/taming", lambda s: s | {"encoder.conv_in.weight": torch.ones(3)}, "no encoder of images"),
+        ("image/taming", lambda s: s | {"encoder.conv_in.weight": torch.ones(3)}, "must hold an encoder of images"),
         ("image/taming", lambda s: s | {"quantize.embedding.weight": torch.ones(3)}, "or its rows"),
         ("image/taming", lambda s: s | {"encoder.extra": torch.ones(3)}, "stray encoder.extra"),
         ("image/llamagen", lambda s: s, "build it as image/taming"),

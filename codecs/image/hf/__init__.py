@@ -1,4 +1,4 @@
-"""Image tokenizers of Hugging Face transformers: those of Janus and Emu3."""
+"""Image tokenizers of Hugging Face transformers: Janus and Emu3."""
 
 from .codec import ImageHF
 

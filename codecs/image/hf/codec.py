@@ -1,4 +1,4 @@
-"""The codec that puts an image tokenizer of transformers behind our interface."""
+"""Codec that wraps an image tokenizer of transformers."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from . import weights
 from .families import FAMILIES, MODEL_TYPES, Emu3, ImageFamily, Janus, architecture, build_config
 
 MAX_NUMBERS = 2**30
-"""Most numbers of weights, checked before a model is allocated; Emu3's tokenizer has 2.7·10^8."""
+"""Most numbers in the weights, checked before allocation. Emu3's tokenizer has 2.7·10^8."""
 MAX_POSITIONS = 2**14
-"""Most codes of one image: attention and the library's search need memory for their square (1 GiB) and more."""
+"""Most codes of one image. Attention needs memory for their square (1 GiB)."""
 
 
 @register("image/hf")
 class ImageHF(product.OfficialIndex, Codec):
-    """An image tokenizer of transformers.
+    """Image tokenizer of transformers.
 
-    A codebook of more than 2^14 entries is exposed as two quantizers; see `official_index`. Edges are replicated up to
-    whole strides. An image has at most 2^14 codes (2048² pixels for Janus, 1024² for Emu3), since attention sees all of
-    them at once. The model stays in eval mode and in float32.
+    A codebook of more than 2^14 entries is split into two quantizers; see `official_index`. Edges are replicated up to
+    whole strides. An image has at most 2^14 codes (2048² pixels for Janus, 1024² for Emu3), which bounds the memory of
+    attention. The model stays in eval mode and in float32.
 
     Args:
-        model: Config of transformers as plain values, with `model_type`. Missing keys have that type's defaults.
-        mean: Mean of red, green and blue in [0, 1]; the model receives (x − mean) / std. Janus takes 0.5 only.
-        std: Standard deviation of red, green and blue. Janus takes 0.5 only.
+        model: Config of transformers as plain values, with `model_type`. Missing keys have the defaults of the type.
+        mean: Mean of red, green and blue in [0, 1]. The model receives (x − mean) / std. Janus needs 0.5.
+        std: Standard deviation of red, green and blue. Janus needs 0.5.
     """
 
     variants = ()
@@ -57,14 +57,14 @@ class ImageHF(product.OfficialIndex, Codec):
             _check_colors(name, values, self.family)
             self.register_buffer(f"_{name}", torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)
         model_class = foreign.from_transformers(self.family.model_class)
-        self._try(model_class, config)
+        self._check(model_class, config)
         self.model = model_class(config).float()
         self.family.prepare(self.model)
         self.eval()
 
     @torch.no_grad()
-    def _try(self, model_class: Any, config: Any) -> None:
-        """Encode and decode without memory. Raises ValueError if the parts of the architecture do not fit."""
+    def _check(self, model_class: Any, config: Any) -> None:
+        """Encode and decode on the meta device. Raises ValueError if the architecture does not work."""
         side = 2 * self.spec.stride[0]
         try:
             with torch.device("meta"):
@@ -74,26 +74,26 @@ class ImageHF(product.OfficialIndex, Codec):
             index = self.family.encode(model, torch.empty(1, 3, side, side, device="meta"))
             shape = tuple(self.family.decode(model, index).shape)
             if tuple(index.shape) != (1, 2, 2) or shape != (1, 3, side, side):
-                raise ValueError(f"images of {side}² pixels become {shape}")
-        except Exception as error:  # transformers and PyTorch have dozens of types, some with many lines
+                raise ValueError(f"images of {side}² pixels must decode to {(1, 3, side, side)}, got {shape}")
+        except Exception as error:  # dozens of types, some of many lines
             raise ValueError(
-                f"no {config.model_type} can be built from this config: {errors.one_line(error):.300}"
+                f"{config.model_type} cannot be built from this config: {errors.one_line(error):.300}"
             ) from error
 
     @classmethod
     def imported(cls, checkpoint: str, mean: list[float] | None = None, std: list[float] | None = None) -> Codec:
-        """Build the codec from a tokenizer of transformers, alone or within a whole Janus or Emu3.
+        """Build the codec from a tokenizer of transformers, or from a whole Janus or Emu3.
 
-        Of a whole model, only files with parts of the tokenizer are downloaded, and only its tensors are read.
+        Of a whole model, only the files and tensors of the tokenizer are downloaded and read.
 
         Args:
             checkpoint: A folder, a file of weights next to a `config.json`, or a hub id.
-            mean: As in the constructor; None for that of Emu3's image processor if there is one, else 0.5.
-            std: As in the constructor; None likewise.
+            mean: As in the constructor; None for the value of Emu3's image processor, or 0.5 without one.
+            std: As in the constructor; None as for `mean`.
 
         Raises:
             FileNotFoundError: If a file is missing.
-            ValueError: If the checkpoint is of another kind, or incomplete.
+            ValueError: If the checkpoint is of another kind or incomplete.
         """
         folder = weights.locate(checkpoint)
         config = read_mapping(folder / "config.json")
@@ -109,7 +109,7 @@ class ImageHF(product.OfficialIndex, Codec):
         return codec
 
     def train(self, mode: bool = True) -> ImageHF:
-        """Stay in eval mode: Emu3's batch norms would change with what they see."""
+        """Stay in eval mode, since training mode would change Emu3's batch norms."""
         return super().train(False)
 
     def _encode(self, x: Tensor, setting: None) -> Codes:
@@ -130,7 +130,7 @@ class ImageHF(product.OfficialIndex, Codec):
             return batches.crop((images * self._std + self._mean).clamp(0, 1), codes.sizes)
 
     def _run(self, function: Any, batch: Tensor, grid: tuple[int, ...]) -> Tensor:
-        """Run item by item, so that an item has the same codes in any batch."""
+        """Run item by item, so that an item's codes do not depend on the batch."""
         if math.prod(grid) > MAX_POSITIONS:
             raise ValueError(
                 f"{self.name} takes images of at most {MAX_POSITIONS} codes, got {grid[0]} × {grid[1]}; cut it up"

@@ -1,4 +1,4 @@
-"""Adapters between transformers' image tokenizers and our interface, one for each architecture."""
+"""Adapters of the image tokenizers in transformers."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ... import foreign
-from ...validate import are_integers, is_integer
+from ...validate import are_integers, require_integer
 
 WITHOUT_DECODER = ("chameleon", "chameleon_vqgan", "glm_image", "glm_image_vqmodel", "flava", "flava_image_codebook")
 FIXED = {"in_channels": 3, "out_channels": 3, "double_latent": False}
-"""Config keys that must have this value."""
+"""Config keys with a required value."""
 
 
 class ImageFamily(ABC):
@@ -27,9 +27,9 @@ class ImageFamily(ABC):
         config_class: Name of the config class in transformers.
         model_class: Name of the model class in transformers.
         whole_model: `model_type` of the whole model that contains the tokenizer.
-        entries: Config key of the codebook's size.
-        numbers: Config keys of integers, and their bounds.
-        lists: Config keys of lists of integers, and their bounds.
+        entries: Config key of the codebook size.
+        numbers: Config key of an integer → bounds.
+        lists: Config key of a list of integers → bounds.
     """
 
     config_class: ClassVar[str]
@@ -40,7 +40,7 @@ class ImageFamily(ABC):
     lists: ClassVar[dict[str, tuple[int, int]]] = {"channel_multiplier": (1, 64)}
 
     def prepare(self, model: nn.Module) -> None:  # noqa: B027
-        """Change weights that the library does not prepare itself; nothing by default."""
+        """Correct weights that the library does not prepare. By default, do nothing."""
 
     @abstractmethod
     def encode(self, model: nn.Module, x: Tensor) -> Tensor:
@@ -52,10 +52,10 @@ class ImageFamily(ABC):
 
 
 class Janus(ImageFamily):
-    """Janus (arXiv 2410.13848), whose tokenizer is LlamaGen's.
+    """Janus (arXiv 2410.13848), with LlamaGen's tokenizer.
 
-    The library (5.23) compares latents with the entries as they are and decodes entries of unit length. The model's own
-    code uses unit length for both, so the entries are stored with unit length here.
+    Janus's own code scales entries to unit length for encoding and decoding; the library (5.23) for decoding only. Here
+    the entries are stored with unit length.
     """
 
     config_class, model_class, whole_model, entries = "JanusVQVAEConfig", "JanusVQVAE", "janus", "num_embeddings"
@@ -78,7 +78,7 @@ class Janus(ImageFamily):
 
 
 class Emu3(ImageFamily):
-    """Emu3 (arXiv 2409.18869), a video tokenizer. An image is a clip of equal frames, decoded to its first frame."""
+    """Emu3 (arXiv 2409.18869), a video tokenizer. An image is coded as a clip of equal frames."""
 
     config_class, model_class, whole_model, entries = "Emu3VQVAEConfig", "Emu3VQVAE", "emu3", "codebook_size"
     numbers: ClassVar = {
@@ -96,15 +96,15 @@ class Emu3(ImageFamily):
 
 
 FAMILIES: dict[str, ImageFamily] = {"janus_vqgan": Janus(), "emu3_vqgan": Emu3()}
-"""Model type → its adapter. No other class of transformers is ever built."""
+"""Model type → adapter. No other model class of transformers is built."""
 MODEL_TYPES = (*FAMILIES, *(family.whole_model for family in FAMILIES.values()))
-"""`model_type` of the configs that are accepted: a tokenizer's, or a whole model's with a `vq_config`."""
+"""Accepted values of `model_type`: tokenizers, and whole models with a `vq_config`."""
 
 
 def build_config(model: Any) -> tuple[ImageFamily, Any]:
-    """Return the adapter and the transformers config of plain values.
+    """Return the adapter and the transformers config for plain values.
 
-    Only keys that describe the tokenizer's architecture are used; other keys that the type declares have no effect.
+    Keys that do not describe the architecture have no effect.
 
     Raises:
         ValueError: If the model type is not in `FAMILIES`, or a value is unknown or out of bounds.
@@ -118,8 +118,8 @@ def build_config(model: Any) -> tuple[ImageFamily, Any]:
     if stray := sorted(set(map(str, model)) - declared):
         raise ValueError(f"{kind} does not take {stray[0]!r:.80}")
     for name, (low, high) in family.numbers.items():
-        if name in model and not is_integer(model[name], low, high):
-            raise ValueError(f"{name} must be an integer from {low} to {high}, got {model[name]!r:.80}")
+        if name in model:
+            require_integer(name, model[name], low, high)
     for name, (low, high) in family.lists.items():
         if name in model and model[name] != [] and not are_integers(model[name], low, high, longest=8):
             raise ValueError(f"{name} must be a list of up to 8 integers from {low} to {high}, got {model[name]!r:.80}")
@@ -132,10 +132,10 @@ def build_config(model: Any) -> tuple[ImageFamily, Any]:
 
 
 def architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return what of a `config.json` describes the tokenizer, with the defaults filled in.
+    """Return the tokenizer's architecture from a `config.json`, defaults included.
 
     Args:
-        config: Content of the file: of a tokenizer, or of a whole model.
+        config: Config of a tokenizer or of a whole model.
         path: Path of the file, for messages.
 
     Raises:
@@ -143,7 +143,9 @@ def architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """
     kind = config.get("model_type")
     if kind in WITHOUT_DECODER:
-        raise ValueError(f"{path}: the image tokenizer of {kind} has no decoder in transformers, so it is not a codec")
+        raise ValueError(
+            f"{path}: image/hf needs a decoder, and transformers has none for the image tokenizer of {kind}"
+        )
     inner = next((name for name, family in FAMILIES.items() if family.whole_model == kind), None)
     if inner is not None:
         nested = config.get("vq_config")

@@ -1,4 +1,4 @@
-"""Weights of an image tokenizer of transformers, alone or as a part of the whole model."""
+"""Weights of an image tokenizer of transformers, or of the whole model that contains it."""
 
 from __future__ import annotations
 
@@ -15,36 +15,36 @@ from ... import foreign
 from ...checkpoint import HUB_ID, download, read_mapping
 
 PREFIXES = ("model.vqmodel.", "vqmodel.")
-"""Prefix of the tokenizer within the whole model; it depends on the release of transformers."""
+"""Prefixes of the tokenizer within the whole model, in different releases of transformers."""
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 def locate(source: str) -> Path:
-    """Return the folder of `config.json`. The argument is a folder, a file of weights in it, or a hub id.
+    """Return the folder of `config.json` for a folder, a file of weights or a hub id.
 
     Raises:
-        FileNotFoundError: If there is no such folder, or no config in it.
+        FileNotFoundError: If the folder or its config does not exist.
     """
     path = Path(source).expanduser()
     folder = path if path.is_dir() else path.parent
     if not path.exists():
         if not re.fullmatch(HUB_ID, source):
-            raise FileNotFoundError(f"no checkpoint at {path.absolute()}")
+            raise FileNotFoundError(f"there is no checkpoint at {path.absolute()}")
         folder = download(source, ["config.json", f"model{foreign.INDEX}", *PROCESSOR_FILES])
     if not (folder / "config.json").is_file():
-        raise FileNotFoundError(f"{folder} is a folder without config.json")
+        raise FileNotFoundError(f"the folder {folder} must hold config.json, it does not")
     return folder
 
 
 def processor(folder: Path) -> dict[str, Any]:
-    """Return the settings of the image processor next to a model; {} if there are none."""
+    """Return the settings of the image processor next to a model; {} without one."""
     found = next((read_mapping(folder / name) for name in PROCESSOR_FILES if (folder / name).is_file()), {})
     inner = found.get("image_processor")
     return inner if isinstance(inner, dict) else found
 
 
 def read(source: str, folder: Path, *, whole_model: bool) -> dict[str, Tensor]:
-    """Return the tokenizer's state dict, downloading only the files that hold a part of it.
+    """Return the tokenizer's state dict. Only files with its tensors are downloaded.
 
     Args:
         source: As for `locate`.
@@ -53,7 +53,7 @@ def read(source: str, folder: Path, *, whole_model: bool) -> dict[str, Tensor]:
 
     Raises:
         FileNotFoundError: If a file is missing.
-        ValueError: If a file is damaged, or holds no tensor of a tokenizer.
+        ValueError: If a file is damaged, or holds no tensors of a tokenizer.
     """
     prefixes = PREFIXES if whole_model else ("",)
     path = Path(source).expanduser()
@@ -64,15 +64,15 @@ def read(source: str, folder: Path, *, whole_model: bool) -> dict[str, Tensor]:
         path = foreign.locate(download(source, sorted(_parts(index, prefixes)) if index.is_file() else foreign.WEIGHTS))
     state = _read(path, prefixes)
     if not state:
-        raise ValueError(f"{folder} holds no tensors of a tokenizer ({', '.join(prefixes)})")
+        raise ValueError(f"{folder} must hold tensors of a tokenizer, it holds none ({', '.join(prefixes)})")
     return state
 
 
 def _parts(index: Path, prefixes: tuple[str, ...]) -> set[str]:
-    """Names of the files of a sharded checkpoint that hold tensors with these prefixes."""
+    """Return the files of a sharded checkpoint that hold tensors with these prefixes."""
     parts = read_mapping(index).get("weight_map")
     if not isinstance(parts, dict) or not all(isinstance(file, str) for file in parts.values()):
-        raise ValueError(f"{index} has no weight_map")
+        raise ValueError(f"{index} must have a weight_map of file names")
     files = {file for name, file in parts.items() if name.startswith(prefixes)}
     if stray := [file for file in files if Path(file).name != file]:
         raise ValueError(f"{index}: its part {stray[0]!r:.80} lies outside its folder")
@@ -80,7 +80,7 @@ def _parts(index: Path, prefixes: tuple[str, ...]) -> set[str]:
 
 
 def _read(path: Path, prefixes: tuple[str, ...]) -> dict[str, Tensor]:
-    """Tensors with one of these prefixes, which is removed. Of safetensors, no others are read."""
+    """Return the tensors with these prefixes, without the prefix. Other tensors of safetensors are not read."""
     if path.suffix not in (".safetensors", ".json"):
         found = foreign.tensors(foreign.read(path), "state_dict")
     else:
