@@ -1,4 +1,4 @@
-"""Ready codecs for every registered name, small enough to run in milliseconds."""
+"""Fixtures that every test may use: a small codec of each registered name, and the loopback interface."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 from jaxtyping import install_import_hook
 
-# before anything of ours is imported: shapes written on inner functions are checked in every test
+# before tokenloom is imported, so that every test checks the shapes in annotations of inner functions
 install_import_hook(["tokenloom.codecs.audio.seanet", "tokenloom.train.losses"], "beartype.beartype")
 
 from support.codecs import tiny, trains
@@ -18,15 +18,15 @@ from tokenloom import codecs
 from tokenloom.codecs.codec import Codec, LatentCodec
 
 torch.set_num_threads(1)
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # started in the background of a shell: Ctrl-C is tested, too
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a shell; some tests need Ctrl-C
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`codec` runs over every registered codec, `learned` over those that train."""
-    for fixture, wanted in (("codec", lambda name: True), ("learned", trains)):
+    """Run tests with `codec` over every registered codec, and tests with `learned` over those that train."""
+    for fixture, included in (("codec", lambda name: True), ("learned", trains)):
         if fixture in metafunc.fixturenames:
-            metafunc.parametrize(fixture, [n for n in codecs.names() if wanted(n)], indirect=True)
+            metafunc.parametrize(fixture, [name for name in codecs.names() if included(name)], indirect=True)
 
 
 @pytest.fixture
@@ -41,9 +41,9 @@ def learned(request: pytest.FixtureRequest) -> LatentCodec:
 
 @pytest.fixture(scope="session")
 def loopback() -> None:
-    """For tests of several processes and of servers; without a network all the others run."""
+    """Skip the test unless the machine can connect to itself. Tests of servers and of several processes need that."""
     try:
-        with socket.create_server(("127.0.0.1", 0)) as here, socket.create_connection(here.getsockname(), 1):
+        with socket.create_server(("127.0.0.1", 0)) as server, socket.create_connection(server.getsockname(), 1):
             return
     except OSError:
-        pytest.skip("this machine cannot reach itself: no loopback interface")
+        pytest.skip("no loopback interface: this machine cannot connect to itself")

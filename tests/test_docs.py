@@ -1,8 +1,8 @@
-"""The code of README.md and docs/*.md: run as a reader would run it, or checked if running it costs too much.
+"""The code of README.md and docs/*.md. The tests run it as a reader would, or check it if running takes too long.
 
-A block after the comment `<!-- check only: reason -->` is not run. Its commands are parsed and their configurations
-composed. The Python blocks of a page share their names, like the cells of a notebook. A block with a title, such as
-```python title="codecs/image/mini.py", is a file that the page adds to the package.
+For a block after the comment `<!-- check only: reason -->`, the tests only parse the commands and compose their
+configurations. The Python blocks of a page share their names, like the cells of a notebook. A block with a title, such
+as ```python title="codecs/image/mini.py", is a file that the page adds to a copy of the package.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RECORDER = r"""
 record() { printf '%s\0' "$@"; echo; }
 for name in tokenloom torchrun make pip source; do eval "$name() { record $name \"\$@\"; }"; done
 """
-"""Shell functions that print the words of a command in place of running it."""
+"""Shell functions that print the words of a command instead of running it."""
 
 
 class Block(NamedTuple):
@@ -56,8 +56,8 @@ class Block(NamedTuple):
     language: str
     code: str
     where: str
-    checked: bool
-    """Whether it is only checked."""
+    check_only: bool
+    """Whether the tests only check the block."""
 
 
 def blocks(page: Path) -> list[Block]:
@@ -80,12 +80,12 @@ PAGES = {name: blocks(page) for name, page in SOURCES.items()}
 
 @pytest.fixture(scope="session")
 def files(tmp_path_factory) -> Path:
-    """A folder with a photograph, a sound, and other projects' checkpoints with random weights."""
+    """Return a folder with a photograph, a sound, and checkpoints of other projects with random weights."""
     from support.hosts import host_tokenizer, llama
     from support.taming import chameleon_and_decoder, config_of, taming_checkpoint, taming_state
     from transformers import MimiConfig, MimiModel
 
-    folder = tmp_path_factory.mktemp("readme")
+    folder = tmp_path_factory.mktemp("files")
     (folder / "photos").mkdir()
     for i in range(2):
         picture = structured(tiny("image/jpeg"), (176, 168), i)[0]
@@ -111,7 +111,7 @@ def files(tmp_path_factory) -> Path:
 
 
 def _encodec(path: Path) -> None:
-    """The official class with few channels and random codebooks, in the official layout."""
+    """Write a checkpoint of the official class with few channels and random codebooks, in the official layout."""
     from encodec.modules import SEANetDecoder, SEANetEncoder
     from encodec.quantization import ResidualVectorQuantizer
 
@@ -142,13 +142,13 @@ def extended_package(folder: Path, added: dict[str, str]) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("page", [name for name, found in PAGES.items() if any(not block.checked for block in found)])
+@pytest.mark.parametrize("page", [name for name, code in PAGES.items() if any(not block.check_only for block in code)])
 @pytest.mark.usefixtures("loopback")
 def test_the_code_of_a_page_runs(page, files, tmp_path):
     environment = dict(os.environ)
     if added := added_files(SOURCES[page]):
         environment["PYTHONPATH"] = str(extended_package(tmp_path, added))
-    code = [(block.code, tokenloom(block), block.where) for block in PAGES[page] if not block.checked]
+    code = [(block.code, tokenloom(block), block.where) for block in PAGES[page] if not block.check_only]
     with hub() as (address, _, _):
         environment |= {"HF_ENDPOINT": address, "HF_HOME": str(files / "home"), "HF_TOKEN": "hf_secret"}
         environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"}
@@ -160,10 +160,10 @@ def test_the_code_of_a_page_runs(page, files, tmp_path):
     assert done.returncode == 0, f"{done.stdout[-1500:]}\n{done.stderr[-3000:]}"
 
 
-@pytest.mark.parametrize("page", [name for name, found in PAGES.items() if any(block.checked for block in found)])
+@pytest.mark.parametrize("page", [name for name, code in PAGES.items() if any(block.check_only for block in code)])
 def test_the_commands_of_a_page_are_valid(page, capsys):
     for block in PAGES[page]:
-        if not block.checked:
+        if not block.check_only:
             continue
         assert block.language == "sh", "Python code is always run"
         for words in commands(block):
@@ -186,21 +186,21 @@ def test_the_code_of_a_model_card_is_valid(card, capsys):
 def commands(block: Block) -> list[list[str]]:
     """Return the words of each command of a shell block."""
     script = ["bash", "-euc", RECORDER + block.code]
-    said = subprocess.run(script, capture_output=True, text=True, check=True, timeout=60).stdout
-    return [line.split("\0") for line in said.split("\0\n")[:-1]]
+    output = subprocess.run(script, capture_output=True, text=True, check=True, timeout=60).stdout
+    return [line.split("\0") for line in output.split("\0\n")[:-1]]
 
 
 def tokenloom(block: Block) -> list[list[str]]:
-    """Return the arguments of each command of a shell block that calls tokenloom only; [] for Python."""
+    """Return the arguments of each command of a shell block, which must call tokenloom only; [] for Python."""
     if block.language == "python":
         return []
     found = commands(block)
-    assert {words[0] for words in found} == {"tokenloom"}, f"{block.where}: the tests run tokenloom only"
+    assert {words[0] for words in found} == {"tokenloom"}, f"{block.where} must call tokenloom only"
     return [words[1:] for words in found]
 
 
 def check(words: list[str]) -> None:
-    """Parse a command; compose its configuration if it has one."""
+    """Parse a command, and compose its configuration if it has one."""
     if words[0] == "make":
         subprocess.run(["make", "-n", *words[1:]], cwd=ROOT, capture_output=True, check=True, timeout=60)
     if "tokenloom" not in words:
@@ -210,11 +210,11 @@ def check(words: list[str]) -> None:
         rest = parser(arguments[0]).parse_known_args(arguments)[1]
         assert not [word for word in rest if word.startswith("-")], " ".join(words)
         return
-    if "-m" in arguments:  # the first job of the sweep stands for all
+    if "-m" in arguments:  # check the first job of the sweep
         arguments = [re.sub(r"^([\w.]+=[^,\[{]+),.*", r"\1", word) for word in arguments if word != "-m"]
     assert main([*arguments, "--cfg", "job"]) == 0, " ".join(words)
 
 
-def test_links_of_the_readme_lead_somewhere():
+def test_links_of_the_readme_exist():
     links = re.findall(r"(?:\]\(|src=\")([^)#\"]+)", (ROOT / "README.md").read_text("utf-8"))
     assert not [link for link in links if not (ROOT / link).exists()]

@@ -1,7 +1,7 @@
 """Containers of earlier releases decode to the same signals, and shipped checkpoints keep their fingerprints.
 
-tests/golden/ holds a container of every shipped codec and of every codec of files, written by release 0.1, what each
-decoded to, and all fingerprints.
+tests/golden/ holds containers that release 0.1 wrote, of every shipped and every classical codec, the signals that they
+decode to, and all fingerprints.
 """
 
 from __future__ import annotations
@@ -22,27 +22,27 @@ SIGNALS = load_file(GOLDEN / "signals.safetensors")
 CODECS = [name for name, facts in FACTS.items() if "fingerprint" in facts]
 
 
-def test_every_shipped_checkpoint_has_its_facts():
+def test_every_shipped_checkpoint_is_recorded():
     assert {*codecs.shipped(), *models.names()} <= set(FACTS)
 
 
 @pytest.mark.parametrize("name", CODECS)
 def test_stored_containers_decode_to_the_same_signals(name):
-    """Up to the rounding of float32 on another processor."""
+    """The tolerance allows for float32 rounding on other processors."""
     stem = name.replace("/", "-")
-    (found,) = codecs.decompress((GOLDEN / f"{stem}.tlm").read_bytes())
+    (decoded,) = codecs.decompress((GOLDEN / f"{stem}.tlm").read_bytes())
     if "text" in FACTS[name]:
-        assert found == FACTS[name]["text"]
+        assert decoded == FACTS[name]["text"]
     else:
-        torch.testing.assert_close(found, SIGNALS[stem], rtol=0, atol=1e-4)
+        torch.testing.assert_close(decoded, SIGNALS[stem], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CODECS)
-def test_fingerprints_stay(name):
+def test_fingerprints_are_unchanged(name):
     assert codecs.load(name).fingerprint.hex() == FACTS[name]["fingerprint"]
 
 
 @pytest.mark.parametrize("name", models.names())
-def test_a_model_keeps_its_codecs(name):
+def test_models_keep_the_fingerprints_of_their_codecs(name):
     config = checkpoint.read_config(checkpoint.shipped_root() / name)
     assert config["fingerprints"] == FACTS[name]["channels"]

@@ -1,4 +1,7 @@
-"""What holds the source tree together: which room may import which, no circles, small files, heads, one language."""
+"""Rules of the source tree: the order of imports, no circles, imports at the head, sizes, names, docstrings.
+
+A room is a root folder with the modules in it.
+"""
 
 from __future__ import annotations
 
@@ -24,16 +27,14 @@ MAY_IMPORT = {
     "conf": set(),
     "checkpoints": set(),
 }
-"""Room → rooms, and small modules, that it may import. `tokenloom/cli/` may import all; `__version__` is for all."""
+"""Rooms and small modules that each room may import. `tokenloom/cli/` may import all. All may import `__version__`."""
 ALLOWED = 2
-"""Imports inside functions per 1,000 lines."""
-
-
+"""Largest number of imports inside functions per 1,000 lines."""
 TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in MODULES.values()}
 
 
 def imports(path: Path) -> set[str]:
-    """Return the modules of ours that a file imports: inside functions and for type checking, too."""
+    """Return the project's modules that a file imports, also inside functions and for type checking."""
     name = module_name(path)
     package = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     found = set()
@@ -49,7 +50,7 @@ def imports(path: Path) -> set[str]:
 
 
 def room_of(module: str) -> str:
-    """Return the room of a module; a small module of the root package is one by itself."""
+    """Return the room of a module. Each small module of the root package counts as a room."""
     parts = module.split(".")
     return parts[1] if len(parts) > 1 else "tokenloom"
 
@@ -63,14 +64,14 @@ def test_imports_point_one_way(room):
         assert not stray, f"{path.relative_to(ROOT)} imports {sorted(stray)}"
 
 
-def test_the_import_check_sees_something():
+def test_imports_finds_the_imports_of_known_modules():
     assert {room_of(module) for module in imports(ROOT / "train" / "tasks" / "codec.py")} >= {"codecs", "data", "train"}
     assert {room_of(module) for module in imports(ROOT / "models" / "checkpoint.py")} >= {"codecs", "models"}
     assert "tokenloom.codecs.types" in imports(ROOT / "codecs" / "rate.py")
 
 
 def test_no_circle_of_imports():
-    """Within a room, too. A package and its own modules count as different files."""
+    """This includes circles inside a room. A package and its modules count as different files."""
     graph = {module: imports(path) - {module} for module, path in MODULES.items()}
     try:
         TopologicalSorter(graph).prepare()
@@ -78,7 +79,7 @@ def test_no_circle_of_imports():
         pytest.fail(" → ".join(error.args[1]))
 
 
-def test_the_circle_check_finds_one():
+def test_the_sorter_reports_a_circle():
     with pytest.raises(CycleError):
         TopologicalSorter({"a": {"b"}, "b": {"c"}, "c": {"a"}}).prepare()
 
@@ -88,7 +89,7 @@ def functions(tree: ast.AST) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]
 
 
 def test_imports_stand_at_the_head():
-    """The exceptions are few, and each says why in a comment."""
+    """There are few exceptions, and each has its reason in a comment."""
     inside, lines = [], 0
     for path, tree in TREES.items():
         text = path.read_text(encoding="utf-8").splitlines()
@@ -102,7 +103,7 @@ def test_imports_stand_at_the_head():
 
 
 def test_sizes():
-    """Files that one reads at a sitting, functions that one sees at once, folders that one knows."""
+    """At most 400 lines per file (median 110), 60 lines per function and 15 files per folder."""
     lengths = {path: len(path.read_text(encoding="utf-8").splitlines()) for path in TREES}
     assert statistics.median(lengths.values()) <= 110
     assert not [str(path.relative_to(ROOT)) for path, count in lengths.items() if count > 400]
@@ -113,13 +114,13 @@ def test_sizes():
     assert not [folder for folder in folders if sum(path.parent == folder for path in TREES) > 15]
 
 
-def test_constructors_are_short():
+def test_constructors_have_at_most_ten_parameters():
     wide = [f"{path.relative_to(ROOT)}:{f.lineno}" for path, tree in TREES.items() for f in functions(tree)
             if f.name == "__init__" and len(f.args.args) + len(f.args.kwonlyargs) > 11]  # fmt: skip
     assert not wide
 
 
-def test_a_class_name_stands_for_one_class():
+def test_public_class_names_are_unique():
     owners: dict[str, list[str]] = {}
     for path, tree in TREES.items():
         for node in tree.body:
@@ -128,7 +129,7 @@ def test_a_class_name_stands_for_one_class():
     assert not {name: files for name, files in owners.items() if len(files) > 1}
 
 
-def test_every_module_and_public_name_of_the_front_has_a_docstring():
+def test_public_names_of_the_core_have_docstrings():
     for module in ("codecs.types", "codecs.codec", "codecs.registry", "codecs.checkpoint", "codecs.rate"):
         tree = TREES[MODULES[f"tokenloom.{module}"]]
         assert ast.get_docstring(tree)
@@ -137,5 +138,5 @@ def test_every_module_and_public_name_of_the_front_has_a_docstring():
                 assert ast.get_docstring(node), f"{module}.{node.name}"
 
 
-def test_no_drawer_for_everything():
+def test_no_module_has_a_name_without_a_subject():
     assert not [path for path in TREES if path.stem in ("utils", "util", "helpers", "misc", "common")]

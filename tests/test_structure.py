@@ -1,4 +1,4 @@
-"""What holds the package together: light imports, configs, checkpoints, the wheel."""
+"""Rules of the package: light imports, configurations that build, complete checkpoints and wheels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tokenloom.train.tasks import all_tasks
 from tokenloom.train.tasks.codec import build_codec
 
 NAMES = [name for task in all_tasks().values() for name in task.losses]
-"""Losses of every task."""
+"""Names of the losses of all tasks."""
 
 
 @pytest.mark.parametrize(
@@ -43,7 +43,7 @@ def test_nothing_heavy_is_imported(module):
 
 
 def test_every_module_imports():
-    """As a wheel's user would: by name, each on its own in one process."""
+    """Each module is imported by its name, all in one new process."""
     names = sorted(name for name in MODULES if not name.endswith("__main__"))
     program = "import importlib, sys\nfor name in sys.argv[1:]: importlib.import_module(name)"
     done = subprocess.run(
@@ -67,7 +67,7 @@ def composed(config: str, *overrides: str) -> dict:
     return OmegaConf.to_container(cfg, resolve=False)
 
 
-def test_codecs_and_their_configs_are_the_same_set():
+def test_every_codec_that_trains_has_a_config():
     assert choices("codec") == [name for name in codecs.names() if trains(name)]
     for name in choices("codec"):
         assert yaml.safe_load((ROOT / "conf" / "codec" / f"{name}.yaml").read_text())["name"] == name
@@ -83,7 +83,7 @@ def test_codec_configs_build(name):
     imports = {"checkpoint"} | codecs.codec.import_arguments(cls) if codecs.codec.imports(cls) else set()
     assert codec.name == name and set(cfg) <= codecs.codec.arguments(type(codec)) | imports
     plain = composed("train", f"codec={name}")["codec"]
-    assert set(plain) - {"name"} == codecs.codec.arguments(type(codec)) | imports, "every argument has its line"
+    assert set(plain) - {"name"} == codecs.codec.arguments(type(codec)) | imports, "a line for every argument"
 
 
 @pytest.mark.parametrize("name", choices("omni"))
@@ -95,12 +95,12 @@ def test_omni_configs_build(name):
     assert {"text", "image", "audio"} == {channel.modality for channel in omni.vocabulary.channels.values()}
 
 
-def test_every_data_choice_is_a_source_or_the_documents():
+def test_every_data_choice_is_a_source_or_documents():
     names = {composed("train", f"data={name}")["data"]["name"] for name in choices("data")}
     assert names == {*data.names(), Documents.name}
 
 
-def test_documents_are_no_source():
+def test_documents_are_not_a_source():
     cfg = composed("train", "data=documents")["data"]
     assert set(cfg) - {"name", "strict"} == set(inspect.signature(Documents).parameters)
     with pytest.raises(ValueError, match=r"must be one of folder, tar, .* got 'documents'"):
@@ -137,8 +137,8 @@ def test_top_configs_compose(path):
     assert composed(path.stem)
 
 
-def test_no_config_is_left_out():
-    """A folder is a group to Hydra even when empty, and hides a key of its name."""
+def test_conf_has_exactly_the_known_groups():
+    """Hydra treats every folder as a group, even an empty one, and a group hides a key of the same name."""
     groups = {p.name for p in (ROOT / "conf").iterdir() if p.is_dir() and p.name != "__pycache__"}
     assert groups == {"codec", "data", "decoder", "experiment", "omni"}
 
@@ -149,7 +149,7 @@ def test_train_yaml_and_its_types_agree():
     assert set(cfg["losses"]) == set(NAMES)
 
 
-def test_no_loss_is_of_two_tasks():
+def test_tasks_share_no_loss():
     assert len(set(NAMES)) == len(NAMES)
 
 
@@ -171,7 +171,7 @@ def test_every_checkpoint_is_a_codec_or_a_model_and_documented():
 
 
 def test_the_sdist_and_the_wheel_hold_the_tree(tmp_path):
-    """The wheel is built from the sdist, and both hold every file once although tokenloom/ has links to folders."""
+    """The wheel is built from the sdist. Both hold every file once, although tokenloom/ has links to folders."""
     ignored = shutil.ignore_patterns(
         ".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "docs", "benchmarks", "multirun", "site"
     )

@@ -1,4 +1,4 @@
-"""The command line as a person meets it: files in and out, errors of one line, help without waiting."""
+"""The command line: files in and out, errors of one line, fast help."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TINY = [
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, with a picture, a stereo sound, a text and a folder of four pictures."""
+    """Change to a folder with a picture, a stereo sound, a text and a folder of four pictures."""
     monkeypatch.chdir(tmp_path)
     y, x = np.mgrid[0:61, 0:83]
     picture = np.stack([3 * x, 4 * y, x + y], -1).astype(np.uint8)
@@ -61,13 +61,13 @@ def test_help_imports_nothing_heavy() -> None:
     assert done.stdout.splitlines()[-1] == "[]"
 
 
-def test_help_answers_at_once() -> None:
-    taken = []
+def test_help_takes_less_than_a_second() -> None:
+    seconds = []
     for _ in range(3):
         start = time.perf_counter()
         subprocess.run([sys.executable, "-m", "tokenloom", "--help"], capture_output=True, check=True)
-        taken.append(time.perf_counter() - start)
-    assert min(taken) < 1
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 1
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_codecs_lists_every_name(capsys: pytest.CaptureFixture[str], monkeypatch
 # -- encode and decode ------------------------------------------------------------------------------
 
 
-def test_picture_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_picture_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
     said = succeed(capsys, "encode", "photo.png", "--codec", "image/png")
     size = Path("photo.tlm").stat().st_size
     assert f"photo.tlm: {size} bytes" in said
@@ -125,12 +125,12 @@ def test_picture_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
     assert media.read("back.png").equal(media.read("photo.png"))
 
 
-def test_dial_by_value_and_by_target(capsys: pytest.CaptureFixture[str]) -> None:
+def test_setting_by_value_and_by_target(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = {}
-    for dial in ("--setting=10", "--setting=90", "--psnr=40", "--bpp=1.3"):
-        said = succeed(capsys, "encode", "photo.png", "-o", "q.tlm", "--codec", "image/jpeg", dial)
-        sizes[dial] = Path("q.tlm").stat().st_size
-        if dial == "--psnr=40":
+    for option in ("--setting=10", "--setting=90", "--psnr=40", "--bpp=1.3"):
+        said = succeed(capsys, "encode", "photo.png", "-o", "q.tlm", "--codec", "image/jpeg", option)
+        sizes[option] = Path("q.tlm").stat().st_size
+        if option == "--psnr=40":
             assert float(said.split("PSNR ")[1].split()[0]) >= 40
     assert sizes["--setting=10"] < sizes["--setting=90"]
     assert 8 * sizes["--bpp=1.3"] / (61 * 83) <= 1.3
@@ -150,7 +150,7 @@ def test_sound_keeps_its_rate_and_channels(capsys: pytest.CaptureFixture[str], n
         assert back.equal(song)
 
 
-def test_rates_and_channels_that_decode_could_not_find_are_brought_to_ones_it_can(
+def test_unusual_rates_and_channels_are_converted(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     soundfile.write("odd.wav", np.tile(0.3 * np.sin(np.arange(5_000) / 9)[:, None], (1, 6)), 37_000)
@@ -159,13 +159,13 @@ def test_rates_and_channels_that_decode_could_not_find_are_brought_to_ones_it_ca
     assert media.read("back.wav").shape == (1, 5_960)  # ceil(5000 · 44100 / 37000)
 
 
-def test_text_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
     succeed(capsys, "encode", "notes.txt", "--codec", "text/bytes")
     succeed(capsys, "decode", "notes.tlm", "-o", "back.txt")
     assert Path("back.txt").read_bytes() == Path("notes.txt").read_bytes()
 
 
-def test_codec_of_ones_own_is_named_by_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_trained_codec_is_named_by_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
     bpe = codecs.registry.codec_class("text/bpe").train_from_iterator(["café au lait", "naïve"] * 4, vocab_size=270)
     codecs.save(bpe, "mine")
     del bpe
@@ -177,7 +177,7 @@ def test_codec_of_ones_own_is_named_by_its_folder(capsys: pytest.CaptureFixture[
     assert Path("back.txt").read_bytes() == Path("notes.txt").read_bytes()
 
 
-def test_decode_leaves_the_original_alone(capsys: pytest.CaptureFixture[str]) -> None:
+def test_decode_does_not_overwrite_the_original(capsys: pytest.CaptureFixture[str]) -> None:
     succeed(capsys, "encode", "photo.png", "--codec", "image/jpeg")
     original = Path("photo.png").read_bytes()
     assert "photo.png exists" in refuse(capsys, "decode", "photo.tlm")
@@ -188,47 +188,47 @@ def test_decode_leaves_the_original_alone(capsys: pytest.CaptureFixture[str]) ->
 
 
 def decoder_of(codec: str, folder: str) -> models.DiffusionDecoder:
-    """An untrained decoder of a codec, written to a folder; it is the codec's own as long as it is kept."""
+    """Write an untrained decoder of a codec to a folder. `--decoder diffusion` finds it while it is referenced."""
     models.save(models.build_decoder({"codec": codec, "widths": [8, 16], "depths": [1, 1]}), folder)
     return models.load(folder)
 
 
-def test_a_decoder_decodes_what_the_codec_encoded(capsys: pytest.CaptureFixture[str]) -> None:
+def test_decode_with_a_diffusion_decoder(capsys: pytest.CaptureFixture[str]) -> None:
     codecs.save(tiny("image/fsq"), "mine")
     succeed(capsys, "encode", "photo.png", "--codec", "mine")
-    decoder = decoder_of("mine", "painter")
+    decoder = decoder_of("mine", "my-decoder")
     codes = decoder.codec.encode(media.read("photo.png")[None])
     said = succeed(capsys, "decode", "photo.tlm", "-o", "usual.png", "--decoder", "diffusion")
     assert f"decoded by diffusion in {decoder.steps} steps" in said
     assert (media.read("usual.png") - decoder.decode(codes)[0]).abs().max() <= 0.5 / 255 + 1e-6
     succeed(capsys, "decode", "photo.tlm", "-o", "plain.png")
     assert not media.read("plain.png").equal(media.read("usual.png"))
-    options = ["--decoder", "painter", "--steps", "2", "--seed", "3"]
+    options = ["--decoder", "my-decoder", "--steps", "2", "--seed", "3"]
     said = succeed(capsys, "decode", "photo.tlm", "-o", "named.png", *options)
-    assert "83 x 61 pixels from" in said and "by image/fsq, decoded by painter in 2 steps" in said
-    wanted = decoder.decode(codes, steps=2, seed=3)[0]
-    assert (media.read("named.png") - wanted).abs().max() <= 0.5 / 255 + 1e-6
+    assert "83 x 61 pixels from" in said and "by image/fsq, decoded by my-decoder in 2 steps" in said
+    expected = decoder.decode(codes, steps=2, seed=3)[0]
+    assert (media.read("named.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
 
 
-def test_a_decoder_brings_its_codec_along(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_decoder_folder_includes_its_codec(capsys: pytest.CaptureFixture[str]) -> None:
     codecs.save(tiny("image/bsq"), "mine")
     succeed(capsys, "encode", "photo.png", "--codec", "mine")
-    decoder_of("mine", "painter")
+    decoder_of("mine", "my-decoder")
     Path("mine").rename("elsewhere")
     gc.collect()
-    succeed(capsys, "decode", "photo.tlm", "-o", "back.png", "--decoder", "painter", "--steps", "1")
+    succeed(capsys, "decode", "photo.tlm", "-o", "back.png", "--decoder", "my-decoder", "--steps", "1")
     assert media.read("back.png").shape == (3, 61, 83)
 
 
-def test_a_decoder_that_does_not_fit_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+def test_misuse_of_decoders_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     codecs.save(tiny("image/fsq"), "mine")
     codecs.save(tiny("image/bsq"), "other")
     fingerprints = [codecs.load(name).fingerprint.hex() for name in ("other", "mine")]
     succeed(capsys, "encode", "photo.png", "--codec", "mine")
     succeed(capsys, "encode", "notes.txt", "--codec", "text/bytes")
-    kept = codecs.load("mine")  # or the file's codec would not be at hand
+    kept = codecs.load("mine")  # keeps the codec of the file available
     decoder_of("other", "wrong")
-    gc.collect()  # the decoders of other tests
+    gc.collect()  # removes the decoders of other tests
     decode = ["decode", "photo.tlm", "-o", "back.png"]
     for argv, said in (
         ([*decode, "--decoder", "wrong"], "wrong decodes image/bsq ({}), not image/fsq ({})".format(*fingerprints)),
@@ -296,7 +296,7 @@ def test_misuse_is_one_line(capsys: pytest.CaptureFixture[str], argv: list[str],
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
-def test_folder_that_cannot_be_written_to(capsys: pytest.CaptureFixture[str]) -> None:
+def test_read_only_folder(capsys: pytest.CaptureFixture[str]) -> None:
     Path("pictures").chmod(0o500)
     assert "cannot be written" in refuse(capsys, *ENCODE[:3], "pictures/out.tlm", "--codec", "image/png")
 
@@ -321,7 +321,7 @@ def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
         assert err.splitlines()[-1].startswith("tokenloom: there is no file")
 
 
-def test_ctrl_c_is_one_line_and_130() -> None:
+def test_ctrl_c_prints_one_line_and_returns_130() -> None:
     os.mkfifo("pipe.tlm")
     command = [sys.executable, "-m", "tokenloom", "decode", "pipe.tlm"]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -342,7 +342,7 @@ def test_ctrl_c_is_one_line_and_130() -> None:
 # -- train and compare ------------------------------------------------------------------------------
 
 
-def test_train_leaves_a_codec_that_encodes(capsys: pytest.CaptureFixture[str]) -> None:
+def test_train_writes_a_codec_that_encodes(capsys: pytest.CaptureFixture[str]) -> None:
     said = succeed(capsys, "train", "task=codec", *TINY, "out=runs/mine")
     assert said == "runs/mine\n"
     assert Path("runs/mine/.hydra/overrides.yaml").is_file()
@@ -353,20 +353,20 @@ def test_train_leaves_a_codec_that_encodes(capsys: pytest.CaptureFixture[str]) -
     succeed(capsys, "train", *TINY, "out=runs/mine", "resume=true")
 
 
-def test_sweep_gives_each_job_its_folder(capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_job_of_a_sweep_has_a_folder(capsys: pytest.CaptureFixture[str]) -> None:
     succeed(capsys, "train", *TINY, "-m", "seed=0,1", "out=sweep")
     first, second = codecs.load("sweep/0"), codecs.load("sweep/1")
     assert first.fingerprint != second.fingerprint
 
 
-def test_job_of_a_sweep_that_fails_does_not_end_it(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_job_does_not_end_a_sweep(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "-m", *TINY, "ema=0.9", "batch_size=0,2", "out=sweep"]) == 2
     (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("tokenloom:")]
     assert line.startswith("tokenloom: job 0: batch_size must be an integer of at least 1, got 0")
     assert codecs.load("sweep/1").name == "image/fsq"
 
 
-def test_configuration_can_be_looked_at(capsys: pytest.CaptureFixture[str]) -> None:
+def test_configuration_can_be_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert "lr: 0.5" in succeed(capsys, "train", "optimizer.lr=0.5", "--cfg", "job", "-p", "optimizer")
     assert "codec/image/bsq" in succeed(capsys, "train", "codec=image/bsq", "--info", "defaults")
     assert not Path("runs").exists()

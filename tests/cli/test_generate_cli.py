@@ -1,4 +1,4 @@
-"""`tokenloom generate` as a person meets it: texts and files in, files and texts out, one line where it cannot."""
+"""`tokenloom generate`: texts and files in, texts and files out, errors of one line."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.cli import refuse
-from support.omni import fresh, painter, picture, sound
+from support.omni import fresh, picture, sound, untrained_decoder
 
 from tokenloom import models
 from tokenloom.cli.commands.generate import GAP, grid
@@ -26,7 +26,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder to work in, with a picture, a sound and a text."""
+    """Change to a folder with a picture, a sound and a text."""
     monkeypatch.chdir(tmp_path)
     media.write(picture(), "face.png")
     media.write(sound(), "seven.wav", sample_rate=8000)
@@ -35,7 +35,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], model: str, *argv: str) -> tuple[str, str]:
-    """stdout and stderr of a command that works."""
+    """Run a command that must succeed, and return its stdout and stderr."""
     capsys.readouterr()
     status = main(["generate", *argv, "--model", model])
     out, err = capsys.readouterr()
@@ -43,23 +43,23 @@ def run(capsys: pytest.CaptureFixture[str], model: str, *argv: str) -> tuple[str
     return out, err
 
 
-def test_a_picture_and_what_it_cost(capsys, model):
+def test_a_picture_and_its_cost(capsys, model):
     out, err = run(capsys, model, "red heart", "--to", "image", "-o", "heart.png", "--seed", "3", "--guidance", "2")
     assert out == "heart.png: an image of 24 x 32 pixels\n"
     assert media.read("heart.png").shape == (3, 32, 24)
-    wanted = models.load(model).generate(["red heart"], "image", seed=3, guidance=2.0)[0]
-    assert (media.read("heart.png") - wanted).abs().max() <= 0.5 / 255 + 1e-6
+    expected = models.load(model).generate(["red heart"], "image", seed=3, guidance=2.0)[0]
+    assert (media.read("heart.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
     found = re.search(r"15 tokens of prompt; 12 tokens: 87\.9 bits nominal, ([\d.]+) bits under the model", err)
     assert found and 20 < float(found[1]) < 300
     assert re.search(r"encode [\d.]+ s, transformer [\d.]+ s, decode [\d.]+ s; seed 3", err)
 
 
 def test_a_picture_from_the_diffusion_decoder(capsys, model, tmp_path):
-    decoder = painter(tmp_path, "image/fsq")
+    decoder = untrained_decoder(tmp_path, "image/fsq")
     argv = ["red heart", "--to", "image", "--seed", "3", "--decoder", "diffusion", "--steps", "1"]
     run(capsys, model, *argv, "-o", "heart.png")
-    wanted = models.load(model).generate(["red heart"], "image", seed=3, decoder="diffusion", steps=1)[0]
-    assert (media.read("heart.png") - wanted).abs().max() <= 0.5 / 255 + 1e-6
+    expected = models.load(model).generate(["red heart"], "image", seed=3, decoder="diffusion", steps=1)[0]
+    assert (media.read("heart.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
     assert decoder is models.decoder_for(decoder.codec)
 
 
@@ -75,19 +75,19 @@ def test_sounds_texts_and_prompts_of_all_kinds(capsys, model):
 
 
 def test_options_stand_anywhere(capsys, model):
-    """argparse gives up on positionals that an option parts; the order of the segments stays."""
-    wanted = models.load(model).generate([media.read("face.png"), "red"], "image", temperature=0)[0]
+    """Options may stand between segments, which argparse alone does not allow. The order of the segments stays."""
+    expected = models.load(model).generate([media.read("face.png"), "red"], "image", temperature=0)[0]
     for argv in (
         ["face.png", "--to", "image", "red"],
         ["--to", "image", "face.png", "red"],
         ["face.png", "red", "--to=image"],
     ):
         run(capsys, model, *argv, "--temperature", "0", "-o", "x.png")
-        assert (media.read("x.png") - wanted).abs().max() < 0.01
+        assert (media.read("x.png") - expected).abs().max() < 0.01
 
 
-def test_names_follow_the_prompt_and_overwrite_nothing(capsys, model):
-    given = Path("seven.wav").read_bytes()
+def test_file_names_follow_the_prompt_and_overwrite_nothing(capsys, model):
+    original = Path("seven.wav").read_bytes()
     names = [run(capsys, model, *argv)[0].split(":")[0] for argv in (
         ["Red Heart!", "--to", "image"], ["Red Heart!", "--to", "image"], ["face.png", "--to", "image"],
         ["face.png", "make it, dark", "--to", "pictures"], ["seven.wav", "--to", "audio"], ["--to", "image"],
@@ -96,10 +96,10 @@ def test_names_follow_the_prompt_and_overwrite_nothing(capsys, model):
     assert names == [
         "red-heart.png", "red-heart-2.png", "face-2.png", "make-it-dark.png", "seven-2.wav", "image.png", "audio.wav",
     ]  # fmt: skip
-    assert all(Path(name).is_file() for name in names) and Path("seven.wav").read_bytes() == given
+    assert all(Path(name).is_file() for name in names) and Path("seven.wav").read_bytes() == original
 
 
-def test_several_pictures_are_a_grid_and_several_sounds_numbered(capsys, model):
+def test_several_pictures_form_a_grid_and_several_sounds_are_numbered(capsys, model):
     out, err = run(capsys, model, "red", "--to", "image", "-n", "5", "--seed", "0", "--top-k", "20", "--top-p", "0.9")
     assert out == "red.png: 5 images of 24 x 32 pixels\n" and "60 tokens in 5 results" in err
     sheet = media.read("red.png")
@@ -111,14 +111,14 @@ def test_several_pictures_are_a_grid_and_several_sounds_numbered(capsys, model):
     assert Path("say-1.flac").is_file() and not Path("say.flac").exists()
 
 
-def test_a_grid_of_unequal_pictures_is_white_where_nothing_is():
+def test_a_grid_of_unequal_pictures_has_a_white_background():
     sheet = grid([torch.zeros(3, 4, 6), torch.zeros(3, 2, 3)])
     assert sheet.shape == (3, 4, 12 + GAP) and (sheet == 0).sum() == 3 * (24 + 6)
 
 
 def test_any_prints_texts_and_writes_the_rest(capsys, model, monkeypatch):
-    made = [["one", picture(), sound()], ["two", picture()]]
-    monkeypatch.setattr(models.Omni, "generate", _hand(made))
+    results = [["one", picture(), sound()], ["two", picture()]]
+    monkeypatch.setattr(models.Omni, "generate", _generate_with_results(results))
     out, _ = run(capsys, model, "three plus four", "-n", "2")
     base = "three-plus-four"
     assert out.splitlines() == ["one", f"{base}-1.png", f"{base}-2.wav", "two", f"{base}-3.png"]
@@ -127,25 +127,25 @@ def test_any_prints_texts_and_writes_the_rest(capsys, model, monkeypatch):
     assert out.splitlines() == ["one", "y-1.png", "y-2.wav", "two", "y-3.png"]
 
 
-def _hand(made: list):
-    """A generate that runs the model for its statistics, and gives what it is told."""
+def _generate_with_results(results: list):
+    """Return a `generate` that runs the model for its statistics, but returns these results."""
     original = models.Omni.generate
 
     def generate(self, *args, **options):
         original(self, *args, **options)
-        return made
+        return results
 
     return generate
 
 
-def test_a_picture_of_another_size_is_resized_and_said_so(capsys, model):
+def test_a_picture_of_another_size_is_resized_with_a_note(capsys, model):
     media.write(picture(50, 40), "big.png")
     _, err = run(capsys, model, "big.png", "--to", "image")
     assert "40 x 50 pixels was resized to the model's 24 x 32" in err
 
 
-def test_what_cannot_be_is_one_line(capsys, model):
-    gc.collect()  # the decoders of other tests
+def test_misuse_is_one_line(capsys, model):
+    gc.collect()  # removes the decoders of other tests
     for argv, says in (
         (["red", "--to", "video"], "unknown channel or modality 'video'"),
         (["absent.png", "--to", "text"], "there is no file absent.png"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from support.codecs import TINY, liven, one_line, structured, tiny
+from support.codecs import TINY, one_line, scale_latents, structured, tiny
 
 from tokenloom import codecs
 from tokenloom.cli.main import main
@@ -37,7 +37,7 @@ def small(name: str) -> codecs.Codec:
     if name == "audio/rvq with an LSTM":
         torch.manual_seed(0)
         codec = codecs.build("audio/rvq", **TINY["audio/rvq"], lstm=2)
-        liven(codec)
+        scale_latents(codec)
         return codec
     if name == "audio/encodec":
         torch.manual_seed(0)

@@ -15,7 +15,7 @@ import torch
 import yaml
 from PIL import Image
 from support.codecs import one_line, structured, tiny
-from support.omni import CONTEXT, fresh, painter, picture, sound
+from support.omni import CONTEXT, fresh, picture, sound, untrained_decoder
 
 from tokenloom import codecs, models
 from tokenloom.codecs import Codes, Target, batches, media
@@ -258,7 +258,7 @@ def watched(monkeypatch: pytest.MonkeyPatch) -> list[Codes]:
 
 
 def test_diffusion_decodes_the_codes_that_plain_would(tmp_path, monkeypatch):
-    decoder, model, seen = painter(tmp_path, "image/fsq"), fresh(), watched(monkeypatch)
+    decoder, model, seen = untrained_decoder(tmp_path, "image/fsq"), fresh(), watched(monkeypatch)
     plain = model.generate(["red"], "image", n=3, seed=4)
     painted = model.generate(["red"], "image", n=3, seed=4, decoder="diffusion", steps=2)
     assert all(torch.equal(a.indices, b.indices) for a, b in zip(seen[:3], seen[3:], strict=True))
@@ -276,7 +276,7 @@ def test_diffusion_decodes_the_codes_that_plain_would(tmp_path, monkeypatch):
 
 
 def test_sounds_of_each_length_are_painted_apart_and_texts_not_at_all(tmp_path, monkeypatch):
-    decoder, model, seen = painter(tmp_path, "audio/rvq"), fresh(), watched(monkeypatch)
+    decoder, model, seen = untrained_decoder(tmp_path, "audio/rvq"), fresh(), watched(monkeypatch)
     sounds = model.generate(["seven"], "audio", n=4, seed=0, decoder="diffusion", steps=1)
     assert [x.shape[-1] for x in sounds] == [int(codes.sizes[0, 0]) for codes in seen]
     assert torch.equal(sounds[0], decoder.decode(seen[0], steps=1, seed=0)[0])
@@ -286,7 +286,7 @@ def test_sounds_of_each_length_are_painted_apart_and_texts_not_at_all(tmp_path, 
 
 def test_a_channel_without_a_decoder_is_told_before_any_work(tmp_path, monkeypatch):
     gc.collect()  # the decoders of other tests
-    kept, model = painter(tmp_path, "image/fsq"), fresh()
+    kept, model = untrained_decoder(tmp_path, "image/fsq"), fresh()
     monkeypatch.setattr(model, "_sample", None)
     for to, name in (("flexible", "flexible"), ("audio", "sounds"), (None, "flexible")):
         with pytest.raises(ValueError, match=f"channel {name}: no diffusion decoder .* ship") as error:

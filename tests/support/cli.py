@@ -8,7 +8,7 @@ from tokenloom.cli.main import main
 
 
 def succeed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
-    """What a command that works says on stdout."""
+    """Run a command that must succeed, and return its stdout."""
     capsys.readouterr()
     status = main(argv)
     out, err = capsys.readouterr()
@@ -17,7 +17,7 @@ def succeed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def refuse(capsys: pytest.CaptureFixture[str], *argv: str, status: int = 2) -> str:
-    """The one line of a command that does not: nothing on stdout, no traceback."""
+    """Run a command that must fail, and return its error message: one line on stderr, and nothing on stdout."""
     capsys.readouterr()
     assert main(argv) == status
     out, err = capsys.readouterr()

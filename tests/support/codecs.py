@@ -1,4 +1,4 @@
-"""Small codecs for every registered name, ready in milliseconds, and signals for them."""
+"""A small codec of each registered name, and signals for it."""
 
 from __future__ import annotations
 
@@ -49,22 +49,22 @@ TINY = {
         },
     },
 }  # fmt: skip
-"""Arguments of the codecs that have weights."""
+"""Constructor arguments of the codecs that have weights."""
 
 MIDDLE = {Modality.IMAGE: (45, 38), Modality.AUDIO: (3001,), Modality.TEXT: (50,)}
-"""A size that no stride divides."""
+"""Size of a signal of each modality that no stride divides."""
 
 LINES = ["the quick brown fox jumps over the lazy dog", "every signal becomes integers", "naïve café, déjà vu"]
 
 
 def one_line(error: pytest.ExceptionInfo) -> bool:
-    """Whether an exception's message is what a person at a terminal should see."""
+    """Return whether the message of an exception is one line of at most 2,000 characters."""
     text = str(error.value)
     return bool(text.strip()) and "\n" not in text and len(text) < 2000
 
 
 def structured(codec: Codec, size: tuple[int, ...], seed: int = 0) -> Tensor | list[str]:
-    """One signal with edges, gradients and a little noise, as a batch: what real ones are like."""
+    """Return a batch of one signal with edges, gradients and a little noise, similar to real signals."""
     noise = torch.Generator().manual_seed(seed)
     if codec.spec.modality is Modality.TEXT:
         return [" ".join(LINES)[: size[0]]]
@@ -82,18 +82,18 @@ def structured(codec: Codec, size: tuple[int, ...], seed: int = 0) -> Tensor | l
 
 @functools.cache
 def tiny(name: str) -> Codec:
-    """A ready codec of that name; a learned one has random weights whose codes vary."""
+    """Return a codec of this name. A learned codec has random weights, scaled so that its codes vary."""
     if name == "text/bpe":
         return codecs.registry.codec_class(name).train_from_iterator(LINES * 4, vocab_size=300)
     torch.manual_seed(0)
     codec = codecs.build(name, **TINY.get(name, {}))
     if isinstance(codec, LatentCodec):
-        liven(codec)
+        scale_latents(codec)
     return codec
 
 
 @torch.no_grad()
-def liven(codec: LatentCodec) -> None:
+def scale_latents(codec: LatentCodec) -> None:
     """Give each latent channel mean 0 and spread 1, and each residual codebook half the spread of the one before."""
     if codec.start_items:
         codec.start(torch.cat([structured(codec, (48, 48), seed) for seed in range(40)]))
@@ -112,7 +112,7 @@ def liven(codec: LatentCodec) -> None:
 
 
 def signals(codec: Codec, size: tuple[int, ...], batch: int = 2) -> Tensor | list[str]:
-    """A batch of different signals of one size."""
+    """Return a batch of different signals of one size."""
     parts = [structured(codec, size, seed) for seed in range(batch)]
     return [text for part in parts for text in part] if isinstance(parts[0], list) else torch.cat(parts)
 

@@ -1,4 +1,4 @@
-"""A small language model and its tokenizer."""
+"""A small language model of transformers, and its tokenizer."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ transformers = pytest.importorskip("transformers", reason="transformers is not i
 
 
 def host_tokenizer(**more):
-    """A byte-level BPE tokenizer, as GPT-2's, trained on a line."""
+    """Return a byte-level BPE tokenizer like that of GPT-2, trained on one sentence."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     bpe = Tokenizer(models.BPE())

@@ -1,4 +1,4 @@
-"""A hub of one process for tests: the few requests that creating, uploading and downloading a repository take."""
+"""A stand-in for the Hugging Face hub. It answers the requests that create, upload and download a repository."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ class Handler(BaseHTTPRequestHandler):
         self.answer(body=False)
 
     def do_POST(self) -> None:
-        given = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
         self.log.append(f"POST {self.path}")
         if self.headers.get("Authorization") != "Bearer hf_secret":
             self.send(401, {"error": "Invalid username or password."})
         elif self.path == "/api/repos/create":
-            wanted = json.loads(given)
-            name = "/".join(part for part in (wanted.get("organization"), wanted["name"]) if part)
+            request = json.loads(body)
+            name = "/".join(part for part in (request.get("organization"), request["name"]) if part)
             self.send(409 if name in self.repositories else 200, {"url": f"{self.base}/{name}", "name": name})
             self.repositories.setdefault(name, {".gitattributes": b""})
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/preupload/main", self.path):
-            paths = [file["path"] for file in json.loads(given)["files"]]
+            paths = [file["path"] for file in json.loads(body)["files"]]
             self.send(200, {"files": [{"path": p, "uploadMode": "regular", "shouldIgnore": False} for p in paths]})
         elif found := re.fullmatch(r"/api/models/([^/]+/[^/]+)/commit/main", self.path):
-            for line in given.decode().splitlines():
+            for line in body.decode().splitlines():
                 action = json.loads(line)
                 if action["key"] == "file":
                     self.repositories[found[1]][action["value"]["path"]] = base64.b64decode(action["value"]["content"])
@@ -96,7 +96,7 @@ def digest(content: bytes) -> str:
 
 @contextmanager
 def hub() -> Iterator[tuple[str, dict[str, dict[str, bytes]], list[str]]]:
-    """Its address, its repositories (name → path → content), and what was asked of it."""
+    """Serve a hub, and yield its address, its repositories (name → path → content) and the log of its requests."""
     handler = type("Fresh", (Handler,), {"repositories": {}, "log": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

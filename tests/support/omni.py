@@ -1,4 +1,4 @@
-"""Small models with fresh weights, and prompts for them."""
+"""Small untrained models, and prompts for them."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ CONTEXT = 160
 def fresh(
     *, size: tuple[int, int] | None = (32, 24), pattern: str = "delay", longest: int = CONTEXT, **options
 ) -> Omni:
-    """A model over four tiny codecs whose random weights make it listen to its prompt."""
+    """Return a model over four tiny codecs, with random weights so large that the output depends on the prompt."""
     vocabulary = Vocabulary(
         [
             Channel("text/bytes", codecs.build("text/bytes")),
@@ -48,8 +48,8 @@ def sound(samples: int = 100) -> torch.Tensor:
     return structured(tiny("audio/rvq"), (samples,))[0]
 
 
-def painter(folder: Path, name: str) -> models.DiffusionDecoder:
-    """An untrained decoder for a tiny codec, which `decoder_for` gives as long as it is kept."""
+def untrained_decoder(folder: Path, name: str) -> models.DiffusionDecoder:
+    """Return an untrained decoder of a tiny codec. `decoder_for` finds it while it is referenced."""
     codecs.save(tiny(name), folder / "codec")
     decoder = models.build_decoder({"codec": str(folder / "codec"), "widths": [8, 16], "depths": [1, 1]})
     models.save(decoder, folder / "decoder")

@@ -1,4 +1,4 @@
-"""Small data packs: tar shards of pictures and sounds."""
+"""Small tar shards of captioned pictures and sounds."""
 
 from __future__ import annotations
 
@@ -29,11 +29,7 @@ def write_tar(path: Path, files: dict[str, bytes], form: int = tarfile.PAX_FORMA
 
 
 FIGURES = ("waving hand", "raised fist", "thumbs up")
-
-
 TONES = (None, "light", "medium", "dark")
-
-
 RATE = 8000
 
 
@@ -42,7 +38,7 @@ def toned(figure: str, tone: str | None) -> str:
 
 
 def png(pixels: np.ndarray) -> bytes:
-    """(height, width, 3) in [0, 1]."""
+    """Encode pixels (height, width, 3) in [0, 1] as PNG."""
     buffer = io.BytesIO()
     Image.fromarray((255 * pixels).round().astype(np.uint8)).save(buffer, "PNG")
     return buffer.getvalue()
@@ -51,16 +47,16 @@ def png(pixels: np.ndarray) -> bytes:
 def write_packs(
     folder: Path, side: int = 32, samples: int = 120, names: tuple[str, str] = ("emoji.tar", "digits.tar")
 ) -> Path:
-    """Two tar shards with captions: 12 toned pictures, a heart and 10 keycaps; two sounds a digit."""
+    """Write two captioned tar shards: 12 pictures with skin tones, a heart and 10 keycaps; two sounds of each digit."""
     captions = [toned(figure, tone) for figure in FIGURES for tone in TONES]
     captions += ["red heart", *(f"keycap {digit}" for digit in range(10))]
     files = {}
     for i, caption in enumerate(captions):
         y, x = np.mgrid[:side, :side] / side
         rng = np.random.default_rng(i)
-        across, down, radius, *colour = rng.uniform(0.3, 0.7, 6)
+        across, down, radius, *color = rng.uniform(0.3, 0.7, 6)
         disc = ((x - across) ** 2 + (y - down) ** 2 < radius**2 / 4)[..., None]
-        files[f"e{i:02d}.png"] = png(np.where(disc, colour, 1.0))
+        files[f"e{i:02d}.png"] = png(np.where(disc, color, 1.0))
         files[f"e{i:02d}.txt"] = caption.encode()
     write_tar(folder / names[0], files)
     t = np.arange(samples) / RATE

@@ -1,4 +1,4 @@
-"""Programs that run in processes of their own, and what they leave."""
+"""Programs that tests run in processes of their own."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TESTS = Path(__file__).parents[1]
 
 
 def start(program: str, *arguments: str | Path, processes: int = 1, **options) -> subprocess.Popen:
-    """Start a Python program that may import from tests/ and tests/train, under torchrun if it has several processes"""
+    """Start a Python program, under torchrun if it has several processes. It can import from tests/ and tests/train."""
     torchrun = ["-m", "torch.distributed.run", f"--nproc-per-node={processes}", "--standalone"]
     path = Path(arguments[0]) / "program.py"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,9 +25,9 @@ def start(program: str, *arguments: str | Path, processes: int = 1, **options) -
 
 
 def environment() -> dict[str, str]:
-    """Return the environment of such a program: one thread, and tests/ and tests/train on the path."""
-    found = [str(TESTS), str(TESTS / "train"), os.environ.get("PYTHONPATH", "")]
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, found))}
+    """Return the environment of `start`: one thread, and tests/ and tests/train on the path."""
+    folders = [str(TESTS), str(TESTS / "train"), os.environ.get("PYTHONPATH", "")]
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(filter(None, folders))}
 
 
 def finish(process: subprocess.Popen) -> str:
@@ -40,5 +40,5 @@ def finish(process: subprocess.Popen) -> str:
 
 
 def distance(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> float:
-    """Mean absolute difference over all tensors of two states."""
+    """Return the mean absolute difference over all tensors of two states."""
     return torch.cat([(a[name].double() - b[name].double()).abs().flatten() for name in a]).mean().item()

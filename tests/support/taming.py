@@ -10,7 +10,7 @@ import torch
 from tokenloom.codecs import media
 
 SIZES = {"channel_multiplier": [1, 1, 2], "num_res_blocks": 1, "latent_channels": 16, "base_channels": 32}
-"""Of transformers' classes; the group norms of all of them have 32 groups."""
+"""Arguments of the classes of transformers. Their group norms have 32 groups."""
 
 
 def photograph(height: int = 96, width: int = 84) -> torch.Tensor:
@@ -18,8 +18,8 @@ def photograph(height: int = 96, width: int = 84) -> torch.Tensor:
 
 
 @torch.no_grad()
-def lively(model: torch.nn.Module, entries: int, dim: int) -> torch.Tensor:
-    """Random norms, then a random codebook that lies where the latents of a photograph do."""
+def random_codebook(model: torch.nn.Module, entries: int, dim: int) -> torch.Tensor:
+    """Randomize the norms, and return a random codebook with the mean and spread of a photograph's latents."""
     for name, parameter in model.named_parameters():
         if "norm" in name:
             parameter.add_(0.2 * torch.randn_like(parameter))
@@ -33,12 +33,12 @@ def janus(entries: int = 512, dim: int = 8, grid: int = 24):
     torch.manual_seed(0)
     config = JanusVQVAEConfig(num_embeddings=entries, embed_dim=dim, num_patches=grid, **SIZES)
     model = JanusVQVAE(config).eval()
-    model.quantize.embedding.weight.data = lively(model, entries, dim)
+    model.quantize.embedding.weight.data = random_codebook(model, entries, dim)
     return model
 
 
 def chameleon_and_decoder(attends: tuple[int, ...] = (2,), entries: int = 512, dim: int = 8):
-    """taming's network: Chameleon's encoder and codebook, Janus's decoder, attention at these stages."""
+    """Return taming's network, with attention at some stages: encoder and codebook of Chameleon, decoder of Janus."""
     from transformers import ChameleonVQVAE, ChameleonVQVAEConfig
     from transformers.models.janus.modeling_janus import JanusVQVAEAttnBlock
 
@@ -49,7 +49,7 @@ def chameleon_and_decoder(attends: tuple[int, ...] = (2,), entries: int = 512, d
             num_embeddings=entries, embed_dim=dim, resolution=96, attn_resolutions=resolutions, **SIZES
         )
     ).eval()
-    encoder.quantize.embedding.weight.data = lively(encoder, entries, dim)
+    encoder.quantize.embedding.weight.data = random_codebook(encoder, entries, dim)
     decoder = janus(16, dim).decoder
     for i, stage in enumerate(reversed(range(3))):
         width = 32 * SIZES["channel_multiplier"][stage]
@@ -59,7 +59,7 @@ def chameleon_and_decoder(attends: tuple[int, ...] = (2,), entries: int = 512, d
 
 
 def taming_state(encoder, decoder) -> dict[str, torch.Tensor]:
-    """In the official layout: `up.0` is the last stage, and a discriminator lies beside."""
+    """Return the weights in the official layout: `up.0` is the last stage, and weights of the losses are included."""
     state = dict(encoder.state_dict())
     for name, value in decoder.state_dict().items():
         state["decoder." + re.sub(r"^up\.(\d)", lambda m: f"up.{2 - int(m[1])}", name)] = value

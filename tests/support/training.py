@@ -1,4 +1,4 @@
-"""Runs of the training loop that several tests make and compare."""
+"""Configurations and logs of short training runs."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from support.codecs import TINY
 from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
 
 SCENES = {"name": "scenes", "count": 24, "size": 40}
-
-
 PHRASES = {"name": "phrases", "count": 4, "seconds": 1.0, "sample_rate": 8000}
 
 
 def config(out: Path, name: str = "image/fsq", **changes) -> TrainConfig:
-    """40 steps of a tiny codec on generated data, with everything that makes runs differ turned on."""
+    """Return the configuration of 40 steps of a tiny codec on generated data, with all random augmentation."""
     audio = name.startswith("audio/")
     defaults = {
         "codec": {"name": name, **TINY.get(name, {})},
@@ -41,7 +39,7 @@ def losses_of(out: Path) -> list[float]:
 
 
 def same(a, b) -> bool:
-    """Bit for bit, through dicts and lists."""
+    """Return whether nested dicts and lists of tensors are equal bit for bit."""
     if isinstance(a, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict):

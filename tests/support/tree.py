@@ -1,4 +1,4 @@
-"""The source files of the project, by room."""
+"""The source files of the project, by room (root folder)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def files(room: str) -> list[Path]:
 
 
 def paths(room: str = "") -> list[Path]:
-    """Return the Python files of one room, or of all."""
+    """Return the Python files of one room, or of all rooms."""
     return [path for name in ((room,) if room else ROOMS) for path in files(name) if path.suffix == ".py"]
 
 

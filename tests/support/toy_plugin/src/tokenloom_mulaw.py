@@ -1,4 +1,4 @@
-"""A codec in a package of its own: G.711's companding, one token of 256 a sample."""
+"""A codec in a package of its own: the companding of G.711, with one token of 8 bits per sample."""
 
 import math
 
@@ -10,7 +10,11 @@ MU = 255.0
 
 
 class MuLaw(Codec):
-    """sample_rate  Hz; one channel."""
+    """Mono audio, companded to 8 bits per sample (G.711).
+
+    Args:
+        sample_rate: In Hz.
+    """
 
     def __init__(self, sample_rate: int = 8000) -> None:
         super().__init__()
