@@ -264,7 +264,7 @@ ENCODE = ["encode", "photo.png", "-o", "out.tlm", "--codec"]
         (["encode", "photo.png"], "encode needs --codec; for image choose"),
         ([*ENCODE, "image/nosuch"], "unknown codec 'image/nosuch'"),
         ([*ENCODE, "nosuch"], "unknown codec 'nosuch'"),
-        ([*ENCODE, "pictures"], "no config.yaml or config.json in it"),
+        ([*ENCODE, "pictures"], "must hold config.yaml or config.json"),
         ([*ENCODE, "image/fsq"], "image/fsq must be trained first"),
         ([*ENCODE, "text/bpe"], "text/bpe must be trained first"),
         ([*ENCODE, "image/jpeg", "--setting", "300"], "quality of image/jpeg must be one of"),
