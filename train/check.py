@@ -16,7 +16,6 @@ from . import machine, state
 from .run_config import RunConfig, betas, number
 from .tasks import all_tasks
 
-STRATEGIES = ("auto", "ddp", "fsdp")
 FIXED = ("seed", "batch_size", "ema", "losses", "optimizer")
 """Keys that a resumed run must share, besides those of the tasks. `steps` may grow, and machines may change."""
 
@@ -42,7 +41,7 @@ def _machine(cfg: RunConfig) -> None:
     """Check precision, devices, and the division of the batch among processes."""
     for key, allowed in (
         ("precision", ("32-true", "bf16-mixed", "16-mixed")), ("accelerator", ("auto", "cpu", "cuda")),
-        ("store", STORES), ("strategy", STRATEGIES),
+        ("store", STORES), ("strategy", ("auto", "ddp", "fsdp")),
     ):  # fmt: skip
         if getattr(cfg, key) not in allowed:
             raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {getattr(cfg, key)!r}")

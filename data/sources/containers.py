@@ -7,7 +7,9 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from .files import SUFFIXES, Files, Ref, build_index
+from tokenloom.codecs.media.files import SUFFIXES
+
+from .files import Files, Ref, build_index
 from .joined import Joined
 from .source import Source, at_least, choice
 

@@ -8,16 +8,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
-from tokenloom.codecs import media
+from tokenloom.codecs.media.files import SUFFIXES
 from tokenloom.codecs.types import Modality
 
 from .source import BrokenItem, Item, Source, decode
-
-SUFFIXES = {
-    Modality.IMAGE: media.IMAGE_SUFFIXES,
-    Modality.AUDIO: media.AUDIO_SUFFIXES,
-    Modality.TEXT: media.TEXT_SUFFIXES,
-}
 
 
 class Ref(NamedTuple):

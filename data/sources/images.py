@@ -5,12 +5,11 @@ from __future__ import annotations
 from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
 from tokenloom.codecs import media
+from tokenloom.codecs.media.images import read_image
 from tokenloom.codecs.types import Modality
 
 from .source import BrokenItem, Item, Source, at_least, decode
@@ -60,5 +59,4 @@ class Images(Source):
         factor = self.max_side / max(height, width)
         size = (max(round(width * factor), 1), max(round(height * factor), 1))
         pixels = media.to_uint8(image).permute(1, 2, 0).numpy()
-        small = Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
-        return torch.from_numpy(np.array(small)).permute(2, 0, 1).float().div(255).contiguous()
+        return read_image(Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS))

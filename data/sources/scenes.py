@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 
+from tokenloom.codecs.media.images import read_image
 from tokenloom.codecs.types import Modality
 
 from .source import Item, Source, at_least, share
@@ -35,7 +35,7 @@ WORDS = (
     "no", "hello", "open", "code", "pixel", "sound",
 )
 # fmt: on
-_SUPERSAMPLING = 4
+SUPERSAMPLING = 4
 _CONTRAST = 130  # smallest RGB distance between a shape and the background
 
 
@@ -48,8 +48,8 @@ class Scenes(Source):
     name = "scenes"
 
     def __init__(self, count: int = 1000, size: int = 64, seed: int = 0, words: float = 0.3) -> None:
-        self.count, self.size, self.seed = at_least("count", count, 1), at_least("size", size, 16), seed
-        at_least("seed", seed, 0)
+        self.count, self.size = at_least("count", count, 1), at_least("size", size, 16)
+        self.seed = at_least("seed", seed, 0)
         self.words = share("words", words)
 
     def __len__(self) -> int:
@@ -57,14 +57,13 @@ class Scenes(Source):
 
     def __getitem__(self, i: int) -> Item:
         rng = np.random.default_rng([self.seed, self._check(i)])
-        side = self.size * _SUPERSAMPLING
+        side = self.size * SUPERSAMPLING
         ground, *others = (str(c) for c in rng.permutation(list(COLORS)))
         colors = [c for c in others if math.dist(COLORS[c], COLORS[ground]) >= _CONTRAST]
         canvas = Image.new("RGB", (side, side), COLORS[ground])
         draw = ImageDraw.Draw(canvas)
         caption = (_word if rng.random() < self.words else _shapes)(draw, side, rng, colors)
-        pixels = np.array(canvas.reduce(_SUPERSAMPLING))  # a box filter smooths the edges
-        image = torch.from_numpy(pixels).permute(2, 0, 1).float().div(255).contiguous()
+        image = read_image(canvas.reduce(SUPERSAMPLING))  # a box filter smooths the edges
         return Item(f"scene-{i:06d}", Modality.IMAGE, image, None, f"{caption} on {ground}")
 
 

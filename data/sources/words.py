@@ -5,13 +5,13 @@ from __future__ import annotations
 import zlib
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from tokenloom.codecs.media.images import read_image
 from tokenloom.codecs.types import Modality
 
-from .scenes import COLORS
+from .scenes import COLORS, SUPERSAMPLING
 from .source import Item, Source, at_least
 
 INKS = {name: COLORS[name] for name in ("black", "red", "green", "blue", "purple", "brown")} | {"green": (30, 130, 70)}
@@ -21,7 +21,6 @@ LETTERS = 4
 SPLITS = ("train", "test")
 _CONSONANTS, _VOWELS = "BCDFGHJKLMNPQRSTVWXYZ", "AEIOU"
 _TESTED = 8  # one word in this many is in the split "test"
-_SUPERSAMPLING = 4
 
 
 class Words(Source):
@@ -34,8 +33,8 @@ class Words(Source):
     name = "words"
 
     def __init__(self, count: int = 1000, size: int = 64, seed: int = 0, split: str = "train") -> None:
-        self.count, self.size, self.seed = at_least("count", count, 1), at_least("size", size, 16), seed
-        at_least("seed", seed, 0)
+        self.count, self.size = at_least("count", count, 1), at_least("size", size, 16)
+        self.seed = at_least("seed", seed, 0)
         if split not in SPLITS:
             raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {split!r}")
         self.split = split
@@ -66,7 +65,7 @@ def render(word: str, ink: str, size: int = 64) -> Tensor:
         raise ValueError(f"{word!r:.40} must have 1 to {LETTERS} letters, got {len(word)}")
     if ink not in INKS:
         raise ValueError(f"ink must be one of {', '.join(INKS)}, got {ink!r}")
-    side = size * _SUPERSAMPLING
+    side = size * SUPERSAMPLING
     canvas = Image.new("RGB", (side, side), (255, 255, 255))
     draw = ImageDraw.Draw(canvas)
     font = ImageFont.load_default(0.3 * side)  # capitals are nearly a quarter high; only W is too wide, by 1/32
@@ -74,8 +73,7 @@ def render(word: str, ink: str, size: int = 64) -> Tensor:
     for place, letter in enumerate(word.upper()):
         at = side * (left + (place + 0.5) / LETTERS), side * 0.61
         draw.text(at, letter, fill=INKS[ink], font=font, anchor="ms", stroke_width=side / 128)
-    pixels = np.array(canvas.reduce(_SUPERSAMPLING))
-    return torch.from_numpy(pixels).permute(2, 0, 1).float().div(255).contiguous()
+    return read_image(canvas.reduce(SUPERSAMPLING))
 
 
 def _random_word(rng: np.random.Generator) -> str:

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,15 +31,8 @@ Report = dict[str, Any]
 """The entry of a shard in the index."""
 
 
-class ShardProgress(NamedTuple):
-    """Number of items that were processed since the last event, and of their tokens."""
-
-    items: int
-    tokens: int
-
-
-Events = Iterator[ShardProgress | Report]
-"""Progress, and the report of each shard once it is in place."""
+Events = Iterator[int | Report]
+"""Numbers of items that were processed since the last event, and the report of each complete shard."""
 
 
 @dataclass(frozen=True)
@@ -78,18 +71,17 @@ class ShardJob:
         dtype = index_type(encoder.spec.codebook_sizes)
         with files.writing(complete) as part, part.open("wb") as file, format.writer(file, dtype) as write:
             for batch in _batches(self._signals(encoder.spec, number, report), self.batch_size):
-                before = report["tokens"]
                 for item, codes in _encode(encoder, batch, report):
                     write(TokenRow(_utf8(item.key), codes, _utf8(item.caption), item.meta))
                     report["items"] += 1
                     report["tokens"] += int(rate.tokens(encoder.spec, codes))
                     bits.append(float(rate.nominal(encoder.spec, codes)))
                 left -= len(batch)
-                yield ShardProgress(len(batch), report["tokens"] - before)
+                yield len(batch)
         report |= {"nominal_bits": math.fsum(bits), "bytes": complete.stat().st_size, "sha256": sha256(complete)}
         complete.replace(out / name)
         files.write(out / PROGRESS / f"{number:06d}.json", json.dumps(report))
-        yield ShardProgress(left, 0)
+        yield left
         yield report
 
     def _signals(self, spec: CodeSpec, number: int, report: Report) -> Iterator[tuple[Item, Signal]]:

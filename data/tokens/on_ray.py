@@ -16,7 +16,7 @@ import ray.data
 import torch
 
 from .encoder import Encoder
-from .job import Events, ShardJob, ShardProgress
+from .job import Events, ShardJob
 from .local import portable
 
 
@@ -50,7 +50,7 @@ def _map(job: ShardJob, numbers: Sequence[int], workers: int | None) -> Events:
         if row["error"]:
             raise (RuntimeError if row["bug"] else ValueError)(row["error"])
         report = json.loads(row["report"])
-        yield ShardProgress(len(job.range(report["number"])), report["tokens"])
+        yield len(job.range(report["number"]))
         yield report
 
 

@@ -26,7 +26,7 @@ from ..sources.registry import open_source
 from ..sources.source import BrokenItem, Source, at_least
 from . import reading
 from .encoder import EncoderConfig, check_device, open_codec, plain_setting
-from .job import PROGRESS, Events, Report, ShardJob, ShardProgress
+from .job import PROGRESS, Events, Report, ShardJob
 from .optional import ENGINES, get, get_format
 from .row import index_type
 
@@ -135,8 +135,8 @@ def _run(job: ShardJob, missing: Sequence[int], done: dict[int, Report], run: Ru
     try:
         with progress.bar(f"{job.encoder.codec['name']:.20}", len(job.indices), "items", done=ready) as advance:
             for event in run(job, missing):
-                if isinstance(event, ShardProgress):
-                    advance(event.items)
+                if isinstance(event, int):
+                    advance(event)
                 else:
                     done[event["number"]] = event
     except KeyboardInterrupt:
