@@ -52,7 +52,9 @@ def sample(
         unconditional: A second prompt for each row, without the condition, that ends at the same place.
         guidance: Scale w of classifier-free guidance (arXiv 2207.12598, 2306.17806): logits are
             unconditional + w · (conditional − unconditional).
-        temperature, top_k, top_p: See `sampling.choose`.
+        temperature: See `sampling.choose`.
+        top_k: See `sampling.choose`.
+        top_p: See `sampling.choose`.
         seed: Row i draws from its own random stream, (seed, first_row + i). None draws a seed.
         first_row: Number of the first row.
         max_tokens: Largest number of new ids of a row.
