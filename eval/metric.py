@@ -32,7 +32,6 @@ class MetricDescription:
 
     @property
     def title(self) -> str:
-        """Label with unit."""
         return f"{self.label} {self.unit}".strip()
 
 
@@ -144,7 +143,6 @@ class ItemValues:
         self.values.append(float(value))
 
     def fail(self, reason: str) -> None:
-        """Count an item without a value."""
         self.values.append(None)
         self.reasons[reason] += 1
 

@@ -65,20 +65,14 @@ def _environment() -> jinja2.Environment:
 
 
 def data_uri(data: bytes, media_type: str) -> str:
-    """Return bytes as a data URI."""
     return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
 
 
-def image_data(image: Image.Image, **options: Any) -> bytes:
-    """Encode an image as WebP with the options of Pillow; default: lossless."""
+def image_uri(image: Image.Image, **options: Any) -> str:
+    """Return an image as a data URI of a WebP file, written with the options of Pillow; default: lossless."""
     buffer = io.BytesIO()
     image.save(buffer, "WEBP", **(options or {"lossless": True}))
-    return buffer.getvalue()
-
-
-def image_uri(image: Image.Image, **options: Any) -> str:
-    """Return an image as a data URI; see `image_data`."""
-    return data_uri(image_data(image, **options), "image/webp")
+    return data_uri(buffer.getvalue(), "image/webp")
 
 
 def audio_uri(waveform: Tensor, sample_rate: int) -> str:

@@ -31,15 +31,17 @@ def to_plain(value: Any) -> Any:
 
 def from_plain(kind: type[T], value: Any) -> T:
     """Invert `to_plain` for a type: a dataclass, a list or dict of them, or any of these with None."""
-    if value is not None and isinstance(kind, types.UnionType):
+    if value is None:
+        return value
+    if isinstance(kind, types.UnionType):
         kind = next(member for member in typing.get_args(kind) if member is not type(None))
-    if value is not None and is_dataclass(kind):
+    if is_dataclass(kind):
         hints = typing.get_type_hints(kind)
         return kind(**{key: from_plain(hints[key], v) for key, v in value.items()})
     container, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if value is not None and container is list and arguments:
+    if container is list and arguments:
         return typing.cast(T, [from_plain(arguments[0], v) for v in value])
-    if value is not None and container is dict and arguments:
+    if container is dict and arguments:
         return typing.cast(T, {key: from_plain(arguments[1], v) for key, v in value.items()})
     return value
 

@@ -1,4 +1,4 @@
-"""Comparison of codecs: rates, metrics, plots and a report."""
+"""Comparison of codecs by rate and quality, with plots and a report."""
 
 from .comparison import compare, evaluate
 from .modelled import ModelledRate

@@ -1,4 +1,4 @@
-"""The commands `tokenloom compare` and `tokenloom evaluate CODEC`, whose config is conf/compare.yaml."""
+"""Commands `tokenloom compare` and `tokenloom evaluate CODEC`, with the config conf/compare.yaml."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .report import terminal
 from .results import Results
 
 KEYS = ("items", "rate", "seed", "protocols", "targets")
-"""Keys of the config that `compare` takes as they are."""
+"""Keys of the config that are arguments of `compare`."""
 
 
 def compare_command(cfg: DictConfig) -> Results:
@@ -24,7 +24,7 @@ def compare_command(cfg: DictConfig) -> Results:
     for line in results.takeaways:
         console.print(f"• {line}", highlight=False, markup=False, soft_wrap=True)
     if results.interrupted:
-        console.print("interrupted: only the items that were complete are measured")
+        console.print("interrupted: the results hold the complete items only")
     console.print(f"report: {results.report}", highlight=False, markup=False, soft_wrap=True)
     return results
 

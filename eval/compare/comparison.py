@@ -1,4 +1,4 @@
-"""Comparison of codecs: fidelity over bits, for every codec at every setting of its sweep."""
+"""Comparison of codecs by rate and quality, at every setting of their sweeps."""
 
 from __future__ import annotations
 
@@ -36,32 +36,33 @@ def compare(
     title: str | None = None,
     strict: bool = False,
 ) -> Results:
-    """Run every codec at every setting of its sweep over the data.
+    """Measure every codec at every setting of its sweep on the data.
 
-    Writes results.json, results.csv, plots/, exhibits/ and report.html to `out`. Ctrl-C ends the run after the last
-    complete item: the results so far are written, with `interrupted` True.
+    Writes results.json, results.csv, plots/, exhibits/ and report.html to `out`. After Ctrl-C, the results hold the
+    complete items, and `interrupted` is True.
 
     Args:
-        codec_names: Registry names, shipped names, folders, globs of folders; with "+diffusion" a codec's codes are
-            decoded by its diffusion decoder, with "+NAME" by that decoder, with "@2" in 2 steps. A mapping
-            {name: image/taming, checkpoint: last.ckpt, …} is a codec with another project's weights.
+        codec_names: Registry names, shipped names, folders, globs of folders. "+diffusion" adds the diffusion decoder
+            of the codec, "+NAME" another one, "@2" its number of steps. A mapping {name: image/taming,
+            checkpoint: last.ckpt, …} is a codec with weights of another project.
         source: The data.
         out: Folder for the results.
-        anchor: Codec that BD-rate compares with, at most one per modality. Default: JPEG, Opus, bytes, else the first.
+        anchor: Reference codec of BD-rate, at most one per modality. Default: JPEG, Opus, bytes, else the first codec.
         items: Largest number of items of each modality, drawn with `seed`. Default: all.
-        rate: Rate of the exhibits, a number or {"bits_per_pixel": …, "kbps": …}. Default: that of the first learned
-            codec at its default setting.
-        seed: Of the draw and the training.
+        rate: Rate of the exhibits, a number or {"bits_per_pixel": …, "kbps": …}. Default: the rate of the first
+            learned codec at its default setting.
+        seed: Seed of the draw and the training.
         protocols: Names of protocols, at most one per modality.
-        targets: "psnr" and "slope": each is compared with the fixed settings of image codecs at equal mean tokens.
-            Default: both, for codecs whose number of tokens is free.
-        modelled: Options of the modelled rate. Without training data and `items`, a fifth of the data is evaluated and
-            the rest is learned from. Default: the rate is not measured.
+        targets: "psnr", "slope" or both, to compare with fixed settings of image codecs at equal mean tokens. Default:
+            both, for codecs of variable length.
+        modelled: Options of the modelled rate; None: not measured. Without training data and `items`, a fifth of the
+            data is evaluated and the transformers learn from the rest.
         title: Title of the data.
-        strict: Whether a broken item is an error instead of being counted.
+        strict: Raise an error for a broken item instead of counting it.
 
     Raises:
-        ValueError, FileNotFoundError: If an argument is invalid, or the data have no item for the codecs.
+        ValueError: If an argument is invalid, or the data have no item for the codecs.
+        FileNotFoundError: If a codec or its checkpoint does not exist.
     """
     plan = make_plan(codec_names, protocols, anchor, rate, targets)
     results = Results(Path(out), title or source.name or "data")
@@ -82,12 +83,12 @@ def compare(
 
 
 def evaluate(codec: str, source: Source, out: str | Path, **arguments: Any) -> Results:
-    """Measure a single codec; see `compare` for the arguments."""
+    """Measure one codec; see `compare` for the arguments."""
     return compare([codec], source, out, **arguments)
 
 
 def _bd_rates(results: Results, modality: str, anchor: str) -> list[BDRow]:
-    """Return the BD-rate of every other codec of a modality, in every metric that the anchor has a curve of."""
+    """Return the BD-rates of all other codecs of a modality, in every metric with a curve of the anchor."""
     rows, records = [], results.of(modality)
     codecs = [codec for codec in dict.fromkeys(r.codec for r in records) if codec != anchor]
     for metric in dict.fromkeys(name for r in records for name in r.metrics):

@@ -1,15 +1,17 @@
-"""The codecs of a comparison, by name, folder or glob."""
+"""Codecs of a comparison: loading by name, folder or glob, and labels."""
 
 from __future__ import annotations
 
 import glob
 import inspect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+import yaml
 
 from tokenloom import codecs
 from tokenloom.codecs import checkpoint
@@ -18,16 +20,18 @@ from tokenloom.codecs.types import Modality
 from tokenloom.data import Item
 from tokenloom.models.diffusion import codec as diffusion_codec
 
-from .run_labels import run_labels
+SWEEP = "multirun.yaml"
+"""File of Hydra in the folder of a sweep."""
+IGNORED = ("codec", "out", "resume", "stop_after", "hydra")
+"""Overrides that are not part of a run's label."""
 
 
 @dataclass
 class CodecEntry:
     """A codec and its label in the comparison.
 
-    A codec that needs no training and takes any sample rate, such as `audio/opus`, `adapts`: it is rebuilt for each
-    sample rate and number of channels of the data. Its settings are those for the first item, because they can depend
-    on the sample rate, as those of MP3 do.
+    An untrained codec for any sample rate, such as `audio/opus`, `adapts`: it is rebuilt for each sample rate and
+    number of channels of the data. The settings can depend on the sample rate; those of the first item are used.
     """
 
     label: str
@@ -37,7 +41,6 @@ class CodecEntry:
 
     @property
     def modality(self) -> Modality:
-        """Modality of the codec."""
         return self.codec.spec.modality
 
     @property
@@ -46,16 +49,15 @@ class CodecEntry:
         return next(self.codec.parameters(), None) is not None
 
     def name_at(self, setting: Any) -> str:
-        """Return the label, with the setting if the codec has one."""
+        """Return the label with the setting, if the codec has settings."""
         return self.label if setting is None else f"{self.label} at {setting}"
 
     def adopt(self, item: Item) -> None:
-        """Take codec and settings from the first item. If the item does not fit, coding it fails later."""
+        """Adapt codec and settings to the first item. An item that does not fit fails later, when it is coded."""
         with suppress(ValueError):
             self.codec = self.codec_for(item)
 
     def codec_for(self, item: Item) -> Codec:
-        """Return the codec for an item."""
         if not self.adapts:
             return self.codec
         key = (item.sample_rate, min(item.signal.shape[0], 2))
@@ -68,15 +70,12 @@ def load_entries(names: Sequence[str | Mapping[str, Any]]) -> list[CodecEntry]:
     """Load the codecs of a comparison.
 
     Args:
-        names: Registry names, shipped names, folders and globs of folders. Each can have a decoder behind it, as in
-            `natural-fsq+diffusion`. A mapping is a codec with another project's weights:
+        names: Registry names, shipped names, folders and globs of folders, each with an optional decoder, as in
+            `natural-fsq+diffusion`. A mapping is a codec with weights of another project:
             {name: image/taming, checkpoint: last.ckpt, config: model.yaml}.
 
-    Returns:
-        The entries in the order of the names.
-
     Raises:
-        ValueError: If a name is unknown or is listed twice, or there is none.
+        ValueError: If a name is unknown or listed twice, or the list is empty.
         FileNotFoundError: If a glob matches no checkpoint.
     """
     if not names:
@@ -87,8 +86,8 @@ def load_entries(names: Sequence[str | Mapping[str, Any]]) -> list[CodecEntry]:
         raise ValueError(f"codec {twice[0]!r} is listed twice")
     parts = {path: None if path in foreign else diffusion_codec.split(path) for path in paths}
     plain = [path for path in paths if parts[path] is None]
-    labels = dict(zip(plain, run_labels(plain), strict=True))
-    # "+diffusion" means the decoder that is loaded or shipped: load it before another one of the same codec
+    labels = dict(zip(plain, _run_labels(plain), strict=True))
+    # "+diffusion" means the loaded or shipped decoder of a codec: load it before other decoders of the same codec
     with_decoder = [path for path in paths if parts[path]]
     with_decoder.sort(key=lambda path: not diffusion_codec.is_default(parts[path][1]))
     entries = {path: CodecEntry(path, diffusion_codec.load(*parts[path])) for path in with_decoder}
@@ -107,12 +106,59 @@ def _label(entry: Mapping[str, Any]) -> str:
 
 
 def _expand(name: str) -> list[str]:
-    """Return the checkpoints that a glob matches, 2 before 10; any other name as it is."""
+    """Return the checkpoints that a glob matches, in natural order; any other name unchanged."""
     if parts := diffusion_codec.split(name):
         return [path + parts[1] for path in _expand(parts[0])]
     if not glob.has_magic(name) or Path(name).exists():
         return [name]
-    found = [path for path in glob.glob(name) if any((Path(path) / config).is_file() for config in checkpoint.CONFIGS)]
-    if not found:
+    folders = [
+        path for path in glob.glob(name) if any((Path(path) / config).is_file() for config in checkpoint.CONFIGS)
+    ]
+    if not folders:
         raise FileNotFoundError(f"codecs: {name!r} matches no folder with a {' or '.join(checkpoint.CONFIGS)}")
-    return sorted(found, key=lambda path: [int(t) if t.isdecimal() else t for t in re.split(r"([0-9]+)", path)])
+    return sorted(folders, key=lambda path: [int(t) if t.isdecimal() else t for t in re.split(r"([0-9]+)", path)])
+
+
+# -- labels of training runs -----------------------------------------------------------------------
+
+
+def _run_labels(paths: list[str]) -> list[str]:
+    """Return a label for each path: a description for a run of a sweep, else the path itself.
+
+    A description has the codec, the settings that differ between runs of this codec, and the folder's name, as in
+    `image/fsq widths=[8,16] (3)`. Runs with equal descriptions have their whole path instead of the folder's name.
+    """
+    runs = {path: _run_settings(Path(path)) for path in paths if (Path(path).absolute().parent / SWEEP).is_file()}
+    described = {path: _describe_run(run, runs.values()) for path, run in runs.items()}
+    short = {path: f"{text} ({Path(path).name})" for path, text in described.items()}
+    names = list(short.values())
+    long = {path: f"{text} ({path})" for path, text in described.items()}
+    return [
+        path if path not in runs else short[path] if names.count(short[path]) == 1 else long[path] for path in paths
+    ]
+
+
+def _describe_run(run: Mapping[str, str], runs: Iterable[Mapping[str, str]]) -> str:
+    """Return the codec, and the settings that differ between its runs."""
+    same_codec = [other for other in runs if other["name"] == run["name"]]
+    differing = [key for key in run if len({other.get(key) for other in same_codec}) > 1]
+    return " ".join([run["name"], *(f"{key}={run[key]}" for key in differing)])
+
+
+def _run_settings(folder: Path) -> dict[str, str]:
+    """Return the name and arguments of a run's codec, and the other overrides of its command."""
+    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
+    codec = config.get("codec") if isinstance(config, dict) else None
+    settings = {key: _compact(value) for key, value in codec.items()} if isinstance(codec, dict) else {}
+    settings.setdefault("name", folder.name)
+    overrides = folder / ".hydra" / "overrides.yaml"
+    given = yaml.safe_load(overrides.read_text(encoding="utf-8")) if overrides.is_file() else []
+    for override in given or []:
+        key, _, value = str(override).lstrip("+~").partition("=")
+        if key.split(".")[0] not in IGNORED:
+            settings[key] = value
+    return settings
+
+
+def _compact(value: Any) -> str:
+    return f"[{','.join(map(_compact, value))}]" if isinstance(value, list) else str(value)

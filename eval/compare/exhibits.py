@@ -1,4 +1,4 @@
-"""Reconstructions of a few items by all codecs at an equal rate."""
+"""Exhibits: reconstructions of a few items by all codecs at an equal rate."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from .measurement import measure
 from .records import Exhibit, ExhibitTile
 
 MOST = {Modality.IMAGE: 4, Modality.AUDIO: 4, Modality.TEXT: 0}
-"""Exhibits of each modality."""
+"""Largest number of exhibits of each modality."""
 UNITS = {Modality.IMAGE: "bits_per_pixel", Modality.AUDIO: "kbps"}
 SHOWN = {Modality.IMAGE: ("psnr", "ms_ssim"), Modality.AUDIO: ("mel", "si_sdr")}
-"""Metrics under a reconstruction."""
-SLACK = 1 + 1e-9  # a codec's own rate must not miss its target by a rounding error
+"""Metrics of a tile."""
+SLACK = 1 + 1e-9  # for rounding errors of a codec's own rate
 
 
 def parse_rates(rate: float | Mapping[str, float] | None, modalities: set[Modality]) -> dict[Modality, float]:
-    """Return the rate of each modality that the `rate` argument of `compare` gives one for."""
+    """Return modality → rate from the argument `rate` of `compare`."""
     units = {m: unit for m, unit in UNITS.items() if m in modalities}
     if rate is None:
         return {}
@@ -56,9 +56,8 @@ def make_exhibits(
 ) -> list[Exhibit]:
     """Reconstruct items by every codec at one rate, and write them to folder/exhibits.
 
-    The rate is the given one, else what the first learned codec needs for the item at its default setting, else that
-    of the anchor at a quarter of its sweep. A codec that does not reach the rate is shown as near as it gets, with the
-    reason in its note.
+    The rate comes from `rates`, else from the first learned codec at its default setting, else from the anchor at a
+    quarter of its sweep. A codec that cannot reach the rate comes as near as possible, with a note.
     """
     (folder / "exhibits").mkdir(parents=True, exist_ok=True)
     exhibits = []
@@ -79,7 +78,7 @@ def make_exhibits(
         try:
             if exhibit.rate is None:
                 exhibit.rate, exhibit.rate_of = _usual_rate(suitable, item, anchors[item.modality])
-        except Exception as error:  # without a rate there is no comparison
+        except Exception as error:  # other codecs cannot be compared without a rate
             exhibit.problem = f"the codec that sets the rate failed: {describe(error)}"
             continue
         for entry in suitable:
@@ -91,7 +90,7 @@ def make_exhibits(
 
 
 def _usual_rate(entries: list[CodecEntry], item: Item, anchor: str) -> tuple[float, str]:
-    """Return a useful rate for an item, and the codec that needs it."""
+    """Return the default rate for an item, and the codec that it comes from."""
     learned = next((entry for entry in entries if entry.learned), None)
     if learned is not None:
         return trial.run(learned.codec_for(item), item).rates["coded"], learned.label
@@ -103,7 +102,7 @@ def _usual_rate(entries: list[CodecEntry], item: Item, anchor: str) -> tuple[flo
 
 
 def _tile(entry: CodecEntry, item: Item, rate: float, protocol: Protocol) -> tuple[ExhibitTile, Any]:
-    """Return a codec's tile and its reconstruction, which is None if the codec failed."""
+    """Return a codec's tile and its reconstruction; None if the codec failed."""
     tile = ExhibitTile(codec=entry.label, learned=entry.learned)
     try:
         codec = entry.codec_for(item)
@@ -114,7 +113,7 @@ def _tile(entry: CodecEntry, item: Item, rate: float, protocol: Protocol) -> tup
                 done = trial.run(codec, item, Target(**{UNITS[item.modality]: rate * SLACK}))
             except TargetError:
                 done, tile.note = trial.run(codec, item, codec.settings.values[0]), "cannot go lower"
-    except Exception as error:  # whatever a third party's codec raises is its failure on this item
+    except Exception as error:  # a codec of a third party can raise anything
         tile.note = f"failed: {describe(error)}"
         return tile, None
     reached = done.rates["coded"]

@@ -1,4 +1,4 @@
-"""CodecMeasurement of one codec at one setting, item by item."""
+"""Measurement of one codec at one setting, item by item."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .entries import CodecEntry
 from .records import KINDS, ModelledRecord, Record, Timing
 
 Value = float | str
-"""A number, or the reason why there is none."""
+"""A value, or the reason why it is missing."""
 
 
 @dataclass(frozen=True)
 class ItemResult:
-    """Result of coding one item: a trial with the values of metrics, or the reason of a failure."""
+    """Result of one item: a trial with the values of metrics, or the reason of a failure."""
 
     item: Item
     trial: Trial | None = None
@@ -35,10 +35,7 @@ class ItemResult:
 
 
 class CodecMeasurement:
-    """Collects every rate, metric and count of one codec at one setting over a set.
-
-    `absent` names the metrics of the protocol that cannot be computed here.
-    """
+    """Collects rates, metrics and counts of one codec at one setting over a set, without the metrics in `absent`."""
 
     def __init__(self, entry: CodecEntry, setting: Any, protocol: Protocol, absent: dict[str, str]) -> None:
         self.entry, self.setting, self.protocol = entry, setting, protocol
@@ -62,15 +59,14 @@ class CodecMeasurement:
         try:
             codec = self.entry.codec_for(item)
             done = trial.run(codec, item, self.setting)
-            # hardly any byte of a file comes back equal, and another pass would double the time
+            # not for codecs whose tokens are the bytes of a file: hardly any would be equal
             again = codec.encode(done.decoded, self.setting) if codec.spec.total else None
-        except Exception as error:  # whatever a third party's codec raises is its failure on this item
+        except Exception as error:  # a codec of a third party can raise anything
             return ItemResult(item, reason=describe(error))
         values = {m.name: measure(m, item, done) for m in self.metrics if not m.set_level}
         return ItemResult(item, done, values, None if again is None else same_share(done.codes, again))
 
     def add(self, result: ItemResult) -> None:
-        """Add an item's result."""
         item, done = result.item, result.trial
         if done is None:
             self.failures.fail(result.reason)
@@ -100,7 +96,7 @@ class CodecMeasurement:
         )
 
     def add_modelled(self, modelled: ModelledRecord, trials: Sequence[Trial], bits: Sequence[float]) -> None:
-        """Add the modelled bits of the items that were added, in their order; () if there are none."""
+        """Add the record of the training, and the modelled bits of all items in their order; () if it failed."""
         self.modelled = modelled
         rows = (row for row in self.items if "failed" not in row)
         for done, cost, row in zip(trials, bits, rows, strict=bool(trials)):
@@ -156,7 +152,7 @@ class CodecMeasurement:
 
 
 def measure(metric: Metric, item: Item, done: Trial) -> Value:
-    """Return the value of a metric on an item, or the reason why there is none."""
+    """Return the value of a metric on an item, or the reason why it is missing."""
     try:
         return float(metric.function(item.signal, done.output, **_sample_rate(item), **metric.settings))
     except Unmeasurable as reason:
@@ -164,5 +160,5 @@ def measure(metric: Metric, item: Item, done: Trial) -> Value:
 
 
 def _sample_rate(item: Item) -> dict[str, int]:
-    """Return the argument that only audio metrics take."""
+    """Return the additional argument of audio metrics."""
     return {"sample_rate": item.sample_rate} if item.modality is Modality.AUDIO else {}

@@ -1,7 +1,7 @@
-"""The modelled rate: the bits of codes under a small transformer trained on the codes of other items.
+"""Modelled rate: the bits of codes under a small transformer that is trained on the codes of other items.
 
-It tells how learnable codes are, which nominal bits do not. This module splits the data into items to evaluate and
-items to learn from, so that no signal is both, and trains one transformer per codec and setting (see learner.py).
+It measures how learnable codes are. This module separates the items to learn from from the evaluated ones, and trains
+one transformer per codec and setting (see eval/modelled/learner.py).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from .measurement import CodecMeasurement, ItemResult
 from .records import ModelledRecord
 
 REASONS = 3
-"""Most reasons of failed training items that a record keeps."""
+"""Largest number of reasons in a record."""
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class ModelledRate:
     """Options of the modelled rate.
 
     Attributes:
-        training: Data to learn from; None for the items of the data that are not evaluated.
-        tokens: Tokens that the training of each codec at each setting sees.
-        strict: Whether a broken training item is an error instead of being counted.
+        training: Data to learn from; None: the items of the data that are not evaluated.
+        tokens: Training tokens for each codec at each setting.
+        strict: Raise an error for a broken training item instead of counting it.
     """
 
     training: Source | None = None
@@ -49,7 +49,7 @@ class ModelledRate:
         at_least("budget", self.tokens, 1)
 
     def study(self, source: Source, items: int | None, seed: int) -> tuple[Source, Study]:
-        """Return the part of a comparison's data to evaluate, and the study that learns from the rest."""
+        """Return the data to evaluate, and the study that learns from the rest."""
         if self.training is not None:
             return source, Study(self, self.training, seed, f"training data: {self.training.name}")
         count = len(source)
@@ -61,16 +61,16 @@ class ModelledRate:
             return Subset(source, sorted(order[:fifth])), Study(self, rest, seed, where)
         if items is None or items >= count:
             raise ValueError(
-                f"modelled: all {count} items of {source.name} are evaluated, so none is left to learn from; "
+                f"modelled: all {count} items of {source.name} are evaluated, and none is left to learn from; "
                 "give training={name: …} or fewer items"
             )
         return source, Study(self, source, seed, f"those of the data's {count} items that were not drawn")
 
 
 class Study:
-    """Collects the codes that a comparison evaluates, then measures each codec and setting on them.
+    """Collects the codes of a comparison, then measures their bits for each codec and setting.
 
-    `where` describes the origin of the training items in words.
+    `where` describes the origin of the training items.
     """
 
     def __init__(self, options: ModelledRate, training: Source, seed: int, where: str) -> None:
@@ -89,20 +89,19 @@ class Study:
         raise ValueError(f"training: {self.training.name} has no {modality}, which {label} would need")
 
     def add(self, item: Item, measurements: Sequence[CodecMeasurement], results: Sequence[ItemResult]) -> None:
-        """Add an item and its codes."""
         self.evaluated.add(_digest(item))
         for measurement, result in zip(measurements, results, strict=True):
-            if result.trial is not None:  # without the signals, which are not needed here
+            if result.trial is not None:  # without signals, to save memory
                 light = dataclasses.replace(result.trial, data=b"", decoded=[], output="")
                 self.trials.setdefault(measurement, []).append(light)
 
     @property
     def total(self) -> int:
-        """Tokens that all trainings see."""
+        """Number of tokens of all trainings."""
         return len(self.trials) * steps_for(self.options.tokens) * BATCH_TOKENS
 
     def measure(self, advance: Bar) -> None:
-        """Train once per codec and setting, and add the bits, or the reason why there are none, to its measurement."""
+        """Train once per codec and setting, and add the bits or the reason of a failure to the measurement."""
         for measurement, trials in self.trials.items():
             start = time.perf_counter()
             advance(0, f"{measurement.name}: encode")
@@ -122,7 +121,7 @@ class Study:
             measurement.add_modelled(record, trials, bits)
 
     def _rows(self, measurement: CodecMeasurement) -> tuple[list[Tensor], ModelledRecord]:
-        """Return rows of training items in random order, no more than the budget needs, and the items left out."""
+        """Return rows of training items in random order, up to the budget, and a record of the items left out."""
         layout, rows, tokens = CodeLayout(measurement.entry.codec.spec), [], 0
         record = ModelledRecord(where=self.where)
         order = torch.randperm(len(self.training), generator=torch.Generator().manual_seed(self.seed)).tolist()
@@ -144,7 +143,7 @@ class Study:
             try:
                 codec = measurement.entry.codec_for(item)
                 rows.append(layout.row(codec.encode(to_codec(item, codec), measurement.setting), 0))
-            except Exception as error:  # whatever a third party's codec raises is its failure on this item
+            except Exception as error:  # a codec of a third party can raise anything
                 record.failed += 1
                 record.reasons = list(dict.fromkeys([*record.reasons, describe(error)]))[:REASONS]
                 continue
@@ -152,29 +151,28 @@ class Study:
         return rows, record
 
     def definition(self) -> dict[str, str]:
-        """Return the definition of the rate, for the report."""
+        """Return the definitions for the report."""
         n, steps = NETWORK, steps_for(self.options.tokens)
         return {
             "modelled": "cross-entropy of an item's codes, and 32 bits for each number of side information, under a "
-            "transformer trained on the codes of other items; the transformer itself is not charged",
+            "transformer trained on the codes of other items; the weights of the transformer cost nothing",
             "transformer": f"{n['layers']} layers, width {n['width']}, {n['heads']} heads; an embedding per code, tied "
-            "to the output, and one per place; the softmax is over the entries of the current quantizer",
+            "to the output, and one per position; the softmax is over the entries of the current quantizer",
             "budget": f"{steps * BATCH_TOKENS:,} tokens in {steps:,} steps of {BATCH_TOKENS:,}, AdamW at "
             f"{LEARNING_RATE:g} in bfloat16, evaluated in float32; the same for every codec; each setting has its own "
             f"training; seed {self.seed}",
-            "learned from": f"{self.where}; items that are evaluated, or equal to one, are left out. Items are taken "
-            f"in random order until they have as many tokens as the budget. One in {HELD} is held back for validation: "
-            f"of {CHECKS} states in the training and the one before it, the one that codes these items best is used",
+            "learned from": f"{self.where}; items equal to an evaluated one are left out. Items come in random order, "
+            f"up to the tokens of the budget. One in {HELD} is held back for validation. Of {CHECKS} states during the "
+            "training and the state before it, the one with the fewest bits on these items is used",
             "order": f"{PATTERN}: positions in row-major order, the quantizers of a position one after the other",
             "context": f"{n['context']} tokens; longer items are cut into windows half a context apart. Each token is "
-            "scored once, and sees at least half a context, or all tokens before it",
-            "sizes": "an item's size (pixels, samples) is known and not charged, as in nominal. If the number of "
-            "tokens does not follow from it (files, text, flexible lengths), an end token is part of the bits",
+            "scored once, given at least half a context or all tokens before it",
+            "sizes": "an item's size (pixels, samples) is known and free, as in nominal. If it does not determine the "
+            "number of tokens (files, text, variable lengths), the bits include an end token",
         }
 
 
 def _digest(item: Item) -> bytes:
-    """Return a digest that only equal signals share."""
     if isinstance(item.signal, str):
         return hashlib.sha256(item.signal.encode()).digest()
     shape = repr(tuple(item.signal.shape)).encode()

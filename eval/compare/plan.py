@@ -1,4 +1,4 @@
-"""The checked arguments of a comparison."""
+"""Checked arguments of a comparison."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ANCHORS = {Modality.IMAGE: "image/jpeg", Modality.AUDIO: "audio/opus", Modality.
 
 @dataclass(frozen=True)
 class Plan:
-    """The checked arguments of a comparison. `targets` is None for those of `targets_of`."""
+    """Checked arguments of a comparison. If `targets` is None, `targets_of` chooses them."""
 
     entries: list[CodecEntry]
     protocols: dict[Modality, Protocol]
@@ -30,7 +30,6 @@ class Plan:
 
     @property
     def modalities(self) -> set[Modality]:
-        """Modalities of the codecs."""
         return {entry.modality for entry in self.entries}
 
 
@@ -41,7 +40,7 @@ def make_plan(
     rate: float | Mapping[str, float] | None,
     targets: Sequence[str] | None,
 ) -> Plan:
-    """Load the codecs and check the arguments of `compare`, which describes them."""
+    """Load the codecs and check the other arguments; see `compare`."""
     entries = load_entries(list(codec_names))
     chosen, anchors = _protocols(protocols, entries), _anchors(anchor, entries)
     rates = parse_rates(rate, {entry.modality for entry in entries})

@@ -1,4 +1,4 @@
-"""Records of a comparison. The names of the fields are the keys of results.json."""
+"""Records of a comparison. Their fields are the keys of results.json."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ KINDS = ("nominal", "entropy", "coded", "modelled")
 
 @dataclass(kw_only=True)
 class ComparisonEnvironment(Environment):
-    """Environment of a comparison, with the arguments and definitions that its report shows."""
+    """Environment of a comparison, with arguments and definitions for the report."""
 
     anchors: list[str] = field(default_factory=list)
     rates: dict[str, float] = field(default_factory=dict)
-    """Modality → given rate of its exhibits."""
+    """Modality → rate of the exhibits, if one was given."""
     definitions: dict[str, dict[str, str]] = field(default_factory=dict)
     """Title → term → definition."""
 
 
 @dataclass(kw_only=True)
 class Timing:
-    """Wall seconds for a whole set, and the amount of signal per second."""
+    """Wall seconds for a whole set, and signal per second in `speed_unit`."""
 
     encode: float = 0.0
     decode: float = 0.0
@@ -46,30 +46,30 @@ class PsnrSummary(Summary):
 
 @dataclass(kw_only=True)
 class TargetRecord:
-    """Result of coding every image of a set with one target, or at one setting."""
+    """Result of coding all images of a set with one target or at one setting."""
 
     value: Any
-    """Of the target or setting."""
+    """Value of the target or setting."""
     tokens: float
     """Mean number of tokens."""
     psnr: PsnrSummary
     out_of_reach: int | None = field(default=None, metadata=OPTIONAL)
-    """Number of images that no setting brings to the target PSNR."""
+    """Number of images that reach the target PSNR at no setting."""
 
 
 @dataclass(kw_only=True)
 class ModelledRecord:
-    """The training behind a modelled rate: items that were left out, then the fields of `CodeTraining`."""
+    """Training of a modelled rate: the use of the training items, then the fields of `CodeTraining`."""
 
     where: str
     """Origin of the training items."""
     left_out: int = 0
-    """Training items that are also evaluated."""
+    """Number of training items that were left out because they are also evaluated."""
     broken: int = 0
     failed: int = 0
     reasons: list[str] = field(default_factory=list)
     absent: str | None = field(default=None, metadata=OPTIONAL)
-    """Reason why there is no rate. The fields below are None then."""
+    """Reason why the rate is missing. The fields below are None then."""
     parameters: int | None = field(default=None, metadata=OPTIONAL)
     parameters_of_embeddings: int | None = field(default=None, metadata=OPTIONAL)
     tokens_seen: int | None = field(default=None, metadata=OPTIONAL)
@@ -84,11 +84,7 @@ class ModelledRecord:
 
 @dataclass(kw_only=True)
 class Record:
-    """Everything measured of one codec at one setting on one set.
-
-    `n` items were coded, and the codec failed on `failed`. `items` has one row per item: its key, and either its
-    values or the reason of its failure under "failed". `targets` is {} if no targets were measured.
-    """
+    """All measurements of one codec at one setting on one set."""
 
     codec: str
     """Name in the comparison."""
@@ -105,7 +101,9 @@ class Record:
     """Whether the setting is the codec's default."""
     protocol: str
     n: int = 0
+    """Number of items that were coded."""
     failed: int = 0
+    """Number of items that the codec failed on."""
     reasons: dict[str, int] = field(default_factory=dict)
     rate_unit: str = ""
     rates: dict[str, Summary] = field(default_factory=dict)
@@ -118,7 +116,9 @@ class Record:
     idempotence: Summary = field(default_factory=Summary)
     time: Timing = field(default_factory=Timing)
     items: list[dict[str, Any]] = field(default_factory=list)
+    """A row per item: its key, and its values or the reason of a failure under "failed"."""
     targets: dict[str, TargetRecord] = field(default_factory=dict)
+    """Empty if no targets were measured."""
 
     @property
     def setting_text(self) -> str:
@@ -126,17 +126,17 @@ class Record:
         return "" if self.setting is None else f"{self.setting_name} {self.setting}"
 
     def rate(self, kind: str = "coded") -> float | None:
-        """Return the mean rate of a kind, or None without one."""
+        """Return the mean rate of a kind; None if it was not measured."""
         return self.rates[kind].value if kind in self.rates else None
 
     def value(self, metric: str) -> float | None:
-        """Return the mean of a metric; inf if every item is perfect; None without one."""
+        """Return the mean of a metric; inf if every item is perfect; None if it was not measured."""
         return self.metrics[metric].value if metric in self.metrics else None
 
 
 @dataclass(kw_only=True)
 class BDRow:
-    """BD-rate of one codec in one metric: `percent` and `overlap`, or the reason why there is none."""
+    """BD-rate of one codec in one metric, `percent` over the share `overlap` of the quality range, or a reason."""
 
     modality: str
     anchor: str
@@ -150,7 +150,7 @@ class BDRow:
 
 @dataclass(kw_only=True)
 class ExhibitTile:
-    """One codec's reconstruction in an exhibit. Without one, `note` has the reason and the fields below are None."""
+    """A codec's reconstruction in an exhibit. If it failed, `note` has the reason and the fields below are None."""
 
     codec: str
     learned: bool
@@ -164,17 +164,17 @@ class ExhibitTile:
 
 @dataclass(kw_only=True)
 class Exhibit:
-    """One item and its reconstructions by every codec at an equal rate. Files are relative to the results' folder."""
+    """An item and its reconstructions by all codecs at an equal rate. Paths are relative to the folder of results."""
 
     modality: str
     key: str
     caption: str | None
     sample_rate: int | None
     unit: str
-    """Of rates."""
+    """Unit of the rates."""
     rate: float | None
     rate_of: str | None
-    """Codec that the rate is taken from; None for a given rate."""
+    """Codec whose rate it is; None for a rate of the user."""
     original: str
     tiles: list[ExhibitTile] = field(default_factory=list)
     problem: str | None = field(default=None, metadata=OPTIONAL)

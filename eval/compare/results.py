@@ -1,4 +1,4 @@
-"""Results of a comparison, as results.json and results.csv."""
+"""Results of a comparison: results.json and results.csv."""
 
 from __future__ import annotations
 
@@ -20,45 +20,44 @@ JSON, CSV = "results.json", "results.csv"
 
 @dataclass
 class Results:
-    """Everything that a comparison found. `folder` is where it is written."""
+    """All results of a comparison. `folder` is where they are written."""
 
     folder: Path
     title: str
     records: list[Record] = field(default_factory=list)
-    """One per codec and setting."""
+    """One record per codec and setting."""
     protocols: dict[str, ProtocolDescription] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
-    """Metric → reason why it was not computed."""
+    """Metric → reason why it is missing."""
     bd_rates: list[BDRow] = field(default_factory=list)
     exhibits: list[Exhibit] = field(default_factory=list)
     takeaways: list[str] = field(default_factory=list)
     environment: ComparisonEnvironment = field(default_factory=lambda: ComparisonEnvironment(seed=0, seconds=0.0))
     seen: int = 0
-    """Items that went through all codecs."""
+    """Number of items that went through all codecs."""
     skipped: int = 0
-    """Broken items that were left out."""
+    """Number of broken items that were left out."""
     interrupted: bool = False
 
     @property
     def report(self) -> Path:
-        """Path of the report."""
         return self.folder / "report.html"
 
     def modalities(self) -> list[str]:
-        """Return the modalities that have measured records."""
+        """Return the modalities that have records with items."""
         return list(dict.fromkeys(r.modality for r in self.records if r.n))
 
     def of(self, modality: str) -> list[Record]:
-        """Return the records of a modality that have at least one item."""
+        """Return the records of a modality with at least one item."""
         return [r for r in self.records if r.modality == modality and r.n]
 
     def metric(self, modality: str, name: str) -> MetricDescription:
-        """Return the description of a metric under the protocol of a modality."""
+        """Return the description of a metric in the protocol of a modality."""
         protocol = next(r.protocol for r in self.records if r.modality == modality)
         return self.protocols[protocol].metrics[name]
 
     def measured(self, modality: str) -> list[str]:
-        """Return the metrics that have a value for at least one record, in the order of the protocol."""
+        """Return the metrics that have a value in some record, in the order of the protocol."""
         records = self.of(modality)
         names = dict.fromkeys(name for r in records for name in r.metrics)
         return [name for name in names if any(r.value(name) is not None for r in records)]
@@ -74,12 +73,12 @@ class Results:
         return points
 
     def with_targets(self) -> dict[str, list[Record]]:
-        """Return codec → its records, for codecs that were measured with targets."""
+        """Return codec → records, for codecs that were measured with targets."""
         records = [r for r in self.records if r.targets]
         return {codec: [r for r in records if r.codec == codec] for codec in dict.fromkeys(r.codec for r in records)}
 
     def write(self) -> None:
-        """Write results.json and results.csv to the folder, both atomically."""
+        """Write results.json and results.csv atomically."""
         plain = to_plain(self)
         plain.pop("folder")
         table = to_csv([columns(record) for record in self.records])
@@ -87,7 +86,7 @@ class Results:
 
     @classmethod
     def read(cls, folder: str | Path) -> Results:
-        """Read what `write` wrote. Raises FileNotFoundError if there is none."""
+        """Read the results in a folder. Raises FileNotFoundError without results.json."""
         path = Path(folder) / JSON
         if not path.is_file():
             raise FileNotFoundError(f"{folder} has no {JSON}")
@@ -108,15 +107,15 @@ def columns(record: Record) -> dict[str, Any]:
         row |= _spread(name, summary) | {f"{name}_n": summary.n, f"{name}_failed": summary.failed}
     row |= {"usage": mean_use(record, "usage"), "perplexity": mean_use(record, "perplexity")}
     row["idempotence"] = record.idempotence.value
-    for name, found in record.targets.items():
+    for name, target in record.targets.items():
         key = f"target_{name}"
-        row |= {f"{key}_value": found.value, f"{key}_tokens": found.tokens}
-        row |= _spread(f"{key}_psnr", found.psnr) | {f"{key}_psnr_p10": found.psnr.p10}
+        row |= {f"{key}_value": target.value, f"{key}_tokens": target.tokens}
+        row |= _spread(f"{key}_psnr", target.psnr) | {f"{key}_psnr_p10": target.psnr.p10}
     return row | {f"time_{key}": value for key, value in asdict(record.time).items()}
 
 
 def mean_use(record: Record, name: str) -> float | None:
-    """Return the usage or perplexity, the mean over quantizers that have tokens."""
+    """Return the mean of "usage" or "perplexity" over the quantizers that have tokens."""
     values = [value for use in record.codebooks if (value := getattr(use, name)) is not None]
     return math.fsum(values) / len(values) if values else None
 

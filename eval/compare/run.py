@@ -1,4 +1,4 @@
-"""The measurements of a comparison: every item through every codec at every setting."""
+"""Measurement of every item with every codec at every setting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .targets import DEFINITIONS, TargetSearch, targets_of
 
 
 class ComparisonRun:
-    """Measures the codecs of a plan and fills in the results. Ctrl-C ends it, and keeps the items that are complete."""
+    """Measures the codecs of a plan and fills in the results. After Ctrl-C, they hold the complete items."""
 
     def __init__(self, plan: Plan, results: Results, study: Study | None) -> None:
         self.plan, self.results, self.study = plan, results, study
@@ -34,13 +34,13 @@ class ComparisonRun:
         self.examples: list[Item] = []
 
     def measure(self, selection: Selection) -> None:
-        """Measure all items, make the exhibits, learn the modelled rates; then set the results' records."""
+        """Measure all items, make the exhibits, train for the modelled rates; then set the records of the results."""
         results, plan = self.results, self.plan
         with progress.bar("comparing", len(selection), "items") as advance:
             with self._interruptible():
                 for item in selection:
                     self._measure(item, advance)
-            for entry in plan.entries:  # a codec that met no item has records without values
+            for entry in plan.entries:  # codecs without items get records without values
                 self._of(entry)
             self._check_not_empty()
             results.skipped = selection.skipped
@@ -60,7 +60,7 @@ class ComparisonRun:
                 record.targets = self.searches[record.codec].at(record.setting)
 
     def environment(self, seed: int, seconds: float) -> ComparisonEnvironment:
-        """Return the record of the environment, with definitions of everything measured."""
+        """Return the record of the environment, with all definitions."""
         definitions = {"rates": RATES, "tokens": TOKENS, "BD-rate": BD_RATE}
         definitions |= {"modelled rate": self.study.definition()} if self.study else {}
         definitions |= {"targets": DEFINITIONS} if self.searches else {}
@@ -69,12 +69,12 @@ class ComparisonRun:
         return ComparisonEnvironment(seed=seed, seconds=seconds, anchors=anchors, rates=rates, definitions=definitions)
 
     def _measure(self, item: Item, advance: progress.Bar) -> None:
-        """Put an item through all codecs, then count it: after an interruption all have coded the same items."""
+        """Code an item with all codecs, then add all results. Interrupted or not, all codecs have the same items."""
         entries = [entry for entry in self.plan.entries if entry.modality is item.modality]
         for entry in entries:
             if entry.label not in self.measurements:
                 entry.adopt(item)
-                self._of(entry)[0].attempt(item)  # the first call imports packages, which is not the codec's speed
+                self._of(entry)[0].attempt(item)  # warm-up: the first call imports packages
         measurements, results = [m for entry in entries for m in self._of(entry)], []
         for measurement in measurements:
             advance(0, measurement.name)
@@ -93,11 +93,12 @@ class ComparisonRun:
         self.results.seen += 1
 
     def _of(self, entry: CodecEntry) -> list[CodecMeasurement]:
-        """Return the measurements of a codec, one per setting of its sweep."""
+        """Return the measurements of a codec, one per setting of the sweep."""
         if entry.label not in self.measurements:
             protocol, sweep = self.plan.protocols[entry.modality], entry.codec.settings.sweep
-            made = [CodecMeasurement(entry, setting, protocol, self.results.absent) for setting in sweep]
-            self.measurements[entry.label] = made
+            self.measurements[entry.label] = [
+                CodecMeasurement(entry, setting, protocol, self.results.absent) for setting in sweep
+            ]
         return self.measurements[entry.label]
 
     def _check_not_empty(self) -> None:

@@ -1,4 +1,7 @@
-"""Targets and fixed settings at equal mean tokens: the gain of giving each image its own number of tokens."""
+"""Comparison of targets with fixed settings at equal mean tokens.
+
+It measures the gain from a number of tokens that varies by image.
+"""
 
 from __future__ import annotations
 
@@ -24,20 +27,20 @@ FIXED = "fixed"
 TARGETS = ("psnr", "slope")
 LABELS = {FIXED: "fixed tokens", "psnr": "equal PSNR", "slope": "equal slope"}
 DEFINITIONS = {
-    "fixed": "every image gets the setting; tokens are the set's mean",
+    "fixed": "every image has the same setting; tokens are the mean of the set",
     "equal PSNR": (
-        "Target(psnr) at the largest value whose mean tokens are not above those of the fixed setting; an image that "
-        "cannot reach it is coded at its best, and counted"
+        "Target(psnr) at the largest value with at most the mean tokens of the fixed setting; an image that cannot "
+        "reach it is coded at its highest PSNR, and counted"
     ),
-    "equal slope": "Target(slope) at the smallest value, in dB per token, whose mean tokens are not above",
-    "10th percentile": "PSNR that nine of ten images exceed, linear between order statistics",
+    "equal slope": "Target(slope) at the smallest value, in dB per token, with at most these mean tokens",
+    "10th percentile": "PSNR that nine of ten images exceed, interpolated linearly",
 }
 STEPS = 40
-"""Halvings of a target's range."""
+"""Bisections of a target's range."""
 
 
 def parse_targets(targets: Sequence[str] | None) -> tuple[str, ...] | None:
-    """Check the `targets` argument of `compare`; None leaves the choice to `targets_of`."""
+    """Check the argument `targets` of `compare`. None leaves the choice to `targets_of`."""
     if targets is None:
         return None
     names = list(targets) if isinstance(targets, Sequence) and not isinstance(targets, str) else [targets]
@@ -50,8 +53,8 @@ def parse_targets(targets: Sequence[str] | None) -> tuple[str, ...] | None:
 def targets_of(entry: CodecEntry, targets: tuple[str, ...] | None) -> tuple[str, ...]:
     """Return the targets to measure for a codec.
 
-    These are the given ones; if None are given, all of them for codecs whose number of tokens is free. A codec with a
-    diffusion decoder has none: the codec alone meets targets, and has its own row.
+    None means all targets for codecs of variable length. A codec with a diffusion decoder has no targets, because they
+    depend on the codec alone.
     """
     codec = entry.codec
     if isinstance(codec, DiffusionCodec) or codec.spec.modality is not Modality.IMAGE or len(codec.settings) < 2:
@@ -62,7 +65,7 @@ def targets_of(entry: CodecEntry, targets: tuple[str, ...] | None) -> tuple[str,
 
 
 class TargetSearch:
-    """Collects one codec's curves over a set, then finds the targets that cost as many tokens as fixed settings."""
+    """Collects the curves of one codec over a set, then finds targets at the mean tokens of fixed settings."""
 
     def __init__(self, entry: CodecEntry, targets: tuple[str, ...]) -> None:
         self.entry, self.targets = entry, targets
@@ -70,22 +73,22 @@ class TargetSearch:
         self.failures = ItemValues()
 
     def attempt(self, item: Item) -> Curve | str:
-        """Return the item's curve, or the reason why there is none."""
+        """Return the item's curve, or the reason of a failure."""
         try:
             codec = self.entry.codec_for(item)
             return replace(codec.curve(to_codec(item, codec)), codes=None)
-        except Exception as error:  # whatever a third party's codec raises is its failure on this item
+        except Exception as error:  # a codec of a third party can raise anything
             return describe(error)
 
     def add(self, outcome: Curve | str) -> None:
-        """Add what `attempt` returned."""
+        """Add a result of `attempt`."""
         if isinstance(outcome, str):
             self.failures.fail(outcome)
         else:
             self.curves.append(outcome)
 
     def at(self, setting: Any) -> dict[str, TargetRecord]:
-        """Return the result of a fixed setting, and of each target at no more mean tokens."""
+        """Return the results of a fixed setting, and of each target with at most its mean tokens."""
         if not self.curves:
             return {}
         choice = self.entry.codec.settings.values.index(setting)
@@ -97,8 +100,8 @@ class TargetSearch:
         finite = [value for curve in self.curves for value in curve.psnr if math.isfinite(value)]
 
         def choices(value: float) -> list[int]:
-            found = [curve.cheapest(value) for curve in self.curves]
-            return [c.cheapest(max(c.psnr)) if p is None else p for p, c in zip(found, self.curves, strict=True)]
+            pairs = [(curve, curve.cheapest(value)) for curve in self.curves]
+            return [curve.cheapest(max(curve.psnr)) if c is None else c for curve, c in pairs]
 
         value = self._largest(most, choices, min(finite, default=0.0), max(finite, default=1.0))
         missed = sum(curve.cheapest(value) is None for curve in self.curves)
@@ -114,7 +117,7 @@ class TargetSearch:
         return self._record(10**-value, choices(value))
 
     def _largest(self, most: float, choices: Callable[[float], list[int]], low: float, high: float) -> float:
-        """Return the largest value in a range whose mean tokens are at most `most`; `low` without any."""
+        """Return the largest value of a range whose mean tokens are at most `most`; `low` if none is."""
         if self._tokens(choices(high)) <= most:
             return high
         for _ in range(STEPS):

@@ -1,7 +1,4 @@
-"""Claims about a diffusion decoder: each has a goal, what was found, and whether the goal is reached.
-
-They are about the decoder's usual number of steps, over all measured settings.
-"""
+"""Claims about a diffusion decoder at its usual number of steps: goals, results, and whether they are reached."""
 
 from __future__ import annotations
 
@@ -18,12 +15,13 @@ from .variants import BASELINES, FLOW_STEPS, PLAIN, diffusion
 
 LOSS = controls.LOSS
 MAX_INCREASE = 0.10
-"""Largest increase of a measure from many steps to few, as a share of it."""
+"""Largest relative increase of a measure from many steps to few."""
 SECONDS = 0.15
+"""Longest time of decoding a small image."""
 
 
 def claims(results: DecoderResults) -> list[Claim]:
-    """Return all claims that the results say something about."""
+    """Return all claims that apply to the results."""
     if not results.records:
         return []
     found = [_smaller_distance(results, space) for space in (SPACE, results.space)]
@@ -33,7 +31,7 @@ def claims(results: DecoderResults) -> list[Claim]:
 
 
 def _over(settings: Sequence[Any], reached: Sequence[Any]) -> str:
-    """Return at how many of the settings something holds, and at which it does not."""
+    """Return a text with the number of settings at which a goal is reached, and the other settings."""
     missing = [str(s) for s in settings if s not in reached]
     if settings == [None]:
         return "yes" if reached else "no"
@@ -41,45 +39,45 @@ def _over(settings: Sequence[Any], reached: Sequence[Any]) -> str:
     return f"at {len(reached)} of {len(settings)} settings{exceptions}"
 
 
-def _baselines(
-    results: DecoderResults, setting: Any, value: Callable[[RealismRecord], float | None]
-) -> dict[str, float]:
-    """Return the value of each baseline that has one."""
-    records = (results.record(setting, name) for name in BASELINES if any(r.variant == name for r in results.records))
-    return {record.variant: v for record in records if (v := value(record)) is not None}
-
-
 # -- against plain and the controls ----------------------------------------------------------------
+
+
+def _below_baselines(results: DecoderResults, value: Callable[[RealismRecord], float | None]) -> list[Any] | None:
+    """Return the settings at which the value is below that of every baseline; None if a value is missing."""
+    settings = []
+    for setting in results.measured_settings:
+        values = {record.variant: value(record) for record in results.records if record.setting == setting}
+        names = (diffusion(results.usual), *BASELINES)
+        known = [v for name in names if (v := values.get(name)) is not None]
+        if len(known) < len(names):
+            return None
+        if known[0] < min(known[1:]):
+            settings.append(setting)
+    return settings
 
 
 def _smaller_distance(results: DecoderResults, space: str) -> Claim | None:
     settings, usual = results.measured_settings, diffusion(results.usual)
     value = partial(RealismRecord.kid_value, space=space)
-    own = {s: value(results.record(s, usual)) for s in settings}
-    if None in own.values():
+    if any(value(results.record(s, usual)) is None for s in settings):
         return None
     claim = Claim(f"KID in {space}, {usual}", "smaller than plain and both controls",
                   "not measured for the controls", None)  # fmt: skip
-    others = {s: _baselines(results, s, value) for s in settings}
-    if any(len(values) < len(BASELINES) for values in others.values()):
-        return claim
-    smaller = [s for s in settings if own[s] < min(others[s].values())]
-    below = {s: results.record(s, usual).kid[space].below or {} for s in smaller}
-    certain = [s for s in smaller if all(below[s].get(name, False) for name in BASELINES)]
-    claim.found = f"{_over(settings, smaller)}; beyond chance (95 %): {_over(settings, certain)}"
-    claim.reached = len(smaller) == len(settings)
+    smaller = _below_baselines(results, value)
+    if smaller is not None:
+        below = {s: results.record(s, usual).kid[space].below or {} for s in smaller}
+        certain = [s for s in smaller if all(below[s].get(name, False) for name in BASELINES)]
+        claim.found = f"{_over(settings, smaller)}; beyond chance (95 %): {_over(settings, certain)}"
+        claim.reached = len(smaller) == len(settings)
     return claim
 
 
 def _nearer_to_chance(results: DecoderResults) -> Claim:
     settings, usual = results.measured_settings, diffusion(results.usual)
     claim = Claim(f"Real or decoded, {usual}", "nearer to chance than plain and both controls", "not measured", None)
-    own = {s: results.record(s, usual).from_chance() for s in settings}
-    others = {s: _baselines(results, s, RealismRecord.from_chance) for s in settings}
-    if None in own.values() or any(len(values) < len(BASELINES) for values in others.values()):
-        return claim
-    nearer = [s for s in settings if own[s] < min(others[s].values())]
-    claim.found, claim.reached = _over(settings, nearer), len(nearer) == len(settings)
+    nearer = _below_baselines(results, lambda record: record.accuracy and record.accuracy.from_chance)
+    if nearer is not None:
+        claim.found, claim.reached = _over(settings, nearer), len(nearer) == len(settings)
     return claim
 
 
@@ -106,7 +104,7 @@ def quarter(results: DecoderResults) -> QuarterComparison | None:
     low = nearest_quarter(settings, highest)
     if highest not in settings or low is None:
         needed = f"{results.setting_name} {highest} and about {highest / 4:g}"
-        return QuarterComparison(highest, low, [], f"needs {needed}; measured were {settings}")
+        return QuarterComparison(highest, low, [], f"needs {needed}; the measured settings are {settings}")
     records = [results.record(highest, PLAIN), *(results.record(low, diffusion(n)) for n in results.steps)]
     rows = [RealismRecord(r.setting, r.variant, r.steps, r.tokens, r.kid, r.accuracy) for r in records]
     return QuarterComparison(highest, low, rows)
@@ -144,14 +142,14 @@ def _percent(accuracy: ClassifierAccuracy) -> str:
 
 
 def _few_steps(results: DecoderResults) -> list[Claim]:
-    """Compare the usual number of steps with the largest number along the flow, by each measure of realism."""
+    """Compare the usual number of steps with the largest one, by each measure of realism."""
     many = [n for n in results.steps if n >= FLOW_STEPS]
     if not many or results.usual >= FLOW_STEPS:
         return []
     settings = results.measured_settings
     measures: Mapping[str, Callable[[RealismRecord], float | None]] = {
         **{f"KID in {space}": partial(RealismRecord.kid_value, space=space) for space in (SPACE, results.space)},
-        "real or decoded": RealismRecord.accuracy_value,
+        "real or decoded": lambda record: record.accuracy and record.accuracy.accuracy,
     }
     found = []
     for name, value in measures.items():
@@ -167,7 +165,7 @@ def _few_steps(results: DecoderResults) -> list[Claim]:
 
 
 def increase(few: float, many: float) -> float:
-    """Return the increase from `many` to `few` as a share of `many`, at most 10; values ≤ 0 are equal."""
+    """Return the relative increase from `many` to `few`, at most 10. Values ≤ 0 count as 0."""
     if many <= 0:
         return 0.0 if few <= 0 else 10.0
     return min(10.0, (few - many) / many)

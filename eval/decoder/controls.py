@@ -1,6 +1,6 @@
-"""Two controls that add sharpness but no information: an unsharp mask and high-pass noise.
+"""Controls: an unsharp mask and high-pass noise, which add sharpness to plain signals but no information.
 
-If a measure of realism prefers a decoder to both, it does not prefer it for sharpness alone.
+A decoder that beats both in a measure of realism is not better by sharpness alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ LOSS = 1.0
 """Largest loss of PSNR against the plain signal in dB."""
 BISECTIONS = 16
 NEIGHBORHOOD = {1: 65, 2: 9}
-"""Number of axes (1: audio, 2: images) → samples along each, over which noise follows the signal's detail."""
+"""Number of axes (1: audio, 2: images) → side of the window of the local high-pass energy, in samples."""
 STRONGEST = {"unsharp": 16.0, "noise": 0.5}
 DEFINITION = (
     "high pass: the signal minus itself blurred with (1, 2, 1) / 4 along every axis, edges repeated; unsharp: "
@@ -30,10 +30,10 @@ DEFINITION = (
 
 @dataclass(frozen=True)
 class ControlStrength:
-    """Strength (`value`) of a control, and its effect on the items it was fitted on.
+    """Strength (`value`) of a control, and its effect on the fitted items.
 
-    `energy` and `plain` are the high-pass energies with the control and of the plain signals, as shares of that of the
-    real ones; `loss` is the loss of PSNR against plain in dB; `capped` says whether LOSS limits the strength.
+    `energy` and `plain` are the high-pass energies with the control and without it, relative to the real signals.
+    `loss` is the loss of PSNR against plain in dB. `capped` is True if LOSS limits the strength.
     """
 
     value: float
@@ -61,7 +61,7 @@ def unsharp(x: Tensor, strength: float, seeds: Sequence[int] = ()) -> Tensor:
 def noise(x: Tensor, strength: float, seeds: Sequence[int]) -> Tensor:
     """Add high-pass Gaussian noise with RMS `strength` to each item of (batch, channels, *axes), not clamped.
 
-    It follows the local high-pass energy of the item, which makes it harder to tell from detail than uniform noise.
+    Its level follows the local high-pass energy of the item, which makes it look more like detail.
     """
     drawn = [torch.randn(item.shape, generator=torch.Generator().manual_seed(seed)) for item, seed in
              zip(x, seeds, strict=True)]  # fmt: skip
@@ -89,14 +89,21 @@ def fit(
     quantize: Callable[[Tensor], Tensor],
     seed: int = 0,
 ) -> ControlStrength:
-    """Find the strength that gives the high-pass energy of real signals, or loses LOSS dB against the plain ones.
+    """Find the strength with the high-pass energy of real signals, or with a loss of LOSS dB if that is less.
 
-    `real` are training signals (channels, *axes), `plain` the same from the plain decoder; `quantize` clamps and rounds
-    as a file would. Energy and loss rise with the strength, so both are found by bisection.
+    Energy and loss rise with the strength, and bisection finds both.
+
+    Args:
+        control: Name in CONTROLS.
+        real: Training signals (channels, *axes).
+        plain: The same signals from the plain decoder.
+        psnr: PSNR of two signals in dB.
+        quantize: Clamps and rounds a signal as in a file.
+        seed: Seed of the noise.
     """
     apply = CONTROLS[control]
 
-    def made(strength: float) -> list[Tensor]:
+    def controlled(strength: float) -> list[Tensor]:
         return [quantize(apply(x[None], strength, [seed + i]))[0] for i, x in enumerate(plain)]
 
     def decibels(signals: Sequence[Tensor]) -> float:
@@ -104,21 +111,21 @@ def fit(
         finite = [v for v in values if math.isfinite(v)]
         return math.fsum(finite) / len(finite) if finite else math.inf
 
-    wanted, before, start = energy(real), energy(plain), decibels(plain)
+    target, before, start = energy(real), energy(plain), decibels(plain)
 
     def loss(signals: Sequence[Tensor]) -> float:
         return start - decibels(signals) if math.isfinite(start) else 0.0
 
     strongest = STRONGEST[control]
-    matched = bisect(lambda s: energy(made(s)) <= wanted, strongest)
-    value = matched if loss(made(matched)) <= LOSS else bisect(lambda s: loss(made(s)) <= LOSS, matched)
-    final = made(value)
-    share = 1 / wanted if wanted else 0.0
+    matched = bisect(lambda s: energy(controlled(s)) <= target, strongest)
+    value = matched if loss(controlled(matched)) <= LOSS else bisect(lambda s: loss(controlled(s)) <= LOSS, matched)
+    final = controlled(value)
+    share = 1 / target if target else 0.0
     return ControlStrength(value, energy(final) * share, before * share, loss(final), value < matched)
 
 
 def bisect(holds: Callable[[float], bool], top: float) -> float:
-    """Return the largest value from 0 to `top` at which `holds` is true, to BISECTIONS bits; 0 if there is none."""
+    """Return the largest value from 0 to `top` at which `holds` is true, to BISECTIONS bits; 0 without any."""
     if holds(top):
         return top
     low, high = 0.0, top

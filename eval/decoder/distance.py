@@ -1,4 +1,4 @@
-"""Kernel distance (KID) between sets of signals in a feature space, with a bootstrap interval."""
+"""Kernel distance (KID) between sets of signals in a feature space, with its bootstrap interval."""
 
 from __future__ import annotations
 
@@ -17,17 +17,22 @@ from .variants import BASELINES
 def distance(
     real: Sequence[Tensor | None], fake: Sequence[Tensor | None], *, paired: bool = True
 ) -> tuple[DistanceRecord, Tensor]:
-    """Return the KID between the features (d,) of two sets (see metrics/distribution.py), and its bootstrap draws.
+    """Return the KID (see metrics/distribution.py) between two sets, and its bootstrap draws.
 
-    Items without features (None) are left out, of both sets if they are paired (fake[i] was decoded from the codes of
-    real[i]). Raises Unmeasurable if fewer than 2 are left.
+    Args:
+        real: Features (d,) of each real item; None: left out.
+        fake: Features (d,) of each decoded item; None: left out.
+        paired: Whether fake[i] was decoded from the codes of real[i]. If so, both are left out together.
+
+    Raises:
+        Unmeasurable: If fewer than 2 items are left.
     """
     if paired:
         both = [(a, b) for a, b in zip(real, fake, strict=True) if a is not None and b is not None]
         real, fake = [a for a, _ in both], [b for _, b in both]
     x, y = [a for a in real if a is not None], [b for b in fake if b is not None]
     if min(len(x), len(y)) < 2:
-        raise Unmeasurable(f"{min(len(x), len(y))} items have these features; a distance between sets needs 2")
+        raise Unmeasurable(f"a distance between sets needs 2 items with features, got {min(len(x), len(y))}")
     reals, fakes = torch.stack(x), torch.stack(y)
     draws = distribution.bootstrap(reals, fakes, paired=paired)
     value = distribution.kid(reals, fakes, paired=paired)
@@ -35,9 +40,9 @@ def distance(
 
 
 def compare_draws(record: VariantRecord, draws: Mapping[str, Mapping[str, Tensor]]) -> None:
-    """Set `below` of each distance of a diffusion record: whether it is smaller than a baseline's beyond chance.
+    """Set `below` of each distance of a diffusion record.
 
-    `draws` maps variants to feature spaces to draws of the bootstrap; all variants draw the same items.
+    `draws` maps variant → feature space → bootstrap draws. All variants draw the same items.
     """
     if record.steps is None:
         return

@@ -1,4 +1,4 @@
-"""Evaluate a diffusion decoder against the plain decoder and two controls, on the same codes."""
+"""Evaluation of a diffusion decoder against the plain decoder and two controls, on the same codes."""
 
 from __future__ import annotations
 
@@ -40,24 +40,24 @@ def evaluate(
 ) -> DecoderResults:
     """Measure distortion, realism, consistency and speed of every variant (see variants.py) over codec settings.
 
-    Writes decoder.json, decoder.csv, exhibits/ and report.html. After Ctrl-C these hold the settings that were done,
+    Writes decoder.json, decoder.csv, exhibits/ and report.html. After Ctrl-C, the results hold the complete settings,
     and `interrupted` is True.
 
     Args:
         decoder: A folder, shipped name or hub id of a diffusion decoder.
         source: Test data.
         out: Folder of the results.
-        training: Training data, for the controls and the classifiers; None: what needs it is absent.
-        items: Test items at most, drawn with `seed`; None: all.
-        train_items: Training items that are decoded at most.
+        training: Training data for the controls and the classifiers; None: these are absent.
+        items: Largest number of test items, drawn with `seed`; None: all.
+        train_items: Largest number of training items to decode.
         settings: Settings of the codec; None: its sweep.
-        steps: Numbers of steps of the decoder, a variant each; from variants.FLOW_STEPS on along the flow itself.
-        seed: Seed of every draw and of all noise.
+        steps: Numbers of steps of the decoder, one per variant; from variants.FLOW_STEPS on with Euler's method.
+        seed: Seed of all draws and all noise.
         title: Name of the test data in the report.
-        strict: Raise an error on a broken item instead of leaving it out.
+        strict: Raise an error for a broken item instead of leaving it out.
 
     Raises:
-        ValueError: If an argument is not valid, or the data has too few items.
+        ValueError: If an argument is invalid, or the data have too few items.
         FileNotFoundError: If the decoder does not exist.
     """
     start = time.perf_counter()
@@ -79,7 +79,7 @@ def evaluate(
 
 
 def _measure(setup: DecoderSetup, real: References, results: DecoderResults, out: Path) -> None:
-    """Fill in the results, setting by setting."""
+    """Add the measurements to the results, setting by setting."""
     results.items, results.train_items, results.labels = len(real.test), len(real.train), real.label_accuracy()
     with progress.bar("figure and speed", total_work(setup, real), "items") as bar:
         results.exhibits = figure.make(setup, real.test, out)
@@ -99,7 +99,6 @@ def write(results: DecoderResults, out: Path) -> None:
 
 
 def _row(record: VariantRecord) -> dict[str, Any]:
-    """Return a record as a row of decoder.csv."""
     row = {key: getattr(record, key) for key in ("setting", "variant", "steps", "sampler", "n", "tokens", "rate")}
     for key, summary in (*record.distortion.items(), ("against_plain", record.against_plain)):
         row |= {key: summary.mean, f"{key}_ci95": summary.ci95}

@@ -1,4 +1,4 @@
-"""The figure of a diffusion decoder: original, plain and diffusion in few steps, at falling numbers of tokens."""
+"""Figure of a diffusion decoder: original, plain and diffusion in few steps, at falling numbers of tokens."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from .setup import DecoderSetup
 from .variants import FLOW_STEPS, decode, heading
 
 ITEMS, SETTINGS = 3, 4
-"""Items and settings that are shown at most."""
+"""Largest numbers of items and settings."""
 SIDE = 192
-"""Pixels of a side of a tile: small images are enlarged by a whole factor, of large ones the center is shown."""
+"""Largest side of an image tile in pixels. Small images are enlarged; large ones are cropped to their center."""
 SPECTROGRAM = (288, 128)
 GAP, MARGIN, HEAD = 6, 26, 30
 INK, GRAY, PAPER = (29, 32, 37), (100, 106, 115), (255, 255, 255)
@@ -30,7 +30,7 @@ INK, GRAY, PAPER = (29, 32, 37), (100, 106, 115), (255, 255, 255)
 
 @dataclass
 class FigureBlock:
-    """The rows of one setting: a signal for each variant and item."""
+    """Rows of one setting, one per item: variant → signal."""
 
     setting: Any
     title: str
@@ -38,7 +38,7 @@ class FigureBlock:
 
 
 def make(setup: DecoderSetup, test: Sequence[ReferenceItem], folder: Path) -> DecoderExhibits:
-    """Write the figure as exhibits/decoder.png, and for audio every clip in it as a file."""
+    """Write the figure as exhibits/decoder.png, and for audio a file for every signal."""
     (folder / "exhibits").mkdir(parents=True, exist_ok=True)
     items = test[:: max(1, len(test) // ITEMS)][:ITEMS]
     blocks = [_block(setup, items, setting) for setting in shown_settings(setup.settings)]
@@ -75,7 +75,7 @@ def shown_settings(settings: list[Any]) -> list[Any]:
 
 
 def draw(blocks: Sequence[FigureBlock], sample_rate: int | None = None) -> Image.Image:
-    """Draw blocks of signals: a column for each variant, a band for each block."""
+    """Draw blocks of signals, with a column per variant."""
     columns = list(blocks[0].rows[0])
     tiles = [[_tiles(row, sample_rate) for row in block.rows] for block in blocks]
     every = [tile for block in tiles for row in block for tile in row]
@@ -97,14 +97,13 @@ def draw(blocks: Sequence[FigureBlock], sample_rate: int | None = None) -> Image
 
 
 def _tiles(row: dict[str, Tensor], sample_rate: int | None) -> list[Image.Image]:
-    """Return the signals of one item as images."""
     if sample_rate is None:
         return [image_tile(x) for x in row.values()]
     return spectrograms(list(row.values()), sample_rate, SPECTROGRAM)
 
 
 def image_tile(x: Tensor) -> Image.Image:
-    """Return the center of an image (3, height, width) in [0, 1], enlarged by a whole factor if it is small."""
+    """Return the center of an image (3, height, width) in [0, 1], enlarged if it is small."""
     top, left = (max(0, (n - SIDE) // 2) for n in x.shape[1:])
     pixels = media.to_uint8(x[:, top : top + SIDE, left : left + SIDE]).permute(1, 2, 0)
     return enlarge(Image.fromarray(pixels.contiguous().numpy()), SIDE)

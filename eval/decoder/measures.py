@@ -1,4 +1,4 @@
-"""Measures of single images and sounds: distortion, features for distances between sets, and patches."""
+"""Measures of images and sounds: distortion, features for distances between sets, and patches."""
 
 from __future__ import annotations
 
@@ -43,25 +43,24 @@ class ImageMeasures:
         return image_metrics.psnr(real, decoded, rounding="8 bit", space="RGB")
 
     def distortion(self, real: Tensor, decoded: Tensor) -> dict[str, float]:
-        """Return the distortions by name."""
         return {"psnr": self.psnr(real, decoded)}
 
     def features(self, x: Tensor) -> Tensor:
-        """Return the features of the space `space`, (d,)."""
+        """Return the features (d,) in the feature space `space`."""
         return set_features.block_dct(x)
 
     def plane(self, x: Tensor) -> Tensor:
-        """Return the array that patches are cut from."""
+        """Return the array to cut patches from, (channels, height, width)."""
         return x
 
     def informative(self, plane: Tensor) -> Tensor:
-        """Return which patches of an original are not flat, by their top left corner."""
+        """Return a mask of the top left corners of patches that are not flat, for the plane of an original."""
         span = partial(F.max_pool2d, kernel_size=self.patch, stride=1)
         return (span(plane[None]) + span(-plane[None])).amax(1)[0] >= self.flat
 
 
 class AudioMeasures:
-    """Measures of sounds, float32 (channels, samples) in [-1, 1] at `sample_rate` Hz; methods as of ImageMeasures."""
+    """Measures of sounds, float32 (channels, samples) in [-1, 1] at `sample_rate` Hz; see ImageMeasures."""
 
     space = "mel statistics"
     mel: ClassVar[dict[str, Any]] = {"frame_seconds": 0.032, "n_mels": 64, "floor": 1e-4}
@@ -98,11 +97,11 @@ class AudioMeasures:
         return set_features.mel_statistics(x, self.sample_rate)
 
     def plane(self, x: Tensor) -> Tensor:
-        """Return the array that patches are cut from, (channels, bands, frames)."""
+        """Return the array to cut patches from, (channels, bands, frames)."""
         return set_features.log_mel(x, self.sample_rate).float()
 
     def informative(self, plane: Tensor) -> Tensor:
-        """Return which patches of an original have no quiet frame, by their lowest band and first frame."""
+        """Return a mask of the corners (lowest band, first frame) of patches without quiet frames."""
         loudest = F.max_pool2d(plane.amax(0)[None], (self.patch[0], 1), 1)[0]
         lowest = -F.max_pool2d(-loudest[None], (1, self.patch[1]), 1)[0]
         floor = plane.amax().item() - self.quiet * math.log(10) / 20
@@ -113,12 +112,12 @@ Measures = ImageMeasures | AudioMeasures
 
 
 def measures_of(codec: Codec) -> Measures:
-    """Return the measures for what a codec decodes to; raise ValueError for text."""
+    """Return the measures for the signals of a codec. Raises ValueError for text."""
     spec = codec.spec
     if spec.modality is Modality.IMAGE:
         return ImageMeasures()
     if spec.sample_rate is None:
-        raise ValueError(f"realism is measured of images and audio, {codec.name} is for {spec.modality}")
+        raise ValueError(f"realism is measured of images and audio; {codec.name} is for {spec.modality}")
     return AudioMeasures(spec.sample_rate)
 
 
@@ -127,15 +126,15 @@ def patch_corners(measures: Measures, real: Tensor, count: int, seed: int) -> Te
     plane = measures.plane(real)
     if any(n < p for n, p in zip(plane.shape[1:], measures.patch, strict=True)):
         return torch.zeros(0, 2, dtype=torch.int64)
-    found = measures.informative(plane).nonzero()
-    return found[torch.randperm(len(found), generator=torch.Generator().manual_seed(seed))[:count]]
+    corners = measures.informative(plane).nonzero()
+    return corners[torch.randperm(len(corners), generator=torch.Generator().manual_seed(seed))[:count]]
 
 
 def cut_patches(measures: Measures, x: Tensor, corners: Tensor) -> Tensor:
-    """Cut patches (patches, channels, height, width) of a signal (channels, *axes) at these corners."""
+    """Cut patches (patches, channels, height, width) from a signal (channels, *axes) at corners."""
     plane, (height, width) = measures.plane(x), measures.patch
-    found = [plane[:, row : row + height, column : column + width] for row, column in corners.tolist()]
-    return torch.stack(found) if found else plane.new_zeros(0, len(plane), height, width)
+    patches = [plane[:, row : row + height, column : column + width] for row, column in corners.tolist()]
+    return torch.stack(patches) if patches else plane.new_zeros(0, len(plane), height, width)
 
 
 def signal(item: Item, codec: Codec) -> Tensor:

@@ -1,4 +1,4 @@
-"""Measurements of every variant at one setting of the codec."""
+"""Measurement of every variant at one setting of the codec."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ from .setup import DecoderSetup
 from .variants import PLAIN
 
 BATCH, SAMPLES = 32, 2**19
-"""Items, and pixels or samples, decoded at once at most."""
+"""Largest numbers of items, and of pixels or samples, of a batch."""
 FITTED = 64
-"""Training items that the controls are fitted on at most."""
+"""Largest number of training items to fit the controls on."""
 TRAINING_WORK = 2000
-"""Work of training one real-or-decoded classifier, in items through the decoder once."""
+"""Work of training one real-or-decoded classifier, in decoder passes of one item."""
 
 
 def total_work(setup: DecoderSetup, references: References) -> int:
-    """Return the work of all settings, in items through the decoder once."""
+    """Return the work of all settings, in decoder passes of one item."""
     passes = (len(references.test) + len(references.train)) * (sum(setup.steps) + 1)
     trainings = 1 + len(setup.steps) + len(CONTROLS) if references.train else 0
     return len(setup.settings) * (passes + trainings * TRAINING_WORK)
@@ -55,17 +55,17 @@ class SettingMeasurement:
         """Return the records of the variants and of the controls."""
         train, test = self.references.train, self.references.test
         if train:
-            self._tell("fitting controls")
+            self._show("fitting controls")
             signals = [item.signal for item in train[:FITTED]]
             self.strengths = variants.fit_controls(self.setup.codec, signals, self.setting, self.setup.seed)
-        self._tell("decoding")
+        self._show("decoding")
         of_train = self._decode(train, is_test=False)
         of_test = self._decode(test, is_test=True)
         records, draws = [], {}
         for name, measurements in of_test.items():
             record, draws[name] = self._record(name, measurements, of_test[PLAIN])
             if train:
-                self._tell(f"classifying {name}")
+                self._show(f"classifying {name}")
                 record.accuracy = self._accuracy(of_train[name], measurements)
                 self.bar(TRAINING_WORK)
             records.append(record)
@@ -76,11 +76,11 @@ class SettingMeasurement:
             for name, strength in self.strengths.items()
         ]
 
-    def _tell(self, text: str) -> None:
+    def _show(self, text: str) -> None:
         self.bar(0, self.setup.label(self.setting) + text)
 
     def _decode(self, items: list[ReferenceItem], *, is_test: bool) -> dict[str, list[SignalMeasurement]]:
-        """Return the measurements of every variant of every item, in order; of training items only the patches."""
+        """Return variant → measurements of the items, in order. Training items have patches only."""
         setup, found = self.setup, {}
         for rows in batches([tuple(item.signal.shape) for item in items]):
             codes = setup.codec.encode(torch.stack([items[i].signal for i in rows]), self.setting)
@@ -98,7 +98,7 @@ class SettingMeasurement:
         return found
 
     def _count(self, codes: Codes) -> None:
-        """Add tokens and nominal rate of each item."""
+        """Add the tokens and the nominal rate of each item."""
         codec = self.setup.codec
         pairs = zip(rate.tokens(codec.spec, codes), rate.nominal(codec.spec, codes), strict=True)
         for i, (tokens, bits) in enumerate(pairs):
@@ -115,7 +115,7 @@ class SettingMeasurement:
     def _record(
         self, name: str, measurements: list[SignalMeasurement], plain: list[SignalMeasurement]
     ) -> tuple[VariantRecord, dict[str, Tensor]]:
-        """Return the record of one variant, and the bootstrap draws of its distances by feature space."""
+        """Return the record of a variant, and feature space → bootstrap draws of its distance."""
         steps = next((n for n in self.setup.steps if variants.diffusion(n) == name), None)
         distances, draws = self._distances(measurements)
         same = [m.same for m in measurements if m.same is not None]
@@ -151,7 +151,7 @@ class SettingMeasurement:
     def _accuracy(
         self, of_train: list[SignalMeasurement], of_test: list[SignalMeasurement]
     ) -> ClassifierAccuracy | None:
-        """Return the accuracy of the real-or-decoded classifier on one variant."""
+        """Return the accuracy of the real-or-decoded classifier on a variant."""
         groups = (self.references.train, of_train, self.references.test, of_test)
         try:
             return realfake.accuracy(*([m.patches for m in group] for group in groups), seed=self.setup.seed)
@@ -161,7 +161,7 @@ class SettingMeasurement:
 
 
 def batches(shapes: Sequence[tuple[int, ...]]) -> Iterator[list[int]]:
-    """Yield the numbers of items of equal shape, at most BATCH items and SAMPLES samples at once."""
+    """Yield batches of item numbers of equal shape, with at most BATCH items and SAMPLES samples."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, shape in enumerate(shapes):
         groups.setdefault(shape, []).append(i)

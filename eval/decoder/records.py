@@ -14,7 +14,10 @@ from .controls import ControlStrength
 
 @dataclass
 class DistanceRecord:
-    """A KID with its 95 % interval; `below`: baseline → whether the KID is smaller beyond chance (diffusion only)."""
+    """A KID with its 95 % interval over n items.
+
+    For diffusion, `below` maps each baseline to whether the KID is significantly smaller.
+    """
 
     value: float
     low: float
@@ -25,7 +28,7 @@ class DistanceRecord:
 
 @dataclass
 class RealismRecord:
-    """Realism of a variant at a setting: KID by feature space, and accuracy of the real-or-decoded classifier."""
+    """Realism of a variant at a setting: KID by feature space, and the accuracy of the real-or-decoded classifier."""
 
     setting: Any
     variant: str
@@ -35,24 +38,16 @@ class RealismRecord:
     accuracy: ClassifierAccuracy | None
 
     def kid_value(self, space: str) -> float | None:
-        """Return the KID in a feature space, if it was measured."""
+        """Return the KID in a feature space; None if it was not measured."""
         return self.kid[space].value if space in self.kid else None
-
-    def accuracy_value(self) -> float | None:
-        """Return the accuracy of the classifier, if it was measured."""
-        return self.accuracy and self.accuracy.accuracy
-
-    def from_chance(self) -> float | None:
-        """Return the distance of the accuracy from chance, if it was measured."""
-        return self.accuracy and self.accuracy.from_chance
 
 
 @dataclass
 class VariantRecord(RealismRecord):
     """All measurements of a variant at a setting.
 
-    `rate` is the mean nominal rate, `distortion` has a summary by measure, `against_plain` is the PSNR minus that of
-    the plain decoder in dB, and `same` the share of codes that re-encoding gives back.
+    `rate` is the mean nominal rate, `distortion` has a summary by measure, `against_plain` is the difference of PSNR to
+    the plain decoder in dB, and `same` is the share of codes that re-encoding recovers.
     """
 
     rate: float | None
@@ -65,7 +60,7 @@ class VariantRecord(RealismRecord):
 
 @dataclass(frozen=True, kw_only=True)
 class ControlRecord(ControlStrength):
-    """A fitted control at a setting."""
+    """Fitted control at a setting."""
 
     setting: Any
     control: str
@@ -73,7 +68,7 @@ class ControlRecord(ControlStrength):
 
 @dataclass
 class SpeedRecord:
-    """Seconds to decode one item with the plain decoder and with each number of diffusion steps."""
+    """Seconds to decode one item, with the plain decoder and with each number of diffusion steps."""
 
     of: str
     size: str
@@ -83,7 +78,7 @@ class SpeedRecord:
 
 @dataclass
 class QuarterComparison:
-    """Diffusion from about a quarter of the tokens against plain from all; `reason` says why there are no rows."""
+    """Diffusion from about a quarter of the tokens against plain from all; without rows, `reason` has the reason."""
 
     highest: Any
     quarter: Any
@@ -93,7 +88,7 @@ class QuarterComparison:
 
 @dataclass
 class Claim:
-    """A statement about the decoder; `reached` is None if it was not measured."""
+    """Statement about the decoder. `found` has the result; `reached` is None if it was not measured."""
 
     title: str
     goal: str
@@ -103,7 +98,7 @@ class Claim:
 
 @dataclass
 class SoundTile:
-    """A sound file and the name of its variant."""
+    """Sound file of a variant."""
 
     name: str
     file: str
@@ -111,7 +106,7 @@ class SoundTile:
 
 @dataclass
 class SoundRow:
-    """All variants of one clip."""
+    """Variants of one clip."""
 
     caption: str
     tiles: list[SoundTile]
@@ -135,12 +130,15 @@ class DecoderExhibits:
 
 @dataclass
 class DecoderResults:
-    """Everything that the evaluation of one decoder found.
+    """All results of the evaluation of one decoder.
 
-    `highest` is the highest setting of a codec of flexible length, else None; `usual` the number of steps that the
-    claims are about; `space` the feature space that needs no training data; `labels` the accuracy of the label
-    classifier on the real test items; `floor` the KID between real training and real test items by feature space;
-    `absent` maps what was not measured to the reason.
+    Attributes:
+        highest: Highest setting of a codec of variable length, else None.
+        usual: Number of steps that the claims are about.
+        space: Feature space that needs no training data.
+        labels: Accuracy of the label classifier on the real test items.
+        floor: Feature space → KID between real training items and real test items.
+        absent: Missing measurement → reason.
     """
 
     decoder: str
@@ -182,5 +180,5 @@ class DecoderResults:
 
     @property
     def spaces(self) -> list[str]:
-        """Feature spaces that some record has a distance in."""
+        """Feature spaces of the distances, in the order of the records."""
         return list(dict.fromkeys(space for record in self.records for space in record.kid))

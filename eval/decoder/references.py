@@ -1,7 +1,8 @@
-"""The real items of an evaluation: test items, training items, and the label classifier trained on the latter."""
+"""Real items of an evaluation: test items, training items, and the label classifier of the training data."""
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 import torch
@@ -24,13 +25,13 @@ from .setup import DecoderSetup
 from .variants import FLOW_STEPS, SEED_STRIDE
 
 PATCHES = 32
-"""Patches of an item at most."""
+"""Largest number of patches of an item."""
 NEEDS_TRAINING = "needs real items that the test data lacks: give training={name: tar, path: train.tar}"
 
 
 @dataclass
 class SignalMeasurement:
-    """Distortions by name, features (d,) by space, patches, and the share of codes that re-encoding gives back."""
+    """Distortions by name, features (d,) by space, patches, and the share of codes that re-encoding recovers."""
 
     distortion: dict[str, float] = field(default_factory=dict)
     features: dict[str, Tensor] = field(default_factory=dict)
@@ -40,7 +41,7 @@ class SignalMeasurement:
 
 @dataclass
 class ReferenceItem(SignalMeasurement):
-    """A real item: its signal as the codec takes it, the corners of its patches, and its measurement."""
+    """Real item: its signal at the codec's sample rate and channels, the corners of its patches, its measurement."""
 
     key: str = ""
     caption: str = ""
@@ -50,7 +51,7 @@ class ReferenceItem(SignalMeasurement):
 
 @dataclass
 class References:
-    """The real items of both splits. `absent` maps what cannot be measured to the reason."""
+    """Real items of both splits. `absent` maps missing measurements to reasons."""
 
     test: list[ReferenceItem] = field(default_factory=list)
     train: list[ReferenceItem] = field(default_factory=list)
@@ -64,24 +65,22 @@ class References:
         return self.labels.accuracy([item.signal for item in self.test], [item.caption for item in self.test])
 
     def features(self, setup: DecoderSetup, x: Tensor) -> dict[str, Tensor]:
-        """Return the features of a signal in every space that it is large enough for."""
+        """Return space → features (d,) of a signal. Spaces that need a larger signal are left out."""
         spaces = {setup.measures.space: setup.measures.features}
         if self.labels:
             spaces[labels.SPACE] = self.labels.features
-        found = {}
+        values = {}
         for space, features in spaces.items():
-            try:
-                found[space] = features(x)
-            except Unmeasurable:  # the record counts the items with features
-                continue
-        return found
+            with suppress(Unmeasurable):  # records have the number of items with features
+                values[space] = features(x)
+        return values
 
     def spaces(self, setup: DecoderSetup) -> list[str]:
-        """Return the feature spaces that distances are measured in."""
+        """Return the feature spaces of the distances."""
         return [*([labels.SPACE] if self.labels else []), setup.measures.space]
 
     def floor(self, setup: DecoderSetup) -> dict[str, DistanceRecord]:
-        """Return the KID between real training and real test items in each space."""
+        """Return space → KID between real training items and real test items."""
         found = {}
         for space in self.spaces(setup) if self.train else ():
             try:
@@ -92,16 +91,16 @@ class References:
         return found
 
     def definitions(self, setup: DecoderSetup) -> dict[str, str]:
-        """Return how everything is measured, for the report."""
+        """Return the definitions for the report."""
         return {
-            "variants": "all from the same codes, rounded as in a file; diffusion N: the decoder with N steps of its "
-            f"shortcut sampler, from {FLOW_STEPS} steps on of Euler's method along its flow",
+            "variants": "all from the same codes, rounded as in a file; diffusion N: the decoder in N steps, with its "
+            f"shortcut sampler for fewer than {FLOW_STEPS}, else with Euler's method along its flow",
             "controls": controls.DEFINITION,
             "KID": distribution.DISTANCE + "; 95 % interval: bootstrap over items",
             **({"labels": self.labels.definition} if self.labels else {}),
             **setup.measures.definitions,
             "real or decoded": realfake.DEFINITION,
-            "codes back": "share of codes that encoding the decoded signal again gives back, mean over items",
+            "codes back": "share of codes that encoding the decoded signal recovers, mean over items",
             "seconds": f"median of {speed.REPEATS} runs after a warm-up, one item at a time, "
             f"{torch.get_num_threads()} threads",
         }
@@ -110,29 +109,29 @@ class References:
 def read(
     setup: DecoderSetup, source: Source, training: Source | None, items: int | None, train_items: int, strict: bool
 ) -> References:
-    """Read the real items, and train the label classifier. Raises ValueError if a split has fewer than 2 items."""
-    found = References()
+    """Read the real items and train the label classifier. Raises ValueError if a split has fewer than 2 items."""
+    references = References()
     test = _draw(setup, source, items, strict)
     if training is None:
         for name in ("controls", "real or decoded", "floor", f"KID in {labels.SPACE}"):
-            found.absent[name] = NEEDS_TRAINING
+            references.absent[name] = NEEDS_TRAINING
     else:
-        found.train = _read(setup, _draw(setup, training, train_items, strict), "reading training data")
+        references.train = _read(setup, _draw(setup, training, train_items, strict), "reading training data")
         try:
             captioned = _draw(setup, training, labels.MAX_ITEMS, strict)
             with training_bar("training labels") as show:
-                found.labels = labels.learn(captioned, setup.codec.spec.sample_rate, progress=show)
+                references.labels = labels.learn(captioned, setup.codec.spec.sample_rate, progress=show)
         except Unmeasurable as reason:
-            found.absent[f"KID in {labels.SPACE}"] = str(reason)
-    found.test = _read(setup, test, "reading test data")
-    for name, some in (("data", found.test), ("training", found.train if training else None)):
+            references.absent[f"KID in {labels.SPACE}"] = str(reason)
+    references.test = _read(setup, test, "reading test data")
+    for name, some in (("data", references.test), ("training", references.train if training else None)):
         if some is not None and len(some) < 2:
             raise ValueError(
                 f"{name} must have at least 2 {setup.codec.spec.modality} items for {setup.name}, got {len(some)}"
             )
-    for item in (*found.test, *found.train):
-        item.features = found.features(setup, item.signal)
-    return found
+    for item in (*references.test, *references.train):
+        item.features = references.features(setup, item.signal)
+    return references
 
 
 def _draw(setup: DecoderSetup, source: Source, count: int | None, strict: bool) -> Selection:
@@ -140,12 +139,12 @@ def _draw(setup: DecoderSetup, source: Source, count: int | None, strict: bool) 
 
 
 def _read(setup: DecoderSetup, items: Selection, text: str) -> list[ReferenceItem]:
-    found = []
+    references = []
     with progress.bar(text, len(items), "items") as advance:
         for number, item in enumerate(items):
-            found.append(_reference(setup, item, number))
+            references.append(_reference(setup, item, number))
             advance()
-    return found
+    return references
 
 
 def _reference(setup: DecoderSetup, item: Item, number: int) -> ReferenceItem:

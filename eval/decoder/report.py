@@ -1,4 +1,4 @@
-"""Report page of the evaluation of a diffusion decoder."""
+"""Report of the evaluation of a diffusion decoder."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .variants import heading
 
 
 def write(results: DecoderResults, folder: Path) -> Path:
-    """Write report.html next to the exhibits of the results, and return its path."""
+    """Write report.html to the folder of the results, and return its path."""
     return write_page(
         folder / "report.html",
         "decoder.html",
@@ -36,23 +36,16 @@ def _image(path: Path) -> str:
         return image_uri(image)
 
 
-def _psnr(record: VariantRecord) -> float | None:
-    return record.distortion["psnr"].mean
-
-
-def _accuracy_percent(record: VariantRecord) -> float | None:
-    return record.accuracy and 100 * record.accuracy.accuracy
-
-
 def chart(results: DecoderResults) -> str | None:
-    """Plot PSNR, KID and accuracy over tokens, a curve for each variant; None with a single setting.
+    """Plot PSNR, KID and accuracy over tokens, with a curve per variant; None for a single setting.
 
-    Returns a data URI of an SVG file.
+    Returns:
+        Data URI of an SVG file.
     """
     panels: dict[str, Callable[[VariantRecord], float | None]] = {
-        "PSNR / dB": _psnr,
+        "PSNR / dB": lambda record: record.distortion["psnr"].mean,
         **{f"KID, {space}": partial(VariantRecord.kid_value, space=space) for space in results.spaces},
-        f"{tables.ACCURACY} / %": _accuracy_percent,
+        f"{tables.ACCURACY} / %": lambda record: record.accuracy and 100 * record.accuracy.accuracy,
     }
     panels = {label: value for label, value in panels.items() if any(value(r) is not None for r in results.records)}
     if len(results.measured_settings) < 2 or not panels:

@@ -1,4 +1,4 @@
-"""The decoder that is evaluated, with the codec settings and the numbers of steps."""
+"""Decoder under evaluation, with the settings of the codec and the numbers of steps."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from .records import DecoderResults
 from .variants import FLOW_STEPS
 
 QUARTER_RANGE = (1 / 8, 3 / 8)
-"""Shares of the highest setting that count as about a quarter of it."""
+"""Range of shares of the highest setting that count as a quarter."""
 
 
 class DecoderSetup:
-    """Decoder, codec settings, numbers of steps and seed, checked; see `evaluate` for the arguments."""
+    """Decoder and checked arguments of `evaluate`."""
 
     def __init__(self, decoder: str, settings: Sequence[Any] | None, steps: Sequence[int], seed: int) -> None:
         self.name = str(decoder)
         loaded = models.load(decoder)
         if not isinstance(loaded, models.DiffusionDecoder):
-            raise ValueError(f"{decoder} is not a diffusion decoder; these ship: {', '.join(models.decoders())}")
+            raise ValueError(f"{decoder} is not a diffusion decoder; shipped are {', '.join(models.decoders())}")
         self.decoder, self.codec, self.seed = loaded, loaded.codec, at_least("seed", seed, 0)
         self.measures = measures_of(self.codec)
         self.settings = _settings(self.codec.settings, settings)
         self.steps = _steps(steps)
 
     def results(self, title: str) -> DecoderResults:
-        """Return results that describe the decoder and hold no measurement yet."""
+        """Return results with a description of the decoder and no measurements."""
         known, spec = self.codec.settings, self.codec.spec
         highest = known.values[-1] if spec.ordered and len(known) > 1 else None
         return DecoderResults(
@@ -53,26 +53,26 @@ class DecoderSetup:
         )
 
     def _usual_steps(self) -> int:
-        """Return the decoder's default number of steps, else the largest one below FLOW_STEPS, else the largest."""
+        """Return the decoder's default, else the largest number below FLOW_STEPS, else the largest number."""
         few = [n for n in self.steps if n < FLOW_STEPS]
         return self.decoder.steps if self.decoder.steps in self.steps else (few or self.steps)[-1]
 
     def ordered_settings(self) -> list[Any]:
         """Return the highest setting, the one near a quarter of it, and the others from high to low.
 
-        In this order an interrupted run has the settings of the claim about a quarter of the tokens.
+        This order lets an interrupted run measure the claim about a quarter of the tokens.
         """
         falling = self.settings[::-1]
         quarter = nearest_quarter(falling, falling[0])
         return sorted(falling, key=lambda s: (s != falling[0], s != quarter))
 
     def label(self, setting: Any) -> str:
-        """Return the prefix of a text about a setting."""
+        """Return the prefix of texts about a setting."""
         return "" if setting is None else f"{self.codec.settings.name} {setting}: "
 
 
 def nearest_quarter(settings: Sequence[Any], highest: Any) -> Any:
-    """Return the setting nearest to a quarter of the highest, of two the lower; None if none is near."""
+    """Return the setting nearest to a quarter of the highest, the lower one of two; None outside QUARTER_RANGE."""
     if not isinstance(highest, int):
         return None
     near = [s for s in settings if QUARTER_RANGE[0] * highest <= s <= QUARTER_RANGE[1] * highest]
@@ -80,7 +80,7 @@ def nearest_quarter(settings: Sequence[Any], highest: Any) -> Any:
 
 
 def _settings(known: Settings, given: Sequence[Any] | None) -> list[Any]:
-    """Return the settings to measure, lowest rate first."""
+    """Return the checked settings, lowest rate first."""
     if given is None:
         return list(known.sweep)
     chosen = list(given) if isinstance(given, list | tuple) else [given]

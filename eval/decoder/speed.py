@@ -1,4 +1,4 @@
-"""Decoding speed of single items."""
+"""Speed of decoding single items."""
 
 from __future__ import annotations
 
@@ -18,16 +18,14 @@ from .variants import FLOW_STEPS
 
 REPEATS = 5
 SIDE = 64
-"""Pixels of a side of the image that speed is claimed for."""
+"""Side in pixels of the small image that the claim about speed is for."""
 SQUARE = f"{SIDE}x{SIDE}"
 
 
 def measure(setup: DecoderSetup, first: Tensor) -> list[SpeedRecord]:
-    """Measure the seconds per item at the highest setting, of the first test item and of a small square image.
+    """Measure the seconds per item at the highest setting, with the plain decoder and with few steps.
 
-    Args:
-        setup: Decoder and step counts, of which those with shortcuts are measured.
-        first: Signal of the first test item.
+    The items are the first test item and, for images, its SIDE by SIDE corner.
     """
     signals = {"first item": first}
     if setup.codec.spec.modality is Modality.IMAGE:
@@ -43,15 +41,15 @@ def measure(setup: DecoderSetup, first: Tensor) -> list[SpeedRecord]:
 
 
 def _square(x: Tensor) -> Tensor:
-    """Return the top left SIDE by SIDE pixels; smaller images are padded with their edge."""
+    """Return the top left SIDE by SIDE pixels. Small images are padded with their edges."""
     x = x[:, :SIDE, :SIDE]
     return F.pad(x[None], (0, SIDE - x.shape[2], 0, SIDE - x.shape[1]), mode="replicate")[0]
 
 
 def _seconds(decode: Callable[[], Any]) -> float:
-    taken = []
+    seconds = []
     for _ in range(REPEATS + 1):
         start = time.perf_counter()
         decode()
-        taken.append(time.perf_counter() - start)
-    return statistics.median(taken[1:])
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds[1:])  # without the warm-up

@@ -1,4 +1,4 @@
-"""Tables of the evaluation of a diffusion decoder: as text for its page, and on a terminal."""
+"""Tables of the evaluation of a diffusion decoder, for the page and the terminal."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ ACCURACY = "real or decoded"
 
 @dataclass
 class VariantRow:
-    """A line of the table of one setting; `usual` marks the number of steps that the claims are about."""
+    """Row of a variant; `usual` marks the number of steps that the claims are about."""
 
     name: str
     cells: list[str]
@@ -39,7 +39,7 @@ def header(results: DecoderResults) -> list[str]:
 
 
 def setting_tables(results: DecoderResults) -> dict[str, list[VariantRow]]:
-    """Return title and rows of the table of each setting, from high to low."""
+    """Return title → rows of the table of each setting, from high to low."""
     tables: dict[str, list[VariantRow]] = {}
     for record in results.records:
         cells = [_mean(summary) for summary in record.distortion.values()]
@@ -74,10 +74,10 @@ def distance_cell(kid: DistanceRecord | None) -> str:
     return MISSING if kid is None else f"{kid.value:.3g} ({kid.low:.3g} to {kid.high:.3g})".replace("-", "−")
 
 
-def _accuracy(found: ClassifierAccuracy | None) -> str:
-    if found is None:
+def _accuracy(value: ClassifierAccuracy | None) -> str:
+    if value is None:
         return MISSING
-    return f"{100 * found.accuracy:.1f} % ({100 * found.low:.1f} to {100 * found.high:.1f})"
+    return f"{100 * value.accuracy:.1f} % ({100 * value.low:.1f} to {100 * value.high:.1f})"
 
 
 def _percent(share: float | None) -> str:
@@ -85,7 +85,7 @@ def _percent(share: float | None) -> str:
 
 
 def control_cells(results: DecoderResults, control: ControlRecord) -> list[str]:
-    """Return setting, name, strength, energies, loss and limit of a control."""
+    """Return the row of a control: setting, name, strength, energies, loss and limit."""
     setting = MISSING if control.setting is None else f"{results.setting_name} {control.setting}"
     limit = "loss" if control.capped else "energy"
     return [setting, control.control, f"{control.value:.4g}", _percent(control.plain), _percent(control.energy),
@@ -93,24 +93,24 @@ def control_cells(results: DecoderResults, control: ControlRecord) -> list[str]:
 
 
 def quarter_cells(results: DecoderResults) -> list[list[str]]:
-    """Return the lines of the comparison of a quarter of the tokens with all of them."""
+    """Return the rows of the comparison of a quarter of the tokens with all of them."""
     rows = results.quarter.rows if results.quarter else []
     return [[f"{heading(row.variant)}, {results.setting_name} {row.setting}", f"{row.tokens:.4g}",
              *realism_cells(results, row)] for row in rows]  # fmt: skip
 
 
 def speed_title(row: SpeedRecord) -> str:
-    """Return what was decoded, with its size."""
+    """Return the name of the decoded item, with its size."""
     return row.of if row.of == row.size else f"{row.of} ({row.size})"
 
 
 def speed_cells(row: SpeedRecord) -> dict[str, float]:
-    """Return the seconds of each variant by its heading."""
+    """Return heading → seconds of each variant."""
     return {heading(PLAIN): row.plain, **{heading(diffusion(int(n))): s for n, s in row.steps.items()}}
 
 
 def show(results: DecoderResults, console: Console) -> None:
-    """Print every table, the claims, and what is absent."""
+    """Print all tables, the claims, and the missing measurements."""
     for title, rows in setting_tables(results).items():
         table = Table(title=escape(f"{results.decoder}, {title}"))
         for name in header(results):
@@ -125,4 +125,4 @@ def show(results: DecoderResults, console: Console) -> None:
     for name, reason in results.absent.items():
         console.print(f"{name} is absent: {reason}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if results.interrupted:
-        console.print("interrupted: only the settings that were done are listed")
+        console.print("interrupted: complete settings only")

@@ -1,6 +1,6 @@
-"""Variants: the ways to turn the same codes into signals.
+"""Variants: signals decoded in different ways from the same codes.
 
-They are "plain" (the codec's own decoder), the controls of controls.py, and "diffusion N" (the decoder with N steps).
+They are "plain" (the codec's own decoder), the controls of controls.py, and "diffusion N" (the decoder in N steps).
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from .measures import measures_of
 PLAIN = "plain"
 BASELINES = (PLAIN, *CONTROLS)
 FLOW_STEPS = 16
-"""From this number of steps on, the decoder follows its flow with Euler's method; below, it takes shortcuts."""
+"""From this number of steps on, the decoder uses Euler's method along its flow, else its shortcut sampler."""
 SEED_STRIDE = 1_000_003
-"""The seed of a batch is seed · SEED_STRIDE + number of its first item."""
+"""The seed of a batch is seed · SEED_STRIDE + the number of its first item."""
 
 
 def diffusion(steps: int) -> str:
@@ -55,8 +55,13 @@ def decode(
 ) -> dict[str, Tensor]:
     """Decode a batch of codes of equal size with every variant.
 
-    Each number of steps is a variant, and so is each control in `strengths`. The noise of an item depends on `seed` and
-    its number; the first item of the batch has the number `first`.
+    Args:
+        decoder: Diffusion decoder of the codes.
+        codes: Codes of the decoder's codec.
+        steps: Numbers of steps, one per variant.
+        strengths: Control → strength, one per variant.
+        seed: Seed of the noise. The noise of an item depends on the seed and the item's number.
+        first: Number of the first item of the batch.
 
     Returns:
         Variant → signals (batch, channels, *axes), float32 on the CPU, clamped and rounded to 8 bits (images) or

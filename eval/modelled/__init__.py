@@ -1,1 +1,1 @@
-"""The transformer behind the modelled rate."""
+"""Transformer of the modelled rate."""

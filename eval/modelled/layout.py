@@ -1,4 +1,4 @@
-"""Codes as rows of ids for the transformer of the modelled rate, and rows packed into batches."""
+"""Layout of codes as rows of ids for the transformer of the modelled rate, and batches of rows."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from tokenloom.models.vocabulary import streams
 
 PATTERN = "raster"
 ROWS, COLUMNS = 16, 64
-"""Number of different places: of an image the rows up to the 16th and columns up to the 64th, else 1,024 positions."""
+"""Rows and columns of an image with their own place; later ones share the last. Other signals have PLACES places."""
 PLACES = ROWS * COLUMNS
 BEGIN, END = 0, 1
 FIRST = 2
-"""First id of a code."""
+"""First id of the codes."""
 
 
 class CodeLayout:
-    """The codes of one codec as ids: BEGIN, END, then a range for each quantizer.
+    """Codes of one codec as ids: BEGIN, END, then a range per quantizer.
 
-    If lengths vary, END follows the last code, so that the end of an item costs bits. If the grid follows from the
-    signal's size there is no END, and the size is not charged.
+    If lengths vary, END follows the last code, so that the end of an item costs bits. If the signal's size determines
+    the grid, there is no END, and the size is free.
     """
 
     def __init__(self, spec: CodeSpec) -> None:
@@ -37,9 +37,9 @@ class CodeLayout:
             self.allowed[0] = torch.cat([torch.tensor([END]), self.allowed[0]])
 
     def row(self, codes: Codes, item: int) -> Tensor:
-        """Return one item as int64 (4, tokens): input ids, target ids, their quantizers, their places.
+        """Return one item as int64 (4, tokens): input ids, target ids, quantizers and places of the targets.
 
-        The input of a token is the token before it. The place is that of the token to predict.
+        The input of a target is the token before it.
         """
         one = codes[item].to("cpu")
         grid = tuple(one.indices.shape[2:])
@@ -68,7 +68,7 @@ def _append(x: Tensor, value: int) -> Tensor:
 
 
 def windows(length: int, context: int) -> Iterator[tuple[int, int, int]]:
-    """Yield first, end and first scored position of windows that cover a row, half a context apart."""
+    """Yield (first, end, first scored position) of windows that cover a row, half a context apart."""
     half, done = context // 2, 0
     while done < length:
         first = max(0, done - half)
@@ -78,11 +78,11 @@ def windows(length: int, context: int) -> Iterator[tuple[int, int, int]]:
 
 
 def packed(rows: Sequence[Tensor], context: int, size: int) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Pack the windows of rows, as `CodeLayout.row` returns them, into batches of `size` packed rows.
+    """Pack the windows of rows (see `CodeLayout.row`) into batches of `size` packed rows.
 
     Yields:
-        A batch int64 (5, size, context), the fifth line being the number of the document; then for each of its tokens
-        the row that it belongs to, int64 (tokens,), and whether it is scored, bool (tokens,).
+        A batch int64 (5, size, context), whose fifth component is the document number. For each of its tokens: its
+        row, int64 (tokens,), and whether it is scored, bool (tokens,).
     """
     bins: list[list[tuple[int, int, int, int]]] = [[]]
     room = context
@@ -95,7 +95,7 @@ def packed(rows: Sequence[Tensor], context: int, size: int) -> Iterator[tuple[Te
             room -= end - first
     for chunk in (bins[i : i + size] for i in range(0, len(bins), size)):
         batch = torch.zeros(5, len(chunk), context, dtype=torch.int64)
-        batch[1] = FIRST  # padding needs a target that is allowed; it is not scored
+        batch[1] = FIRST  # padding needs an allowed target; it is not scored
         owner, scored_at = torch.zeros(2, len(chunk), context, dtype=torch.int64)
         for r, pieces in enumerate(chunk):
             at = 0
@@ -112,7 +112,7 @@ def packed(rows: Sequence[Tensor], context: int, size: int) -> Iterator[tuple[Te
 def endless(rows: Sequence[Tensor], context: int, tokens: int, seed: int) -> Iterator[Tensor]:
     """Yield batches int64 (5, tokens / context, context) without end.
 
-    The rows follow each other in a new order at every pass, and are cut at the end of a packed row.
+    Every pass has a new order of the rows. Rows are cut at the end of a packed row.
     """
     generator = torch.Generator().manual_seed(seed)
     waiting, count, document = [], 0, 0

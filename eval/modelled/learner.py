@@ -1,6 +1,6 @@
-"""The transformer of the modelled rate: its training, and the bits of codes under it.
+"""Training of the transformer of the modelled rate, and the bits of codes under it.
 
-Every constant is the same for every codec, so that the rates of two codecs can be compared.
+The constants are the same for every codec, so that rates can be compared.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from .layout import PLACES, CodeLayout, endless, packed
 
 NETWORK = {"width": 128, "layers": 3, "heads": 4, "kv_heads": 2, "context": 512}
 BATCH_TOKENS = 1024
-"""Tokens of a training step, in rows of the context's length."""
+"""Number of tokens of a training step."""
 LEARNING_RATE = 5e-3
 CHECKS = 8
-"""Validations during a training, equally spaced; the best state is used."""
+"""Number of validations during a training, equally spaced."""
 HELD, MOST_HELD = 16, 2**14
-"""One training item in so many is held back for validation, with at most so many tokens in all."""
+"""One in HELD training items is held back for validation, with at most MOST_HELD tokens in total."""
 
 
 @dataclass
 class CodeTraining:
-    """The budget of a training as it was spent. The fields are those of `ModelledRecord`."""
+    """Numbers of a training. `ModelledRecord` has the same fields."""
 
     parameters: int
     parameters_of_embeddings: int
@@ -46,7 +46,7 @@ class CodeTraining:
 
 
 class CodeModel:
-    """A transformer over the codes of one codec."""
+    """Transformer over the codes of one codec."""
 
     training: CodeTraining
 
@@ -64,8 +64,8 @@ class CodeModel:
     def nats(self, rows: Sequence[Tensor]) -> Tensor:
         """Return the cost of each row in nats, float64 (rows,).
 
-        Rows longer than the context are cut into windows half a context apart. Each window but the first scores its
-        second half only, so that every token sees at least half a context.
+        Rows longer than the context are cut into windows half a context apart. Later windows score their second half
+        only, so that every token has at least half a context before it.
         """
         self.transformer.eval()
         total = torch.zeros(len(rows), dtype=torch.float64)
@@ -75,7 +75,7 @@ class CodeModel:
         return total
 
     def losses(self, batch: Tensor) -> Tensor:
-        """Return the nats of each token, (rows · length,), of a batch (5, rows, length); see layout.py."""
+        """Return the nats of each token, (rows · length,), of a batch (5, rows, length) of `packed`."""
         inputs, targets, quantizers, places, documents = batch
         hidden = self.transformer(inputs, places, documents=documents)
         return self.transformer.losses(
@@ -83,7 +83,7 @@ class CodeModel:
         )
 
     def sizes(self) -> tuple[int, int]:
-        """Return the number of parameters, and how many of them are in embeddings."""
+        """Return the numbers of all parameters and of those in embeddings."""
         embeddings = [m.weight for m in self.transformer.modules() if isinstance(m, torch.nn.Embedding)]
         return sum(p.numel() for p in self.transformer.parameters()), sum(w.numel() for w in embeddings)
 
@@ -91,12 +91,12 @@ class CodeModel:
 def train(spec: CodeSpec, rows: Sequence[Tensor], tokens: int, seed: int, advance: Bar | None = None) -> CodeModel:
     """Train a transformer on rows of codes until it has seen a number of tokens.
 
-    One row in sixteen is held back for validation. The state with the lowest validation loss is used, that before the
-    first step included, so that with little data the rate is near the nominal one instead of far above it. The same
-    seed gives the same transformer on the same machine. Raises ValueError with fewer than two rows.
+    The last rows are held back for validation, and the state with the lowest validation loss is used. The state before
+    the first step counts, so that little data gives a rate near the nominal one, not far above it. The same seed gives
+    the same transformer on the same machine. Raises ValueError for fewer than two rows.
     """
     if len(rows) < 2:
-        raise ValueError(f"{len(rows)} items to learn from are too few; the modelled rate needs 2")
+        raise ValueError(f"the modelled rate needs 2 items to learn from, got {len(rows)}")
     model, held = CodeModel(spec, seed), _held(rows)
     transformer, kept = model.transformer, rows[: len(rows) - len(held)]
     steps = steps_for(tokens)
@@ -134,7 +134,7 @@ def steps_for(tokens: int) -> int:
 
 
 def _held(rows: Sequence[Tensor]) -> Sequence[Tensor]:
-    """Return the last rows: at least one, at most one in HELD, and if several, at most MOST_HELD tokens."""
+    """Return the last rows, at least one: one in HELD, and fewer if they exceed MOST_HELD tokens."""
     most = max(1, len(rows) // HELD)
     ends = itertools.accumulate(row.shape[1] for row in reversed(rows[len(rows) - most :]))
     count = max(1, sum(end <= MOST_HELD for end in ends))

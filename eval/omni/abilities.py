@@ -1,4 +1,4 @@
-"""The abilities that omni-small is measured on, each with its goal, and samples that are only shown."""
+"""Abilities of omni-small with their goals, and samples for the report."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from .session import OmniSession
 
 @dataclass(frozen=True)
 class Ability:
-    """One line of the tables: `measure` runs the trials, and `goal` is the share to reach.
+    """Ability of a model, a row of the tables: `measure` runs the trials, `goal` is the share to reach.
 
-    `trained` says whether it belongs to the table of trained items; `second_goal` is the text of another goal.
+    `trained` marks the table of trained items. `second_goal` is the text of another goal.
     """
 
     key: str
@@ -71,7 +71,7 @@ EDITED = ("waving hand", "light", "dark")
 
 
 def samples(session: OmniSession) -> None:
-    """Show a few prompts of every kind with their answers; pictures and sounds within a prompt are generated, too."""
+    """Show a few prompts of every kind with their answers. Pictures and sounds in prompts are also generated."""
     drawn = session.ask([[text] for text in PICTURES], "image", "pictures")
     for text, answer in zip(PICTURES, drawn, strict=True):
         session.show("text → picture", [text], answer.result)

@@ -1,4 +1,4 @@
-"""Bits of one sequence, by channel: text, pictures and sound of a model's vocabulary, measured on test data."""
+"""Bits of text, pictures and sound under a model, by channel of its vocabulary, on test data."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from .records import BitsTable, ChannelBits, ItemBits, SequenceShare, TokenBits
 from .session import OmniSession
 
 BATCH = 32
-"""Documents of a forward pass."""
+"""Number of documents of a forward pass."""
 FLOPS_ITEMS = 4
-"""Items over which the FLOPs of a codec are averaged."""
+"""Number of items to average the FLOPs of a codec over."""
 PACKS = {Modality.TEXT: "emoji64", Modality.IMAGE: "emoji64", Modality.AUDIO: "spoken_digits"}
 UNITS = {Modality.TEXT: "bits per byte", Modality.IMAGE: "bits per pixel", Modality.AUDIO: "kbit/s"}
 ABOUT = {
-    "vocabulary": "ids of the channel: the entries of each quantizer that it uses",
+    "vocabulary": "ids of the channel, the entries of all its quantizers",
     "tokens": "codes of one item, mean over the test items, without BEGIN, size digits and END",
     "nominal": "log2 of the entries of a code's quantizer",
     "entropy": "cross-entropy under order-0 counts of the training split, for each quantizer",
     "transformer": "teacher-forced cross-entropy of the codes, of END, and of the size if the model chooses it, "
-    "divided by the number of codes; alone: nothing precedes; given: after the item's other segment (text after its "
-    "picture, picture after its caption, sound after its word)",
+    "divided by the number of codes; alone: at the start of a document; given: after the item's other segment (text "
+    "after its picture, picture after its caption, sound after its word)",
     "sequence": "one sequence of a caption, a picture and a spoken digit of mean length; a second channel of a "
     "modality replaces the first",
     "compute": "FLOPs of the transformer's forward pass over that sequence: 2 per weight and token, 4 · width · layers "
@@ -41,7 +41,7 @@ ABOUT = {
 
 
 def measure(session: OmniSession) -> BitsTable:
-    """Return the bits of every channel; all are means over items."""
+    """Return the bits of every channel, means over items."""
     rows, absent = [], {}
     for name, channel in session.omni.vocabulary.channels.items():
         try:
@@ -89,7 +89,7 @@ def _row(session: OmniSession, name: str, channel: Channel) -> ChannelBits:
 
 
 def _signals(session: OmniSession, channel: Channel) -> tuple[list, str, list]:
-    """Return the test signals of a channel, and name and signals of the channel that each is given after."""
+    """Return the test signals of a channel, and the name and signals of the channel that precedes them in `given`."""
     pack, vocabulary = session.packs[f"{PACKS[channel.modality]}-test"], session.omni.vocabulary
     rows = session.draw(len(pack))
     texts, signals = [pack.captions[i] for i in rows], [session.signal(pack.items[i]) for i in rows]
@@ -110,7 +110,7 @@ def _amount(signal: Tensor | str, sample_rate: int | None) -> float:
 
 
 def _entropy(session: OmniSession, channel: Channel, codes: Sequence[Codes]) -> Tensor | None:
-    """Return the bits of each item, (items,), under the codec's training counts, or under the training captions."""
+    """Return the bits of each item, (items,), under the codec's counts, else (text) those of the training captions."""
     known = [bits for c in codes if (bits := rate.entropy(channel.codec, c)) is not None]
     if len(known) == len(codes):
         return torch.cat(known)
@@ -152,7 +152,7 @@ def bits_of(session: OmniSession, documents: Sequence[Sequence[Tensor]], header:
 
 
 def _add_shares(session: OmniSession, rows: Sequence[ChannelBits]) -> None:
-    """Set the share of each row in the tokens, the bits and the compute of one sequence."""
+    """Set the share of each row in the tokens, the bits and the compute of a sequence."""
     first = {row.modality: row for row in reversed(rows)}
     for row in rows:
         sequence = [row if row.modality == modality else first[modality] for modality in first]
@@ -167,7 +167,7 @@ def _add_shares(session: OmniSession, rows: Sequence[ChannelBits]) -> None:
 
 
 def _flops(session: OmniSession, row: ChannelBits, start: float) -> float:
-    """Return the FLOPs of the transformer over the tokens of one segment that begins after `start` others."""
+    """Return the FLOPs of the transformer over a segment that begins after `start` tokens."""
     network = session.omni.transformer
     config = network.config
     weights = sum(m.weight.numel() for m in network.modules() if isinstance(m, torch.nn.Linear))
@@ -179,7 +179,7 @@ def _flops(session: OmniSession, row: ChannelBits, start: float) -> float:
 
 
 def _codec_flops(channel: Channel, signals: Sequence[Tensor | str]) -> float:
-    """Return the mean FLOPs of encoding and decoding one of these."""
+    """Return the mean FLOPs of encoding and decoding a signal."""
     with FlopCounterMode(display=False) as counter:
         for signal in signals:
             channel.codec.decode(channel.encode(_batch(signal)))

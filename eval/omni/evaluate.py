@@ -1,4 +1,4 @@
-"""Evaluate one model for text, images and sound on the packs of omni-small."""
+"""Evaluation of a multimodal model on the packs of omni-small."""
 
 from __future__ import annotations
 
@@ -34,13 +34,12 @@ SHIPPED = "evaluation.json"
 COLUMNS = (
     "key", "title", "goal", "value", "unit", "n", "low", "high", "ceiling", "reached", "trained", "row_seconds",
 )  # fmt: skip
-"""Of omni.csv."""
+"""Columns of omni.csv."""
 DEFINITIONS = {
-    "nearest": "least mean squared error of 8-bit RGB among all pictures of emoji64-train and emoji64-test; identical "
-    "pictures count as right",
-    "ceiling": "the share that is right if the codec's own reconstruction replaces the model's answer",
-    "recogniser": "a small classifier of log-mel spectrograms, trained on the clips of spoken_digits-train, and on "
-    "nothing that a codec or this model made",
+    "nearest": "smallest mean squared error of 8-bit RGB among all pictures of emoji64-train and emoji64-test; "
+    "identical pictures count as right",
+    "ceiling": "share of right answers if the codec's reconstruction replaces the model's answer",
+    "recogniser": "a small classifier of log-mel spectrograms, trained on the real clips of spoken_digits-train only",
     "interval": "95 %, Wilson (1927), over trials",
     "sampling": "pictures and sound with the model's own settings, one seed per trial; text at temperature 0",
 }
@@ -58,21 +57,21 @@ def evaluate(
 ) -> OmniResults:
     """Measure the abilities, the cost and the bits of a trained model.
 
-    Writes omni.json, omni.csv, exhibits/ and report.html. If the folder holds the results of a comparison, its report
-    gets a section. After Ctrl-C these hold the measurements that were done, and `interrupted` is True.
+    Writes omni.json, omni.csv, exhibits/ and report.html. In the folder of a comparison, the report is a section of the
+    comparison's. After Ctrl-C, the results hold the complete measurements, and `interrupted` is True.
 
     Args:
         model: A folder, shipped name or hub id.
-        packs: Folder of emoji64-{train,test}.tar and spoken_digits-{train,test}.tar. What needs a missing pack is
-            absent, with the reason.
+        packs: Folder of emoji64-{train,test}.tar and spoken_digits-{train,test}.tar. Measurements that need a missing
+            pack are absent, with the reason.
         out: Folder of the results.
-        items: Trials of an ability at most, drawn with `seed`; None: all.
+        items: Largest number of trials of an ability, drawn with `seed`; None: all.
         rows: Members of CHOICES; None: all.
-        seed: Seed of every draw and of all sampling.
-        sampling: temperature, top_k, top_p, guidance, best_of of images and sound; None: the model's own.
+        seed: Seed of all draws and all sampling.
+        sampling: temperature, top_k, top_p, guidance, best_of for images and sound; None: the model's defaults.
 
     Raises:
-        ValueError: If an argument is not valid.
+        ValueError: If an argument is invalid.
         FileNotFoundError: If the model or the folder of packs does not exist.
     """
     chosen = _choose(rows)
@@ -107,7 +106,7 @@ def _choose(rows: Sequence[str] | None) -> list[str]:
 
 
 def _shipped(folder: Path) -> OmniMeasurements | None:
-    """Return the measurements that came with the model, on all packs."""
+    """Return the measurements shipped with the model."""
     path = folder / SHIPPED
     if not path.is_file():
         return None
@@ -116,7 +115,7 @@ def _shipped(folder: Path) -> OmniMeasurements | None:
 
 
 def _measure(session: OmniSession, key: str, results: OmniResults) -> None:
-    """Add what one of CHOICES gives to the results."""
+    """Measure one of CHOICES, and add it to the results."""
     ability = next((ability for ability in ABILITIES if ability.key == key), None)
     start = time.perf_counter()
     records: list[OmniRecord] = []
@@ -127,7 +126,7 @@ def _measure(session: OmniSession, key: str, results: OmniResults) -> None:
             abilities.samples(session)
         else:
             records = [ability.record(session)] if ability else COSTS[key](session)
-    except ValueError as reason:  # a missing pack, or a prompt beyond the context: the others go on
+    except ValueError as reason:  # a missing pack, or a prompt beyond the context: continue with the others
         results.absent[ability.title if ability else key.replace("_", " ")] = str(reason)
     for record in records:
         record.row_seconds = round(time.perf_counter() - start, 1)

@@ -1,4 +1,4 @@
-"""Test and training data of omni-small: emoji with skin tones and spoken digits, in a folder of tar files."""
+"""Packs: test and training data of omni-small, emoji with skin tones and spoken digits, in tar files."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Pack:
 
     @cached_property
     def index(self) -> dict[str, int]:
-        """Caption → number of the first item that has it."""
+        """Caption → number of the first item with it."""
         return {caption: i for i, caption in reversed(list(enumerate(self.captions)))}
 
     @cached_property
@@ -43,11 +43,11 @@ class Pack:
 
 
 class Missing(ValueError):
-    """A pack or a channel that a measurement needs is missing; the message says which."""
+    """A measurement needs a pack or a channel that is missing."""
 
 
 class PackFolder:
-    """The packs of a folder, each read at first use. Raises Missing for one that is not there."""
+    """Packs of a folder, read at first use. Access to a missing pack raises Missing."""
 
     NAMES = ("emoji64-train", "emoji64-test", "spoken_digits-train", "spoken_digits-test")
 
@@ -71,24 +71,24 @@ class PackFolder:
 
 
 def draw(total: int, count: int | None, seed: int) -> list[int]:
-    """Draw at most `count` different numbers below `total`, ascending; all of them if `count` is None."""
+    """Draw at most `count` different numbers below `total`, ascending; None: all numbers."""
     if count is None or count >= total:
         return list(range(total))
     return sorted(torch.randperm(total, generator=torch.Generator().manual_seed(seed))[:count].tolist())
 
 
 def source_of(target: str, pack: Pack) -> int | None:
-    """Return the item of `pack` with the figure of the caption `target` in the nearest other tone, or None."""
-    wanted = split_tone(target)
-    if wanted is None or wanted[1] is None:
+    """Return the item of a pack with the figure of a caption in the nearest other tone; None without one."""
+    parts = split_tone(target)
+    if parts is None or parts[1] is None:
         return None
-    figure, place = wanted[0], TONES.index(wanted[1])
+    figure, place = parts[0], TONES.index(parts[1])
     near = sorted(TONES, key=lambda t: abs(TONES.index(t) - place))
     return next((pack.tones[figure, t] for t in near[1:] if (figure, t) in pack.tones), None)
 
 
 def parallels(pack: Pack, test: Pack, first: str = "light", second: str = "dark") -> list[tuple[str, int, int]]:
-    """Find figures whose second tone is only in `test`: (figure, first tone's item in `pack`, second's in `test`)."""
+    """Return (figure, item of its first tone in `pack`, item of its second tone in `test`) for figures with both."""
     return [
         (figure, pack.tones[figure, first], i)
         for (figure, t), i in test.tones.items()

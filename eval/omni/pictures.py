@@ -1,4 +1,4 @@
-"""Abilities with pictures: to and from captions, edits by instruction, rendered words and analogies."""
+"""Abilities with pictures: captions, edits by instruction, analogies and rendered words."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tokenloom.data.sources import words
 
 from .packs import Pack, draw, parallels, source_of
 from .records import Trials, share
-from .retrieval import read_word
+from .scoring import read_word
 from .session import Answer, OmniSession
 
 
@@ -25,7 +25,7 @@ def _images(answers: Sequence[Answer]) -> list[Tensor]:
 
 
 def caption_to_picture(session: OmniSession) -> Trials:
-    """Caption of an unseen combination → its picture."""
+    """Measure caption → picture on unseen combinations."""
     pack = session.packs["emoji64-test"]
     rows = session.draw(len(pack))
     trials, images = _drawn(session, pack, rows, "caption → picture", "caption → picture, unseen")
@@ -34,20 +34,20 @@ def caption_to_picture(session: OmniSession) -> Trials:
 
 
 def caption_to_trained(session: OmniSession) -> Trials:
-    """Caption of a training item → its picture."""
+    """Measure caption → picture on training items."""
     pack = session.packs["emoji64-train"]
     return _drawn(session, pack, _trained_rows(session), "caption → picture, trained", "caption → picture, trained")[0]
 
 
 def _trained_rows(session: OmniSession) -> list[int]:
-    """Return the 300 training items of the second table."""
+    """Return at most 300 training items."""
     return session.draw(len(session.packs["emoji64-train"]), session.at_most(300))
 
 
 def _drawn(
     session: OmniSession, pack: Pack, rows: Sequence[int], label: str, title: str
 ) -> tuple[Trials, list[Tensor]]:
-    """Generate the pictures of these items from their captions."""
+    """Generate the pictures of items from their captions."""
     captions = [pack.captions[i] for i in rows]
     images = _images(session.ask([[caption] for caption in captions], "image", label))
     hits = session.images.hits(images, captions)
@@ -57,10 +57,10 @@ def _drawn(
 
 
 def _figures_and_tones(session: OmniSession, images: Sequence[Tensor], captions: Sequence[str]) -> dict[str, Any]:
-    """Return how often the figure and how often the tone is right, of captions with one tone."""
+    """Return the shares of right figures and right tones, over captions with one tone."""
     nearest = session.images.nearest_captions(images)
-    pairs = [(split_tone(wanted), split_tone(found)) for wanted, found in zip(captions, nearest, strict=True)]
-    pairs = [(wanted, found or ("", None)) for wanted, found in pairs if wanted and wanted[1]]
+    pairs = [(split_tone(caption), split_tone(found)) for caption, found in zip(captions, nearest, strict=True)]
+    pairs = [(parts, found or ("", None)) for parts, found in pairs if parts and parts[1]]
     return {
         "figure right": share([a[0] == b[0] for a, b in pairs]),
         "tone right": share([a[1] == b[1] for a, b in pairs]),
@@ -69,13 +69,13 @@ def _figures_and_tones(session: OmniSession, images: Sequence[Tensor], captions:
 
 
 def picture_to_caption(session: OmniSession) -> Trials:
-    """Picture of an unseen combination → its caption, letter for letter."""
+    """Measure picture → exact caption on unseen combinations."""
     pack = session.packs["emoji64-test"]
     return _captioned(session, pack, session.draw(len(pack)), "picture → caption")
 
 
 def trained_to_caption(session: OmniSession) -> Trials:
-    """Picture of a training item → its caption, letter for letter."""
+    """Measure picture → exact caption on training items."""
     return _captioned(session, session.packs["emoji64-train"], _trained_rows(session), "picture → caption, trained")
 
 
@@ -90,7 +90,7 @@ def _captioned(session: OmniSession, pack: Pack, rows: Sequence[int], label: str
 
 
 def instructed(session: OmniSession) -> Trials:
-    """Trained picture and "make it … skin tone" → the unseen combination, from the nearest trained tone."""
+    """Measure trained picture and "make it … skin tone" → unseen combination, from the nearest trained tone."""
     train, test = session.packs["emoji64-train"], session.packs["emoji64-test"]
     pairs = [(i, s) for i, caption in enumerate(test.captions) if (s := source_of(caption, train)) is not None]
     pairs = [pairs[n] for n in session.draw(len(pairs))]
@@ -106,32 +106,32 @@ def instructed(session: OmniSession) -> Trials:
 
 
 def analogy(session: OmniSession) -> Trials:
-    """[A light, A dark, B light] → B dark, unseen, in pictures alone; three different A for each B."""
+    """Measure the pictures A light, A dark, B light → B dark, which is unseen, with three figures A for each B."""
     train, test = session.packs["emoji64-train"], session.packs["emoji64-test"]
     known = [f for f, t in train.tones if t == "dark" and (f, "light") in train.tones]
     found = parallels(train, test)
-    wanted, prompts = [], []
+    targets, prompts = [], []
     for figure, light, dark in (found[n] for n in session.draw(len(found), session.limit and -(-session.limit // 3))):
         others = [f for f in known if f != figure]
         for a in draw(len(others), 3, session.seed + dark):
             pair = [train.signals[train.tones[others[a], t]] for t in ("light", "dark")]
             prompts.append([*pair, train.signals[light]])
-            wanted.append(dark)
+            targets.append(dark)
     images = _images(session.ask(prompts, "image", "analogy in pictures"))
-    captions = [test.captions[i] for i in wanted]
+    captions = [test.captions[i] for i in targets]
     hits = session.images.hits(images, captions)
-    for i, prompt, image, hit in list(zip(wanted, prompts, images, hits, strict=True))[::3][:4]:
+    for i, prompt, image, hit in list(zip(targets, prompts, images, hits, strict=True))[::3][:4]:
         session.show("analogy in pictures", prompt, image, hit, truth=test.signals[i])
-    return Trials(hits, session.images.ceiling(captions), {"unseen B": len(set(wanted)), "A for each B": 3})
+    return Trials(hits, session.images.ceiling(captions), {"unseen B": len(set(targets)), "A for each B": 3})
 
 
 # -- rendered words --------------------------------------------------------------------------------
 
 
 def rendered_words(session: OmniSession) -> Trials:
-    """Word of the split "test" → its picture, nearest to that word among all that differ in one letter."""
+    """Measure unseen word → its rendering, which must be nearest to that word among its one-letter neighbors."""
     source = words.Words(count=session.limit or 200, size=session.image_size, seed=session.seed, split="test")
-    pictures = {item.caption: item.signal for item in source.items()}  # a word in one ink may be drawn twice
+    pictures = {item.caption: item.signal for item in source.items()}  # the source can repeat a word in the same ink
     captions = list(pictures)
     images = _images(session.ask([[caption] for caption in captions], "image", "rendered words"))
     hits = _spelled_right(images, captions)
@@ -147,7 +147,7 @@ def rendered_words(session: OmniSession) -> Trials:
 
 
 def _spelled_right(images: Sequence[Tensor], captions: Sequence[str]) -> list[bool]:
-    """Return whether each image shows the word of its caption."""
+    """Return for each image whether it shows the word of its caption."""
     pairs = zip(images, map(_word_and_ink, captions), strict=True)
     return [read_word(image, word, ink) == word for image, (word, ink) in pairs]
 

@@ -19,8 +19,8 @@ def share(hits: Sequence[bool]) -> float:
 class Trials:
     """Hits and misses of the trials of one ability.
 
-    `ceiling` is the share that is right if the codec's reconstruction replaces the model's answer, `detail` has other
-    counts, and `second_goal` says whether the ability's second goal is reached, if it has one.
+    `ceiling` is the share of right answers if the codec's reconstruction replaces the model's answer. `detail` has
+    other counts. `second_goal` is False if the ability has a second goal and misses it.
     """
 
     hits: list[bool]
@@ -31,10 +31,10 @@ class Trials:
 
 @dataclass(kw_only=True)
 class OmniRecord:
-    """One line of the tables: a share of trials or seconds, as `unit` says, with its goal; see also `Trials`.
+    """Row of the tables: a share of trials, or seconds (see `unit`), with its goal; see also `Trials`.
 
-    `trained` says whether it belongs to the table of trained items and cost, `right` is the number of trials that are
-    right, and `row_seconds` the wall time of the measurement.
+    `trained` marks the table of trained items and cost. `right` is the number of right trials, `row_seconds` the wall
+    time of the measurement.
     """
 
     key: str
@@ -54,7 +54,7 @@ class OmniRecord:
 
 @dataclass
 class ItemBits:
-    """Bits or rate of an item: nominal, and under the transformer alone and after the item's other segment."""
+    """Bits or rate: nominal, under the transformer alone, and given the item's other segment."""
 
     nominal: float
     alone: float
@@ -63,14 +63,14 @@ class ItemBits:
 
 @dataclass
 class TokenBits(ItemBits):
-    """The same per token, and the order-0 entropy."""
+    """Bits per token, with the order-0 entropy."""
 
     entropy: float | None
 
 
 @dataclass
 class SequenceShare:
-    """Share of a channel in the tokens, the bits and the compute of one sequence."""
+    """Share of a channel in the tokens, the bits and the compute of a sequence."""
 
     tokens: float
     bits: float
@@ -79,7 +79,7 @@ class SequenceShare:
 
 @dataclass
 class ChannelBits:
-    """Bits of one channel; means over n items. `vocabulary` counts the ids of all its quantizers."""
+    """Bits of one channel, means over n items. `vocabulary` is the number of ids of all its quantizers."""
 
     channel: str
     modality: str
@@ -98,7 +98,7 @@ class ChannelBits:
 
 @dataclass
 class BitsTable:
-    """Bits of every channel; `absent` maps a channel to the reason why it was not measured."""
+    """Bits of every channel. `absent` maps missing channels to reasons."""
 
     about: dict[str, str]
     rows: list[ChannelBits]
@@ -107,7 +107,7 @@ class BitsTable:
 
 @dataclass
 class ExhibitPart:
-    """A text, or the path of an image or a sound relative to the folder of the results."""
+    """A text, or the path of an image or sound relative to the folder of the results."""
 
     text: str | None = field(default=None, metadata=OPTIONAL)
     picture: str | None = field(default=None, metadata=OPTIONAL)
@@ -116,7 +116,7 @@ class ExhibitPart:
 
 @dataclass
 class PromptExhibit:
-    """A prompt and the generated result; `truth` and `right` are None if there is no right answer."""
+    """A prompt and the generated result. Without a right answer, `truth` and `right` are None."""
 
     title: str
     prompt: list[ExhibitPart]
@@ -127,9 +127,9 @@ class PromptExhibit:
 
 @dataclass(kw_only=True)
 class OmniMeasurements:
-    """Measurements of a model: what evaluation.json of a shipped model holds.
+    """Measurements of a model, as in evaluation.json of a shipped model.
 
-    `items` limits the trials of an ability, and `absent` maps what was not measured to the reason.
+    `items` is the limit of trials per ability. `absent` maps missing measurements to reasons.
     """
 
     model: str = ""
@@ -146,7 +146,7 @@ class OmniMeasurements:
 
 @dataclass(kw_only=True)
 class OmniResults(OmniMeasurements):
-    """Everything that an evaluation found, and the measurements that came with the model."""
+    """Results of an evaluation, and the measurements shipped with the model."""
 
     exhibits: list[PromptExhibit] = field(default_factory=list)
     shipped: OmniMeasurements | None = None

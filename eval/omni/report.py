@@ -1,4 +1,4 @@
-"""Report of a multimodal model: its tables, and what it generated."""
+"""Report of a multimodal model: its tables and generated exhibits."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from . import tables
 from .records import ExhibitPart, OmniResults, PromptExhibit
 
 SIDE = 128
-"""Pixels of a side that small pictures are enlarged to, by a whole factor."""
+"""Side in pixels that small pictures are enlarged to."""
 
 
 def write(results: OmniResults, folder: Path) -> Path:
-    """Write report.html: as a section of the comparison whose results are in the folder, else as a page."""
+    """Write report.html: as a section of the comparison in the folder if there is one, else as a page."""
     section = _section(results, folder)
     if (folder / "results.json").is_file():
         return compare_report.write(Results.read(folder), [Section("generated", "Generated", section)])
@@ -27,7 +27,7 @@ def write(results: OmniResults, folder: Path) -> Path:
 
 
 def _section(results: OmniResults, folder: Path) -> Markup:
-    """Render the section; without own measurements it shows those that came with the model."""
+    """Render the section, with the shipped measurements if the results have none."""
     shipped = None if results.records or results.bits else results.shipped
     measured = shipped or results
     exhibits: dict[str, list[PromptExhibit]] = {}
@@ -48,7 +48,7 @@ def _section(results: OmniResults, folder: Path) -> Markup:
 
 
 def _uri(folder: Path, part: ExhibitPart) -> str:
-    """Return a picture, enlarged if it is small, or a sound as a data URI."""
+    """Return a picture or a sound as a data URI."""
     if part.picture:
         with Image.open(folder / part.picture) as image:
             return image_uri(enlarge(image, SIDE))

@@ -1,4 +1,4 @@
-"""The model under evaluation: generates answers in batches, and keeps some for the report."""
+"""Session with the model under evaluation: answers in batches, scores, and exhibits for the report."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from .records import ExhibitPart, PromptExhibit
 from .scoring import ImageScorer, SpeechScorer
 
 BATCH = 32
-"""Prompts that are answered at once."""
+"""Number of prompts of a batch."""
 TEXT_SAMPLING = {"temperature": 0}
-"""Text is compared letter by letter, so it is the most likely one."""
+"""Text is compared letter by letter and therefore not sampled."""
 SEED_STRIDE = 1_000_003
 
 
 class Answer(NamedTuple):
-    """A generated signal or text, and the number of tokens sampled for it."""
+    """Generated signal or text, and its number of sampled tokens."""
 
     result: Any
     tokens: int
 
 
 class OmniSession:
-    """A model under evaluation; see `evaluate` for the arguments, of which `items` is `limit` here."""
+    """Session with a model under evaluation; see `evaluate` for the arguments. `limit` is its `items`."""
 
     def __init__(
         self,
@@ -57,7 +57,7 @@ class OmniSession:
         self.exhibits: list[PromptExhibit] = []
 
     def ask(self, prompts: Sequence[Sequence[Any]], to: str, label: str = "") -> list[Answer]:
-        """Return one answer to each prompt in the modality or channel `to`; with a label, show a progress bar."""
+        """Return one answer to each prompt in the modality or channel `to`. A label shows a progress bar."""
         kind = self.omni.vocabulary.channel(to).modality
         sampling = {**self.sampling, **TEXT_SAMPLING} if kind is Modality.TEXT else self.sampling
         starts = range(0, len(prompts), BATCH)
@@ -69,24 +69,24 @@ class OmniSession:
         return answers
 
     def draw(self, total: int, limit: int | None = None) -> list[int]:
-        """Draw at most `limit` (default: the session's limit) different numbers below `total`, ascending."""
+        """Draw at most `limit` (default: that of the session) different numbers below `total`, ascending."""
         return draw(total, self.limit if limit is None else limit, self.seed)
 
     def at_most(self, count: int) -> int:
-        """Return a number of trials within the session's limit."""
+        """Return a number of trials, at most the session's limit."""
         return min(self.limit or count, count)
 
     # -- signals --------------------------------------------------------------------------------
 
     def signal(self, item: Item) -> Tensor:
-        """Return the signal of an item, a sound at the sample rate and channels of the model."""
+        """Return the signal of an item. Sounds get the sample rate and channels of the model."""
         if item.modality is not Modality.AUDIO:
             return item.signal
         spec = self.omni.vocabulary.channel(Modality.AUDIO).codec.spec
         return media.convert(item.signal, item.sample_rate, spec.sample_rate, spec.channels)
 
     def reconstruct(self, signals: Sequence[Tensor], to: str = "image") -> list[Tensor]:
-        """Return each signal encoded and decoded by the codec alone."""
+        """Encode and decode each signal with the codec."""
         channel = self.omni.vocabulary.channel(to)
         out = []
         for signal in track(signals, "reconstructing", "items"):
@@ -97,7 +97,7 @@ class OmniSession:
 
     @property
     def image_size(self) -> int:
-        """Side of the images that the model generates; 64 if it has no fixed size."""
+        """Side of generated images; 64 if the model has no fixed size."""
         name = self.omni.vocabulary.channel(Modality.IMAGE).name
         return self.omni.sizes.get(name, (64,))[0]
 
@@ -105,17 +105,15 @@ class OmniSession:
 
     @cached_property
     def images(self) -> ImageScorer:
-        """Scores generated images against the emoji packs."""
         return ImageScorer(self.packs, self.reconstruct)
 
     @cached_property
     def speech(self) -> SpeechScorer:
-        """Scores generated speech with a classifier trained on the spoken digits."""
         return SpeechScorer(self.packs, self.omni.sample_rate)
 
     @cached_property
     def speech_ceiling(self) -> float:
-        """Accuracy of the classifier on test clips that were encoded and decoded by the codec alone."""
+        """Accuracy of the classifier on test clips that the codec encoded and decoded."""
         pack = self.packs["spoken_digits-test"]
         rows = self.draw(len(pack))
         decoded = self.reconstruct([self.signal(pack.items[i]) for i in rows], "audio")
@@ -126,7 +124,7 @@ class OmniSession:
     def show(
         self, title: str, prompt: Sequence[Any], result: Any, right: bool | None = None, truth: Tensor | None = None
     ) -> None:
-        """Keep a prompt and its answer for the report, with the right answer and whether it matches, if known."""
+        """Keep a prompt and its answer for the report, with `truth` and whether the answer is `right`, if known."""
         name = f"omni-{len(self.exhibits):03d}"
         (self.out / "exhibits").mkdir(parents=True, exist_ok=True)
         parts = [self._part(segment, f"{name}-{i}") for i, segment in enumerate(prompt)]

@@ -1,4 +1,4 @@
-"""Abilities with spoken digits: to and from text, and to and from the pictures of keycaps."""
+"""Abilities with spoken digits: to and from text, and to and from pictures of keycaps."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from .records import Trials, share
 from .session import OmniSession
 
 REPEATS = 20
-"""Clips that are generated of each word."""
+"""Number of generated clips of each word."""
 MIN_DISTINCT = 0.75
-"""Share of them whose tokens must differ."""
+"""Smallest share of distinct clips of a word."""
 MAX_LETTERS = 100
-"""Letters of a generated text that serves as a prompt; a text without an end would not fit the context."""
+"""Largest length of a generated text that becomes a prompt. A text without an end would exceed the context."""
 
 
 def spoken_to_text(session: OmniSession) -> Trials:
-    """Spoken digit → its word, exactly."""
+    """Measure spoken digit → its exact word."""
     pack = session.packs["spoken_digits-test"]
     rows = session.draw(len(pack))
     answers = session.ask([[session.signal(pack.items[i])] for i in rows], "text", "spoken digit → text")
@@ -32,7 +32,7 @@ def spoken_to_text(session: OmniSession) -> Trials:
 
 
 def text_to_spoken(session: OmniSession) -> Trials:
-    """Word → speech in which it is recognized; the second goal is that the clips of a word differ."""
+    """Measure word → speech that the classifier recognizes. The second goal is distinct clips of each word."""
     repeats = max(2, session.at_most(REPEATS * len(DIGITS)) // len(DIGITS))
     asked = [word for word in DIGITS for _ in range(repeats)]
     sounds = [answer.result for answer in session.ask([[word] for word in asked], "audio", "text → spoken digit")]
@@ -51,9 +51,9 @@ def text_to_spoken(session: OmniSession) -> Trials:
 
 
 def count_distinct(sounds: Sequence[Tensor]) -> int:
-    """Return how many of these sounds differ by more than 1e-4: equal tokens give equal sounds.
+    """Return the number of distinct sounds, up to differences of 1e-4 between batches.
 
-    The tolerance is needed because the last digits of a sound depend on the batch it is decoded in.
+    Equal tokens give equal sounds.
     """
     kept: list[Tensor] = []
     for sound in sounds:
@@ -66,7 +66,7 @@ def count_distinct(sounds: Sequence[Tensor]) -> int:
 
 
 def spoken_to_keycap(session: OmniSession) -> Trials:
-    """Spoken digit → the picture of its keycap, directly; the detail has the way through the model's own text."""
+    """Measure spoken digit → picture of its keycap, directly and (in the detail) through the model's own text."""
     pack = session.packs["spoken_digits-test"]
     rows = session.draw(len(pack), session.at_most(100))
     prompts = [[session.signal(pack.items[i])] for i in rows]
@@ -86,7 +86,7 @@ def spoken_to_keycap(session: OmniSession) -> Trials:
 
 
 def keycap_to_spoken(session: OmniSession) -> Trials:
-    """Picture of a keycap → the digit, spoken; the detail has the way through the model's own text."""
+    """Measure picture of a keycap → spoken digit, directly and (in the detail) through the model's own text."""
     pack = session.packs["emoji64-train"]
     repeats = max(1, session.at_most(100) // 10)
     asked = [digit for digit in range(10) for _ in range(repeats)]

@@ -1,4 +1,4 @@
-"""Tables of the evaluation of a multimodal model: as text for its report, and on a terminal."""
+"""Tables of the evaluation of a multimodal model, for the report and the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .records import BitsTable, ChannelBits, OmniRecord, OmniResults
 
 MISSING = "–"
 TITLES = {False: "on data never trained on", True: "on trained items, and cost"}
-"""Whether records are of trained items → the title of their table."""
+"""`trained` of the records → title of their table."""
 LABELS = {
     "takes of each word": "clips per word",
     "recogniser on real test clips": "classifier accuracy on real test clips",
@@ -22,11 +22,11 @@ LABELS = {
     "wrong, the first": "first errors",
     "of captions with one tone": "captions with one tone",
 }
-"""Keys of the files → names in tables, where they differ."""
+"""Keys of the files → different names in tables."""
 
 
 def show(results: OmniResults, console: Console) -> None:
-    """Print both tables, the table of bits, and what is absent."""
+    """Print both tables, the table of bits, and the missing measurements."""
     limit = "" if results.items is None else f", at most {results.items} trials each"
     for trained, title in TITLES.items():
         records = [r for r in results.records if r.trained is trained]
@@ -37,7 +37,7 @@ def show(results: OmniResults, console: Console) -> None:
     for name, reason in results.absent.items():
         console.print(f"{name} is absent: {reason}", style="yellow", markup=False, highlight=False)
     if results.interrupted:
-        console.print("interrupted: only the measurements that were done are listed")
+        console.print("interrupted: complete measurements only")
 
 
 def _table(title: str, records: Iterable[OmniRecord]) -> Table:
@@ -76,12 +76,12 @@ def ceiling(record: OmniRecord) -> str:
 
 
 def interval(record: OmniRecord) -> str:
-    """Return the interval of a record, or an empty text."""
+    """Return the interval of a record; "" without one."""
     return "{:.1f} – {:.1f} %".format(*(100 * end for end in record.interval)) if record.interval else ""
 
 
 def details(detail: dict[str, Any]) -> str:
-    """Return the other counts of a record on one line."""
+    """Return the detail of a record on one line."""
     parts = []
     for key, entry in detail.items():
         if isinstance(entry, float):
@@ -96,7 +96,7 @@ def details(detail: dict[str, Any]) -> str:
 
 
 def lines(table: BitsTable) -> list[list[str]]:
-    """Return the table of bits as text: headings, then one line per channel."""
+    """Return the table of bits as text: headings, then a row per channel."""
     headings = [
         "channel", "ids", "tokens / item", "nominal", "entropy", "alone", "given", "bits / item", "rate", "of tokens",
         "of bits", "of compute", "codec GFLOP",

@@ -1,4 +1,4 @@
-"""Compare end to end: figures against bytes, files that stand alone, failures that are counted."""
+"""Comparison end to end: rates against bytes, self-contained files, counted failures."""
 
 import csv
 import io
@@ -32,7 +32,7 @@ from tokenloom.metrics import features
 
 
 class Blocks(Codec):
-    """The mean of each 4×4 block of luma, in so many levels: a codec whose every figure is plain."""
+    """Toy codec: the mean of each 4×4 block of luma in a number of levels, so that all its values are known."""
 
     spec = CodeSpec(Modality.IMAGE, (16,), (4, 4), 3, None, total=True, ordered=False, causal=False)
     settings = Settings("levels", "", 16, (2, 16))
@@ -55,7 +55,7 @@ class Blocks(Codec):
 
 
 class Few(Source):
-    """Items at hand; what is no item is broken."""
+    """Source of given items. A text stands for a broken item."""
 
     def __init__(self, *items, name="few"):
         self.all, self.name = items, name
@@ -78,7 +78,7 @@ def picture(height, width, seed=0, **more):
 
 @pytest.fixture(scope="module", autouse=True)
 def toy():
-    """`image/blocks` is registered for these tests only."""
+    """Register `image/blocks` for these tests only."""
     with pytest.MonkeyPatch.context() as patch:
         registry.names()  # entry points come first
         patch.setattr(registry, "_classes", dict(registry._classes))
@@ -175,7 +175,7 @@ def test_json_holds_everything_and_reads_back(run):
 
 
 class Links(HTMLParser):
-    """Every address that a page would fetch, and every script in it."""
+    """Collect every address that a page would load, and every script."""
 
     def __init__(self):
         super().__init__()

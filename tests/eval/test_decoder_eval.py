@@ -1,4 +1,4 @@
-"""`tokenloom evaluate` of a diffusion decoder: its figures, claims, files and page."""
+"""Evaluation of a diffusion decoder: values, claims, files and page."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ def shorten(patch: pytest.MonkeyPatch, cache: Path) -> None:
 
 @pytest.fixture(autouse=True)
 def short(monkeypatch, tmp_path):
-    """Trainings of a few steps, in a cache of the test."""
+    """Train for a few steps only, with a cache of the test."""
     shorten(monkeypatch, tmp_path / "cache")
 
 
 def behind(name: str, folder: Path) -> str:
-    """A decoder of random weights behind a tiny codec."""
+    """Make a decoder with random weights for a tiny codec."""
     codecs.save(tiny(name), folder / "codec")
     torch.manual_seed(0)
     decoder = models.build_decoder({"codec": str(folder / "codec"), "widths": [8], "depths": [1]})
@@ -66,7 +66,7 @@ def scenes(count: int, seed: int = 0) -> Source:
 
 
 class Words(Source):
-    """Short tones of some lengths under two names, at a rate that no codec here has."""
+    """Short tones of several lengths with two names, at a sample rate that no codec here has."""
 
     name = "words"
 
@@ -85,13 +85,13 @@ class Words(Source):
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
-    """Where `found` writes its files."""
+    """Folder of the files of `found`."""
     return tmp_path_factory.mktemp("found")
 
 
 @pytest.fixture(scope="module")
 def found(pictures, folder) -> DecoderResults:
-    """An evaluation of pictures at two settings."""
+    """Evaluation of pictures at two settings."""
     with pytest.MonkeyPatch.context() as patch:
         shorten(patch, folder / "cache")
         arguments = {"training": scenes(64, 1), "train_items": 5, "settings": [8, 2], "steps": [16, 2, 1]}
@@ -266,7 +266,7 @@ def claim_of(found: DecoderResults, title: str) -> Claim:
 
 
 def altered(found: DecoderResults, variant: str, **values: Any) -> DecoderResults:
-    """The same evaluation with other values of a variant at both settings: kid, accuracy or loss."""
+    """Return the evaluation with other values of a variant at both settings: kid, accuracy or loss."""
     found = copy.deepcopy(found)
     for record in found.records:
         if record.variant == variant:
@@ -279,7 +279,7 @@ def altered(found: DecoderResults, variant: str, **values: Any) -> DecoderResult
 
 
 def with_values(found: DecoderResults, **mine: Any) -> DecoderResults:
-    """Baselines at a KID of 1 and 90 %, the few steps with the given values."""
+    """Return results with baselines at a KID of 1 and 90 %, and these values for few steps."""
     found = replace(found, usual=2)
     for variant in ("plain", "unsharp", "noise", "diffusion 16"):
         found = altered(found, variant, kid=1.0, accuracy=0.9)

@@ -1,4 +1,4 @@
-"""The modelled rate: its bits against what is known, who is learned from, and where the figure goes."""
+"""Modelled rate: its bits against known values, the choice of training items, and its place in the reports."""
 
 import csv
 import json
@@ -29,7 +29,7 @@ FREE = CodeSpec(Modality.TEXT, (64,), (), 0, None, total=True, ordered=False, ca
 
 @pytest.fixture(scope="module", autouse=True)
 def small():
-    """A smaller transformer than the one that is reported with: these tests are about the arithmetic around it."""
+    """Use a smaller transformer than in reports. These tests check the arithmetic around it."""
     with pytest.MonkeyPatch.context() as patch:
         for key, value in {"width": 64, "layers": 2, "heads": 2, "kv_heads": 1}.items():
             patch.setitem(learner.NETWORK, key, value)
@@ -37,14 +37,14 @@ def small():
 
 
 def grids(count, seed=0, side=8):
-    """Codes that are all equally likely and know nothing of each other."""
+    """Independent codes with equal probabilities."""
     g = torch.Generator().manual_seed(seed)
     values = torch.stack([torch.randint(n, (count, side, side), generator=g) for n in GRID.codebook_sizes], 1)
     return Codes(values, torch.tensor([[8 * side, 8 * side]]).expand(count, 2))
 
 
 def pattern(count, seed=0):
-    """Codes of the fullest order-0 entropy that follow from the first one."""
+    """Codes of maximal order-0 entropy that are a function of the first one."""
     g = torch.Generator().manual_seed(seed)
     start = torch.randint(32, (count, 1), generator=g)
     first = ((start + 5 * torch.arange(64)) % 32).reshape(count, 8, 8)
@@ -61,7 +61,7 @@ def of_noise():
 
 
 def test_codes_without_structure_cost_what_they_do_nominally(of_noise):
-    """Never less, beyond the noise of 20 items; not much more, since the state before the first step counts too."""
+    """The rate is not below the entropy, up to the noise of 20 items, and little above it."""
     codes = grids(20, seed=9)
     share = of_noise.bits(codes).sum() / rate.nominal(GRID, codes).sum()
     assert 0.998 < share < 1.06
@@ -79,7 +79,7 @@ def test_codes_that_follow_from_each_other_cost_far_less_than_their_entropy():
 
 
 def test_bits_are_those_of_the_transformer_called_by_hand(of_noise):
-    """Position by position, one item at a time, without packing, windows or kinds."""
+    """Slow twin: position by position, one item at a time, without packing, windows or kinds."""
     codes = grids(1, seed=4)
     values = codes.indices[0].flatten(1).T  # (positions, quantizers): raster, quantizers innermost
     ids = (values + torch.tensor([2, 34])).flatten()
@@ -137,7 +137,7 @@ def test_long_items_are_scored_once_and_with_half_a_context_before(length):
 
 
 def test_an_end_is_paid_for_where_lengths_vary():
-    """Texts of 2 to 60 codes, all 0: nothing but where they end is to be known."""
+    """Texts of 2 to 60 codes that are all 0: only their ends cost bits."""
     g = torch.Generator().manual_seed(0)
     lengths = torch.randint(2, 61, (300,), generator=g)
     codes = Codes(torch.zeros(300, 1, 60, dtype=torch.int64), lengths[:, None], lengths)
@@ -148,7 +148,7 @@ def test_an_end_is_paid_for_where_lengths_vary():
 
 
 def test_every_registered_codec_can_be_learned(codec):
-    """Codes of two signals each, of a size that no stride divides, JPEG's bytes included."""
+    """Codes of two signals per codec, of a size that no stride divides, the bytes of JPEG included."""
     rows, codes = [], []
     for size in (MIDDLE[codec.spec.modality], tuple(n + 7 for n in MIDDLE[codec.spec.modality])):
         codes.append(codec.encode(signals(codec, size, batch=1)))
@@ -160,7 +160,7 @@ def test_every_registered_codec_can_be_learned(codec):
 
 
 def test_one_item_is_too_few_to_learn_from():
-    with pytest.raises(ValueError, match="1 items to learn from are too few") as error:
+    with pytest.raises(ValueError, match="the modelled rate needs 2 items to learn from, got 1") as error:
         train(GRID, rows_of(GRID, grids(1)), BATCH_TOKENS, seed=0)
     assert one_line(error)
 
@@ -195,7 +195,7 @@ SMALL = ModelledRate(tokens=BATCH_TOKENS)
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """Three pictures under two codecs, learned from four others and one that is evaluated too."""
+    """Three pictures under two codecs, learned from four others and one of the three."""
     training = Few(pictures(4, 1) + pictures(3)[:1], name="others")
     out = tmp_path_factory.mktemp("modelled")
     return compare(
@@ -272,7 +272,7 @@ def test_nothing_left_to_learn_from_is_absent_with_the_reason(tmp_path):
     results = evaluate("image/png", same, tmp_path, modelled=ModelledRate(same, BATCH_TOKENS))
     assert results.records[0].rates["modelled"].mean is None
     (line,) = [line for line in problems(results) if "modelled" in line]
-    assert line.endswith("0 items to learn from are too few; the modelled rate needs 2; 3 are also evaluated")
+    assert line.endswith("the modelled rate needs 2 items to learn from, got 0; 3 are also evaluated")
 
 
 @pytest.mark.parametrize(
@@ -321,7 +321,7 @@ def test_on_the_command_line(tmp_path, capsys, monkeypatch):
 
 
 def test_text_with_a_learned_vocabulary():
-    """Words that come often are known beforehand: BPE tokens cost fewer bits each as more is learned."""
+    """BPE tokens cost fewer bits each after a longer training, because words repeat."""
     bpe = tiny("text/bpe")
     lines = [f"the quick brown fox jumps over {n} lazy dogs" for n in range(120)]
     layout = CodeLayout(bpe.spec)

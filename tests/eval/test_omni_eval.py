@@ -1,4 +1,4 @@
-"""The evaluation of a multimodal model: its scores, measurements and report."""
+"""Evaluation of a multimodal model: scores, measurements and report."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tokenloom.eval.omni import evaluate as omni
 from tokenloom.eval.omni import tables as omni_tables
 from tokenloom.eval.omni.packs import Missing, PackFolder, draw, parallels, source_of
 from tokenloom.eval.omni.records import share
-from tokenloom.eval.omni.retrieval import Gallery, neighbors, read_word
+from tokenloom.eval.omni.scoring import Gallery, neighbors, read_word
 from tokenloom.eval.omni.session import Answer, OmniSession
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import DOCUMENT, Channel, Vocabulary
@@ -40,7 +40,7 @@ FIGURES = ("thumbs up", "ear", "woman")
 
 
 def picture(figure: str, tone: str) -> torch.Tensor:
-    """A shape in a color: 32 by 32 pixels on white."""
+    """Draw a colored shape, 32 by 32 pixels on white."""
     x = torch.ones(3, 32, 32)
     row, shade = 4 + 6 * (*FIGURES, "keycap").index(figure), TONES.index(tone) * 0.15 if tone in TONES else 0.0
     x[:, row : row + 6, 4:24] = torch.tensor([0.9 - shade, 0.6 - shade / 2, 0.3])[:, None, None]
@@ -50,7 +50,7 @@ def picture(figure: str, tone: str) -> torch.Tensor:
 
 
 def tone_of(word: str, seed: int) -> torch.Tensor:
-    """A "word": two tones that only it has, at a loudness and length of the take's own."""
+    """Return a "word": two tones of its own, with a loudness and length that depend on the take."""
     at = DIGITS.index(word)
     noise = torch.Generator().manual_seed(100 * at + seed)
     t = torch.arange(int(RATE * (0.09 + 0.004 * (seed % 5)))) / RATE
@@ -93,7 +93,7 @@ def packs(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory) -> str:
-    """Text, sound and two picture channels, one of variable length, under a transformer of random weights."""
+    """Model with text, sound and two picture channels, one of variable length, and random weights."""
     channels = [
         Channel("text/bytes", codecs.build("text/bytes")),
         Channel("squares", tiny("image/fsq")),
@@ -220,7 +220,7 @@ def test_the_recipe_keeps_to_the_clips_it_is_shown():
 
 
 def test_a_model_that_answers_right_gets_every_trial(session, monkeypatch):
-    """The answers of the codec alone stand in for the model's: each figure then is its own ceiling."""
+    """Replace the model's answers by reconstructions of the codec: each value is then its ceiling."""
     pack = session.packs["emoji64-test"]
 
     def perfect(prompts, to, label=""):
@@ -290,7 +290,7 @@ def test_the_table_of_bits_adds_up(session):
 
 
 def test_bits_are_those_of_an_uncached_walk(session):
-    """One document priced step by step, from the logits over the ids that the grammar allows."""
+    """Slow twin: the bits of one document, step by step, from the logits over the ids that the grammar allows."""
     vocabulary, network = session.omni.vocabulary, session.omni.transformer
     text = vocabulary.segment("text/bytes", vocabulary.channels["text/bytes"].encode(["ear"]))[0]
     mark = vocabulary.segment("text/bytes", vocabulary.channels["text/bytes"].encode(["a longer text"]))[0]

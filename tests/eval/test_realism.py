@@ -23,7 +23,7 @@ PICTURES, SOUNDS = measures.ImageMeasures(), measures.AudioMeasures(8000)
 
 @pytest.fixture(scope="module")
 def decoder(tmp_path_factory) -> models.DiffusionDecoder:
-    """Random weights behind a tiny codec of flexible length."""
+    """Decoder with random weights for a tiny codec of variable length."""
     folder = tmp_path_factory.mktemp("codec")
     codecs.save(tiny("image/flex"), folder)
     torch.manual_seed(0)
@@ -209,7 +209,7 @@ def test_a_distance_leaves_out_what_has_no_features_and_has_an_interval():
     assert found.n == 30 and found.low < found.value < found.high
     assert found.value == kernel.kid(torch.stack(real), torch.stack(fake), paired=True)
     assert distance(real, real)[0].value == pytest.approx(0, abs=1e-9)
-    with pytest.raises(Unmeasurable, match="1 items"):
+    with pytest.raises(Unmeasurable, match="needs 2 items with features, got 1"):
         distance([real[0], None], fake[:2])
 
 

@@ -1,4 +1,4 @@
-"""Sweeps: many trainings from one line, each in its folder, and all of them on one plot."""
+"""Sweeps: several trainings from one command, each in its folder, and one plot of all."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def told(capsys: pytest.CaptureFixture[str]) -> list[str]:
-    """The lines for the person at the terminal."""
+    """Return the lines for the user on the terminal."""
     return [line for line in capsys.readouterr().err.splitlines() if line.startswith("tokenloom:")]
 
 
 def test_sweep_over_codecs_with_keys_of_their_own(capsys: pytest.CaptureFixture[str]) -> None:
-    """`codec.widths` is a key of the jobs' codecs: of what there is before them, it is not."""
+    """The codecs of the jobs have the key `codec.widths`; the default codec does not."""
     succeed(capsys, "train", "-m", "codec=image/fsq,image/bsq", *NETWORK, *RUN, "out=sweep")
     assert [codecs.load(f"sweep/{job}").name for job in (0, 1)] == ["image/fsq", "image/bsq"]
     assert codecs.load("sweep/1").config["widths"] == [8, 16]
@@ -102,7 +102,7 @@ def test_interruption_ends_the_sweep_and_saves_the_job(
     reason="hydra-joblib-launcher is not installed (pip install 'tokenloom[sweep]')",
 )
 def test_jobs_side_by_side(capfd: pytest.CaptureFixture[str]) -> None:
-    """In processes of their own, whose failures come back."""
+    """Run jobs in processes of their own, and report their failures."""
     joblib = ["hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     assert main(["train", "-m", *joblib, "codec=image/fsq", *NETWORK, *RUN, "batch_size=2,0", "out=sweep"]) == 2
     (line,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("tokenloom:")]
@@ -141,7 +141,7 @@ def test_a_refused_run_leaves_nothing_behind(capsys: pytest.CaptureFixture[str],
 
 @pytest.fixture
 def sweeps(tmp_path: Path) -> None:
-    """Two sweeps as `tokenloom train -m` leaves them, of codecs that are not trained; and a run of its own."""
+    """Write two sweeps like those of `tokenloom train -m`, with untrained codecs, and a single run."""
     small = {"depths": [1, 1], "decoder_depths": [1, 1], "patch": 4, "stride": 8}
     for job, (name, widths, extra) in {
         "one/0": ("image/fsq", [8, 16], ["seed=0"]), "one/1": ("image/fsq", [8, 24], ["seed=0"]),

@@ -1,4 +1,4 @@
-"""Images and sounds of the exhibits, inlined within a budget of bytes."""
+"""Images and sounds of the exhibits for the page, within a budget of bytes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from tokenloom.codecs.types import Modality
 
 from ...drawing import spectrograms
 from ...metric import ProtocolDescription
-from ...render import audio_uri, data_uri, image_data, image_uri
+from ...render import audio_uri, image_uri
 from ..records import Exhibit, ExhibitTile
 from ..results import Results
 from .text import decimals
 
 IMAGE_BYTES, SOUND_BYTES = 5_500_000, 2_500_000
 CROP, SMALLEST_CROP = 400, 64
-"""Sides in pixels."""
+"""Largest and smallest side of a crop, in pixels."""
 SECONDS = 5.0
-"""Longest clip."""
+"""Longest clip, in seconds."""
 
 
 @dataclass
 class TileView:
-    """A tile as the page shows it; `lines` are metrics, `uri` is None if the codec failed."""
+    """A tile of the page. `lines` are metrics; `uri` is None if the codec failed."""
 
     codec: str
     file: str | None
@@ -40,7 +40,7 @@ class TileView:
 
 @dataclass
 class ExhibitView:
-    """An exhibit as the page shows it; width and height are those of the crop."""
+    """An exhibit of the page. Width and height belong to the crops."""
 
     exhibit: Exhibit
     tiles: list[TileView]
@@ -50,7 +50,7 @@ class ExhibitView:
 
 
 def images(results: Results) -> list[ExhibitView]:
-    """Return the image exhibits with lossless crops, as large as the budget allows."""
+    """Return the image exhibits with lossless crops, the largest that fit the budget."""
     views, side = _views(results, Modality.IMAGE), CROP
     total = _inline_images(results, views, side)
     while total > IMAGE_BYTES and side > SMALLEST_CROP:
@@ -60,7 +60,7 @@ def images(results: Results) -> list[ExhibitView]:
 
 
 def clips(results: Results) -> list[ExhibitView]:
-    """Return the audio exhibits as FLAC with spectrograms. The last ones are left out if they exceed the budget."""
+    """Return the audio exhibits as FLAC with spectrograms. Those beyond the budget are left out."""
     views, total = _views(results, Modality.AUDIO), 0
     for number, view in enumerate(views):
         rate, files = view.exhibit.sample_rate or 0, list(_files(results, view))
@@ -68,14 +68,14 @@ def clips(results: Results) -> list[ExhibitView]:
         pictures = spectrograms(waveforms, rate, (480, 128))
         for (tile, _), waveform, picture in zip(files, waveforms, pictures, strict=True):
             tile.uri, tile.spectrogram = audio_uri(waveform, rate), image_uri(picture, quality=82)
-            total += len(tile.uri) * 3 // 4  # base64
+            total += _size(tile.uri)
         if total > SOUND_BYTES and number:
             return views[:number]
     return views
 
 
 def _views(results: Results, modality: Modality) -> list[ExhibitView]:
-    """Return the exhibits of a modality without their media, the original first."""
+    """Return the exhibits of a modality without media. The first tile is the original."""
     protocol = next((p for p in results.protocols.values() if p.modality == modality), None)
     return [
         ExhibitView(
@@ -95,6 +95,11 @@ def _tile(tile: ExhibitTile, protocol: ProtocolDescription | None) -> TileView:
     return TileView(tile.codec, tile.file, tile.rate, tile.note, lines)
 
 
+def _size(uri: str) -> int:
+    """Return the approximate number of bytes in a base64 data URI."""
+    return len(uri) * 3 // 4
+
+
 def _files(results: Results, view: ExhibitView) -> Iterator[tuple[TileView, str]]:
     for tile in view.tiles:
         if tile.file is not None:
@@ -102,7 +107,7 @@ def _files(results: Results, view: ExhibitView) -> Iterator[tuple[TileView, str]
 
 
 def _inline_images(results: Results, views: list[ExhibitView], side: int) -> int:
-    """Inline the center of every image, and return the number of bytes."""
+    """Set the center crop of every image, and return the number of bytes."""
     total = 0
     for view in views:
         for tile, path in _files(results, view):
@@ -111,8 +116,7 @@ def _inline_images(results: Results, views: list[ExhibitView], side: int) -> int
                 left, top = (image.width - width) // 2, (image.height - height) // 2
                 crop = image.crop((left, top, left + width, top + height))
                 view.cropped = crop.size != image.size
-            data = image_data(crop)
-            total += len(data)
-            tile.uri = data_uri(data, "image/webp")
+            tile.uri = image_uri(crop)
+            total += _size(tile.uri)
             view.width, view.height = crop.size
     return total

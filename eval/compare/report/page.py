@@ -47,7 +47,7 @@ def write(results: Results, sections: Sequence[Section] = ()) -> Path:
 
 
 def _chart(results: Results, modality: str) -> dict[str, Any]:
-    """Return what the script draws for one modality: metrics, kinds of rate and points."""
+    """Return the data of the script for one modality: metrics, kinds of rate and points."""
     records, names = results.of(modality), results.measured(modality)
     kinds = [kind for kind in KINDS if any(r.rate(kind) for r in records)]
     described = [(name, results.metric(modality, name)) for name in names]

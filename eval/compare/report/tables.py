@@ -1,4 +1,4 @@
-"""Tables of the page."""
+"""Tables for the page of a comparison."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from .text import MISSING, PLURALS, decimals, number
 
 @dataclass
 class Cell:
-    """Text of a cell, and the number that it is sorted by."""
+    """Text of a cell, and the number to sort by."""
 
     text: str
     value: float | None
 
     @property
     def sort(self) -> str:
-        """The number as the script reads it; "" without one."""
+        """The number as text for the script; "" without a number."""
         return "" if self.value is None else "1e99" if self.value == math.inf else repr(float(self.value))
 
 
 def record_table(results: Results, modality: str) -> dict[str, Any]:
-    """Return header and rows of the sortable table of a modality."""
+    """Return the sortable table of a modality."""
     records = [r for r in results.records if r.modality == modality]
     metrics = results.measured(modality)
     kinds = [kind for kind in reversed(KINDS) if any(r.rate(kind) is not None for r in records)]
@@ -73,21 +73,21 @@ def _percent(value: float | None) -> Cell:
 
 
 def target_rows(codec: str, records: list[Record]) -> dict[str, Any]:
-    """Return the table of a codec that was measured with targets: each way's mean and 10th percentile."""
+    """Return the table of fixed settings and targets of a codec, with mean and 10th percentile of PSNR."""
     rows = []
     for record in records:
         fixed, cells = record.targets[FIXED], []
-        for name, found in record.targets.items():
+        for name, target in record.targets.items():
             for key in ("mean", "p10"):
-                value, base = getattr(found.psnr, key), getattr(fixed.psnr, key)
+                value, base = getattr(target.psnr, key), getattr(fixed.psnr, key)
                 known = name != FIXED and value is not None and base is not None
                 cells.append({"value": value, "gain": value - base if known else None})
         rows.append(
             {
                 "setting": record.setting_text,
                 "cells": cells,
-                "tokens": [found.tokens for found in record.targets.values()],
-                "goals": [(name, found.value) for name, found in record.targets.items() if name != FIXED],
+                "tokens": [target.tokens for target in record.targets.values()],
+                "goals": [(name, target.value) for name, target in record.targets.items() if name != FIXED],
                 "missed": record.targets["psnr"].out_of_reach if "psnr" in record.targets else 0,
             }
         )
@@ -95,7 +95,7 @@ def target_rows(codec: str, records: list[Record]) -> dict[str, Any]:
 
 
 def bd_table(results: Results, modality: str) -> dict[str, Any]:
-    """Return the table of BD-rates, codecs down and metrics across, with the reasons of empty cells."""
+    """Return the table of BD-rates, a row per codec and a column per metric, with the reasons of empty cells."""
     rows = [r for r in results.bd_rates if r.modality == modality]
     grid: dict[str, dict[str, BDRow]] = {}
     gaps: dict[str, list[str]] = {}
@@ -108,40 +108,40 @@ def bd_table(results: Results, modality: str) -> dict[str, Any]:
         "anchor": rows[0].anchor if rows else "",
         "labels": list(dict.fromkeys(r.label for r in rows if r.percent is not None)),
         "grid": grid,
-        "reasons": [f"{what} ({', '.join(names)})" for what, names in gaps.items()],
+        "reasons": [f"{gap} ({', '.join(names)})" for gap, names in gaps.items()],
     }
 
 
 @dataclass
 class SpeedRow:
-    """Signal per second of one codec; bars are percentages of the longest."""
+    """Speed of one codec in signal per second. Bars are percentages of the longest bar."""
 
     codec: str
     speeds: dict[str, float]
     bars: dict[str, float] = field(default_factory=dict)
 
-    def text(self, way: str) -> str:
-        """Return a speed as text; `way` is "encode" or "decode"."""
-        speed = self.speeds[way]
+    def text(self, direction: str) -> str:
+        """Return the speed of "encode" or "decode" as text."""
+        speed = self.speeds[direction]
         return f"{speed:.3g}" if speed < 1000 else f"{speed:,.0f}"
 
 
 def speed_table(results: Results, modality: str) -> dict[str, Any]:
-    """Return the signal per second of each codec over its whole sweep, with bars on a log scale; {} without any."""
+    """Return the speed of each codec over its whole sweep, with bars on a log scale; {} without speeds."""
     records = results.of(modality)
     rows = []
     for codec in dict.fromkeys(r.codec for r in records):
         times, speeds = [r.time for r in records if r.codec == codec], {}
-        for way in ("encode", "decode"):
-            seconds = math.fsum(getattr(t, way) for t in times)
-            amount = math.fsum((getattr(t, f"{way}_speed") or 0) * getattr(t, way) for t in times)
-            speeds[way] = amount / seconds if seconds else 0.0
+        for direction in ("encode", "decode"):
+            seconds = math.fsum(getattr(t, direction) for t in times)
+            amount = math.fsum((getattr(t, f"{direction}_speed") or 0) * getattr(t, direction) for t in times)
+            speeds[direction] = amount / seconds if seconds else 0.0
         rows.append(SpeedRow(codec, speeds))
     every = [speed for row in rows for speed in row.speeds.values() if speed > 0]
     if not every:
         return {}
     low, high = math.log(min(every) / 2), math.log(max(every))
     for row in rows:
-        for way, speed in row.speeds.items():
-            row.bars[way] = round(100 * (math.log(speed) - low) / max(high - low, 1e-9), 1) if speed else 0
+        for direction, speed in row.speeds.items():
+            row.bars[direction] = round(100 * (math.log(speed) - low) / max(high - low, 1e-9), 1) if speed else 0
     return {"title": PLURALS[modality], "unit": records[0].time.speed_unit, "rows": rows}

@@ -1,4 +1,4 @@
-"""Takeaways: up to three sentences with measured values that sum up a comparison."""
+"""Takeaways: up to three sentences with measured values that summarize a comparison."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from ..results import Results
 
 MOST = 3
 TOLERANCE = 1.05
-"""A curve counts as reaching this factor beyond its ends, so that a codec with one rate has a value at its own."""
+"""Factor by which a curve extends beyond its ends, so that a codec with a single rate has a value near it."""
 
 
 def takeaways(results: Results) -> list[str]:
-    """Return up to three sentences, the most telling first, also if the learned codec loses."""
+    """Return up to MOST sentences, the most important first."""
     lines = [
         _learnability(results),
         _at_equal_rate(results, "image", "psnr"),
@@ -44,7 +44,7 @@ def quality_at(points: list[Point], rate: float) -> float | None:
 
 @dataclass(frozen=True)
 class _MetricCurves:
-    """The curves of one metric in one modality, as `Results.curve` returns them."""
+    """Curves (see `Results.curve`) of one metric in one modality."""
 
     curves: dict[str, list[Point]]
     anchor: str
@@ -82,46 +82,46 @@ def _curves(results: Results, modality: str, metric: str) -> _MetricCurves | Non
 
 
 def _in_sentence(label: str) -> str:
-    """Return a metric's label within a sentence: "mel distance", but "PSNR"."""
+    """Return a metric's label for use within a sentence: "mel distance", but "PSNR"."""
     return label[0].lower() + label[1:] if label[1:2].islower() else label
 
 
 def _at_equal_rate(results: Results, modality: str, metric: str) -> str:
-    """Name the best codec and the learned one at the given rate, else the learned one's, else the anchor's."""
-    found = _curves(results, modality, metric)
-    if found is None:
+    """Compare the best and the learned codec at one rate: the user's, else the learned codec's, else the anchor's."""
+    curves = _curves(results, modality, metric)
+    if curves is None:
         return ""
-    at_rate = {name: quality_at(points, found.rate) for name, points in found.curves.items()}
+    at_rate = {name: quality_at(points, curves.rate) for name, points in curves.curves.items()}
     known = {name: quality for name, quality in at_rate.items() if quality is not None}
     if len(known) < 2:
         return ""
     best, second, *_ = sorted(known, key=lambda name: known[name], reverse=True)
-    base = known.get(found.anchor)
-    text = f"At {found.rate:.3g} {found.rate_unit}, {best} has the best {found.label}: {found.value(known[best])}"
-    if base is not None and best != found.anchor:
-        text += f", {found.gap(known[best], base)}"
-    if found.learned in known and found.learned != best:
-        text += f"; {found.learned} has {found.value(known[found.learned])}"
-        text += "" if base is None else f", {found.gap(known[found.learned], base)}"
-    elif best == found.anchor:
-        text += f"; next is {second} with {found.value(known[second])}"
+    base = known.get(curves.anchor)
+    text = f"At {curves.rate:.3g} {curves.rate_unit}, {best} has the best {curves.label}: {curves.value(known[best])}"
+    if base is not None and best != curves.anchor:
+        text += f", {curves.gap(known[best], base)}"
+    if curves.learned in known and curves.learned != best:
+        text += f"; {curves.learned} has {curves.value(known[curves.learned])}"
+        text += "" if base is None else f", {curves.gap(known[curves.learned], base)}"
+    elif best == curves.anchor:
+        text += f"; next is {second} with {curves.value(known[second])}"
     return text + "."
 
 
 def _below_the_anchor(results: Results, modality: str, metric: str) -> str:
-    """Compare a learned codec at no more bits than the lowest setting of the anchor needs; "" if it needs more."""
-    found = _curves(results, modality, metric)
-    if found is None or found.learned is None or not found.curves[found.anchor]:
+    """Compare a learned codec, at rates up to the anchor's lowest one, with the anchor; "" without such rates."""
+    curves = _curves(results, modality, metric)
+    if curves is None or curves.learned is None or not curves.curves[curves.anchor]:
         return ""
-    base_rate, base = min(found.curves[found.anchor])
-    below = [p for p in found.curves[found.learned] if p[0] <= base_rate]
-    if not below or found.learned == found.anchor:
+    base_rate, base = min(curves.curves[curves.anchor])
+    below = [p for p in curves.curves[curves.learned] if p[0] <= base_rate]
+    if not below or curves.learned == curves.anchor:
         return ""
     rate, quality = max(below, key=lambda p: p[1])
     return (
-        f"At {rate:.3g} {found.rate_unit}, {found.learned} has a {found.label} of {found.value(quality)}, "
-        f"{'better' if quality > base else 'worse'} than the {found.value(base)} of {found.anchor} at {base_rate:.3g} "
-        f"{found.rate_unit}, the lowest rate of its sweep ({found.metric.better} is better)."
+        f"At {rate:.3g} {curves.rate_unit}, {curves.learned} has a {curves.label} of {curves.value(quality)}, "
+        f"{'better' if quality > base else 'worse'} than the {curves.value(base)} of {curves.anchor} at "
+        f"{base_rate:.3g} {curves.rate_unit}, the lowest rate of its sweep ({curves.metric.better} is better)."
     )
 
 
@@ -138,7 +138,7 @@ def _best_bd_rate(results: Results, modality: str, metric: str) -> str:
 
 
 def _learnability(results: Results) -> str:
-    """Name the codecs whose modelled rate is the smallest and the largest share of the nominal one."""
+    """Compare the codecs with the smallest and the largest ratio of modelled to nominal rate."""
     share = {
         r.codec: (r.rates["modelled"].mean / r.rates["nominal"].mean, r)
         for r in results.records

@@ -1,4 +1,4 @@
-"""Tables of a comparison on a terminal."""
+"""Tables of a comparison for the terminal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .text import MISSING, decimals, number, problems
 
 
 def show(results: Results, console: Console) -> None:
-    """Print one table per modality, with a row per codec and setting, then what is absent and what failed."""
+    """Print a table per modality, the tables of targets, and all problems."""
     for modality in dict.fromkeys(r.modality for r in results.records):
         console.print(_table(results, modality))
         if modelled := _modelled(results.of(modality)):
@@ -58,12 +58,12 @@ def _row(record: Record, metrics: list[str], modelled: bool) -> list[str]:
 
 
 def _modelled(records: list[Record]) -> list[ModelledRecord]:
-    """Return the trainings behind modelled rates."""
+    """Return the trainings of the modelled rates."""
     return [r.modelled for r in records if r.modelled and r.rate("modelled") is not None]
 
 
 def _budget(trainings: list[ModelledRecord]) -> str:
-    """Describe the transformers behind the modelled rates."""
+    """Describe the transformers of the modelled rates."""
 
     def span(key: str) -> str:
         values = [getattr(training, key) for training in trainings]
@@ -71,7 +71,7 @@ def _budget(trainings: list[ModelledRecord]) -> str:
         return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
     return (
-        f"modelled: a transformer of {span('parameters')} parameters, of which {span('parameters_of_embeddings')} are "
+        f"modelled: a transformer with {span('parameters')} parameters, {span('parameters_of_embeddings')} of them in "
         f"embeddings (not charged), saw {span('tokens_seen')} tokens in {span('steps')} steps, from {span('items')} "
         f"items that are not evaluated ({trainings[0].where}); seed {trainings[0].seed}"
     )
@@ -84,7 +84,7 @@ def _targets(records: list[Record]) -> Table:
     for name in records[0].targets:
         table.add_column(LABELS[name], justify="right")
     for record in records:
-        pairs = [(found.psnr.mean, found.psnr.p10) for found in record.targets.values()]
+        pairs = [(target.psnr.mean, target.psnr.p10) for target in record.targets.values()]
         cells = [MISSING if None in pair else "{:.2f} / {:.2f}".format(*pair) for pair in pairs]
         table.add_row(escape(record.setting_text), *cells)
     return table

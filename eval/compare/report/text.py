@@ -1,14 +1,15 @@
-"""Numbers and problems of a comparison as text, shared by the page and the terminal."""
+"""Numbers and problems of a comparison as text."""
 
 from __future__ import annotations
 
 import math
+from collections import Counter, defaultdict
 
 from ...metric import Summary
 from ..results import Results
 
 DECIMALS = {"psnr": 2, "si_sdr": 2, "ssim": 4, "ms_ssim": 4}
-"""Decimals of a metric; 3 for others."""
+"""Decimals of metrics with other than 3."""
 PLURALS = {"image": "images", "audio": "sounds", "text": "texts"}
 MISSING = "–"
 
@@ -32,26 +33,22 @@ def number(summary: Summary | None, decimals: int = 3) -> str:
 
 
 def problems(results: Results) -> list[str]:
-    """Return one line for everything that is absent, failed or was left out."""
+    """Return a line for each metric, codec or item that is absent, failed or was left out."""
     lines = [f"{_label(results, name)} is absent: {reason}" for name, reason in results.absent.items()]
-    failed: dict[tuple[str, str], tuple[int, dict[str, None]]] = {}
-
-    def count(what: str, reason: str, times: int, codec: str) -> None:
-        before, codecs = failed.get((what, reason), (0, {}))
-        failed[what, reason] = (before + times, {**codecs, codec: None})
-
+    failed: dict[tuple[str, str], Counter[str]] = defaultdict(Counter)
     for record in results.records:
         if not record.n and not record.failed:
             lines.append(f"{record.codec} was not measured: the data have no {record.modality}")
         if record.modelled and record.modelled.absent:
             lines.append(f"the modelled rate of {record.codec} is absent: {record.modelled.absent}")
         for reason, times in record.reasons.items():
-            count("Failed", reason, times, record.codec)
+            failed["Failed", reason][record.codec] += times
         for name, summary in record.metrics.items():
             for reason, times in summary.reasons.items():
-                count(f"{results.metric(record.modality, name).label} has no value", reason, times, record.codec)
-    for (what, reason), (times, codecs) in failed.items():
-        lines.append(f"{what} on {times} trial{'s' * (times != 1)} ({', '.join(codecs)}): {reason}")
+                failed[f"{_label(results, name)} has no value", reason][record.codec] += times
+    for (subject, reason), codecs in failed.items():
+        times = codecs.total()
+        lines.append(f"{subject} on {times} trial{'s' * (times != 1)} ({', '.join(codecs)}): {reason}")
     lines = list(dict.fromkeys(lines))
     if results.skipped:
         lines.append(f"{results.skipped} broken items of the data were left out")
