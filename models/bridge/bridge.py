@@ -1,4 +1,4 @@
-"""`Bridge`: everything that goes into and comes out of a host model."""
+"""`Bridge`: inputs and outputs of a host model, whose tokenizer has the tokens of codecs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ except ImportError:  # an extra; `_require_transformers` says how to install it
 
 
 class Bridge:
-    """A host tokenizer with the tokens of several codecs. Made by `merge` or `from_pretrained`.
+    """A host tokenizer with the tokens of several codecs. `merge` and `from_pretrained` build it.
 
     Args:
-        tokenizer: A merged tokenizer of transformers: its ids from `first` on are those of the vocabulary.
-        vocabulary: Its ids END, BEGIN, digits and codes are first, first + 1, … of the tokenizer.
+        tokenizer: A merged tokenizer of transformers.
+        vocabulary: The vocabulary. Its ids from END on are first, first + 1, … in the tokenizer.
         first: Id of the vocabulary's END in the tokenizer.
     """
 
@@ -49,15 +49,14 @@ class Bridge:
         """Add the channels' tokens to a tokenizer, and rows for them to a model. Both are changed in place.
 
         Args:
-            tokenizer: A fast tokenizer that was not merged before.
-            model: Its new rows start at the mean of the old ones. None if it is resized elsewhere, to `size` rows.
+            tokenizer: A fast tokenizer without such tokens.
+            model: The model, whose new rows start at the mean of the old ones. None if the caller resizes it to `size`.
             channels: Channels with names of letters, digits, '_', '.', '-'.
             longest: Largest number of ids in a segment.
-            pad_to_multiple_of: Of the number of rows, as in `resize_token_embeddings`.
+            pad_to_multiple_of: Divisor of the number of rows, as in `resize_token_embeddings`.
 
         Raises:
-            ValueError: If a codec cannot enter, the tokenizer cannot be merged, or has tokens of these names. Nothing
-                is changed then.
+            ValueError: If a codec cannot enter or the tokenizer cannot be merged. Nothing is changed then.
         """
         _require_transformers()
         if not isinstance(channels, Sequence) or not all(isinstance(channel, Channel) for channel in channels):
@@ -68,23 +67,22 @@ class Bridge:
         vocabulary = Vocabulary(channels, longest)
         if model is not None and not hasattr(model, "get_input_embeddings"):
             raise ValueError(f"model must be a model of transformers, got {type(model).__name__}")
-        first = tokens.add_tokens(tokenizer, vocabulary)
+        bridge = cls(tokenizer, vocabulary, tokens.add_tokens(tokenizer, vocabulary))
         if model is not None:
-            tokens.resize(model, first, first + tokens.token_count(vocabulary), pad_to_multiple_of)
-        return cls(tokenizer, vocabulary, first)
+            tokens.resize(model, bridge.first, bridge.size, pad_to_multiple_of)
+        return bridge
 
     @classmethod
     def from_pretrained(cls, folder: str | os.PathLike, codecs: Mapping[str, Codec] | None = None) -> Bridge:
         """Load a bridge that `save_pretrained` wrote. Nothing is downloaded.
 
         Args:
-            folder: Its folder.
-            codecs: Codecs of channels, by name; others are loaded from the folder, or from those that ship.
+            folder: Folder of the bridge.
+            codecs: Codecs of channels, by name. Other codecs are loaded from the folder or from those that ship.
 
         Raises:
             FileNotFoundError: If the folder has no bridge.
-            ValueError: If a codec has another fingerprint than the one that was merged, or the tokenizer lacks its
-                tokens.
+            ValueError: If a codec has not the fingerprint of the merged one, or the tokenizer lacks its tokens.
         """
         _require_transformers()
         vocabulary, first = checkpoint.load(Path(folder), dict(codecs or {}))
@@ -95,7 +93,7 @@ class Bridge:
             raise ValueError(f"{folder}: {errors.first_line(error)}") from error
 
     def save_pretrained(self, folder: str | os.PathLike) -> None:
-        """Write the tokenizer, the bridge's description, and codecs that do not ship.
+        """Write the tokenizer, the description of the bridge, and codecs that do not ship.
 
         `AutoTokenizer.from_pretrained(folder)` loads the merged tokenizer alone. `model.save_pretrained(folder)` may
         use the same folder.
@@ -105,7 +103,7 @@ class Bridge:
 
     @property
     def size(self) -> int:
-        """Number of ids of host and channels: the smallest number of rows of a model."""
+        """Number of ids of host and channels, which is the smallest number of rows of a model."""
         return self.vocabulary.size + self._shift
 
     # -- signals → ids ----------------------------------------------------------------------------
@@ -115,14 +113,14 @@ class Bridge:
     ) -> transformers.BatchEncoding:
         """Encode prompts for a model's `forward` or `generate`.
 
-        The host's tokenizer reads text as it did before the merge, so a typed `<|picture:0:17|>` stays text. Codes
-        come from signals only, or from `bridge.tokenizer(text)`.
+        Text is tokenized as before the merge, so a typed `<|picture:0:17|>` stays text. Only signals become codes;
+        `bridge.tokenizer(text)` reads typed tokens as codes.
 
         Args:
             prompts: A list of segments, or a list of such lists. A segment is a signal, a host text (str), or a pair
                 (channel, signal).
-            add_special_tokens: Whether to put the host's special tokens around a prompt, as around a text.
-            padding_side: "left", as `generate` needs it, or "right".
+            add_special_tokens: Whether to add the host's special tokens around a prompt, as around a text.
+            padding_side: "left", as `generate` requires, or "right".
 
         Returns:
             `input_ids` and `attention_mask`, int64 (rows, length) both.
@@ -138,7 +136,7 @@ class Bridge:
         width = max(len(row) for row in rows)
         if not width:
             raise ValueError("the prompts are empty, and the tokenizer adds no special tokens")
-        pads = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)  # the mask hides it
+        pads = (self.tokenizer.pad_token_id, self.tokenizer.eos_token_id, 0)  # any id works, because the mask hides it
         ids = torch.full((len(rows), width), next(pad for pad in pads if pad is not None))
         mask = torch.zeros_like(ids)
         for i, row in enumerate(rows):
@@ -155,7 +153,7 @@ class Bridge:
     def parse(self, ids: Tensor | Sequence[int]) -> list[tuple[str | None, Any]]:
         """Split the ids of one sequence into segments and text, in order.
 
-        A segment that the end of the sequence cuts off is cut to what decodes, or left out, with a warning.
+        An incomplete last segment is shortened to what decodes, or left out, with a warning.
 
         Returns:
             (name of the channel, codes as a batch of one) for segments, (None, ids) for text.
@@ -173,8 +171,8 @@ class Bridge:
             skip_special_tokens: Whether to leave out the host's special tokens, as in `tokenizer.decode`.
 
         Returns:
-            Segments in order: str, images (3, height, width), audio (channels, samples); for several rows, a list of
-            such lists.
+            Text and signals in order: str, images (3, height, width), audio (channels, samples). For several rows, a
+            list of such lists.
 
         Raises:
             ValueError: If the ids break the grammar. Ids sampled under `logits_processor` never do.
@@ -196,18 +194,18 @@ class Bridge:
     ) -> transformers.LogitsProcessor:  # fmt: skip
         """Return a `LogitsProcessor` that keeps one call of `generate` within the grammar, including beam search.
 
-        Everything that is sampled decodes. Without a limit the end may cut a segment off; `decode` then cuts it to
-        what is there. Assisted decoding, which takes steps back, needs `max_length` as the limit.
+        Every sampled sequence decodes. Without a limit, the last segment may be incomplete; `decode` then shortens
+        it. Assisted decoding, which discards ids, needs `max_length` as the limit.
 
         Args:
-            only: A channel or modality: one segment of it follows the prompt, and then the end.
-            size: Size of that segment, (height, width) or (samples,); or the size of all segments by channel.
-            max_new_tokens: The value that `generate` gets: segments begin, and get sizes, only if they still fit.
-            max_length: The same for the whole sequence.
-            eos_token_id: Id that ends a sequence; default: the tokenizer's.
+            only: A channel or modality, of which one segment follows the prompt and ends the sequence.
+            size: Size of that segment, (height, width) or (samples,); or a mapping of channels to sizes.
+            max_new_tokens: The value for `generate`. Segments then begin only if they fit, at sizes that fit.
+            max_length: The same limit for the whole sequence.
+            eos_token_id: Id that ends a sequence; default: that of the tokenizer.
 
         Raises:
-            ValueError: If a channel is unknown, a size is impossible, or `only` has no id that ends the sequence.
+            ValueError: If a channel is unknown, a size is impossible, or `only` lacks an id that ends the sequence.
         """
         for name, value in (("max_new_tokens", max_new_tokens), ("max_length", max_length)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):

@@ -3,8 +3,8 @@
     {"version": 1, "first": 50257, "longest": 4096,
      "channels": [{"name", "codec", "setting", "pattern", "fingerprint"}]}
 
-`first` is the id of the first token. `codec` is a shipped or registered name, or null if the codec is in a folder with
-the channel's name. Nothing in the file is called, imported or downloaded.
+`first` is the id of the first merged token. `codec` is a shipped or registered name, or null if the codec is in a
+folder with the channel's name. Nothing in the file is called, imported or downloaded.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 from tokenloom import codecs, errors, files
 from tokenloom.codecs import Codec, checkpoint
-from tokenloom.codecs.validate import is_integer
+from tokenloom.codecs.validate import require_integer
 
 from .. import dependencies
 from ..vocabulary import Channel, Vocabulary
@@ -28,13 +28,13 @@ KEYS = {"name": str, "codec": str | None, "setting": Any, "pattern": str, "finge
 
 
 def check_name(name: str) -> None:
-    """Raise ValueError unless a channel's name can be part of tokens and the name of a folder."""
+    """Raise ValueError unless the name of a channel can stand in tokens and name a folder."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
         raise ValueError(f"a channel name must have only letters, digits, '_', '.' and '-', got {name!r}")
 
 
 def save(folder: Path, vocabulary: Vocabulary, first: int) -> None:
-    """Write the description of a bridge, and its codecs that do not ship."""
+    """Write the description of a bridge, and the codecs that do not ship."""
     entries = []
     for name, channel in vocabulary.channels.items():
         source = _source(channel.codec)
@@ -49,7 +49,7 @@ def save(folder: Path, vocabulary: Vocabulary, first: int) -> None:
 
 
 def load(folder: Path, given: dict[str, Codec]) -> tuple[Vocabulary, int]:
-    """Return the vocabulary that a folder describes, and the id of its first token. `given` overrides its codecs."""
+    """Return the vocabulary in a folder and the id of its first token. `given` holds codecs to use instead."""
     path = folder / FILE
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no bridge: it has no {FILE}")
@@ -77,8 +77,8 @@ def _check(description: Any) -> list[dict[str, Any]]:
     if not isinstance(description, dict) or description.get("version") != VERSION:
         version = description.get("version") if isinstance(description, dict) else None
         raise ValueError(f"the version must be {VERSION}, got {version!r:.20}")
-    if not is_integer(description.get("first"), 0, 2**31) or not is_integer(description.get("longest"), 16, 2**24):
-        raise ValueError("first and longest must be integers")
+    require_integer("first", description.get("first"), 0, 2**31)
+    require_integer("longest", description.get("longest"), 16, 2**24)
     entries = description.get("channels")
     if not isinstance(entries, list) or not entries:
         raise ValueError("channels must be a list of channels")

@@ -1,7 +1,6 @@
 """The grammar of a merged vocabulary as a mask on a language model's scores, for `generate()`.
 
-Between segments the host's own ids and the BEGINs of the channels are allowed; within a segment, what the grammar
-allows.
+Between segments, the host's own ids and the BEGINs of the channels are allowed. Within a segment, the grammar decides.
 """
 
 from __future__ import annotations
@@ -25,23 +24,13 @@ class SequenceState(NamedTuple):
     """Position of one sequence in the grammar."""
 
     state: DocumentState | None
-    """None if the sequence broke the grammar, as beams of probability 0 do."""
+    """None if the sequence broke the grammar, as a beam of probability 0 can."""
     begun: bool = False
     """Whether a segment has begun since the end of the prompt."""
 
 
 class GrammarConstraint:
-    """Sets the scores of ids that may not come next to −∞. See `Bridge.logits_processor`.
-
-    Args:
-        vocabulary: The vocabulary.
-        first: Id of its END in the host's tokenizer.
-        only: Channel or modality of the one segment to sample; None for text and all channels.
-        sizes: Size of all segments of a channel.
-        eos: Id that follows the segment of `only`.
-        max_length: Largest length of a sequence including prompt and padding; None if a segment may be cut off.
-        max_new_tokens: The same without the prompt.
-    """
+    """Sets the scores of ids that the grammar excludes to −∞. `Bridge.logits_processor` describes the arguments."""
 
     def __init__(
         self, vocabulary: Vocabulary, first: int, *, only: str | None = None,
@@ -77,7 +66,7 @@ class GrammarConstraint:
         for ranges, members in groups.items():
             where = slice(None) if len(groups) == 1 else torch.tensor(members, device=scores.device)
             parts = [scores[where, ids.start : ids.stop] for ids in ranges]
-            # if another processor, such as a ban of repetitions, excludes all allowed ids, allow them again
+            # another processor, such as a ban of repetitions, may exclude every allowed id: allow them again
             excluded = torch.stack([part.amax(1, keepdim=True) for part in parts]).amax(0) == -torch.inf
             for ids, part in zip(ranges, parts, strict=True):
                 out[where, ids.start : ids.stop] = part.masked_fill(excluded, 0.0)
@@ -86,7 +75,7 @@ class GrammarConstraint:
     # -- the state of each row --------------------------------------------------------------------
 
     def _follow(self, input_ids: Tensor) -> list[SequenceState]:
-        """The state of each row, from that of its prefix in the last call. Beams may have changed rows."""
+        """Return the state of each row from that of its prefix in the last call. Beam search may reorder rows."""
         ids = input_ids.cpu().contiguous().numpy()
         before = [self._rows.get(row[:-1].tobytes()) for row in ids]
         if ids.shape[1] != self._width + 1 or None in before:
@@ -101,7 +90,7 @@ class GrammarConstraint:
         return rows
 
     def _begin(self, width: int) -> None:
-        """Start of a call of generate(): set the limit."""
+        """Set the limit at the start of a call of `generate`."""
         limits = [self.max_length] if self.max_length is not None else []
         limits += [width + self.max_new_tokens] if self.max_new_tokens is not None else []
         self._limit = min(limits, default=-1)
@@ -110,7 +99,7 @@ class GrammarConstraint:
             raise ValueError(f"a segment of {self.only} takes at least {shortest} ids; the limit leaves {left}")
 
     def _read(self, ids: list[int]) -> SequenceState:
-        """The state after a prompt. Raises ValueError if the prompt breaks the grammar."""
+        """Return the state after a prompt. Raises ValueError if the prompt breaks the grammar."""
         row = SequenceState(self.vocabulary.start())
         for at, id in enumerate(ids):
             state, row = row.state, SequenceState(self._after(row, id).state)
@@ -122,7 +111,7 @@ class GrammarConstraint:
         return SequenceState(row.state, row.state.layout in self._layouts)
 
     def _after(self, row: SequenceState, id: int) -> SequenceState:
-        """The state after one more id."""
+        """Return the state after one more id."""
         state, own = row.state, id - self.shift
         if state is None or (id < self.first and state.between_segments):
             return row
@@ -133,7 +122,7 @@ class GrammarConstraint:
     # -- allowed ids ------------------------------------------------------------------------------
 
     def _allowed(self, row: SequenceState, left: int | None) -> Ranges:
-        """Allowed ids of the host's tokenizer. `left` is the number of ids before the limit, including this one."""
+        """Return the allowed ids of the host's tokenizer; `left` more ids, including this one, reach the limit."""
         state = row.state
         if state is None:
             return (range(self.first),)
@@ -152,7 +141,7 @@ class GrammarConstraint:
         return closing if may_end and left is not None and left <= state.layout.quantizers else ranges
 
     def _digits(self, state: DocumentState, left: int | None) -> Ranges:
-        """Ids of the next digit of a size: of the requested size, or of all sizes that fit."""
+        """Return the ids of the next digit, for the requested size or for all sizes that fit."""
         layout, axis = state.layout, len(state.sizes)
         if size := self.sizes.get(state.channel.name):
             id = self.vocabulary.digit + streams.varint(size[axis])[state.digits] + self.shift
@@ -168,10 +157,10 @@ class GrammarConstraint:
         most = bisect.bisect_left(range(1, layout.largest(state.sizes) + 1), True, key=too_long)
         ranges = self.vocabulary.digit_ids(state.prefix, most) if most else ()
         moved = tuple(range(r.start + self.shift, r.stop + self.shift) for r in ranges if len(r))
-        return moved or self._kind(state.kind)  # the prompt began a segment that has no room
+        return moved or self._kind(state.kind)  # a segment that the prompt began has no room
 
     def _kind(self, kind: int) -> Ranges:
-        """Ids of a kind in the host's tokenizer, as ranges."""
+        """Return the ids of a kind in the host's tokenizer, as ranges."""
         if kind not in self._ranges:
             ids = self.vocabulary.kinds[kind] + self.shift
             ends = [0, *((ids.diff() != 1).nonzero().flatten() + 1).tolist(), len(ids)]
@@ -181,7 +170,7 @@ class GrammarConstraint:
 
 
 def _min_length(layout: ChannelLayout, size: tuple[int, ...] | None) -> int:
-    """Smallest number of ids of a segment (BEGIN, digits, codes, END) of a given size, or of the smallest size."""
+    """Return the smallest number of ids of a segment of this size, or of the smallest size."""
     size = (1,) * layout.axes if size is None else size
     digits = sum(len(streams.varint(n)) for n in size)
     return 1 + digits + layout.count(size)[0] + (not layout.spec.stride)

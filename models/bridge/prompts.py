@@ -1,4 +1,4 @@
-"""Prompts → ids of a merged tokenizer."""
+"""Encode prompts to ids of a merged tokenizer."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ A str is text in the host's own tokens."""
 
 
 class HostPromptEncoder:
-    """Encodes prompts with a merged tokenizer: text to the host's tokens, signals to segments."""
+    """Encodes text to the host's tokens and signals to segments."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, first: int) -> None:
         self.tokenizer, self.vocabulary, self.first = tokenizer, vocabulary, first
@@ -39,7 +39,7 @@ class HostPromptEncoder:
         return tokens.original_tokenizer(self.tokenizer, self.first)
 
     def encode(self, prompts: Sequence[Prompt]) -> list[list[int]]:
-        """Return the ids of each prompt, without special tokens. Adjacent texts are one text."""
+        """Return the ids of each prompt, without special tokens. Adjacent texts are joined."""
         texts: dict[tuple[int, int], str] = {}
         signals: dict[tuple[int, int], tuple[Channel, Any]] = {}
         lengths = []
@@ -63,7 +63,7 @@ class HostPromptEncoder:
         return [[id for at in range(length) for id in ids[row, at]] for row, length in enumerate(lengths)]
 
     def _signal(self, segment: Segment | tuple[str, Segment]) -> tuple[Channel | None, Any]:
-        """The channel of a segment, None for the host's text, and its signal."""
+        """Return the channel of a segment, which is None for the host's text, and its signal."""
         if isinstance(segment, str):
             return None, segment
         named = isinstance(segment, tuple) and len(segment) == 2 and isinstance(segment[0], str)
@@ -80,7 +80,7 @@ class HostPromptEncoder:
         ids = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         if max(ids, default=0) < self.first:
             return ids
-        return self._original.encode(text, add_special_tokens=False).ids  # the text spells a token of a channel
+        return self._original.encode(text, add_special_tokens=False).ids  # the text contains the name of a merged token
 
 
 def as_batch(prompts: Any) -> list[Prompt]:

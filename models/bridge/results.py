@@ -1,4 +1,4 @@
-"""Ids of a merged tokenizer → segments and text."""
+"""Split ids of a merged tokenizer into segments and text, and decode them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def is_batch(ids: Any) -> bool:
 def parse(
     vocabulary: Vocabulary, first: int, special_ids: Sequence[int], ids: Tensor | Sequence[int]
 ) -> list[tuple[str | None, Any]]:
-    """Split ids into segments and text; see `Bridge.parse`. `special_ids` may follow a segment that was cut off."""
+    """Split ids into segments and text; see `Bridge.parse`. `special_ids` may follow an incomplete segment."""
     shift = first - END
     row = _as_row(ids)
     if (stray := row[(row < 0) | (row >= vocabulary.size + shift)]).size:
@@ -48,7 +48,7 @@ def parse(
 
 
 def _segments(vocabulary: Vocabulary, ids: Tensor, last: bool) -> list[tuple[str, Codes]]:
-    """Consecutive segments, in the vocabulary's own ids. Only the last ones of a sequence may be cut off."""
+    """Parse consecutive segments in the vocabulary's own ids. If `last`, they may end within a segment."""
     start = torch.tensor([DOCUMENT])
     if last:
         return vocabulary.parse(truncation.complete(vocabulary, start, ids))

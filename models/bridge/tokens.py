@@ -5,8 +5,8 @@
     <|size:0|> … <|size:255|>    the digits of sizes
     <|picture:0:17|>         code 17 of the channel's quantizer 0
 
-They are special tokens: `decode(skip_special_tokens=True)` leaves them out, and `split_special_tokens=True` reads
-such a name in a text as plain characters.
+They are special tokens: `decode(skip_special_tokens=True)` leaves them out, and with `split_special_tokens=True` such
+a name in a text is plain characters.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
 
-from ..vocabulary import END, Vocabulary
+from ..vocabulary import Vocabulary
 from ..vocabulary.id_space import DIGITS
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ CLASS = "PreTrainedTokenizerFast"
 
 
 def token_names(vocabulary: Vocabulary) -> list[str]:
-    """Return the token of each id of a vocabulary, from END on."""
+    """Return the token of each id of a vocabulary, from END on. The host has its own PAD, DOCUMENT and STOP."""
     out = ["<|segment:end|>", *(f"<|segment:{name}|>" for name in vocabulary.channels)]
     out += [f"<|size:{digit}|>" for digit in range(DIGITS)]
     for layout in vocabulary.layouts:
@@ -41,8 +41,8 @@ def token_names(vocabulary: Vocabulary) -> list[str]:
 def add_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> int:
     """Add the tokens of a vocabulary after all tokens of a tokenizer. Return the id of the first one.
 
-    Raises ValueError, with nothing changed, if the tokenizer is not a fast one, has such a token, or would not read
-    back what it writes.
+    Raises ValueError, and changes nothing, if the tokenizer is not fast, has such a token, or does not read the tokens
+    that it writes.
     """
     if not getattr(tokenizer, "is_fast", False):
         raise ValueError(f"the tokenizer must be a fast one, with a tokenizer.json; {type(tokenizer).__name__} is not")
@@ -65,7 +65,6 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> in
     if (back := trial.encode(text, add_special_tokens=False).ids) != ids:
         raise ValueError(f"the tokenizer needs a decoder: it writes ids {ids} as {text!r} and reads {back}")
     tokenizer.add_tokens(tokens, special_tokens=True)
-    check_tokens(tokenizer, vocabulary, first)
     return first
 
 
@@ -80,7 +79,7 @@ def check_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, fir
 
 
 def original_tokenizer(tokenizer: PreTrainedTokenizerBase, first: int) -> Tokenizer:
-    """Return the tokenizer as it was before the merge, to which no text is a code."""
+    """Return the tokenizer without the merged tokens, so that no text becomes a code."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < first]
     plain = Tokenizer.from_str(json.dumps(state))
@@ -99,9 +98,9 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Write the tokenizer in a form that loads fast.
 
-    transformers makes a Python object of each added token, copies it and adds it again, unless the config lists the
-    added tokens. From about ten thousand tokens on that takes most of the time. tokenizer.json holds them anyway and
-    loads quickly, but only the plain class uses that file as it is; classes of some models rebuild the tokenizer.
+    Unless the config lists the added tokens, transformers copies and adds each of them again, which dominates the time
+    from about ten thousand tokens on. tokenizer.json holds them too and loads quickly, but only the plain class uses
+    that file unchanged; the classes of some models rebuild the tokenizer.
     """
     tokenizer.save_pretrained(folder)
     path = folder / "tokenizer_config.json"
@@ -112,11 +111,11 @@ def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
 
 @torch.no_grad()
 def resize(model: PreTrainedModel, first: int, size: int, pad_to_multiple_of: int | None = None) -> None:
-    """Give a model rows for the ids from `first` to `size` − 1, and set them to the mean of the host's own rows.
+    """Set the rows of a model for the ids from `first` to `size` − 1 to the mean of the host's rows.
 
-    Padding rows of the model are used first; the number of rows never shrinks. The mean, also of output weights and
-    biases, gives each new token a small probability in every context, so the model's text does not change (Hewitt
-    2021, "Initializing new word embeddings for pretrained language models").
+    The model grows if it has fewer rows, and never shrinks. The mean of embeddings, output weights and biases gives
+    each new token a small probability in every context, so the model's text does not change (Hewitt 2021,
+    "Initializing new word embeddings for pretrained language models").
     """
     rows = model.get_input_embeddings().weight.shape[0]
     if size > rows or pad_to_multiple_of:
@@ -126,15 +125,10 @@ def resize(model: PreTrainedModel, first: int, size: int, pad_to_multiple_of: in
 
 
 def _rows(model: PreTrainedModel) -> list[Tensor]:
-    """All weights with one row per id: input embeddings, output weights unless they are tied, and biases."""
+    """Weights with one row per id: input embeddings, output weights unless they are tied, and output biases."""
     inputs, outputs = model.get_input_embeddings(), model.get_output_embeddings()
     found = [inputs.weight]
     if isinstance(outputs, nn.Module):
         found += [] if outputs.weight is inputs.weight else [outputs.weight]
         found += [] if getattr(outputs, "bias", None) is None else [outputs.bias]
     return found
-
-
-def token_count(vocabulary: Vocabulary) -> int:
-    """Return the number of tokens that a vocabulary adds: all but PAD, DOCUMENT and STOP, which the host has."""
-    return vocabulary.size - END

@@ -205,7 +205,7 @@ def save(
     """Write a decoder, and its codec unless the codec ships. See `models.save`."""
     folder, fingerprint = Path(folder), decoder.codec.fingerprint.hex()
     name = checkpoint.shipped_with(fingerprint) or OWN_CODEC
-    if name == OWN_CODEC:  # first, so that a decoder is never without its codec
+    if name == OWN_CODEC:  # the codec first: a decoder must never lack it
         codecs.save(decoder.codec, folder / OWN_CODEC)
     config = {"decoder": {"codec": name, **decoder.config}, "fingerprints": {"codec": fingerprint}}
     checkpoint.write(folder, config, checkpoint.state(decoder.flow, store), config_file, **extra)
@@ -250,7 +250,7 @@ def _codec_name(config: Mapping[str, Any]) -> str:
 
 
 def _assemble(config: Mapping[str, Any], codec: Codec, state: dict[str, Tensor] | None = None) -> DiffusionDecoder:
-    """Build a decoder. Check first that `state`, if given, has enough weights: a config could exhaust memory."""
+    """Build a decoder. Check before that `state`, if given, has enough weights: allocation may be large."""
     if not isinstance(codec, LatentCodec):
         raise ValueError(f"a diffusion decoder needs a learned codec with latents, got {codec.name}")
     known = [name for cls in (DiffusionDecoder, Flow, UNet) for name in _options(cls)]

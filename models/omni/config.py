@@ -1,8 +1,8 @@
 """The config of an omni model: plain values, checked before anything is built from them.
 
 transformer  arguments of Transformer, without vocabulary and places
-channels     in order, each {name, setting, pattern, size}; for a new model also codec, what `codecs.load` takes
-             (default: the name). A checkpoint has no such key, so it names no paths and no downloads.
+channels     in order, each {name, setting, pattern, size}; for a new model also codec, the source for `codecs.load`
+             (default: the name). A checkpoint has no such key, so it causes no downloads and reads no other paths.
 longest      largest number of ids in a segment; default: the transformer's context
 sampling     default sampling parameters (Hydra reserves the key `defaults`)
 """
@@ -75,14 +75,16 @@ class OmniConfig:
         return Vocabulary([Channel(c.name, load(c), c.setting, c.pattern) for c in self.channels], self.longest)
 
     def network(self, vocabulary: Vocabulary, state: dict[str, Tensor] | None = None) -> Transformer:
-        """Build the transformer. `state` must have enough weights for it; this is checked before allocation."""
+        """Build the transformer. Check before that `state`, if given, has enough weights: allocation may be large."""
         arguments = {"vocabulary": vocabulary.size, "places": vocabulary.places} | self.transformer
         if state is not None:
-            checkpoint.check_size(state, _smallest(arguments))
+            checkpoint.check_size(state, _min_weights(arguments))
         try:
             return Transformer(**arguments)
         except TypeError as error:
-            raise ValueError(f"no transformer can be built from {arguments!r:.200}: {error}") from error
+            raise ValueError(
+                f"omni.transformer must hold arguments of Transformer, got {arguments!r:.200}: {error}"
+            ) from error
 
     @property
     def sizes(self) -> dict[str, list[int]]:
@@ -93,7 +95,7 @@ class OmniConfig:
 def to_plain(
     transformer: Mapping[str, Any], vocabulary: Vocabulary, sizes: Mapping[str, Any], sampling: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the plain values that describe a model in its checkpoint."""
+    """Return the config of a model as plain values."""
     channels = [
         {"name": n, "setting": setting_to_plain(c.setting), "pattern": c.pattern, "size": sizes.get(n)}
         for n, c in vocabulary.channels.items()
@@ -113,7 +115,7 @@ def _channel(entry: Any, keys: tuple[str, ...]) -> ChannelConfig:
     return ChannelConfig(name, entry.get("codec", name), setting, entry.get("pattern") or "raster", size)
 
 
-def _smallest(transformer: Mapping[str, Any]) -> int:
+def _min_weights(transformer: Mapping[str, Any]) -> int:
     """Lower bound on the number of weights: embeddings, attention and feed-forward layers without norms."""
     width, layers = transformer.get("width") or 1, transformer.get("layers") or 1
     hidden = transformer.get("hidden") or 2 * width

@@ -1,4 +1,4 @@
-"""Codes of results → signals, by the channels' codecs or by diffusion decoders."""
+"""Decode results with the channels' codecs or with diffusion decoders."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ DECODERS = ("plain", "diffusion")
 
 
 class SeededDecoder(nn.Module):
-    """A diffusion decoder in place of its codec. Each batch gets other noise."""
+    """A diffusion decoder in place of its codec. Noise differs between batches."""
 
     def __init__(self, decoder: DiffusionDecoder, steps: int | None, seed: int) -> None:
         super().__init__()
         self.decoder, self.steps, self.seed = decoder, steps, seed
-        self.spec = replace(decoder.codec.spec, causal=False)  # padding reaches into a signal
+        self.spec = replace(decoder.codec.spec, causal=False)  # padding changes the decoded signal
 
     def decode(self, codes: Codes) -> Tensor:
         signals = self.decoder.decode(codes, steps=self.steps, seed=self.seed)
@@ -33,7 +33,7 @@ class SeededDecoder(nn.Module):
 
 
 class ResultDecoder:
-    """Decodes the results of a model. It keeps the diffusion decoders that it has used."""
+    """Decodes the results of a model, and keeps the diffusion decoders that it loads."""
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self.vocabulary = vocabulary
@@ -42,15 +42,15 @@ class ResultDecoder:
     def select(
         self, name: str, steps: int | None, seed: int, channel: Channel | None, device: torch.device
     ) -> dict[str, Codec | SeededDecoder]:
-        """Return the decoder of each channel, as `Omni.generate` describes. Results have `channel` only, if given."""
-        found: dict[str, Any] = {n: c.codec for n, c in self.vocabulary.channels.items()}
+        """Return the decoder of each channel (see `Omni.generate`). None stands for all channels."""
+        decoders: dict[str, Any] = {n: c.codec for n, c in self.vocabulary.channels.items()}
         if name not in DECODERS:
             raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {name!r}")
         if name == "plain":
             if steps is not None:
                 raise ValueError(f"steps must be None unless decoder='diffusion', got {steps!r}")
-            return found
-        samplers.times(1 if steps is None else steps)  # refuses a number out of range before any work
+            return decoders
+        samplers.times(1 if steps is None else steps)  # raises ValueError if steps are out of range
         for one in self.vocabulary.channels.values() if channel is None else [channel]:
             if one.modality is Modality.TEXT:
                 continue
@@ -59,8 +59,8 @@ class ResultDecoder:
                     self._diffusion[one.name] = decoder_for(one.codec)
                 except ValueError as error:
                     raise ValueError(f"channel {one.name}: {error}") from error
-            found[one.name] = SeededDecoder(self._diffusion[one.name].to(device), steps, seed)
-        return found
+            decoders[one.name] = SeededDecoder(self._diffusion[one.name].to(device), steps, seed)
+        return decoders
 
     def decode(
         self, results: Sequence[Sequence[tuple[str, Codes]]], decoders: Mapping[str, Codec | SeededDecoder],

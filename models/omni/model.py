@@ -1,8 +1,8 @@
-"""`Omni`: vocabulary, codecs and transformer as one; text, images and audio in, any of them out.
+"""`Omni`: vocabulary, codecs and transformer in one model that reads and generates text, images and audio.
 
 config.yaml         omni: see config.py; fingerprints: {channel: hex}, and what the trainer adds
 model.safetensors   the transformer's weights
-CHANNEL/            the codec of a channel whose name does not load it
+CHANNEL/            the codec of a channel, unless its name loads it
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ from .prompts import START, PromptEncoder
 from .statistics import Statistics, cumulative, timed
 
 ROWS = 32
-"""Results that are sampled at once, in one thread. The matrix products of one token are too small to share: if other
-work holds a core, each waits for the thread on it (65 tokens took 23 s instead of 1.8 s)."""
+"""Largest number of results sampled at once, in one thread. The matrix products of a token are too small for several
+threads: each product waits for the slowest thread (on a busy core, 65 tokens took 23 s instead of 1.8 s)."""
 MAX_RESULTS = 10_000
 Progress = Callable[[int, int | None], None]
 
@@ -43,12 +43,11 @@ class Omni(Pretrained, nn.Module):
     """One autoregressive transformer over the tokens of several codecs.
 
     Args:
-        vocabulary: Its channels' codecs are the model's.
+        vocabulary: The vocabulary, with the channels and their codecs.
         transformer: A transformer with the vocabulary's number of ids and places.
-        sizes: Fixed size of a channel's signals, (height, width) or (samples,). Images of a prompt are resized to it,
-            and it is not sampled.
-        defaults: Default sampling parameters: guidance, temperature, top_k, top_p, best_of; under the name of a
-            modality or a channel, a mapping of defaults for it.
+        sizes: Fixed size of a channel's signals, (height, width) or (samples,). Images in prompts are resized to it.
+        defaults: Default sampling parameters: guidance, temperature, top_k, top_p, best_of. The name of a modality or
+            a channel maps to its own defaults.
 
     Attributes:
         statistics: Statistics of the last call of `generate` or `generate_batch`.
@@ -114,30 +113,30 @@ class Omni(Pretrained, nn.Module):
         self, segments: Sequence[Segment], to: str | None, n: int = 1, seed: int | None = None,
         decoder: str = "plain", *, steps: int | None = None, progress: Progress | None = None, **sampling: Any,
     ) -> list[Any]:  # fmt: skip
-        """Generate n independent results for one prompt. `statistics` then has its tokens, bits and seconds.
+        """Generate n independent results for one prompt. `statistics` then has tokens, bits and seconds.
 
         Args:
             segments: The prompt in order: str, images float32 (3, height, width) in [0, 1], audio float32
-                (channels, samples) in [-1, 1] at `sample_rate`, PIL images, or pathlib.Paths of files. If it is
-                empty, or has only empty texts, the sample is unconditional.
-            to: A modality or the name of a channel, for one segment of it; None to let the model choose modalities
-                and when to stop.
+                (channels, samples) in [-1, 1] at `sample_rate`, PIL images, or pathlib.Paths of files. A prompt that
+                is empty, or has only empty texts, gives unconditional samples.
+            to: A modality or the name of a channel, to generate one segment of it. None lets the model choose the
+                modalities and the end.
             n: Number of results.
-            seed: The same seed gives the same results; None draws one, see `statistics.seed`.
+            seed: The same seed gives the same results. None draws a seed, which `statistics.seed` holds.
             decoder: "plain" for the channel's codec, or "diffusion" for the diffusion decoder of its codes.
             steps: Sampling steps of the diffusion decoder; None for its default.
-            progress: Called with the number of tokens done, and the total if it is known.
+            progress: Function that receives the number of tokens done, and the total or None.
             **sampling: guidance (1 is off; arXiv 2207.12598), temperature (0 is greedy), top_k, top_p, and best_of,
-                the number of samples from which the model selects the one that fits the prompt best (see scoring.py).
-                None stands for the model's default.
+                the number of samples from which the one that fits the prompt best is selected (see scoring.py). None
+                stands for the model's default.
 
         Returns:
             For each result an image (3, height, width), audio (channels, samples) or a str; with to=None, a list of
-            them. An image of a prompt that has another size than the model's is resized, with a warning.
+            them.
 
         Raises:
-            ValueError: If the model lacks a modality, the prompt exceeds the context, an argument is out of range, or
-                a channel has no diffusion decoder.
+            ValueError: If the model lacks the modality, the prompt exceeds the context, an argument is out of range,
+                or a channel has no diffusion decoder.
         """
         require_integer("n", n, 1, MAX_RESULTS)
         with _single_thread(n):
@@ -147,7 +146,7 @@ class Omni(Pretrained, nn.Module):
         self, prompts: Sequence[Sequence[Segment]], to: str | None, seed: int | None = None, decoder: str = "plain", *,
         steps: int | None = None, progress: Progress | None = None, **sampling: Any,
     ) -> list[Any]:  # fmt: skip
-        """Generate one result for each of several prompts, in batches. All other arguments are those of `generate`."""
+        """Generate one result for each of several prompts, in batches. See `generate` for the other arguments."""
         if not 1 <= len(prompts) <= MAX_RESULTS:
             raise ValueError(f"there must be 1 to {MAX_RESULTS} prompts, got {len(prompts)}")
         with _single_thread(len(prompts)):
@@ -160,7 +159,7 @@ class Omni(Pretrained, nn.Module):
         self, prompts: Sequence[Sequence[Segment]], rows: Sequence[int], to: str | None, seed: int | None,
         decoder: str, steps: int | None, progress: Progress | None, given: dict[str, Any],
     ) -> list[Any]:  # fmt: skip
-        """The result of prompt `row` for each of the `rows`."""
+        """Return one result for each of `rows`, the numbers of their prompts."""
         seed = secrets.randbelow(2**31) if seed is None else seed
         samplers.check_seed(seed)
         channel = None if to is None else self.vocabulary.channel(to)
@@ -168,7 +167,7 @@ class Omni(Pretrained, nn.Module):
         outputs = () if channel is None else (str(channel.modality), channel.name)
         parameters = sampling.resolve(given, self.defaults, outputs)
         best_of = parameters.pop("best_of")
-        tries = 1 if channel is None else best_of  # without a requested segment there is nothing to compare
+        tries = 1 if channel is None else best_of  # only results of one segment are compared
         seconds: dict[str, float] = {}
         with timed(seconds, "encode"):
             encoded = self.prompts.encode(prompts)
@@ -203,7 +202,7 @@ class Omni(Pretrained, nn.Module):
     def _sample(
         self, prompts: list[Tensor], rows: Sequence[int], head: Tensor, channel: Channel | None, **how: Any
     ) -> list[Tensor]:
-        """The ids after each row's prompt, until the segment or the document ends or the context is full."""
+        """Return the ids after each row's prompt, up to the end of the segment, the document or the context."""
         states = [self.vocabulary.read(ids) for ids in prompts]
         unconditional, out = torch.cat([START, head]), []
         for at in range(0, len(rows), ROWS):
@@ -234,7 +233,7 @@ def _single_thread(results: int) -> AbstractContextManager[None]:
 
 
 def build(config: Mapping[str, Any]) -> Omni:
-    """Build a model with random weights from plain values; see config.py.
+    """Build a model with random weights from plain values (see config.py).
 
     Raises:
         ValueError: If the config has unknown keys or invalid values.
@@ -247,9 +246,9 @@ def build(config: Mapping[str, Any]) -> Omni:
 def save(
     omni: Omni, folder: str | Path, *, store: str = "float32", config_file: str = checkpoint.CONFIGS[0], **extra: Any
 ) -> None:
-    """Write a model, and the codecs that its channels' names do not load. See `models.save`."""
+    """Write a model and the codecs that no name loads. See `models.save`."""
     folder = Path(folder)
-    for name, channel in omni.vocabulary.channels.items():  # first, so that a model is never without its codecs
+    for name, channel in omni.vocabulary.channels.items():  # codecs first: a model must never lack one
         if not dependencies.resolves(name, channel.codec):
             codecs.save(channel.codec, folder / dependencies.subfolder(name))
     plain = to_plain(omni.transformer.config, omni.vocabulary, omni.sizes, omni.defaults)

@@ -1,4 +1,4 @@
-"""Prompts → ids: segments are encoded by the first channel of their modality."""
+"""Encode prompts to ids, each segment with the first channel of its modality."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ START = torch.tensor([DOCUMENT])
 
 
 class PromptEncoder:
-    """Encodes prompts to ids, and checks that they fit into the context. Images are resized to fixed `sizes`."""
+    """Encodes prompts to ids that fit into the context. Images are resized to fixed `sizes`, with a warning."""
 
     def __init__(self, vocabulary: Vocabulary, sizes: Mapping[str, tuple[int, ...]], context: int) -> None:
         self.vocabulary, self.sizes, self.context = vocabulary, sizes, context
@@ -53,7 +53,7 @@ class PromptEncoder:
         return channel, x
 
     def head(self, channel: Channel | None) -> Tensor:
-        """Return the forced beginning of the result's segment: BEGIN, and its size if that is fixed."""
+        """Return the ids that begin the result's segment: BEGIN, and its size if that is fixed."""
         if channel is None:
             return torch.tensor([], dtype=torch.int64)
         if size := self.sizes.get(channel.name):
@@ -61,7 +61,7 @@ class PromptEncoder:
         return self.vocabulary.kinds[self.vocabulary.start(channel.name).kind]  # its BEGIN alone
 
     def remaining(self, prompts: Sequence[Tensor], channel: Channel | None) -> int | None:
-        """Return the number of ids after the head of the result's segment, or None if it varies.
+        """Return the number of ids that follow the head of the result's segment, or None if it varies.
 
         Raises ValueError if the context has no room for them.
         """
@@ -74,7 +74,7 @@ class PromptEncoder:
         return count
 
     def _require_fit(self, prompt: int, count: int | None = None, channel: Channel | None = None) -> None:
-        """Raise ValueError unless the context has room for a prompt of this length and `count` ids, or one."""
+        """Raise ValueError unless the context has room for a prompt and `count` more ids (default: one)."""
         if prompt + (count or 1) > self.context:
             more = "" if count is None or channel is None else f" with the {count} tokens of {channel.name} to come"
             raise ValueError(

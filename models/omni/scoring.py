@@ -1,4 +1,4 @@
-"""Bits of ids under a model, and how well a sampled segment fits its prompt."""
+"""Bits of ids under a model, and the fit of a sampled segment to its prompt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ..vocabulary import DOCUMENT, Vocabulary
 
 @torch.no_grad()
 def bits(transformer: Transformer, vocabulary: Vocabulary, pairs: Sequence[tuple[Tensor, Tensor]]) -> list[float]:
-    """Return the bits of ids after a prompt, for each pair (prompt, ids), over the ids that the grammar allows."""
+    """Return the bits of the ids in each pair (prompt, ids), under a softmax over the ids that the grammar allows."""
     device = transformer.embedding.weight.device
     found, allowed = [], [ids.to(device) for ids in vocabulary.kinds]
     for prompt, new in pairs:
@@ -30,10 +30,10 @@ def bits(transformer: Transformer, vocabulary: Vocabulary, pairs: Sequence[tuple
 
 
 def fit(transformer: Transformer, vocabulary: Vocabulary, prompt: Tensor, segment: Tensor) -> float:
-    """Return how well a segment fits a prompt, in bits.
+    """Return the fit of a segment to a prompt, in bits. Higher is better; an incomplete segment gives −∞.
 
-    After a prompt of texts only, it is the log-probability of these texts as a caption after the segment. Otherwise it
-    is the pointwise mutual information of both. It is −∞ if the context cut the segment off.
+    If the prompt consists of texts, the fit is their log-probability as a caption that follows the segment. Otherwise
+    it is the pointwise mutual information of prompt and segment.
     """
     start = torch.tensor([DOCUMENT])
     alone = torch.cat([start, segment])
@@ -49,7 +49,7 @@ def fit(transformer: Transformer, vocabulary: Vocabulary, prompt: Tensor, segmen
 def best(
     transformer: Transformer, vocabulary: Vocabulary, pairs: Sequence[tuple[Tensor, Tensor]], count: int
 ) -> list[int]:
-    """Return, for every `count` consecutive pairs (prompt, segment), the index of the pair that fits best."""
+    """Return the index of the best pair (prompt, segment) in every group of `count` consecutive pairs."""
     fits = [fit(transformer, vocabulary, *pair) for pair in pairs]
     groups = (range(at, at + count) for at in range(0, len(fits), count))
     return [max(group, key=lambda i: (fits[i], -i)) for group in groups]

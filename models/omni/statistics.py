@@ -15,15 +15,15 @@ class Statistics:
 
     seed: int
     prompt_tokens: list[int]
-    """Ids given to the transformer, including the forced beginning of a segment."""
+    """Number of ids of the prompt, including the beginning of the requested segment."""
     tokens: list[int]
-    """Ids sampled for the result that was kept."""
+    """Number of ids sampled for the result."""
     nominal: list[float]
-    """Bits of the result's codes at log2 of the codebook size each."""
+    """Nominal bits of the result's codes."""
     seconds: dict[str, float]
-    """Seconds of encode (prompts → tokens), transformer, and decode (tokens → signals)."""
+    """Seconds of the stages "encode", "transformer" and "decode"."""
     tries: int
-    """Samples that each result is the best of."""
+    """Number of samples from which each result is selected."""
     measure: Callable[[], list[float]] = field(repr=False)
     """Computes `modelled`."""
 

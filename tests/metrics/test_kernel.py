@@ -1,4 +1,4 @@
-"""The kernel distance against its definition, loop by loop, and features against what can be said by hand."""
+"""The kernel distance and its features against loops and values by hand."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def mean(values: list[float]) -> float:
 
 
 def slow(real: torch.Tensor, fake: torch.Tensor, *, paired: bool) -> float:
-    """The estimator as papers write it, pair by pair."""
+    """The estimator of the papers, pair by pair."""
     x, y = real.double().numpy(), fake.double().numpy()
     x, y = (x - x.mean(0)) / x.std(0), (y - x.mean(0)) / x.std(0)
     within = [mean([k(z[i], z[j]) for i in range(len(z)) for j in range(len(z)) if i != j]) for z in (x, y)]
@@ -49,14 +49,14 @@ def test_it_is_the_mean_over_pairs(paired, monkeypatch):
 
 def test_two_points_by_hand():
     real, fake = torch.tensor([[-1.0], [1.0]]), torch.tensor([[0.0], [2.0]])
-    # already standardised; k(-1, 1) = 0, k(0, 2) = 1, k(-1, 0) = k(1, 0) = 1, k(-1, 2) = -1, k(1, 2) = 27
+    # already standardized; k(-1, 1) = 0, k(0, 2) = 1, k(-1, 0) = k(1, 0) = 1, k(-1, 2) = -1, k(1, 2) = 27
     assert kernel.kid(real, fake) == pytest.approx(0 + 1 - 2 * (1 + 1 - 1 + 27) / 4, rel=1e-12)
     assert kernel.kid(real, fake, paired=True) == pytest.approx(0 + 1 - 2 * (-1 + 1) / 2, rel=1e-12)
 
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_it_is_unbiased_and_may_be_negative(paired, monkeypatch):
-    """The same distribution, row i of the two sets related where they are paired: 0 on average, scales being known."""
+    """For one distribution, the mean is 0 if the scales are known. Paired rows are correlated."""
     monkeypatch.setattr(kernel, "standardize", lambda real, fake, _: (real, fake))
     g, found, naive = torch.Generator().manual_seed(0), [], []
     for _ in range(600):
@@ -76,7 +76,7 @@ def test_a_set_is_at_no_distance_from_itself():
     assert kernel.kid(real, real + 3) > 5
 
 
-def test_what_does_not_vary_is_not_blown_up():
+def test_constant_features_are_not_scaled_up():
     real = torch.zeros(8, 2, dtype=torch.float64)
     fake = torch.full((8, 2), kernel.FLOOR, dtype=torch.float64)
     assert kernel.kid(real, fake, paired=True) == pytest.approx(1 + 8 - 2)
@@ -109,7 +109,7 @@ def test_the_interval_holds_the_value_and_says_when_there_is_none():
         kernel.interval(torch.tensor([math.nan]))
 
 
-def test_what_is_no_two_sets_is_refused_in_one_line():
+def test_invalid_sets_are_one_line():
     real, fake = sets()
     for arguments, error in (
         ((real, fake[:, :2]), ValueError),
@@ -212,7 +212,7 @@ def test_protocols_have_it_with_its_definition(protocol, label):
     assert state.value() > 0
 
 
-def test_items_without_the_features_are_left_out_and_told():
+def test_items_without_the_features_are_left_out_with_the_reason():
     state = kernel.KernelDistance(features="block DCT", minimum=2)
     state.update(torch.zeros(3, 5, 5), torch.zeros(3, 5, 5))
     with pytest.raises(Unmeasurable, match=r"0 items \(others are left out: a side is shorter than a block"):

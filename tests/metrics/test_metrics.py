@@ -1,4 +1,4 @@
-"""Metrics against values worked out by hand or by another library; absent and failed figures; BD-rate."""
+"""Metrics against values by hand or of another library; absent and failed metrics; BD-rate."""
 
 import math
 
@@ -25,7 +25,7 @@ def value(protocol: str, name: str, *signals, **more) -> float:
 
 
 def picture(height: int = 181, width: int = 203, seed: int = 0) -> torch.Tensor:
-    """Smooth structure and a little noise, on the 8-bit grid."""
+    """Smooth structure with a little noise, rounded to 8 bits."""
     g = torch.Generator().manual_seed(seed)
     coarse = torch.nn.functional.interpolate(torch.rand(1, 3, 12, 13, generator=g), (height, width), mode="bicubic")[0]
     noisy = (coarse * 0.8 + 0.1 + 0.02 * torch.randn(coarse.shape, generator=g)).clamp(0, 1)
@@ -198,7 +198,7 @@ def test_padding_counts_neither_for_usage_nor_for_idempotence():
     assert tokens.same_share(a, b) == 1 / 4  # one equal position of the longer four
 
 
-# -- figures over a set ------------------------------------------------------------------------
+# -- values over a set -------------------------------------------------------------------------
 
 
 def test_a_series_counts_failures_and_perfect_scores_apart_from_the_mean():
@@ -274,7 +274,7 @@ def test_bd_rate_that_does_not_exist_says_why(test, reason):
 
 
 def test_counts_take_prefixes_of_the_quantizers():
-    """A setting of a residual codec uses fewer quantizers than it has: the others count nothing."""
+    """At some settings, a residual codec uses fewer quantizers than it has. The others count nothing."""
     counts = tokens.CodeCounts((4, 4, 4))
     counts.update(Codes(torch.tensor([[[0, 0, 3]], [[0, 1, 3]]]), torch.tensor([[3], [3]])))
     first, second, _ = counts.summary()

@@ -1,4 +1,4 @@
-"""LPIPS: the loader and the loss, with random weights in the right layout; no figure comes from these."""
+"""LPIPS: the loader and the loss, with random weights in the right layout."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def generator(seed: int = 0) -> torch.Generator:
 
 
 def backbone(name: str, prefix: str = "features.") -> dict[str, torch.Tensor]:
-    """Random weights under torchvision's names, of a size that keeps activations alive."""
+    """Random weights with torchvision's names, scaled so that activations do not vanish."""
     noise = generator()
     parameters = perceptual._untrained(name).net.named_parameters()
     shapes = {prefix + key.split(".", 1)[1]: p.shape for key, p in parameters}
@@ -33,7 +33,7 @@ def backbone(name: str, prefix: str = "features.") -> dict[str, torch.Tensor]:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """An empty torch hub cache, and no network but a folder of files."""
+    """An empty torch hub cache. A folder of files stands in for the network."""
     torch.hub.set_dir(str(tmp_path / "hub"))
     (tmp_path / "server").mkdir()
     monkeypatch.setattr(perceptual, "ADDRESS", (tmp_path / "server").as_uri())
@@ -42,7 +42,7 @@ def hub(tmp_path, monkeypatch):
 
 
 def test_lpips_is_that_of_the_package(hub):
-    """Against the definition, written out: unit features, squared difference, linear heads, mean over positions."""
+    """The reference is the definition: unit features, squared difference, linear heads, mean over positions."""
     weights = backbone("alex")
     torch.save(weights, hub / "alex.pth")
     network = perceptual.load("alex", hub / "alex.pth")
@@ -92,7 +92,7 @@ def test_lpips_weights_are_looked_for_in_order(hub, monkeypatch):
     assert torch.equal(next(mine.net.parameters()), other["0.weight"]), "a file that is named comes first"
 
 
-def test_what_is_no_backbone_is_one_line(hub):
+def test_invalid_backbones_are_one_line(hub):
     state_dict = backbone("alex")
     torch.save(state_dict | {"features.3.weight": torch.zeros(2)}, hub / "shape.pth")
     torch.save({k: v for k, v in state_dict.items() if k != "features.0.bias"}, hub / "lacks.pth")

@@ -1,4 +1,4 @@
-"""Codecs inside a language model of transformers: tokens, embeddings, prompts, sampling, files, and the example."""
+"""Codecs in a language model of transformers: tokens, embeddings, prompts, sampling, files and the example."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PICTURE = (64, 64)
 
 
 def sentencepiece_tokenizer():
-    """Llama's own class, whose texts begin with <s> and whose words with ▁."""
+    """Llama's own class. Its texts begin with <s>, its words with ▁."""
     vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, **{f"<0x{i:02X}>": 3 + i for i in range(256)}, "▁": 259}
     vocabulary |= {letter: 260 + i for i, letter in enumerate("abcdefghijklmnopqrstuvwxyz")}
     vocabulary |= {"▁a": 286, "▁c": 287}
@@ -112,7 +112,7 @@ def test_ids_and_codes_are_exact_both_ways(name, size):
 
 @pytest.mark.parametrize("tokenizer", [host_tokenizer, sentencepiece_tokenizer])
 def test_seventeen_thousand_tokens_load_fast(tokenizer, tmp_path):
-    """CPU seconds, the least of three: a fifth of the two that are allowed is usual, and other work is no reason."""
+    """The minimum of three CPU times, because other work may slow a single run. About 0.4 s are usual, 2 s allowed."""
     big = codecs.build("image/vqgan", codebook_size=16384, dim=4, patch=4, stride=8, widths=[8, 8], depths=[0, 0],
                        decoder_depths=[0, 0])  # fmt: skip
     bridge = Bridge.merge(tokenizer(), None, [Channel("vq", big), Channel("fsq", codecs.load("pictures-fsq"))])
@@ -291,7 +291,7 @@ HOW = {
 
 
 def generated(bridge: Bridge, model, new: int, how: dict, seed: int = 0, **structure) -> tuple[list, Tensor]:
-    """What follows each prompt: segments and ids. A warning would be an error: nothing may be cut."""
+    """Return the segments and ids after each prompt. Warnings are errors here, so no segment is shortened."""
     torch.manual_seed(seed)
     inputs = bridge(PROMPTS)
     processor = bridge.logits_processor(**structure)
@@ -358,7 +358,7 @@ def test_a_begun_segment_is_completed():
 
 
 def test_the_mask_is_the_grammar_of_each_row():
-    """Against the slow way: the state of the vocabulary's own grammar after every id."""
+    """The reference is the state of the vocabulary's own grammar after every id."""
     bridge, _ = merged()
     shift = bridge.first - 3
     row = bridge([["the fox", picture(), "dog"]], add_special_tokens=False)["input_ids"][0]

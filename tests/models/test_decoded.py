@@ -1,4 +1,4 @@
-"""A codec with a decoder behind it is that codec in all but what comes out, and takes part in a comparison."""
+"""A codec that decodes through a diffusion decoder: codes, names and comparisons."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tokenloom.models.diffusion import codec as diffusion_codec
 
 
 def behind(codec: LatentCodec, folder: Path, seed: int = 0) -> DiffusionDecoder:
-    """An untrained decoder for a codec, which is written to `folder` first."""
+    """Write a codec to `folder` and return an untrained decoder for it."""
     if not folder.exists():
         codecs.save(codec, folder)
     torch.manual_seed(seed)
@@ -29,7 +29,7 @@ def behind(codec: LatentCodec, folder: Path, seed: int = 0) -> DiffusionDecoder:
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`codec`, `one` and `two`, which decode it, and `other`, which decodes another."""
+    """Folders of a codec, of its decoders `one` and `two`, and of `other`, the decoder of another codec."""
     root = tmp_path_factory.mktemp("decoders")
     for seed, name in enumerate(("one", "two")):
         models.save(behind(tiny("image/fsq"), root / "codec", seed), root / name)
@@ -167,7 +167,7 @@ def test_the_report_shows_distortion_and_perception_in_one_plot(run):
 
 
 def test_containers_written_before_and_after_are_one(folders):
-    """What a comparison measured is what `codec` alone would have written to disk."""
+    """A comparison measures the containers that the codec alone writes."""
     both = load_entries(["codec+two@1"])[0].codec
     x = structured(both, (24, 33))
     (data,) = both.compress(x)

@@ -1,4 +1,4 @@
-"""Diffusion decoders: what a flow is, what `decode` promises, and checkpoints."""
+"""Diffusion decoders: flows, `decode` and checkpoints."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SMALL = {"patch": 2, "widths": [8, 16], "depths": [1, 1]}
 
 
 def decoder_of(codec, **config) -> DiffusionDecoder:
-    """Random weights that do something at every step."""
+    """Random weights that have an effect at every step."""
     torch.manual_seed(0)
     flow = build_flow(codec, **{**SMALL, **config})
     for p in flow.parameters():
@@ -40,7 +40,7 @@ def codes_of(codec, size=None, seed=0) -> Codes:
 
 @pytest.mark.parametrize("name", LATENT)
 @pytest.mark.parametrize("conditional", [False, True])
-def test_it_decodes_what_the_codec_decodes(name, conditional):
+def test_decoders_accept_the_codes_of_every_codec(name, conditional):
     codec = tiny(name)
     decoder = decoder_of(codec, conditional=conditional)
     codes = codes_of(codec)
@@ -62,7 +62,7 @@ def test_any_size_that_the_codec_takes(name, size):
 
 
 @pytest.mark.parametrize("name", ["image/rvq", "audio/rvq"])
-def test_an_item_is_painted_alike_alone_and_in_a_batch_of_other_sizes(name):
+def test_a_batch_of_several_sizes_decodes_like_single_items(name):
     codec = tiny(name)
     decoder = decoder_of(codec)
     big, small = (MIDDLE[codec.spec.modality], tuple(n // 2 for n in MIDDLE[codec.spec.modality]))
@@ -78,13 +78,13 @@ def test_an_item_is_painted_alike_alone_and_in_a_batch_of_other_sizes(name):
     beyond = painted[1].clone()
     beyond[inside[1:]] = 0
     assert not beyond.any() and painted[inside].any()
-    # the noise of a row depends on the seed and its number: the second item, second in another batch
+    # noise depends on the seed and the number of the row: the second item is second in another batch too
     again = decoder.decode(Codes(padded.expand(2, -1, *grid)[:, :, *(slice(n) for n in second.indices.shape[2:])],
                                  second.sizes.expand(2, -1)), steps=2)  # fmt: skip
     assert torch.allclose(painted[inside], again[1], atol=1e-5)
 
 
-def test_temperature_is_a_dial_of_the_noise_alone():
+def test_temperature_scales_the_noise_only():
     codec = tiny("image/fsq")
     decoder = decoder_of(codec)
     codes = codes_of(codec)
@@ -120,7 +120,7 @@ def test_samplers_differ_and_meet_in_many_steps():
         ({"temperature": math.nan}, "temperature"),
     ],
 )  # fmt: skip
-def test_mistakes_of_a_call_are_one_line(change, says):
+def test_invalid_arguments_are_one_line(change, says):
     codec = tiny("image/fsq")
     with pytest.raises(ValueError, match=says) as error:
         decoder_of(codec).decode(codes_of(codec), **change)
@@ -138,7 +138,7 @@ def test_codes_of_another_codec_are_refused():
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_before_training_a_conditional_flow_is_that_of_a_gaussian(steps):
-    """The network's last layer is zero at first: what is left is the preconditioning, exact for variance 1."""
+    """The last layer is zero at first, so only the preconditioning remains. It is exact for variance 1."""
     flow = Flow(3, latents=None, positioned=False, noise=0.6, conditional=True, **SMALL)
     given = Conditioning(torch.zeros(2, 3, 8, 8), torch.zeros(2), None)
     z = 0.6 * torch.randn(2, 3, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -178,7 +178,7 @@ def test_the_law_of_errors_is_fitted_over_rates():
     assert flow.law.tolist() == pytest.approx([-2, 0], abs=1e-5)
 
 
-def test_latents_stand_where_their_codes_are():
+def test_latents_align_with_their_codes():
     codec = tiny("image/rvq")  # stride 8
     decoder = decoder_of(codec, conditional=True, widths=[8, 8, 8], depths=[0, 0, 0])  # places of 8 pixels
     codes = codes_of(codec, (45, 38))
@@ -222,20 +222,20 @@ def test_a_spectrogram_with_its_own_phases_is_the_sound(samples):
     assert of.forward(sine).max().item() == pytest.approx(1, abs=0.01)
 
 
-def test_phases_settle_to_magnitudes():
+def test_refined_phases_fit_the_magnitudes():
     codec = tiny("audio/rvq")
     of = planes(codec.spec)
     x, other = structured(codec, (6000,)), structured(codec, (6000,), seed=3)
     wanted = of.forward(x)
-    rough, settled = (of.inverse(wanted, other, refine=s) for s in (False, True))
-    assert (of.forward(settled) - wanted).abs().mean() < 0.8 * (of.forward(rough) - wanted).abs().mean()
+    rough, refined = (of.inverse(wanted, other, refine=s) for s in (False, True))
+    assert (of.forward(refined) - wanted).abs().mean() < 0.8 * (of.forward(rough) - wanted).abs().mean()
 
 
 # -- checkpoints ---------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("store", ["float32", "int8"])
-def test_saved_and_loaded_it_paints_the_same(tmp_path, store):
+def test_a_loaded_decoder_decodes_like_the_saved_one(tmp_path, store):
     codec = tiny("image/rvq")
     decoder = decoder_of(codec)
     models.save(decoder, tmp_path / "a", store=store, trained={"steps": 3})
@@ -306,7 +306,7 @@ def test_a_decoder_stands_behind_a_learned_codec(source):
 
 
 @pytest.mark.parametrize("name", models.decoders())
-def test_those_that_ship_are_closer_to_their_codec_than_a_decibel(name):
+def test_shipped_decoders_are_within_a_decibel_of_their_codec(name):
     decoder = models.load(name)
     assert isinstance(decoder, DiffusionDecoder) and name.startswith(diffusion_name(decoder))
     size = (64, 64) if decoder.codec.spec.modality is Modality.IMAGE else (8000,)

@@ -1,4 +1,4 @@
-"""Sampling against its slow twin and against loops: the cache, guidance, top-k, top-p, random streams."""
+"""Sampling against slow references: the cache, guidance, top-k, top-p, random streams."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def vocabulary() -> Vocabulary:
 
 @functools.cache
 def network(context: int = 96) -> Transformer:
-    """Random weights large enough that what comes depends on what came."""
+    """Random weights that are large enough for the next id to depend on the previous ids."""
     torch.manual_seed(0)
     net = Transformer(vocabulary().size, vocabulary().places, 32, 2, 4, 2, context=context)
     with torch.no_grad():
@@ -39,7 +39,7 @@ def network(context: int = 96) -> Transformer:
 
 
 def prompt(text: str, to: str = "fsq", size: tuple[int, ...] = (24, 32)) -> Tensor:
-    """A document of a text and the beginning of a picture; or of no text."""
+    """A document with a text, or none, and the beginning of an image."""
     v = vocabulary()
     said = v.segment("bytes", codecs.build("text/bytes").encode([text])) if text else []
     return torch.cat([torch.tensor([DOCUMENT]), *said, v.header(to, size)])
@@ -51,7 +51,7 @@ GUIDED = {"guidance": 2.5, "unconditional": NOTHING}
 
 
 def run(prompts: list[Tensor], net: Transformer | None = None, **how: object) -> list[list[int]]:
-    """New ids until the segment is over, as lists."""
+    """Sample until the end of the segment. Return the new ids as lists."""
     how = {"until": lambda state: state.between_segments, "seed": 5, **how}
     rows = sample(net or network(), vocabulary(), prompts, [vocabulary().read(p) for p in prompts], **how)
     assert all(row.dtype == torch.int64 for row in rows)
@@ -59,7 +59,7 @@ def run(prompts: list[Tensor], net: Transformer | None = None, **how: object) ->
 
 
 class Uncached:
-    """The slow twin of the reader: each step reads all ids again."""
+    """A slow reference of the reader, which reads all ids again in each step."""
 
     def __init__(self, net: Transformer, grammar: Vocabulary, sides: list, limit: int) -> None:
         self.net = net
@@ -107,7 +107,7 @@ def test_rows_do_not_depend_on_each_other(guided: bool) -> None:
         assert run([PROMPTS[row]], first_row=row, **(only(row) if guided else {})) == [together[row]]
 
 
-def test_what_is_drawn_parses_and_decodes() -> None:
+def test_samples_parse_and_decode() -> None:
     v = vocabulary()
     for start, new in zip(PROMPTS, run(PROMPTS), strict=True):
         name, codes = v.parse(torch.cat([start, torch.tensor(new)]))[-1]
@@ -138,7 +138,7 @@ def test_seeds() -> None:
 
 @torch.no_grad()
 def slowly(row: int, guidance: float) -> list[int]:
-    """Greedy, one row, every step from the start, over a mask of all ids."""
+    """A slow reference: greedy, one row, no cache, a mask over all ids."""
     net, v = network(), vocabulary()
     both, state, out = [PROMPTS[row], NOTHING[row]], v.read(PROMPTS[row]), []
     while not state.between_segments:
@@ -159,7 +159,7 @@ def test_guidance_is_its_formula(guidance: float) -> None:
     assert fast == [slowly(row, guidance) for row in range(len(PROMPTS))]
 
 
-def test_guidance_0_hears_no_prompt_and_1_needs_no_other() -> None:
+def test_guidance_0_ignores_the_prompt_and_1_needs_no_second_prompt() -> None:
     assert run([PROMPTS[0]], guidance=0, unconditional=[NOTHING[0]]) == run([NOTHING[0]])
     assert run(PROMPTS, guidance=1.0, unconditional=NOTHING) == run(PROMPTS)
     assert run(PROMPTS, **GUIDED) != run(PROMPTS)
@@ -219,7 +219,7 @@ def test_tiny_temperatures_stay_finite() -> None:
 
 @pytest.fixture
 def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The shapes of the ids that a transformer is given, as they come."""
+    """Record the shapes of the ids that the transformer reads."""
     shapes, forward = [], Transformer.forward
 
     def watched(self: Transformer, ids: Tensor, *rest: object, **more: object) -> Tensor:
@@ -230,7 +230,7 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     return shapes
 
 
-def test_rows_that_are_over_leave_the_batch(read: list[tuple[int, ...]]) -> None:
+def test_rows_that_end_leave_the_batch(read: list[tuple[int, ...]]) -> None:
     steps = []
     rows = run([prompt("x", "fsq", (8, 8 * n)) for n in (1, 3, 3, 6)], progress=steps.append)
     assert [len(row) for row in rows] == [1, 3, 3, 6]
@@ -244,7 +244,7 @@ def test_equal_prompts_are_read_once(read: list[tuple[int, ...]]) -> None:
 
 
 def test_an_id_without_alternative_is_taken() -> None:
-    """Only PAD may follow STOP, and a flexible picture of full length has only END to come."""
+    """Only PAD may follow STOP, and only END may follow the last code of a flexible image."""
     v = vocabulary()
     state = v.read(PROMPTS[1])
     codes = []
@@ -322,15 +322,15 @@ def test_damaged_weights_are_refused() -> None:
 
 
 def test_states_are_those_of_the_grammar() -> None:
-    """`only` restricts the first segment: the state says more than the ids do."""
+    """`only` restricts the first segment, which the ids do not show."""
     v = vocabulary()
     start: DocumentState = v.start("image")
     rows = sample(network(), v, [torch.tensor([DOCUMENT])] * 8, [start] * 8, seed=0, max_tokens=1)
     assert {row.item() for row in rows} <= {v.header(name, (8, 8))[0].item() for name in ("fsq", "flex")}
 
 
-def test_any_grammar_will_do() -> None:
-    """Ids 0 to 4, of which 0 stops; the state counts."""
+def test_any_grammar_works() -> None:
+    """Ids are 0 to 4, and 0 ends a row. The state counts ids."""
     kinds = [torch.arange(5), torch.arange(1)]
 
     class Counting:

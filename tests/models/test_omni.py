@@ -1,4 +1,4 @@
-"""The assembled model: prompts in, any modality out, whatever the weights; and its folder on disk."""
+"""Omni models: prompts, results of all modalities, sampling, statistics and checkpoints."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_each_modality_has_its_shape_and_range():
     assert omni().sample_rate == 8000
 
 
-def test_the_model_chooses_where_nothing_is_asked_for():
+def test_without_a_modality_the_model_chooses():
     results = omni().generate(["three plus four"], None, n=8, seed=1)
     assert all(isinstance(result, list) for result in results) and any(results)
     for segment in (segment for result in results for segment in result):
@@ -58,7 +58,7 @@ def test_the_model_chooses_where_nothing_is_asked_for():
 
 
 def test_any_decodes_the_segments_behind_the_prompt_and_no_others(monkeypatch):
-    """What was sampled is set by hand: a text, a picture, STOP."""
+    """The samples are set by hand: a text, an image, STOP."""
     vocabulary = omni().vocabulary
     codes = vocabulary.channel("image").encode(picture()[None])
     (said,), (shown,) = (
@@ -73,8 +73,8 @@ def test_any_decodes_the_segments_behind_the_prompt_and_no_others(monkeypatch):
 
 
 @pytest.mark.parametrize("to", ["text", "pictures", "flexible", "audio", None])
-def test_whatever_random_weights_sample_decodes(to):
-    """Sizes are sampled too, and the context ends within many segments."""
+def test_samples_of_random_weights_decode(to):
+    """Sizes are sampled too, and many segments exceed the context."""
     with pytest.warns(UserWarning, match="the context ended within a segment"):
         results = fresh(size=None, longest=400).generate(["a prompt"], to, n=60, seed=0)
     assert len(results) == 60
@@ -92,7 +92,7 @@ def test_the_prompt_matters_and_its_order():
         assert not torch.equal(a, greedy(other, "image"))
 
 
-def test_one_signal_however_it_comes(tmp_path):
+def test_all_forms_of_a_signal_give_the_same_ids(tmp_path):
     x = media.to_uint8(picture()).float() / 255
     pixels = (255 * x).round().byte().permute(1, 2, 0).numpy()
     media.write(x, tmp_path / "x.png")
@@ -116,7 +116,7 @@ def _length(segments: list) -> int:
     return len(omni().prompts.encode([segments])[0])
 
 
-def test_a_picture_of_another_size_is_resized_and_said_so():
+def test_an_image_of_another_size_is_resized_with_a_warning():
     with pytest.warns(UserWarning, match="50 x 40 pixels was resized to the model's 24 x 32"):
         greedy([picture(40, 50)], "text")
     assert omni().statistics.prompt_tokens == [_length([picture()]) + 1]
@@ -132,7 +132,7 @@ def test_an_empty_prompt_is_a_sample_without_one(empty):
     assert omni().statistics.prompt_tokens == [1 + begin_and_sizes]
 
 
-def test_what_is_no_segment_is_refused():
+def test_invalid_segments_are_refused():
     for wrong, says in (
         (3.5, "got float"),
         (torch.zeros(5), "got Tensor (5,)"),
@@ -159,7 +159,7 @@ def test_seeds_reproduce_and_rows_do_not_depend_on_each_other():
     assert not torch.equal(three[0], omni().generate(["red"], "image", seed=6)[0])
 
 
-def test_no_seed_draws_one_and_says_which():
+def test_without_a_seed_the_statistics_hold_the_one_drawn():
     (a,), first = omni().generate(["red"], "image"), omni().statistics.seed
     (b,), second = omni().generate(["red"], "image"), omni().statistics.seed
     assert first != second and not torch.equal(a, b)
@@ -177,7 +177,7 @@ def test_several_prompts_at_once_are_the_same_as_one_by_one(monkeypatch):
 
 
 def test_guidance_is_against_a_sample_without_a_prompt():
-    """By hand: the first code of a picture is the likeliest under uncond + 3 (cond − uncond)."""
+    """The first code of an image is the most likely one under uncond + 3 (cond − uncond)."""
     model = omni()
     head = model.vocabulary.header("pictures", (32, 24))
     start = torch.tensor([DOCUMENT])
@@ -249,11 +249,9 @@ def test_a_prompt_longer_than_the_context_names_both_lengths():
 
 
 def watched(monkeypatch: pytest.MonkeyPatch) -> list[Codes]:
-    """The codes of every result, as soon as there are some."""
+    """Record the codes of every result."""
     seen, original = [], segments.decode
-    monkeypatch.setattr(
-        segments, "decode", lambda codec, items, most: seen.extend(items) or original(codec, items, most)
-    )
+    monkeypatch.setattr(segments, "decode", lambda codec, items: seen.extend(items) or original(codec, items))
     return seen
 
 
@@ -275,7 +273,7 @@ def test_diffusion_decodes_the_codes_that_plain_would(tmp_path, monkeypatch):
     assert torch.allclose(batched, painted[0], atol=1e-4)
 
 
-def test_sounds_of_each_length_are_painted_apart_and_texts_not_at_all(tmp_path, monkeypatch):
+def test_diffusion_decodes_audio_by_length_and_leaves_texts(tmp_path, monkeypatch):
     decoder, model, seen = untrained_decoder(tmp_path, "audio/rvq"), fresh(), watched(monkeypatch)
     sounds = model.generate(["seven"], "audio", n=4, seed=0, decoder="diffusion", steps=1)
     assert [x.shape[-1] for x in sounds] == [int(codes.sizes[0, 0]) for codes in seen]
@@ -284,7 +282,7 @@ def test_sounds_of_each_length_are_painted_apart_and_texts_not_at_all(tmp_path, 
     assert plain == same
 
 
-def test_a_channel_without_a_decoder_is_told_before_any_work(tmp_path, monkeypatch):
+def test_a_channel_without_a_decoder_is_refused_before_sampling(tmp_path, monkeypatch):
     gc.collect()  # the decoders of other tests
     kept, model = untrained_decoder(tmp_path, "image/fsq"), fresh()
     monkeypatch.setattr(model, "_sample", None)
@@ -311,7 +309,7 @@ def test_statistics_are_of_the_results():
 
 
 def test_bits_under_the_model_are_the_sum_over_steps():
-    """Slow twin: one id at a time, softmax over what may come, with guidance and temperature left out."""
+    """The reference adds one id at a time, with a softmax over allowed ids, without guidance and temperature."""
     seen = []
     original, generate.sample = generate.sample, lambda *a, **k: seen.append((a[2], original(*a, **k))) or seen[-1][1]
     model = omni()
@@ -515,7 +513,7 @@ def test_damaged_weights_are_one_line(copy):
         models.load(copy)
 
 
-def test_what_is_no_model_is_one_line(tmp_path):
+def test_sources_without_a_model_are_one_line(tmp_path):
     for source, kind in (("nowhere", ValueError), (tmp_path, FileNotFoundError), (tmp_path / "no", ValueError)):
         with pytest.raises(kind) as error:
             models.load(source)
@@ -545,7 +543,7 @@ def test_codes_batch_pads_with_zeros():
     assert np.prod(joined.sizes.shape) == 3
 
 
-def test_the_best_of_several_is_the_one_that_the_model_would_caption_so(monkeypatch):
+def test_the_best_of_several_has_the_most_likely_caption(monkeypatch):
     model = omni()
     tries = model.generate(["red heart"], "image", n=4, seed=3)
     fits = [10.0 * float(x.mean()) for x in tries]
@@ -556,7 +554,7 @@ def test_the_best_of_several_is_the_one_that_the_model_would_caption_so(monkeypa
     assert model.statistics.tries == 4 and len(model.statistics.tokens) == 1
 
 
-def test_a_fit_is_the_price_of_the_caption_or_what_the_prompt_takes_off():
+def test_a_fit_is_the_likelihood_of_the_caption_or_the_mutual_information():
     model = omni()
     vocabulary = model.vocabulary
     text = vocabulary.segment("text/bytes", vocabulary.channel("text").encode(["ab"]))[0]
@@ -575,7 +573,7 @@ def test_a_fit_is_the_price_of_the_caption_or_what_the_prompt_takes_off():
 
 
 @pytest.mark.parametrize("wrong", [0, 65, 1.5, "two"])
-def test_best_of_what_is_no_number_is_refused(wrong):
+def test_invalid_best_of_is_refused(wrong):
     with pytest.raises(ValueError, match="best_of") as error:
         omni().generate(["a"], "image", best_of=wrong)
     assert one_line(error)

@@ -1,4 +1,4 @@
-"""Samplers against a flow that is known in closed form: from one Gaussian to another."""
+"""Samplers against a flow in closed form, from one Gaussian to another."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def variance(t: float) -> float:
 
 
 def where(z0: torch.Tensor, t: float) -> torch.Tensor:
-    """The state at time t of the path that begins at z0: mean and spread at t, and the same quantile."""
+    """The state at time t of the path from z0, which keeps its quantile while mean and deviation change."""
     return t * MEAN + z0 * math.sqrt(variance(t)) / START
 
 
 def velocity(z: torch.Tensor, t: float) -> torch.Tensor:
-    """E[r − START · ε | z], of jointly Gaussian variables."""
+    """E[r − START · ε | z] of jointly Gaussian variables."""
     return MEAN + (t * SPREAD**2 - (1 - t) * START**2) / variance(t) * (z - t * MEAN)
 
 
@@ -69,7 +69,7 @@ def test_samplers_are_pure():
 
 
 @pytest.mark.parametrize("steps", [0, -1, 1001, 2.0, True, "4", None])
-def test_steps_that_are_none_are_one_line(steps):
+def test_invalid_steps_are_one_line(steps):
     with pytest.raises(ValueError, match="steps") as error:
         samplers.times(steps)
     assert one_line(error)

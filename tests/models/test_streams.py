@@ -1,4 +1,4 @@
-"""Orders of codes against slow loops, and sizes as digits."""
+"""Orders of codes against slow loops, and digits of sizes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SETTINGS = {"grid": GRIDS, "quantizers": st.integers(1, 5), "pattern": st.sample
 
 
 def slow(grid: tuple[int, ...], quantizers: int, pattern: str) -> list[tuple[tuple[int, ...], int]]:
-    """(cell of the grid, quantizer) of each token; for delay by way of the padded matrix of MusicGen."""
+    """Return (position, quantizer) of each token. For delay, use the padded matrix of MusicGen."""
     cells = list(itertools.product(*map(range, grid)))
     if pattern == "raster":
         return [(cell, q) for cell in cells for q in range(quantizers)]
@@ -50,7 +50,7 @@ def test_unflatten_is_the_inverse(grid: tuple[int, ...], quantizers: int, patter
 
 
 def test_delay_is_applied_once() -> None:
-    """Three quantizers, four frames, written out by hand; a second delay would move the 10s and 20s again."""
+    """Three quantizers and four frames by hand. A second delay would move the 10s and 20s again."""
     frames = torch.tensor([[0, 1, 2, 3], [10, 11, 12, 13], [20, 21, 22, 23]])
     codes, _ = streams.flatten(frames, "delay")
     assert codes.tolist() == [0, 1, 10, 2, 11, 20, 3, 12, 21, 13, 22, 23]
@@ -66,7 +66,7 @@ def test_coarse_quantizers_come_first(grid: tuple[int, ...], quantizers: int, pa
 
 
 def test_order_belongs_to_the_caller() -> None:
-    """Writing into a result changes no later one."""
+    """Changes of a result do not reach later results."""
     before = streams.order((2, 3), 2, "delay")
     kept = before.clone()
     before.zero_()

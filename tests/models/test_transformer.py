@@ -1,4 +1,4 @@
-"""The network against slow loops: attention, rotations, documents in a row, losses, the cache."""
+"""The network against slow loops: attention, rotations, packed documents, losses, the cache."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SMALL = {"vocabulary": 50, "places": 30, "width": 32, "layers": 3, "heads": 4, "
 
 
 def network(**changes: object) -> Transformer:
-    """A small one in which every block acts: the projections that start at zero are filled."""
+    """A small network in which every block acts, because projections that start at zero are filled."""
     torch.manual_seed(0)
     net = Transformer(**{**SMALL, **changes})
     with torch.no_grad():
@@ -36,13 +36,13 @@ def batch(rows: int = 2, steps: int = 20, seed: int = 1) -> tuple[Tensor, Tensor
 
 
 def heads(n: int, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries of 4 heads, keys and values of 2."""
+    """Queries with 4 heads; keys and values with 2."""
     numbers = torch.Generator().manual_seed(seed)
     return tuple(torch.randn(2, h, n, 8, generator=numbers) for h in (4, 2, 2))
 
 
 def slow_attention(q: Tensor, k: Tensor, v: Tensor, allowed: Tensor) -> Tensor:
-    """allowed bool (batch, n, m)"""
+    """A slow reference; `allowed` is bool (batch, n, m)."""
     out = torch.zeros_like(q)
     for b in range(q.shape[0]):
         for h in range(q.shape[1]):
@@ -75,7 +75,7 @@ def test_attention_of_one_query_is_that_of_a_loop() -> None:
 
 
 def test_grouped_heads_equal_heads_that_are_repeated() -> None:
-    """A network of 2 key heads is one of 4 whose key and value weights come twice."""
+    """A network with 2 key heads equals one with 4 whose key and value weights are repeated."""
     few, many = network(), network(kv_heads=4)
     state = few.state_dict()
     for layer in range(SMALL["layers"]):
@@ -164,7 +164,7 @@ def test_documents_in_one_row_equal_documents_alone(grad: bool) -> None:
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
 
 
-def test_places_are_heard() -> None:
+def test_places_matter() -> None:
     net, (ids, places) = network(), batch()
     assert not torch.allclose(net(ids, places), net(ids, (places + 1) % 30), atol=1e-2)
 
@@ -186,7 +186,7 @@ def test_dropout_is_for_training() -> None:
 
 @pytest.mark.parametrize("lengths", [[6, 6, 6], [9, 4, 1]], ids=["equal", "unequal"])
 def test_the_cache_gives_what_reading_everything_gives(lengths: list[int]) -> None:
-    """Prompts of their own lengths, then one id at a time, then three at once, then only two of the rows."""
+    """Prompts of several lengths, then single ids, then three ids at once, then only two rows."""
     net, (ids, places) = network(), batch(rows=3, steps=24)
     with torch.inference_mode():
         whole = net(ids, places)
@@ -222,7 +222,7 @@ ALLOWED = [torch.arange(10, 40), torch.tensor([3]), torch.tensor([2, 5, 7, 49]),
 
 
 def some_targets() -> tuple[Tensor, Tensor, Tensor]:
-    """Hidden states, targets, kinds; kind 4 does not occur."""
+    """Return hidden states, targets and kinds. Kind 4 does not occur."""
     numbers = torch.Generator().manual_seed(3)
     kinds = torch.randint(4, (40,), generator=numbers)
     targets = [ALLOWED[k][torch.randint(len(ALLOWED[k]), (), generator=numbers)] for k in kinds]
@@ -280,7 +280,7 @@ def test_bfloat16_is_close_and_its_logits_are_float32(way: str) -> None:
 
 
 def test_it_learns_a_sequence_that_needs_attention() -> None:
-    """Copying: the second half repeats the first, whose ids are random."""
+    """The task is copying: the second half repeats the random ids of the first."""
     torch.manual_seed(0)
     net = Transformer(8, 9, width=32, layers=1, heads=2, kv_heads=1, context=8)
     optimizer = torch.optim.AdamW(net.parameters(), 1e-2)

@@ -1,4 +1,4 @@
-"""The id space and its grammar: exact inverses, slow twins, and that whatever is allowed parses and decodes."""
+"""The id space and its grammar: exact inverses, slow references, and decoding of all allowed documents."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tokenloom.models.vocabulary import DOCUMENT, END, PAD, STOP, Channel, Docum
 
 
 class Pairs(Codec):
-    """Two quantizers, lengths that vary, and no known bounds: what no shipped codec has."""
+    """A codec unlike the shipped ones: two quantizers, lengths that vary, no known bounds."""
 
     name = "text/pairs"
     spec = CodeSpec(Modality.TEXT, (5, 3), (), 0, None, total=True, ordered=False, causal=False)
@@ -42,7 +42,7 @@ def vocabulary(longest: int = 4096) -> Vocabulary:
 
 
 def random_codes(channel: Channel, size: tuple[int, ...], length: int, seed: int = 0) -> Codes:
-    """Any codes that the codec could have made of a signal of that size, as a batch of one."""
+    """Return random codes of a signal of this size, as a batch of one."""
     part = next(p for p in vocabulary().layouts if p.channel is channel)
     spec, numbers = channel.codec.spec, torch.Generator().manual_seed(seed)
     grid = spec.grid(size) if spec.stride else (length,)
@@ -69,7 +69,7 @@ def same(a: Codes, b: Codes) -> bool:
 
 
 def some_document() -> Tensor:
-    """One segment of every channel."""
+    """Return one segment of every channel."""
     sizes = {"letters": ((), 5), "emoji-flex": ((70, 60), 20), "emoji-fsq": ((17, 30), 0), "digits": ((1000,), 0),
              "words": ((), 4), "fsq-delayed": ((9, 16), 0)}  # fmt: skip
     return document(*(segment(name, *size) for name, size in sizes.items()))
@@ -79,7 +79,7 @@ def some_document() -> Tensor:
 
 
 def test_ranges_tile_the_ids_exactly() -> None:
-    """Every id below `size` means one thing, and no embedding row is without one."""
+    """Every id below `size` has exactly one meaning, so no embedding row is unused."""
     v = vocabulary()
     sizes = [n for c in v.channels.values() for n in c.codec.spec.codebook_sizes[: 3 if c.name == "digits" else None]]
     assert v.size == 4 + 6 + 256 + sum(sizes)
@@ -163,7 +163,7 @@ def test_parse_is_the_inverse_and_states_are_the_slow_walk(segments: list, seed:
     assert v.read(ids) == state and hash(v.read(ids)) == hash(state)
 
 
-def test_what_real_signals_become_comes_back() -> None:
+def test_codes_of_real_signals_come_back() -> None:
     v = vocabulary()
     picture = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     wave = torch.rand(3, 1, 3000, generator=torch.Generator().manual_seed(1)) - 0.5
@@ -216,7 +216,7 @@ def test_two_quantizers_of_varying_length_end_at_whole_positions() -> None:
 
 
 def sampled(v: Vocabulary, rng: random.Random, segments: int | None = None) -> Tensor:
-    """A document, each id a random one of those allowed; with STOP after that many segments."""
+    """Return a document of random allowed ids, with STOP after so many segments."""
     ids, state, closed = [DOCUMENT], v.start(), 0
     while not state.stopped:
         allowed = v.kinds[state.kind]
@@ -227,7 +227,7 @@ def sampled(v: Vocabulary, rng: random.Random, segments: int | None = None) -> T
 
 
 def test_1000_of_1000_random_sequences_parse_and_decode() -> None:
-    """Signals stay small because `longest` is: the grammar alone keeps them so."""
+    """The grammar keeps signals small, because `longest` is small."""
     v, rng = vocabulary(longest=80), random.Random(0)
     found = [v.parse(sampled(v, rng, segments=1)) for _ in range(1000)]
     for name, channel in v.channels.items():
@@ -251,14 +251,14 @@ def test_random_interleaved_documents_come_back_id_for_id() -> None:
 
 
 def allowed_sizes(v: Vocabulary, state: DocumentState) -> list[tuple[int, ...]]:
-    """Every size that the digits of a header can spell."""
+    """Return every size that the digits of a header allow."""
     if not state.reads_size:
         return [state.sizes]
     return [size for id in v.kinds[state.kind].tolist() for size in allowed_sizes(v, state.advance(id))]
 
 
 def test_a_header_offers_the_sizes_that_fit_and_no_others() -> None:
-    """Against trying every size; each is spelled in one way only."""
+    """The reference tries every size. Each size has one spelling only."""
     v = vocabulary(longest=150)  # room for 140 codes of a picture, 144 of a sound
     cost = {
         "emoji-flex": lambda size: 64 * -(-size[0] // 64) * -(-size[1] // 64),
@@ -277,7 +277,7 @@ def test_a_header_offers_the_sizes_that_fit_and_no_others() -> None:
 
 
 def test_cut_off_anywhere() -> None:
-    """Every prefix has the states of the whole, and parses to the segments that it holds completely."""
+    """Every prefix has the states of the whole document, and parses to its complete segments."""
     v, ids = vocabulary(), some_document()
     kinds, places = v.states(ids)
     whole = v.parse(ids)
@@ -292,7 +292,7 @@ def test_cut_off_anywhere() -> None:
 
 
 def test_one_id_too_many_or_too_few_is_noticed() -> None:
-    """In segments whose header says how many codes there are, nothing shifts unnoticed."""
+    """A header fixes the number of codes, so a shift breaks the grammar."""
     v = vocabulary()
     for name, size in (("emoji-fsq", (20, 9)), ("fsq-delayed", (20, 9)), ("digits", (700,))):
         ids = document(segment(name, size, 0), segment("letters", (), 3))
@@ -309,7 +309,7 @@ def test_one_id_too_many_or_too_few_is_noticed() -> None:
 @settings(deadline=None, max_examples=150)
 @given(st.data())
 def test_any_damage_is_refused_or_parses_to_what_it_says(data: st.DataObject) -> None:
-    """Never another exception, and what parses is what the slow walk allows, id for id."""
+    """Damage raises ValueError or parses. What parses is allowed, id by id."""
     v, ids = vocabulary(), some_document()
     at = data.draw(st.integers(0, len(ids) - 1))
     ids[at] = data.draw(st.one_of(st.integers(-1, v.digit + 300), st.integers(0, v.size)))
@@ -347,7 +347,7 @@ def test_any_damage_is_refused_or_parses_to_what_it_says(data: st.DataObject) ->
         (torch.tensor([DOCUMENT, 6, 10 + 128]), "size digit 128.* may not come at 2"),
     ],
 )
-def test_what_is_no_document(ids: Tensor, told: str) -> None:
+def test_invalid_documents_are_refused(ids: Tensor, told: str) -> None:
     for read in (vocabulary().parse, vocabulary().states):
         with pytest.raises(ValueError, match=told) as error:
             read(ids)
@@ -452,7 +452,7 @@ def test_two_vocabularies_of_the_same_channels_agree() -> None:
         (lambda: [Channel("a", "image/fsq")], "needs a codec, got str"),
     ],
 )
-def test_who_cannot_enter(channels, told: str) -> None:
+def test_channels_that_cannot_enter(channels, told: str) -> None:
     with pytest.raises(ValueError, match=told) as error:
         Vocabulary(channels())
     assert one_line(error)
@@ -472,7 +472,7 @@ def test_a_target_may_be_the_setting_where_lengths_vary() -> None:
         assert len(ids) == 1 + 2 + int(codes.lengths[item]) + 1
 
 
-def test_codes_that_are_no_segment() -> None:
+def test_codes_that_do_not_fit_are_refused() -> None:
     v = vocabulary()
     letters, fsq, digits = (v.channels[name] for name in ("letters", "emoji-fsq", "digits"))
     all_six = digits.codec.encode(torch.zeros(1, 1, 500), 6)
