@@ -52,7 +52,7 @@ class CodecEntry:
         """Return the label with the setting, if the codec has settings."""
         return self.label if setting is None else f"{self.label} at {setting}"
 
-    def adopt(self, item: Item) -> None:
+    def adapt(self, item: Item) -> None:
         """Adapt codec and settings to the first item. An item that does not fit fails later, when it is coded."""
         with suppress(ValueError):
             self.codec = self.codec_for(item)

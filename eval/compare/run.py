@@ -73,7 +73,7 @@ class ComparisonRun:
         entries = [entry for entry in self.plan.entries if entry.modality is item.modality]
         for entry in entries:
             if entry.label not in self.measurements:
-                entry.adopt(item)
+                entry.adapt(item)
                 self._of(entry)[0].attempt(item)  # warm-up: the first call imports packages
         measurements, results = [m for entry in entries for m in self._of(entry)], []
         for measurement in measurements:

@@ -30,7 +30,7 @@ def claims(results: DecoderResults) -> list[Claim]:
     return [claim for claim in found if claim]
 
 
-def _over(settings: Sequence[Any], reached: Sequence[Any]) -> str:
+def _coverage(settings: Sequence[Any], reached: Sequence[Any]) -> str:
     """Return a text with the number of settings at which a goal is reached, and the other settings."""
     missing = [str(s) for s in settings if s not in reached]
     if settings == [None]:
@@ -67,7 +67,7 @@ def _smaller_distance(results: DecoderResults, space: str) -> Claim | None:
     if smaller is not None:
         below = {s: results.record(s, usual).kid[space].below or {} for s in smaller}
         certain = [s for s in smaller if all(below[s].get(name, False) for name in BASELINES)]
-        claim.found = f"{_over(settings, smaller)}; beyond chance (95 %): {_over(settings, certain)}"
+        claim.found = f"{_coverage(settings, smaller)}; beyond chance (95 %): {_coverage(settings, certain)}"
         claim.reached = len(smaller) == len(settings)
     return claim
 
@@ -77,7 +77,7 @@ def _nearer_to_chance(results: DecoderResults) -> Claim:
     claim = Claim(f"Real or decoded, {usual}", "nearer to chance than plain and both controls", "not measured", None)
     nearer = _below_baselines(results, lambda record: record.accuracy and record.accuracy.from_chance)
     if nearer is not None:
-        claim.found, claim.reached = _over(settings, nearer), len(nearer) == len(settings)
+        claim.found, claim.reached = _coverage(settings, nearer), len(nearer) == len(settings)
     return claim
 
 
@@ -88,7 +88,7 @@ def _loss(results: DecoderResults) -> Claim:
     losses = {s: -mean for s, mean in means.items() if mean is not None}
     small = [s for s in losses if losses[s] <= LOSS]
     largest = f"; {max(losses.values()):+.2f} dB at most" if losses else ""
-    return Claim(f"Loss of {measure}, {usual}", f"≤ {LOSS:g} dB against plain", _over(settings, small) + largest,
+    return Claim(f"Loss of {measure}, {usual}", f"≤ {LOSS:g} dB against plain", _coverage(settings, small) + largest,
                  len(small) == len(settings))  # fmt: skip
 
 
@@ -158,7 +158,7 @@ def _few_steps(results: DecoderResults) -> list[Claim]:
             continue
         changes = {s: increase(*pair) for s, pair in pairs.items()}
         small = [s for s, change in changes.items() if change <= MAX_INCREASE]
-        text = f"{_over(settings, small)}; {', '.join(f'{100 * change:+.0f} %' for change in changes.values())}"
+        text = f"{_coverage(settings, small)}; {', '.join(f'{100 * change:+.0f} %' for change in changes.values())}"
         title = f"{results.usual} steps against {many[-1]}: {name}"
         found.append(Claim(title, f"at most {100 * MAX_INCREASE:.0f} % worse", text, len(small) == len(settings)))
     return found
