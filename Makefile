@@ -1,4 +1,4 @@
-# Needs python3 of version 3.11 or later, git and make, and nothing else.
+# Requirements: Python 3.11 or later, git and make.
 #   make demo         compare codecs on bundled photographs and generated music, then generate with omni-small
 #   make test         run the tests; `make test ARGS="tests/cli/test_cli.py -x"` runs some
 #   make lint         check style, format and types; `make format` fixes style and format
@@ -40,7 +40,7 @@ format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# mkdocs-material prints a notice about the next version of MkDocs unless told otherwise.
+# Silences a notice of mkdocs-material about the next version of MkDocs.
 docs docs-serve: export NO_MKDOCS_2_WARNING = 1
 
 docs: install

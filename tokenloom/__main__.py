@@ -1,4 +1,4 @@
-"""`python -m tokenloom`, also under torchrun: `torchrun --nproc-per-node 2 -m tokenloom train …`."""
+"""`python -m tokenloom`, or under torchrun: `torchrun --nproc-per-node 2 -m tokenloom train …`."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""Error messages that every room composes the same way."""
+"""Error messages in one form for the whole package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """Return an error's whole message on one line. For an error of the operating system: the file and the reason."""
+    """Return an error's whole message on one line; the file and the reason for an error of the operating system."""
     if isinstance(error, OSError) and error.strerror:
         text = f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     else:
@@ -18,11 +18,11 @@ def one_line(error: BaseException) -> str:
 
 
 def missing(package: str, extra: str, feature: str = "this") -> ValueError:
-    """Return the error to raise when an optional package is not installed, which `feature` needs."""
+    """Return the error to raise when `feature` needs an optional package that is not installed."""
     return ValueError(f"{feature} needs {package}, which is not installed: pip install 'tokenloom[{extra}]'")
 
 
 def describe(error: BaseException) -> str:
-    """Return an error as one line: its type unless that is ValueError, and its message."""
+    """Return an error's type and message on one line, without the type for a ValueError."""
     message = " ".join(str(error).split())
     return message if type(error) is ValueError and message else f"{type(error).__name__}: {message}".rstrip(": ")

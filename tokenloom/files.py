@@ -1,7 +1,7 @@
 """Atomic writes, and the cache folder.
 
-A file is complete or absent: data goes to a temporary file next to the destination, reaches the disk, and takes the
-destination's name.
+A file is complete or absent: the data is written to a temporary file next to the destination and flushed to disk, then
+the file is renamed.
 """
 
 from __future__ import annotations
@@ -54,5 +54,5 @@ def _sync(path: Path) -> None:
 
 
 def cache_folder() -> Path:
-    """Return the folder for files that can be made again: $XDG_CACHE_HOME/tokenloom, or ~/.cache/tokenloom."""
+    """Return the folder of files that can be recomputed: $XDG_CACHE_HOME/tokenloom, or ~/.cache/tokenloom."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tokenloom"

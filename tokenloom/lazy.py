@@ -1,7 +1,7 @@
-"""Packages that are imported at their first use: heavy ones, and ones of an extra.
+"""Imports at the first use, for heavy packages and for packages of an extra.
 
-Unlike importlib.util.LazyLoader, a lazy package is not in `sys.modules` before it is used, so code that looks through
-the loaded modules does not load it, and several threads may use it first.
+Unlike with importlib.util.LazyLoader, `sys.modules` does not hold a lazy package before its first use. Code that
+inspects the loaded modules therefore does not load it, and several threads can start to use it at once.
 """
 
 from __future__ import annotations
@@ -33,10 +33,8 @@ class LazyModule:
 
 
 def load(name: str, extra: str | None = None) -> Any:
-    """Return a stand-in for the module `name`, which is imported at the first attribute access.
+    """Return a placeholder that imports the module `name` at the first access to an attribute.
 
-    Args:
-        name: Dotted name.
-        extra: The extra of tokenloom that installs the package. If the package is missing, the error names it.
+    If the package is not installed, the error names `extra`, the extra of tokenloom that installs it.
     """
     return LazyModule(name, extra)

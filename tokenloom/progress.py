@@ -26,18 +26,18 @@ class _Speed(ProgressColumn):
 
 
 class Bar:
-    """A progress bar; `bar` makes it."""
+    """A progress bar, opened by `bar`."""
 
     def __init__(self, progress: Progress, task: TaskID, width: int) -> None:
         self._progress, self._task, self._width = progress, task, width
 
-    def __call__(self, amount: float = 1, text: str | None = None, total: float | None = None) -> None:
-        """Move the bar by `amount`; replace the text in front of it, and the total, if they are given."""
+    def __call__(self, amount: float = 1, text: str | None = None) -> None:
+        """Advance the bar by `amount`, and replace its text if `text` is not None."""
         description = None if text is None else f"{text:<{self._width}.{self._width}}"
-        self._progress.update(self._task, advance=amount, description=description, total=total)
+        self._progress.update(self._task, advance=amount, description=description)
 
     def move_to(self, amount: float, total: float | None) -> None:
-        """Move the bar to `amount`, and replace the total if it is given."""
+        """Set the bar to `amount`, and replace its total if `total` is not None."""
         self._progress.update(self._task, completed=amount, total=total)
 
     def say(self, line: str) -> None:
@@ -47,19 +47,16 @@ class Bar:
 
 @contextmanager
 def bar(text: str, total: float | None, unit: str, *, done: float = 0, width: int = 28) -> Iterator[Bar]:
-    """Show a progress bar on standard error with count, rate and remaining time; it disappears at the end.
+    """Show a progress bar on standard error with count, rate and remaining time, and remove it at the end.
 
-    Without a terminal nothing is shown.
+    Without a terminal, show nothing.
 
     Args:
-        text: Shown in front of the bar.
-        total: Amount of work, in `unit`; None if it is not known yet.
+        text: Text in front of the bar.
+        total: Amount of work, in `unit`; None if unknown.
         unit: Plural noun, such as "items".
-        done: Amount that was done before.
-        width: Number of characters of the texts that the bar is given later.
-
-    Yields:
-        A function (amount, text=None, total=None) that advances the bar.
+        done: Amount of work that is done already.
+        width: Number of characters of later texts.
     """
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), _Count(), _Speed(unit), TimeRemainingColumn())

@@ -10,7 +10,7 @@ import torch
 
 @contextmanager
 def limit(count: int = 1) -> Iterator[None]:
-    """Compute with `count` threads inside the block, and with as many as before after it."""
+    """Compute with `count` threads inside the block; restore the previous number after it."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -280,7 +280,7 @@ def test_the_command_says_what_it_measured_and_nothing_else(tmp_path, monkeypatc
     assert json.loads(Path("there/config.json").read_text())["setting"]["value"] == 1
     for arguments, line in (
         (["image/jpeg"], "image/jpeg cannot be exported"),
-        (["mine", "--setting", "9"], "quantizers 9 of mine is none of"),
+        (["mine", "--setting", "9"], "quantizers of mine must be one of (1, 2, 3), got 9"),
         (["mine", "--format", "coreml"], "onnx, torch.export, got 'coreml'"),
         (["nothing"], "unknown codec 'nothing'"),
     ):

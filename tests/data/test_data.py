@@ -355,7 +355,7 @@ def test_hub_reads_a_local_data_set_or_says_what_is_missing(tmp_path, monkeypatc
     items = list(source.items(strict=True))
     assert len(items) == 2 and items[1].caption == "word p01.png"
     assert torch.equal(items[1].signal, media.read(png(20, 24, 1)))
-    with pytest.raises(ValueError, match="column 'x' is none of"):
+    with pytest.raises(ValueError, match=r"column must be one of images, audio or strings \(.*\), got 'x'"):
         open_source("hub", path=path, column="x")
     with pytest.raises(ValueError, match="did not load"):
         open_source("hub", path=str(tmp_path / "none"))

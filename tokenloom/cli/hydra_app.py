@@ -1,4 +1,4 @@
-"""Hydra: overrides in, a typed configuration out, one job or a sweep."""
+"""Runs of Hydra: compose a typed configuration from overrides, then run one job or a sweep."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def run(command: str, overrides: list[str], flags: Sequence[str] = ()) -> int:
 
 
 def _job(command: str, overrides: list[str], multirun: bool) -> Callable[[DictConfig], Failure | None]:
-    """Return the function that Hydra calls once per job. It returns a failure in a sweep, and raises otherwise."""
+    """Return the function that Hydra calls for each job. In a sweep it returns a user's error, otherwise it raises."""
     began, parent = time.time(), os.getpid()
 
     def job(cfg: DictConfig) -> Failure | None:

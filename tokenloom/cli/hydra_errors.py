@@ -1,4 +1,4 @@
-"""Errors of Hydra and OmegaConf as one line that says what to type instead."""
+"""One-line explanations of the errors of Hydra and OmegaConf."""
 
 from __future__ import annotations
 
@@ -19,20 +19,14 @@ _REQUIREMENTS = {
     "could not be converted to Float": "it must be a number",
     "is not a valid bool": "it must be true or false",
     "is not Optional": "it must not be null",
-    "is not a subclass of": "it has keys of its own, given as key.name=value",
+    "is not a subclass of": "it has keys of its own, written key.name=value",
     "is not a ListConfig": "it must be a list, [a,b]",
 }
 """Part of OmegaConf's message → what must hold."""
 
 
 def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
-    """Return one line for an exception of Hydra or OmegaConf.
-
-    Args:
-        error: The exception.
-        config_name: Name of the file under conf/ that was composed.
-        overrides: The user's overrides.
-    """
+    """Return one line for an exception of Hydra or OmegaConf, raised while it composed conf/<config_name>.yaml."""
     if isinstance(error, OverrideParseException):
         return _unreadable(str(error.override))
     if isinstance(error, MissingConfigException):
@@ -82,7 +76,7 @@ def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
 
 
 def _keys_of(parent: str, config_name: str, overrides: list[str]) -> list[str]:
-    """Return the keys under `parent`, with the groups that the overrides choose."""
+    """Return the keys under `parent` of the configuration, with the group choices among the overrides."""
     chosen = [o for o in overrides if o.partition("=")[0] in GROUPS and "," not in o]
     for attempt in (chosen, []):
         try:
@@ -96,9 +90,9 @@ def _keys_of(parent: str, config_name: str, overrides: list[str]) -> list[str]:
 
 def _wrong_type(error: ValidationError, overrides: list[str]) -> str:
     key = error.full_key or "value"
-    given = next((o for o in reversed(overrides) if o.lstrip("+").partition("=")[0] == key), key)
+    override = next((o for o in reversed(overrides) if o.lstrip("+").partition("=")[0] == key), key)
     text = errors.first_line(error)
-    return f"{given} is wrong: {next((r for part, r in _REQUIREMENTS.items() if part in text), text)}"
+    return f"{override} is wrong: {next((r for part, r in _REQUIREMENTS.items() if part in text), text)}"
 
 
 def _suggestion(name: str, known: list[str], prefix: str = "") -> str:

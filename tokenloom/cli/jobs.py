@@ -1,4 +1,4 @@
-"""The jobs that Hydra configures: their configuration files, the types of their keys, and the modules that run them."""
+"""The jobs that Hydra configures: configuration file, types of keys, and function of each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 
 @dataclass
 class CompareTypes:
-    """Typed keys of conf/compare.yaml. The code that reads a key checks the other ones."""
+    """Typed keys of conf/compare.yaml. The code that uses the other keys checks them."""
 
     codecs: list[Any]
     protocols: list[str]
@@ -47,16 +47,14 @@ class TokenizeTypes:
 
 @dataclass(frozen=True)
 class Job:
-    """What runs with one configuration."""
+    """A function that runs with a configuration."""
 
     config: str
     """Name of a file under conf/."""
     module: str
-    """Imported when the job runs."""
     types: type | None = None
-    """Dataclass of typed keys; None if the configuration is typed by itself or by its reader."""
+    """Dataclass of typed keys; None if the configuration has a schema or its reader checks the types."""
     function: str = "main"
-    """Function of the module that receives the configuration."""
 
 
 JOBS = {
@@ -84,7 +82,7 @@ def run(name: str, cfg: DictConfig) -> None:
 def _check_choices(cfg: DictConfig) -> None:
     if not cfg.get("data"):
         raise ValueError("no data chosen; use data=folder data.path=… or another source (tokenloom tokenize --help)")
-    if "name" not in cfg.codec:  # ??? counts as absent
+    if "name" not in cfg.codec:  # a key with the value ??? counts as absent
         raise ValueError("no codec chosen; use codec=NAME: a shipped name, a folder, a hub id or a registered name")
 
 
@@ -98,9 +96,9 @@ def _check_complete(cfg: DictConfig) -> None:
 
 
 def _convert(cfg: DictConfig, types: type) -> None:
-    """Give the values their types in place. Raises omegaconf's ValidationError if one has another type."""
-    given = {field.name: cfg[field.name] for field in fields(types)}
-    if isinstance(given.get("codecs"), str):
-        given["codecs"] = [given["codecs"]]
-    typed = OmegaConf.merge(OmegaConf.structured(types), given)
+    """Convert the values to their types in place. Raise omegaconf's ValidationError if that is impossible."""
+    values = {field.name: cfg[field.name] for field in fields(types)}
+    if isinstance(values.get("codecs"), str):
+        values["codecs"] = [values["codecs"]]
+    typed = OmegaConf.merge(OmegaConf.structured(types), values)
     cfg.merge_with(OmegaConf.to_container(typed, resolve=True))

@@ -1,7 +1,7 @@
 """The entry point of the command line.
 
-A user's error is one line on stderr and exit status 2; `--debug` adds the traceback. A bug keeps its traceback and
-exits with status 1.
+An error that the user can correct prints one line on stderr and exits with status 2; `--debug` adds the traceback. A
+bug prints its traceback and exits with status 1.
 """
 
 from __future__ import annotations
@@ -19,17 +19,13 @@ INTERRUPTED = 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command and return the exit status.
-
-    Args:
-        argv: Arguments after the program's name; None for those of the process.
-    """
-    given = list(sys.argv[1:] if argv is None else argv)
-    debug = "--debug" in given
+    """Run one command and return the exit status. `argv` defaults to the arguments of the process."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return _run([argument for argument in given if argument != "--debug"])
+            return _run([argument for argument in arguments if argument != "--debug"])
     except KeyboardInterrupt:
         return _fail("interrupted", debug, INTERRUPTED)
     except BrokenPipeError:  # the reader of the pipe, such as `| head`, has exited
@@ -49,7 +45,7 @@ def _run(argv: list[str]) -> int:
             kind = "option" if argument.startswith("-") else "argument"
             raise ValueError(f"unknown {kind} {argument}; see tokenloom {args.command} --help")
     if not sys.stdout.isatty():
-        os.environ.setdefault("COLUMNS", "140")  # a pipe has no width; the default of 80 columns would break tables
+        os.environ.setdefault("COLUMNS", "140")  # a pipe has no width, and tables break at the default of 80 columns
     return commands.module(args.command).run(args, rest)
 
 
@@ -62,12 +58,12 @@ def _fail(line: str, debug: bool, status: int) -> int:
 
 
 def _first_process_reports() -> bool:
-    """Whether the error is left to the first process of torchrun: before they join, all processes fail alike."""
+    """Whether only the first process of torchrun reports the error: before they join, all fail in the same way."""
     torch = sys.modules.get("torch")
     joined = torch is not None and torch.distributed.is_available() and torch.distributed.is_initialized()
     return os.environ.get("LOCAL_RANK", "0") != "0" and not joined
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: object) -> None:
-    if issubclass(category, UserWarning):  # deprecations inside libraries do not concern users
+    if issubclass(category, UserWarning):  # users cannot act on deprecations inside libraries
         print(f"tokenloom: warning: {' '.join(str(message).split())}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Options that the commands with key=value pairs share."""
+"""Options of the commands that accept key=value pairs."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from tokenloom import conf
 
 
 def choices(group: str) -> list[str]:
-    """Return the choices of a configuration group, such as image/fsq of `codec`. Reads file names only."""
+    """Return the choices of a configuration group, such as image/fsq of `codec`, from the names of its files."""
     root = Path(conf.__path__[0]) / group
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
 def add(parser: argparse.ArgumentParser, positional: str = "") -> None:
-    """Add Hydra's options to the parser of a command, and the usage line with its positional argument, if any."""
+    """Add Hydra's options to the parser of a command, and the usage line with its positional argument."""
     parser.usage = f"{parser.prog}{positional and ' ' + positional} [-m] [--cfg job] [key=value ...]"
     parser.add_argument("-m", "--multirun", action="store_true", help="sweep: one job for each value of key=a,b,c")
     parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"], help="print the configuration and stop")

@@ -1,4 +1,4 @@
-"""Overrides, key=value, as Hydra must receive them."""
+"""Conversion of the user's overrides, key=value, to those that Hydra receives."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hydra.errors import HydraException
 
 
 def prepare(command: str, overrides: list[str], *, multirun: bool) -> list[str]:
-    """Return overrides that Hydra can read and that mean what the user wrote."""
+    """Return the user's overrides in a form that Hydra reads as the user means them."""
     overrides = [quote(override) for override in overrides]
     if command == "tokenize":
         overrides = [_of_trained_codec(override) for override in overrides]
@@ -17,7 +17,7 @@ def prepare(command: str, overrides: list[str], *, multirun: bool) -> list[str]:
 
 
 def quote(override: str) -> str:
-    """Quote a value that Hydra's grammar cannot read but that has only one possible meaning.
+    """Quote a value that Hydra's grammar cannot read, if it has only one possible meaning.
 
     `data.path=it(1).tar` and `codecs=[runs/a=b,image/jpeg]` get quotes around the path. Values with quotes, braces or
     nested lists are returned unchanged.
@@ -36,21 +36,21 @@ def quote(override: str) -> str:
 
 
 def folders(command: str, overrides: list[str], *, multirun: bool) -> list[str]:
-    """Return the overrides with Hydra's folders set after `out`.
+    """Return the overrides with Hydra's folders derived from `out`.
 
-    The records of a job are then beside its results, and the jobs of a sweep have folders of their own.
+    Hydra then writes the records of a job to the folder of its results. Each job of a sweep has its own folder.
     """
     rest = [o for o in overrides if not o.startswith("out=")]
-    given = [o.removeprefix("out=") for o in overrides if o.startswith("out=")]
-    quiet = ["hydra/job_logging=disabled"]  # otherwise every job leaves an empty log file
+    outs = [o.removeprefix("out=") for o in overrides if o.startswith("out=")]
+    quiet = ["hydra/job_logging=disabled"]  # otherwise every job writes an empty log file
     # train writes its records itself; the index of tokenize holds its overrides
     quiet += ["hydra.output_subdir=null"] if command in ("train", "tokenize") else []
     if not multirun:
-        follow = bool(given) or command != "train"  # without out=, conf/train.yaml sets `out` to Hydra's folder
+        follow = bool(outs) or command != "train"  # without out=, conf/train.yaml sets `out` to Hydra's folder
         return [*quiet, *overrides, *(["hydra.run.dir=${out}"] if follow else [])]
-    if given and "," in given[-1]:  # a sweep over `out` itself
+    if outs and "," in outs[-1]:  # a sweep over `out` itself
         return [*quiet, *overrides]
-    folder = [f"hydra.sweep.dir={given[-1]}"] if given else []
+    folder = [f"hydra.sweep.dir={outs[-1]}"] if outs else []
     own = [] if command == "train" else ["out=${hydra:runtime.output_dir}"]  # the default of train
     return [*quiet, *rest, *folder, *own]
 
@@ -69,7 +69,7 @@ def _parses(override: str, *, sweep: bool = False) -> bool:
 
 
 def _of_trained_codec(override: str) -> str:
-    """Rewrite codec=NAME to codec.name=NAME: by itself Hydra would look for a codec to train under conf/codec/."""
+    """Rewrite codec=NAME to codec.name=NAME. Hydra would look for codec=NAME under conf/codec/, codecs to train."""
     key, equals, value = override.partition("=")
     if equals and key == "codec":
         return f"codec.name={value}"
@@ -79,8 +79,8 @@ def _of_trained_codec(override: str) -> str:
 def _defer(overrides: list[str]) -> list[str]:
     """Prefix ++ to the keys of groups that a sweep chooses.
 
-    Hydra looks such keys up before the sweep has chosen the group, and would not find them. With ++ the codec or data
-    source refuses an unknown key.
+    Hydra would look up such a key before the sweep chooses its group, and fail. With ++ Hydra accepts any key, and the
+    codec or data source rejects unknown ones.
     """
     swept = {o.partition("=")[0] for o in overrides if _parses(o, sweep=True)}
     groups = {"codec", "data"} & swept if "experiment" not in swept else {"codec", "data"}

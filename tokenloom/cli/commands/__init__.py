@@ -1,9 +1,9 @@
 """The table of commands.
 
-The module of a command has the command's name and imports nothing heavy at its head. It defines
+The module of a command has the command's name, and loads heavy packages lazily. It defines
 
-    arguments(parser)    add the arguments and the end of the help text
-    run(args, rest)      do the work and return the exit status; `rest` holds further positional arguments
+    arguments(parser)    adds the arguments and the end of the help text
+    run(args, rest)      does the work and returns the exit status; `rest` holds further positional arguments
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from tokenloom import __version__
 
 
 class Command(NamedTuple):
-    """One line of the table."""
+    """One row of the table."""
 
     summary: str
-    """Help line, without a capital letter and a full stop."""
+    """Line of the help page, without an initial capital and a full stop."""
     more: bool = False
     """Whether the command accepts positional arguments beyond those it declares, such as key=value."""
 
@@ -50,7 +50,7 @@ tokenloom COMMAND --help shows the options of a command.
 
 
 class _Parser(argparse.ArgumentParser):
-    """ArgumentParser that raises ValueError with one line, instead of printing the usage and exiting."""
+    """ArgumentParser that raises ValueError instead of printing the usage and exiting."""
 
     def error(self, message: str) -> NoReturn:
         raise ValueError(f"{message}; see {self.prog} --help")

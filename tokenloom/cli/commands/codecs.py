@@ -54,7 +54,7 @@ class Entry:
     codec: Codec | None
     """Built without weights; None if its arguments have no defaults."""
     needs: str = ""
-    """What the codec needs, if it cannot be built by its name alone."""
+    """Requirement of a codec that the name alone does not build."""
 
     @property
     def modality(self) -> Modality:

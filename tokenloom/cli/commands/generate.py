@@ -26,8 +26,8 @@ progress = lazy.load("tokenloom.progress")
 EPILOG = """\
 Segments are read in order. A segment that ends like the name of an image, sound or text file is a file; any other
 segment is a text.
-Texts, and the names of written files, go to stdout. The number of tokens, bits and seconds go to stderr.
-Sampling options that are not given are the model's defaults.
+Texts and the names of written files go to stdout. The numbers of tokens, bits and seconds go to stderr.
+The model has a default for each sampling option.
 
 examples:
   tokenloom generate "red heart" --to image -o heart.png
@@ -65,7 +65,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    # argparse collects positionals only up to the first option; those after it are in `rest`
+    # argparse collects positional arguments only up to the first option; `rest` holds the others
     prompt = [_segment(text) for text in (*args.segments, *rest)]
     to, output = args.to, args.output
     if output is not None:
@@ -93,7 +93,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 
 def grid(images: Sequence[Tensor]) -> Tensor:
-    """Arrange images (3, height, width) in one, row by row, with as many rows as columns if possible, on white."""
+    """Arrange images (3, height, width) row by row in a nearly square grid on white."""
     if len(images) == 1:
         return images[0]
     columns = math.ceil(math.sqrt(len(images)))
@@ -106,15 +106,15 @@ def grid(images: Sequence[Tensor]) -> Tensor:
     return sheet
 
 
-def _segment(given: str) -> str | Path:
-    """Return a path if the suffix is that of an image, sound or text file, otherwise the text."""
+def _segment(text: str) -> str | Path:
+    """Return a path if the text ends with the suffix of an image, sound or text file, otherwise the text."""
     try:
-        media.modality(given)
+        media.modality(text)
     except ValueError:
-        return given
-    path = Path(given)
+        return text
+    path = Path(text)
     if not path.is_file():
-        raise FileNotFoundError(f"there is no file {given}; a text must not end in {path.suffix}")
+        raise FileNotFoundError(f"there is no file {text}; a text must not end in {path.suffix}")
     return path
 
 
@@ -179,7 +179,7 @@ def _numbered(path: Path, number: int, count: int) -> Path:
 
 
 def _free(paths: list[Path]) -> list[Path]:
-    """Return these names, or the first variants that do not exist: an existing file may be the prompt."""
+    """Return these paths, or the first variants that do not exist, because an existing file may be the prompt."""
     extra, chosen = 1, paths
     while any(path.exists() for path in chosen):
         extra += 1
