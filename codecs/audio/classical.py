@@ -1,7 +1,7 @@
 """Opus, Vorbis, MP3 and FLAC by libsndfile. The tokens are the bytes of the file.
 
-If a format lacks the codec's sample rate, audio is resampled to the format's next higher rate, or its highest, and
-back. Lengths are exact from 1 sample up.
+If a format does not support the codec's sample rate, audio is resampled to the format's next higher rate, or its
+highest, and back. Lengths are exact from 1 sample up.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ COMMON_RATES = (24_000, 8_000, 11_025, 12_000, 16_000, 22_050, 32_000, 44_100, 4
 
 
 class SoundfileCodec(NativeCodec):
-    """Codec whose codes are files of an audio format.
+    """Codec whose codes are audio files.
 
     Args:
-        sample_rate: In Hz, of the signals that are encoded and decoded.
+        sample_rate: Sample rate of the signals in Hz.
         channels: 1 or 2.
     """
 
@@ -58,7 +58,7 @@ class SoundfileCodec(NativeCodec):
 
     @property
     def config(self) -> dict[str, Any]:
-        """Both arguments, also if they are defaults, so that equal codecs have equal fingerprints."""
+        """Both arguments, defaults included, so that equal codecs have equal fingerprints."""
         return {"sample_rate": self.sample_rate, "channels": self.spec.channels}
 
     @config.setter
@@ -66,15 +66,15 @@ class SoundfileCodec(NativeCodec):
         pass  # the base class and `build` set it
 
     def options(self, setting: Any) -> dict[str, Any]:
-        """Return the options of `soundfile.SoundFile` for a setting, without rate and channels."""
+        """Return the options of `soundfile.SoundFile` for a setting, except sample rate and channels."""
         return {"format": self.format, "subtype": self.subtype}
 
     def seal(self, data: bytes) -> bytes:
-        """Return the file as it is stored."""
+        """Convert the bytes that the encoder wrote to those that are stored."""
         return data
 
     def verify(self, data: bytes) -> None:
-        """Raise ValueError if the checksums of the format show damage. Called before decoding."""
+        """Raise ValueError if the checksums of the format show damage."""
 
     def to_bytes(self, signal: Tensor, setting: Any) -> bytes:
         native = media.resample(signal, self.sample_rate, self.native_rate)
@@ -87,7 +87,7 @@ class SoundfileCodec(NativeCodec):
             self.verify(data)
             native = self._decode_file(data, frames)
         except ValueError as error:
-            raise ValueError(f"{self.name}: not a complete {self.subtype} file: {error}") from error
+            raise ValueError(f"{self.name} needs a complete {self.subtype} file: {error}") from error
         return media.resample(native, self.native_rate, self.sample_rate)[:, :samples]
 
     def _decode_file(self, data: bytes, frames: int) -> Tensor:
@@ -117,7 +117,7 @@ def _geometric(low: int, high: int) -> tuple[int, ...]:
 
 
 class OggCodec(SoundfileCodec):
-    """Codec of Ogg files. Their bytes are repeatable, and the CRC of every page is checked (see ogg.py)."""
+    """Codec of Ogg files. Bytes are deterministic, and the CRC of every page is checked (see ogg.py)."""
 
     format = "OGG"
 
@@ -130,7 +130,7 @@ class OggCodec(SoundfileCodec):
 
 @register("audio/opus")
 class Opus(OggCodec):
-    """Opus with a variable bit rate. The setting is the intended mean in kbit/s per channel."""
+    """Opus with a variable bit rate. The setting is the nominal mean in kbit/s per channel."""
 
     subtype = "OPUS"
     native_rates = (8_000, 12_000, 16_000, 24_000, 48_000)
@@ -146,7 +146,7 @@ class Vorbis(OggCodec):
     """Vorbis. The setting is its quality from 0 to 10. Codebooks take 3 to 4 kB of every file."""
 
     subtype = "VORBIS"
-    # even in log-rate, measured on music at 24 kHz
+    # evenly spaced in log-rate, measured on music at 24 kHz
     settings = Settings(
         "quality", "", 4.0, (0.0, 1.4, 2.7, 4.1, 5.6, 6.9, 8.4, 10.0), tuple(q / 10 for q in range(101))
     )
@@ -176,7 +176,7 @@ class Mp3(SoundfileCodec):
         self.settings = Settings("bitrate", "kbit/s", sweep[4], sweep, tuple(range(self.low, self.high + 1)))
 
     def options(self, setting: int) -> dict[str, Any]:
-        # linear: 0 is the highest rate, 1 the lowest, which libsndfile refuses
+        # linear from 0, the highest rate, to 1, the lowest, which libsndfile refuses
         level = min((self.high - setting) / (self.high - self.low), 0.9999)
         return {**super().options(setting), "compression_level": level, "bitrate_mode": "AVERAGE"}
 
@@ -199,5 +199,5 @@ class Flac(SoundfileCodec):
         signal = super().from_bytes(data, size)
         pcm = media.to_int16(signal).T.contiguous().numpy().astype("<i2")
         if hashlib.md5(pcm.tobytes(), usedforsecurity=False).digest() != data[26:42]:  # STREAMINFO's last field
-            raise ValueError(f"{self.name}: the decoded samples do not have the MD5 that the file states")
+            raise ValueError(f"{self.name}: the MD5 of the decoded samples does not match the file")
         return signal

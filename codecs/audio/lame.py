@@ -7,11 +7,7 @@ TAG = 156
 
 
 def verify(data: bytes) -> None:
-    """Check a file by the LAME tag in its first frame: its length, and CRC-16s of the tag and of what follows it.
-
-    Raises:
-        ValueError: If the tag is missing or does not match.
-    """
+    """Raise ValueError unless the LAME tag of the first frame has the file's length and matching CRC-16s."""
     end = max(data.find(b"Xing", 0, 64), data.find(b"Info", 0, 64)) + TAG
     if end < TAG or len(data) < end:
         raise ValueError("it has no LAME tag")

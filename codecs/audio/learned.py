@@ -1,4 +1,4 @@
-"""The learned audio codec: SEANet and a residual vector quantizer."""
+"""Learned audio codec: SEANet with a residual vector quantizer."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class WaveAutoencoder(LatentCodec):
     """Audio codec with a causal SEANet encoder, any quantizer, and a causal SEANet decoder.
 
     Args:
-        quantizer: Its `dim` is the number of latent channels.
+        quantizer: Any quantizer. Its `dim` is the number of latent channels.
         sample_rate: In Hz.
         channels: 1 or 2.
-        ratios: Strides of the stages in the decoder's order; their product is the stride in samples.
-        filters: Channels of the finest stage, doubled at every stride.
+        ratios: Strides of the stages in the decoder's order. Their product is the stride in samples.
+        filters: Channels of the finest stage. Each stage doubles them.
         residual: Residual units per stage.
-        lstm: LSTM layers at the bottleneck; 0 for none and a finite receptive field.
+        lstm: LSTM layers at the bottleneck; 0 for a finite receptive field.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class WaveAutoencoder(LatentCodec):
         )
 
     def analyze(self, x: Tensor) -> Tensor:
-        """Map (batch, channels, samples) in [-1, 1] to (batch, dim, frames); zeros complete the last frame."""
+        """Map (batch, channels, samples) in [-1, 1] to (batch, dim, frames). Zeros complete the last frame."""
         return self.encoder(F.pad(x, (0, -x.shape[-1] % self.spec.stride[0])))
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """Map quantized latents to (batch, channels, frames · stride), neither cropped nor clamped."""
+        """Map quantized latents to (batch, channels, frames · stride), not cropped or clamped."""
         return self.decoder(latents)
 
 
@@ -59,13 +59,13 @@ class WaveAutoencoder(LatentCodec):
 class AudioRVQ(WaveAutoencoder):
     """Causal SEANet with residual vector quantization and quantizer dropout (SoundStream, EnCodec).
 
-    The setting is the number of quantizers used.
+    Setting: number of quantizers.
 
     Args:
         codebook_size: Entries of each quantizer.
         dim: Channels of a codeword.
         quantizers: Number of quantizers.
-        decay: See `ResidualVQ`; so are dead_below and update.
+        decay: See `ResidualVQ`, also for dead_below and update.
         **network: See `WaveAutoencoder`.
     """
 

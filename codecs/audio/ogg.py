@@ -1,4 +1,4 @@
-"""Ogg pages (RFC 3533): make the bytes of a file repeatable, and refuse damaged files."""
+"""Ogg pages (RFC 3533): deterministic bytes, and checks for damage."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def crc32(data: bytes) -> int:
 
 
 def pages(data: bytes) -> Iterator[bytes]:
-    """Yield the pages of a file. Raises ValueError unless they fill it."""
+    """Yield the pages of a file. Raises ValueError for other bytes."""
     start = 0
     while start < len(data):
         table = start + HEADER
@@ -30,9 +30,9 @@ def pages(data: bytes) -> Iterator[bytes]:
 
 
 def verify(data: bytes) -> None:
-    """Raise ValueError unless this is one complete logical stream and the CRC of every page matches.
+    """Raise ValueError unless a file is one complete logical stream and the CRC of every page matches.
 
-    libsndfile silently skips damaged pages and plays the rest.
+    libsndfile skips damaged pages without an error.
     """
     flags = 0
     for number, page in enumerate(pages(data)):
@@ -46,10 +46,9 @@ def verify(data: bytes) -> None:
 
 
 def normalize(data: bytes) -> bytes:
-    """Return the same stream with serial number 0 and without the zeros that libsndfile puts after Opus's comments.
+    """Set the random serial number to 0, and remove libsndfile's padding after the comments of Opus.
 
-    The encoder draws serial numbers at random. The padding, some 800 bytes for comments written later, would count as
-    1.2 kbit/s on 5 seconds; RFC 7845, 5.2 lets readers discard it.
+    The padding is about 800 bytes, 1.2 kbit/s for 5 seconds. Readers may discard it (RFC 7845, 5.2).
     """
     out = bytearray()
     for page in pages(data):
@@ -64,7 +63,7 @@ def normalize(data: bytes) -> bytes:
 
 
 def _trim_comments(packet: bytes) -> bytes:
-    """Return an OpusTags packet up to its last comment."""
+    """Return an OpusTags packet without the padding after its last comment."""
     position = 8 + 4 + int.from_bytes(packet[8:12], "little")
     comments = int.from_bytes(packet[position : position + 4], "little")
     position += 4

@@ -9,7 +9,7 @@ from torch import Tensor
 def overlap_add(chunks: list[Tensor], hop: int) -> Tensor:
     """Average chunks (batch, channels, samples) that start `hop` samples apart.
 
-    The weights form a triangle that peaks in the middle of a full chunk, as in EnCodec at 48 kHz (arXiv 2210.13438).
+    The weights are a triangle with its peak in the middle of a full chunk, as in EnCodec at 48 kHz (arXiv 2210.13438).
     """
     longest = chunks[0].shape[-1]
     weight = 0.5 - (torch.linspace(0, 1, longest + 2, device=chunks[0].device)[1:-1] - 0.5).abs()

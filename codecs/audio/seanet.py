@@ -1,7 +1,7 @@
 """SEANet: the convolutional encoder and decoder of SoundStream and EnCodec.
 
-Modules have the order and nesting of EnCodec's own `model.{i}`, so that its weights load. There is no weight
-normalization, and the LSTM is optional.
+Modules are ordered and nested like `model.{i}` of EnCodec, so its weights load. Weight normalization is left out, and
+the LSTM is optional.
 Source: Tagliasacchi et al. (arXiv 2009.02095); Défossez et al. (EnCodec, arXiv 2210.13438), §3.1.
 """
 
@@ -24,11 +24,11 @@ Waveforms = Float[Tensor, "batch _ _"]
 
 @dataclass(frozen=True)
 class Layers:
-    """Options of the layers of a SEANet; the defaults are those of our own codecs.
+    """Options of the layers of a SEANet. The defaults are those of tokenloom's own codecs.
 
     Attributes:
         causal: Pad on the left only; otherwise on both sides, with the odd sample on the left.
-        reflect: Pad with the mirror image of the signal instead of zeros. The start then depends on what follows it.
+        reflect: Pad with the mirror image of the signal instead of zeros. The first code then depends on later samples.
         norm: Normalize the output of every convolution over all channels and times (a GroupNorm of one group).
         shortcut: Put a convolution into the shortcut of each residual unit; otherwise it is the identity.
     """
@@ -43,11 +43,11 @@ OURS = Layers()
 BOUNDS = {
     "channels": (1, 2), "sample_rate": (1, 384_000), "filters": (2, 1024), "residual": (0, 16), "lstm": (0, 8),
 }  # fmt: skip
-"""Least and most of each argument."""
+"""Bounds of each argument."""
 
 
 def check(name: str, ratios: Any, **given: Any) -> None:
-    """Raise ValueError unless arguments with BOUNDS and `ratios` describe a network of the codec `name`."""
+    """Raise ValueError unless the arguments are within BOUNDS and `ratios` are valid. The message names the codec."""
     for key, value in given.items():
         require_integer(f"{key} of {name}", value, *BOUNDS[key])
     if not are_integers(ratios, 1, 64, longest=8) or given["filters"] * 2 ** len(ratios) > MAX_DIM:
@@ -58,7 +58,7 @@ def check(name: str, ratios: Any, **given: Any) -> None:
 
 
 class Conv1d(nn.Module):
-    """Convolution to ceil(samples / stride), with kernel − stride samples of padding and more to complete a stride."""
+    """Convolution to ceil(samples / stride) samples. Padding is kernel − stride, plus the rest of the last stride."""
 
     def __init__(
         self, inputs: int, outputs: int, kernel: int, stride: int = 1, dilation: int = 1, layers: Layers = OURS
@@ -80,18 +80,18 @@ class Conv1d(nn.Module):
 
 
 def reflect(x: Waveforms, left: int, right: int) -> Waveforms:
-    """Pad a signal with its mirror image. A signal that is too short for that first gets zeros, as in EnCodec."""
+    """Pad a signal with its mirror image. Zeros extend a signal that is too short, as in EnCodec."""
     if not (left or right):
         return x
     missing = max(0, max(left, right) + 1 - x.shape[-1])
     x = F.pad(x, (0, missing)) if missing else x
     ends = x[..., 1 : left + 1].flip(-1), x[..., x.shape[-1] - 1 - right : -1].flip(-1)
-    padded = torch.cat([ends[0], x, ends[1]], -1)  # F.pad's reflection copies sample by sample: 12 % of an encoding
+    padded = torch.cat([ends[0], x, ends[1]], -1)  # F.pad's reflection is slower: 12 % of the encoding time
     return padded[..., : padded.shape[-1] - missing]
 
 
 def reflect_by_index(x: Waveforms, left: int, right: int, stride: int) -> Waveforms:
-    """Reflect as `reflect` does, up to whole strides, with a trace that holds for every length."""
+    """Pad like `reflect`, up to whole strides, with a trace that is valid for every length."""
     if not (left or right) and stride == 1:
         return x
     samples = x.shape[-1]
@@ -104,7 +104,7 @@ def reflect_by_index(x: Waveforms, left: int, right: int, stride: int) -> Wavefo
 
 
 class ConvTranspose1d(nn.Module):
-    """Transposed convolution to samples · stride. Its overhang is cut off where `Conv1d` pads."""
+    """Transposed convolution to samples · stride. The overhang is cut off at the side on which `Conv1d` pads."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, layers: Layers = OURS) -> None:
         super().__init__()
@@ -119,7 +119,7 @@ class ConvTranspose1d(nn.Module):
 
 
 class ResidualUnit(nn.Module):
-    """shortcut(x) + conv(elu(dilated conv(elu(x)))), with half the channels in between."""
+    """Residual unit: shortcut(x) + conv(elu(dilated conv(elu(x)))), with half the channels in between."""
 
     def __init__(self, channels: int, dilation: int, layers: Layers = OURS) -> None:
         super().__init__()
@@ -152,7 +152,7 @@ def encoder(
     channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0,
     layers: Layers = OURS,
 ) -> nn.Sequential:  # fmt: skip
-    """Build (batch, channels, samples) → (batch, dim, frames). `ratios` are in the decoder's order, as in EnCodec."""
+    """Build the encoder (batch, channels, samples) → (batch, dim, frames). `ratios` are in the decoder's order."""
     width = filters
     stack: list[nn.Module] = [Conv1d(channels, width, 7, layers=layers)]
     for ratio in reversed(ratios):
@@ -167,7 +167,7 @@ def decoder(
     channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0,
     layers: Layers = OURS,
 ) -> nn.Sequential:  # fmt: skip
-    """Build (batch, dim, frames) → (batch, channels, samples), the mirror of `encoder`."""
+    """Build the decoder (batch, dim, frames) → (batch, channels, samples), the mirror of `encoder`."""
     width = filters * 2 ** len(ratios)
     stack: list[nn.Module] = [Conv1d(dim, width, 7, layers=layers)]
     stack += [LSTM(width, lstm)] if lstm else []
@@ -188,15 +188,14 @@ def autoencoder(
     for half in pair:
         _initialize(half)
     if not layers.norm:
-        nn.init.normal_(pair[1][-1].conv.weight, std=1e-3)  # start from silence, not from full scale
+        nn.init.normal_(pair[1][-1].conv.weight, std=1e-3)  # start from silence
     return pair
 
 
 def _initialize(network: nn.Module) -> None:
-    """Draw weights that keep the variance of a signal from layer to layer, and set biases to zero.
+    """Draw weights that preserve the variance of a signal, and set biases to zero.
 
-    PyTorch's own initialization lets a quiet waveform die out. The latents of a residual quantizer are then the biases,
-    and every code is the same.
+    With PyTorch's own initialization a quiet waveform vanishes. Latents are then the biases, and all codes are equal.
     Source: He et al. (arXiv 1502.01852), eq. 10, with 1 as the gain of ELU.
     """
     for module in network.modules():
@@ -207,7 +206,7 @@ def _initialize(network: nn.Module) -> None:
             nn.init.normal_(module.weight, std=fan**-0.5)
             nn.init.zeros_(module.bias)
     for module in network.modules():
-        if isinstance(module, ResidualUnit):  # two branches of equal variance are added
+        if isinstance(module, ResidualUnit):  # the sum of two branches of equal variance
             for branch in (module.shortcut, module.block[-1]):
                 if isinstance(branch, Conv1d):
                     nn.init.normal_(branch.conv.weight, std=(2 * branch.conv.in_channels) ** -0.5)

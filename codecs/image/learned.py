@@ -19,10 +19,7 @@ class VQGAN(Autoencoder):
     Args:
         codebook_size: Entries of the codebook.
         dim: Channels of an entry.
-        decay: See `ResidualVQ`.
-        dead_below: See `ResidualVQ`.
-        update: See `ResidualVQ`.
-        normalise: See `ResidualVQ`.
+        decay: See `ResidualVQ`, also for dead_below, update and normalise.
         **network: See `Autoencoder`.
     """
 
@@ -75,9 +72,7 @@ class ImageRVQ(Autoencoder):
         codebook_size: Entries of each codebook.
         dim: Channels of an entry.
         quantizers: Number of quantizers.
-        decay: See `ResidualVQ`.
-        dead_below: See `ResidualVQ`.
-        update: See `ResidualVQ`.
+        decay: See `ResidualVQ`, also for dead_below and update.
         **network: See `Autoencoder`.
     """
 

@@ -22,20 +22,20 @@ tokenizers = lazy.load("tokenizers")
 
 @register("text/bpe")
 class BPE(Codec):
-    """Codec whose codes are the ids of a tokenizer. Byte-level tokenizers reproduce every string exactly.
+    """Codec whose codes are the ids of a tokenizer. Byte-level tokenizers are lossless.
 
     Args:
-        tokenizer: Path of a tokenizer.json, or its content. `config` keeps the content, so a checkpoint needs no second
-            file.
+        tokenizer: Path of a tokenizer.json, or its content. `config` holds the content, so a saved codec does not need
+            the file.
 
     Raises:
-        ValueError: If the tokenizer is missing or broken.
-        FileNotFoundError: If there is no such file.
+        ValueError: If the tokenizer is missing or invalid.
+        FileNotFoundError: If the file does not exist.
     """
 
     settings = Settings()
     variants = ()
-    """`codecs.decompress` tries none: there is no default tokenizer."""
+    """None, since there is no default tokenizer."""
 
     def __init__(self, tokenizer: str = "") -> None:
         super().__init__()
@@ -47,7 +47,7 @@ class BPE(Codec):
         source, content = ("the JSON text", tokenizer) if inline else (tokenizer, _read(Path(tokenizer)))
         try:
             self._tokenizer = tokenizers.Tokenizer.from_str(content)
-        except Exception as error:  # its Rust side raises bare Exception
+        except Exception as error:  # the library raises bare Exception
             raise ValueError(f"{source} must be a tokenizer.json: {errors.first_line(error)}") from error
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
@@ -59,16 +59,16 @@ class BPE(Codec):
 
     @property
     def config(self) -> dict[str, Any]:
-        """The content of the tokenizer, not its path: checkpoints and the fingerprint need it."""
+        """Content of the tokenizer instead of its path, for checkpoints and the fingerprint."""
         return {"tokenizer": self.content}
 
     @config.setter
     def config(self, given: dict[str, Any]) -> None:
-        pass  # the base class and `build` set it, with a path that is valid on one machine only
+        pass  # the base class and `build` set it to the given path
 
     @classmethod
     def train_from_iterator(cls, texts: Iterable[str], vocab_size: int = 1024) -> Codec:
-        """Train a byte-level tokenizer. The same texts in the same order give the same tokenizer.
+        """Train a byte-level tokenizer. Training is deterministic.
 
         Args:
             texts: Training texts.

@@ -1,4 +1,4 @@
-"""UTF-8 bytes as tokens: a tokenizer that needs no training."""
+"""UTF-8 bytes as tokens."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from .kinds import BY_RATE, KINDS, OVERLAP, bits_per_second
 
 
 class ReferenceVQ(ResidualVQ):
-    """Residual vector quantization with EnCodec's own rounding, so that near ties give the same codes."""
+    """Residual vector quantization with EnCodec's rounding, which decides between close entries."""
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         indices, residual = [], latents
@@ -38,7 +38,7 @@ class ReferenceVQ(ResidualVQ):
 
 
 def _nearest(rows: Tensor, book: Tensor) -> Tensor:
-    """Minimize ‖r‖² − 2 r·e + ‖e‖², summed in EnCodec's order and, for the norms, along its strides."""
+    """Minimize ‖r‖² − 2 r·e + ‖e‖², summed in EnCodec's order with its memory layout."""
     entries = book.T
     products = (2 * rows) @ entries
     distances = products.neg_().add_(rows.square().sum(1, keepdim=True)).add_(entries.square().sum(0, keepdim=True))
@@ -47,22 +47,22 @@ def _nearest(rows: Tensor, book: Tensor) -> Tensor:
 
 @register("audio/encodec")
 class Encodec(LatentCodec):
-    """EnCodec (arXiv 2210.13438). The setting is the bandwidth in kbit/s of all channels together, without scales.
+    """EnCodec (arXiv 2210.13438). Setting: bandwidth in kbit/s of all channels together, without scales.
 
-    At 48 kHz each second is a chunk of its own, and the next one starts 0.99 s later. A chunk is divided by `scale`,
-    the root mean square of the mean of its channels plus 1e-8: side information, float32 (batch, chunks). Decoded
-    chunks are cross-faded.
+    At 48 kHz, chunks of one second start 0.99 s apart. A chunk is divided by its `scale`: 1e-8 plus the root mean
+    square of the mean of its channels. Scales are side information, float32 (batch, chunks). Decoded chunks are
+    cross-faded.
 
     Args:
         sample_rate: In Hz.
-        kind: "24khz" (mono, causal layers), "32khz" (MusicGen's) or "48khz" (stereo, overlapping chunks): the published
-            model whose layers it has. Default: the one with this sample rate, else "24khz".
-        channels: 1 or 2; default: as the kind.
-        ratios: See `WaveAutoencoder`; so are filters, residual and lstm.
+        kind: Published model with the same layers: "24khz" (mono, causal), "32khz" (MusicGen's) or "48khz" (stereo,
+            overlapping chunks). None for the model with this sample rate, or "24khz".
+        channels: 1 or 2; None for that of the kind.
+        ratios: See `WaveAutoencoder`, also for filters, residual and lstm.
         codebook_size: Entries of each quantizer.
         dim: Channels of a codeword.
-        bandwidths: 1 to 8 rates in kbit/s, rising; the last one determines the number of quantizers. Default: as the
-            kind.
+        bandwidths: 1 to 8 rising rates in kbit/s; None for those of the kind. The last one determines the number of
+            quantizers.
     """
 
     def __init__(
@@ -85,8 +85,7 @@ class Encodec(LatentCodec):
         self.bits_per_second = bits_per_second(sample_rate, stride, codebook_size)
         settings = self._bandwidth_settings(like.bandwidths if bandwidths is None else bandwidths)
         quantizer = ReferenceVQ(codebook_size, dim, self.count(settings.default))
-        # not causal, even if the layers are: with reflection the first frame depends on the six that follow it, so
-        # streamed codes would differ
+        # not causal even with causal layers: with reflection, the first frame depends on the next six
         spec = CodeSpec(
             Modality.AUDIO, quantizer.sizes, (stride,), channels, sample_rate, total=True,
             ordered=quantizer.ordered, causal=False,
@@ -99,7 +98,7 @@ class Encodec(LatentCodec):
         )
 
     def _bandwidth_settings(self, bandwidths: Any) -> Settings:
-        """Return the settings. Raises ValueError for rates that no number of quantizers has."""
+        """Return the bandwidths as settings. Raises ValueError for invalid rates."""
         numbers = list(bandwidths) if isinstance(bandwidths, list | tuple) else []
         plain = all(isinstance(v, int | float) and not isinstance(v, bool) and 0 < v < 1e6 for v in numbers)
         if not plain or not 1 <= len(numbers) <= 8 or sorted(set(numbers)) != numbers:
@@ -112,24 +111,26 @@ class Encodec(LatentCodec):
         return Settings("bandwidth", "kbit/s", numbers[-1], tuple(numbers))
 
     def count(self, bandwidth: float) -> int:
-        """Return the number of quantizers that fit into a bandwidth in kbit/s, at least one."""
+        """Return the number of quantizers of a bandwidth in kbit/s, at least one."""
         return max(1, math.floor(1000 * bandwidth / self.bits_per_second + 1e-6))
 
     # -- signals ----------------------------------------------------------------------------------
 
     def analyze(self, x: Tensor) -> Tensor:
-        """Map (batch, channels, samples) to (batch, dim, frames); with chunks, one chunk divided by its scale."""
+        """Map (batch, channels, samples), at most one chunk divided by its scale, to (batch, dim, frames)."""
         return self.encoder(x)
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """Map quantized latents, of one chunk if there are chunks, to (batch, channels, frames · stride)."""
+        """Map quantized latents of at most one chunk to (batch, channels, frames · stride)."""
         return self.decoder(latents)
 
     def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.spec.window is None:
             return super().reconstruct(x)
         if x.shape[-1] > self.spec.window[0]:
-            raise ValueError(f"training needs at most one chunk, {self.spec.window[0]} samples, got {x.shape[-1]}")
+            raise ValueError(
+                f"a training signal must have at most {self.spec.window[0]} samples, one chunk, got {x.shape[-1]}"
+            )
         scale = loudness(x)
         y, loss = super().reconstruct(x / scale)
         return y * scale, loss
@@ -172,7 +173,7 @@ class Encodec(LatentCodec):
         return waveforms[..., :samples].float().clamp(-1, 1).contiguous()
 
     def _joined_chunks(self, latents: Tensor, scales: Tensor, lengths: list[int], hop: int) -> Tensor:
-        """Decode the chunks and cross-fade them."""
+        """Decode and cross-fade the chunks."""
         if not scales[:, : len(lengths)].isfinite().all():
             raise ValueError(f"the scales of {self.name} must be finite, got NaN or Inf")
         frames = [-(-length // self.spec.stride[0]) for length in lengths]
@@ -189,15 +190,16 @@ class Encodec(LatentCodec):
         cls, checkpoint: str, *, sample_rate: int | None = None, kind: str | None = None,
         bandwidths: list[float] | None = None,
     ) -> Codec:  # fmt: skip
-        """Build the codec from a file of the `encodec` package or AudioCraft, or from transformers' EncodecModel.
+        """Build the codec from weights of the `encodec` package, AudioCraft, or transformers' EncodecModel.
 
         Args:
             checkpoint: A file, or a folder or hub id of transformers.
-            sample_rate: In Hz; needed only if neither a config.json nor the layers determine it.
-            kind: As in the constructor, like bandwidths; default: determined from the checkpoint.
+            sample_rate: In Hz; required if neither a config.json nor the layers determine it.
+            kind: As in the constructor; None to infer it from the checkpoint.
+            bandwidths: As in the constructor; None to infer them from the checkpoint.
 
         Raises:
-            ValueError: If the checkpoint is not an EnCodec, or of another sample rate.
+            ValueError: If the checkpoint is not an EnCodec, or has another sample rate.
         """
         path = weights.locate(checkpoint, sample_rate)
         state, config = weights.read(path)

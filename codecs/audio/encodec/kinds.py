@@ -1,4 +1,4 @@
-"""The published EnCodec models: what the shapes of their weights do not state."""
+"""Properties of the published EnCodec models that the shapes of the weights do not imply."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ... import rate
 from .. import seanet
 
 OVERLAP = 0.01
-"""Share of a chunk that the next chunk covers too."""
+"""Overlap of neighboring chunks as a share of a chunk."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,7 @@ class EncodecKind:
         channels: 1 or 2.
         stride: Samples per frame of the published weights.
         bandwidths: In kbit/s, rising.
-        chunked: Whether a waveform is coded in chunks of one second, each divided by its own loudness.
+        chunked: Whether a waveform is coded in chunks of one second, each divided by its loudness.
     """
 
     layers: seanet.Layers
@@ -38,7 +38,7 @@ KINDS = {
     ),
 }
 BY_RATE = {24_000: "24khz", 32_000: "32khz", 48_000: "48khz"}
-"""Sample rate in Hz → the published model with it."""
+"""Sample rate in Hz → published model."""
 
 
 def bits_per_second(sample_rate: int, stride: int, codebook_size: int) -> float:

@@ -1,4 +1,4 @@
-"""EnCodec checkpoints of other projects: their names, and the architecture that they imply."""
+"""Conversion of EnCodec checkpoints of other projects, and the architecture that they imply."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .. import seanet
 from .kinds import BY_RATE, KINDS, OVERLAP, bits_per_second
 
 FILES = ("encodec_24khz-d7cc33bc.th", "encodec_48khz-7e698e3e.th")
-"""Names of the files of the `encodec` package."""
+"""File names of the `encodec` package."""
 NAMES = (
     (re.compile(r"^(en|de)coder\.(?:model|layers)\."), r"\1coder."),
     (re.compile(r"\.(?:conv|convtr)\.(?=conv\.|convtr\.|norm\.)"), "."),
@@ -28,20 +28,20 @@ FIXED = {
     "pad_mode": "reflect", "kernel_size": 7, "last_kernel_size": 7, "residual_kernel_size": 3,
     "dilation_growth_rate": 2, "compress": 2, "trim_right_ratio": 1.0,
 }  # fmt: skip
-"""Values that a config.json of transformers must have, because our layers have them."""
+"""Required values of a config.json of transformers. Our layers support no others."""
 
 
 def locate(source: str, sample_rate: int | None) -> Path:
-    """Return the path of a checkpoint; the file with this sample rate if a folder holds several."""
+    """Return the path of a checkpoint. Of several files in a folder, the one with this sample rate is preferred."""
     files = sorted(FILES, key=lambda name: f"{str(sample_rate)[:2]}khz" not in name)
     return foreign.locate(source, *foreign.WEIGHTS, *files)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Return a state dict in our names, and the constructor arguments that the checkpoint determines.
+    """Return a state dict in our names, and the constructor arguments that the checkpoint implies.
 
     Raises:
-        ValueError: If it is not an EnCodec.
+        ValueError: If the checkpoint is not an EnCodec.
     """
     content = foreign.tensors(foreign.read(path), "best_state", "state_dict", "model")
     transformers = any(".layers." in name and name.startswith("encoder.") for name in content)
@@ -53,10 +53,10 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Rename a state dict of the `encodec` package or of transformers to our names, with `conv` for our `convtr`.
+    """Rename a state dict of the `encodec` package or of transformers to our names, but with `conv` for `convtr`.
 
-    The moving averages of each codebook entry restart from its vector and use count, since the stored averages agree
-    with the vector only after training.
+    The moving averages of the codebooks are computed from the entries and their uses, since the stored averages may not
+    agree with the entries.
     """
     out: dict[str, Tensor] = {}
     books: dict[int, dict[str, Tensor]] = {}
@@ -82,7 +82,7 @@ def rename(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def architecture(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
-    """Return the architecture that the shapes imply. Raises ValueError if they are not EnCodec's."""
+    """Return the architecture that the shapes imply. Raises ValueError for other models."""
     convs = {}
     for name, value in state.items():
         if found := re.fullmatch(r"encoder\.(\d+)\.conv\.weight", name):
@@ -109,7 +109,7 @@ def architecture(state: Mapping[str, Tensor], path: Path) -> dict[str, Any]:
 
 
 def _from_config(path: Path) -> dict[str, Any]:
-    """Return what a config.json of transformers states beyond the shapes. Raises ValueError for unsupported layers."""
+    """Return the arguments in a config.json of transformers. Raises ValueError for unsupported layers."""
     config = checkpoint.read_config(path.parent)
     if config.get("model_type") != "encodec":
         raise ValueError(f"model_type in {path} must be 'encodec', got {config.get('model_type')!r:.80}")
@@ -125,7 +125,7 @@ def _from_config(path: Path) -> dict[str, Any]:
     kind = next((name for name, kind in KINDS.items() if kind.layers == layers), None)
     if kind is None or chunks != ((True, 1, OVERLAP) if KINDS[kind].chunked else (False, None)):
         raise ValueError(
-            f"{path} must combine layers and chunks as a published model does, got {layers} with (normalize, "
+            f"{path} must combine layers and chunks like a published model, got {layers} with (normalize, "
             f"chunk_length_s, overlap) {chunks}"
         )
     return {
@@ -136,7 +136,7 @@ def _from_config(path: Path) -> dict[str, Any]:
 
 
 def arguments(config: dict[str, Any], given: dict[str, Any], count: int, path: Path) -> dict[str, Any]:
-    """Combine what a checkpoint of `count` codebooks determines and what the caller gives to constructor arguments."""
+    """Return the constructor arguments for a checkpoint of `count` codebooks. `given` overrides `config`."""
     out = {**config, **given}
     kind, stride = config["kind"], math.prod(config["ratios"])
     if "sample_rate" not in out:

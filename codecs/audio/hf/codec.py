@@ -1,4 +1,4 @@
-"""The codec that wraps an audio tokenizer of transformers."""
+"""Codec that wraps an audio tokenizer of transformers."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from .families import FAMILIES
 
 @register("audio/hf")
 class AudioHF(Codec):
-    """An audio tokenizer of transformers. Its setting is the bandwidth in kbit/s, the number of quantizers, or none.
+    """Audio tokenizer of transformers. Setting: bandwidth in kbit/s, number of quantizers, or none.
 
-    Each item is encoded and decoded on its own, in float32 and in eval mode, so its codes do not depend on the batch.
-    Where a decoder returns fewer samples than the signal has, silence follows. Untrained models get random codebooks.
+    Items are encoded and decoded one by one, in float32 and eval mode, so codes do not depend on the batch. Silence
+    follows if a decoder returns fewer samples than the signal has. Untrained models get random codebooks.
 
     Args:
-        model: Transformers config as plain values, with `model_type`. Missing keys have the defaults of the type.
-        whole_frames: True: zeros complete the last frame of a waveform before encoding, as in Kyutai's own Mimi.
-            False: each layer pads for itself, as in transformers' Mimi and EnCodec. None: as transformers does.
+        model: Config of transformers as plain values, with `model_type`. Missing keys have the defaults of the type.
+        whole_frames: Whether zeros complete the last frame before encoding, as in Kyutai's own Mimi. Otherwise each
+            layer pads its input, as in transformers' Mimi and EnCodec. None for the behavior of transformers.
     """
 
     variants = ()
@@ -54,7 +54,7 @@ class AudioHF(Codec):
 
     @torch.no_grad()
     def _check(self) -> None:
-        """Encode and decode two frames. Raises ValueError for an architecture whose parts do not fit."""
+        """Encode and decode two frames. Raises ValueError if the architecture does not work."""
         spec, size = self.spec, 2 * self.spec.stride[0]
         grid = spec.grid((size,))
         require_integer("the sample rate", spec.sample_rate, 1, 384_000)
@@ -70,10 +70,10 @@ class AudioHF(Codec):
 
         Args:
             checkpoint: Path or hub id. Kyutai's file is `tokenizer-*.safetensors`.
-            whole_frames: As in the constructor; default for Descript's and Kyutai's files: True.
+            whole_frames: As in the constructor; None means True for Descript's and Kyutai's files.
 
         Raises:
-            FileNotFoundError: If there is no checkpoint.
+            FileNotFoundError: If the checkpoint does not exist.
             ValueError: If it is of another kind or incomplete.
         """
         path = weights.locate(checkpoint)
@@ -91,7 +91,7 @@ class AudioHF(Codec):
         return foreign.adopt(codec, {f"model.{name}": value for name, value in state.items()}, path)
 
     def train(self, mode: bool = True) -> AudioHF:
-        """Keep the model in eval mode: it does not train here, and DAC would drop quantizers at random."""
+        """Keep the model in eval mode. In training mode DAC drops quantizers at random."""
         super().train(mode)
         self.model.eval()
         return self
@@ -115,7 +115,7 @@ class AudioHF(Codec):
             return torch.cat([F.pad(one, (0, longest - one.shape[-1])) for one in self._waveforms(codes)])
 
     def _waveforms(self, codes: Codes) -> Iterator[Tensor]:
-        """Yield the waveform (1, channels, samples) of each item at its own size."""
+        """Yield the waveform (1, channels, samples) of each item in its own size."""
         for i, count in enumerate(codes.quantizers().tolist()):
             one = codes[i]
             size = int(one.sizes)

@@ -1,4 +1,4 @@
-"""Configs of transformers' audio tokenizers: checked against allow-lists and bounds before anything is built."""
+"""Configs of transformers' audio tokenizers. Allow-lists and bounds are checked before a model is built."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from typing import Any
 
 import torch
 
+from tokenloom import errors
+
 from ... import checkpoint, foreign
 from ...types import MAX_SAMPLES
 from ...validate import require_integer
 from .families import FAMILIES, PARTS
 
 MAX_NUMBERS = 2**30
-"""Most numbers in a model's weights; larger models are refused before allocation. X-Codec 2, the largest, has 0.6e9."""
+"""Most numbers in the weights, checked before allocation. The largest model, X-Codec 2, has 6·10^8."""
 MAX_VALUE = 2**20
 """Largest integer in a config."""
 MAX_COUNT = 64
@@ -25,10 +27,10 @@ MAX_COUNT = 64
 
 
 def read(path: Path) -> dict[str, Any]:
-    """Return the architecture that a `config.json` of transformers describes. Other keys are dropped unread."""
+    """Return the keys of a `config.json` of transformers that describe the architecture."""
     model = checkpoint.read_mapping(path)
     kind = _model_type(model, f"{path}: ")
-    if model.get("_frame_rate") is not None:  # spelling of newer releases for Mimi's frame_rate
+    if model.get("_frame_rate") is not None:  # Mimi's frame_rate in newer releases
         model = {"frame_rate": model["_frame_rate"], **model}
     out = {key: value for key, value in model.items() if key in _allowed(kind)}
     for key, kinds in FAMILIES[kind].parts.items():
@@ -40,10 +42,10 @@ def read(path: Path) -> dict[str, Any]:
 
 
 def build(model: Any) -> Any:
-    """Build the transformers config of an allow-listed model type from plain values.
+    """Build the transformers config of an allowed model type from plain values.
 
     Raises:
-        ValueError: If the type is not on the list, a key is unknown, or a value is out of bounds.
+        ValueError: If the type is not allowed, a key is unknown, or a value is out of bounds.
     """
     kind = _model_type(model)
     _check_keys(kind, kind, model)
@@ -54,13 +56,13 @@ def build(model: Any) -> Any:
 
 
 def count_numbers(config: Any) -> int:
-    """Count the numbers in the weights of a config without allocating them. Raises ValueError for too many."""
+    """Count the numbers in a model's weights without allocating them. Raises ValueError for too many."""
     require_integer("num_quantizers", getattr(config, "num_quantizers", 1), 1, MAX_COUNT)
     if math.prod(getattr(config, "quantization_levels", ())) > MAX_VALUE or min(_strides(config)) < 1:
         raise ValueError("strides must be at least 1, and the product of quantization levels at most 2^20")
     if math.prod(_strides(config)) > MAX_SAMPLES:
         raise ValueError(f"the product of all strides must be at most {MAX_SAMPLES}, got {math.prod(_strides(config))}")
-    # imported outside of the block: a module's own constants must not be created on "meta"
+    # imported first, since constants of the module must not be created on the meta device
     model_class = foreign.from_transformers(FAMILIES[config.model_type].model_class)
     with torch.device("meta"):
         numbers = sum(value.numel() for value in model_class(config).state_dict().values())
@@ -71,16 +73,15 @@ def count_numbers(config: Any) -> int:
 
 @contextlib.contextmanager
 def refusing(kind: str) -> Iterator[None]:
-    """Turn the errors of transformers and PyTorch about a config into a ValueError of one line."""
+    """Convert errors of transformers and PyTorch about a config to a ValueError of one line."""
     try:
         yield
     except Exception as error:  # dozens of types, some of many lines
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(f"{kind} cannot be built from this config: {reason:.300}") from error
+        raise ValueError(f"{kind} cannot be built from this config: {errors.one_line(error):.300}") from error
 
 
 def _model_type(model: Any, where: str = "") -> str:
-    """Return the model type of a config. Raises ValueError unless it is on the list."""
+    """Return the model type of a config. Raises ValueError unless it is allowed."""
     kind = model.get("model_type") if isinstance(model, Mapping) else None
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise ValueError(f"{where}model_type of audio/hf must be one of {', '.join(FAMILIES)}, got {kind!r:.80}")
@@ -102,7 +103,7 @@ def _check_keys(name: str, kind: str, given: Mapping[str, Any]) -> None:
 
 
 def _checked_parts(model: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a config whose inner configs are checked. Their types decide which classes are built."""
+    """Return a config with checked inner configs, whose types decide which classes are built."""
     out = dict(model)
     for key, kinds in FAMILIES[model["model_type"]].parts.items():
         part = out.get(key)
@@ -117,7 +118,7 @@ def _checked_parts(model: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _check_bounds(values: Any, name: str = "model", depth: int = 0) -> None:
-    """Refuse values that no architecture needs: long lists, deep nesting, large, infinite or negative numbers."""
+    """Raise ValueError for long lists, deep nesting, and large, infinite or negative numbers."""
     if isinstance(values, Mapping | list | tuple):
         if len(values) > (32 if isinstance(values, list | tuple) else 256) or depth > 3:
             raise ValueError(f"{name} has too many values or levels: {len(values)} values at depth {depth}")

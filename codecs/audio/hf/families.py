@@ -21,7 +21,7 @@ from .family import AudioFamily, audio_spec, quantizer_settings, quantizers_at_m
 
 
 class EncodecFamily(AudioFamily):
-    """EnCodec (arXiv 2210.13438): coded whole, or at 48 kHz in overlapping chunks with one scale each."""
+    """EnCodec (arXiv 2210.13438). At 48 kHz it codes overlapping chunks with a scale each."""
 
     control = "bandwidth"
     whole_frames = False
@@ -32,7 +32,7 @@ class EncodecFamily(AudioFamily):
             window = (config.chunk_length, config.chunk_stride)
             if window[1] is None or not window[0] <= 2 * window[1] <= 2 * window[0]:
                 raise ValueError(f"chunks must overlap by at most half, got {window[0]} samples every {window[1]}")
-        # not causal with reflection: the first frame depends on those that follow it
+        # not causal with reflection: the first frame depends on later ones
         alone = config.norm_type == "weight_norm" and config.pad_mode != "reflect" and not (window or config.normalize)
         causal = config.use_causal_conv and alone
         sizes = (config.codebook_size,) * quantizers_at_most(model)
@@ -64,7 +64,7 @@ class EncodecFamily(AudioFamily):
 
 
 class DacFamily(AudioFamily):
-    """Descript's codec (arXiv 2306.06546). With odd strides the decoder is a few samples short; zeros follow."""
+    """Descript's codec (arXiv 2306.06546). With odd strides the decoder returns a few samples less."""
 
     undeclared = ("hidden_size", "upsampling_ratios")
     control = "n_quantizers"
@@ -73,7 +73,7 @@ class DacFamily(AudioFamily):
         config = model.config
         stride = math.prod(config.downsampling_ratios)
         if (up := math.prod(config.upsampling_ratios)) != stride:
-            raise ValueError(f"upsampling must have the stride of downsampling, {stride}, got {up}")
+            raise ValueError(f"the stride of upsampling must be that of downsampling, {stride}, got {up}")
         return audio_spec((config.codebook_size,) * config.n_codebooks, stride, 1, config.sampling_rate)
 
     def settings(self, model: Any) -> Settings:
@@ -84,7 +84,7 @@ class DacFamily(AudioFamily):
 
 
 class MimiFamily(AudioFamily):
-    """Kyutai's codec (arXiv 2410.00037): the first quantizers are semantic, the others acoustic."""
+    """Kyutai's codec (arXiv 2410.00037). The first quantizers are semantic, the others acoustic."""
 
     undeclared = ("frame_rate", "rope_theta")
     control = "num_quantizers"
@@ -110,16 +110,16 @@ class MimiFamily(AudioFamily):
         return super().decode(model, codes, scales, sizes)
 
     def _clear_cache(self, model: Any) -> None:
-        """Drop the codebooks that the library caches. The cache is stale after new weights or a move to a device."""
+        """Clear the library's cache of codebooks, which is stale after new weights or a move to a device."""
         for module in model.quantizer.modules():
             if hasattr(module, "_embed"):
                 module._embed = None
 
 
 class XcodecFamily(AudioFamily):
-    """X-Codec (arXiv 2408.17175) and Higgs Audio 2: a DAC and semantic speech features, quantized together.
+    """X-Codec (arXiv 2408.17175) and Higgs Audio 2: joint quantization of a DAC's latents and semantic features.
 
-    The decoder is DAC's, corrected for odd strides: it decodes whole strides.
+    The decoder is that of DAC, but returns whole strides if strides are odd.
     """
 
     parts: ClassVar = {
@@ -134,9 +134,9 @@ class XcodecFamily(AudioFamily):
 
 
 class Xcodec2Family(AudioFamily):
-    """X-Codec 2 (arXiv 2502.04128): one code of 65,536 per frame, exposed as two quantizers of half its levels each.
+    """X-Codec 2 (arXiv 2502.04128): one codebook of 65,536 entries, split into two quantizers.
 
-    Its own preprocessing adds a frame of silence to a waveform of whole frames; the code of that frame is dropped.
+    The model's preprocessing adds a frame of silence to a waveform of whole frames. The code of that frame is dropped.
     """
 
     parts: ClassVar = {"semantic_model_config": ("wav2vec2-bert",)}
@@ -168,7 +168,7 @@ FAMILIES: dict[str, AudioFamily] = {
     "higgs_audio_v2_tokenizer": XcodecFamily("HiggsAudioV2TokenizerConfig", "HiggsAudioV2TokenizerModel"),
     "xcodec2": Xcodec2Family("Xcodec2Config", "Xcodec2Model"),
 }
-"""Model type → its adapter. No other model class of transformers is ever built."""
+"""Model type → adapter. No other model class of transformers is built."""
 PARTS = {
     "dac": ("DacConfig", DacFamily.undeclared),
     "hubert": ("HubertConfig", ()),
@@ -176,4 +176,4 @@ PARTS = {
     "wav2vec2": ("Wav2Vec2Config", ()),
     "wav2vec2-bert": ("Wav2Vec2BertConfig", ()),
 }
-"""Model type of a part → its config class, and keys that it accepts without declaring them."""
+"""Model type of a part → config class, and keys that the class accepts without declaring them."""

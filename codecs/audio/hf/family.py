@@ -1,4 +1,4 @@
-"""Base class of the adapters between transformers' audio tokenizers and our interface."""
+"""Base class of the adapters of audio tokenizers in transformers."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from ...types import CodeSpec, Modality, Settings
 
 @dataclass(frozen=True)
 class AudioFamily:
-    """Adapter of one architecture. Its methods receive the transformers model and one waveform at a time.
+    """Adapter of one architecture. Methods receive the transformers model and one waveform at a time.
 
     Attributes:
         config_class: Name of the config class in transformers.
         model_class: Name of the model class in transformers.
-        parts: Config keys that hold another config → model types that are allowed there.
+        parts: Config key of an inner config → allowed model types.
         undeclared: Keys that the config class accepts without declaring them.
         control: Name of the argument of the model's `encode` that takes the setting.
-        whole_frames: Whether zeros complete the last frame before encoding, as the model's own preprocessing does.
+        whole_frames: Whether zeros complete the last frame before encoding, as in the model's own preprocessing.
     """
 
     config_class: str
@@ -35,11 +35,11 @@ class AudioFamily:
         raise NotImplementedError
 
     def settings(self, model: Any) -> Settings:
-        """Return the settings of the codec: bandwidths if they control the model, otherwise none."""
+        """Return the settings of the codec: the bandwidths if they control the model, or none."""
         return _bandwidth_settings(model) if self.control == "bandwidth" else Settings()
 
     def scales(self, spec: CodeSpec, model: Any, samples: int) -> int:
-        """Return how many numbers of side information a waveform of this length has."""
+        """Return the number of scales, which are side information, of a waveform of this length."""
         return 0
 
     def encode(self, model: Any, x: Tensor, setting: Any, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
@@ -47,12 +47,12 @@ class AudioFamily:
         return model.encode(x, **{self.control: setting}).audio_codes, None
 
     def decode(self, model: Any, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
-        """Decode codes to (1, channels, samples) of about the right length; `sizes` are the samples of each chunk."""
+        """Decode codes to about Σ `sizes` samples, (1, channels, samples). `sizes` are the samples of each chunk."""
         return model.decode(codes).audio_values
 
 
 def _bandwidth_settings(model: Any) -> Settings:
-    """Return the bandwidths in kbit/s that a model was trained for. The default is the highest."""
+    """Return a model's bandwidths in kbit/s as settings. The default is the highest."""
     values = tuple(sorted(set(model.config.target_bandwidths)))
     if values[0] <= 0:
         raise ValueError(f"a bandwidth must be positive, got {values[0]} kbit/s")
@@ -73,6 +73,6 @@ def quantizers_at_most(model: Any) -> int:
 
 
 def audio_spec(sizes: tuple[int, ...], stride: int, channels: int, sample_rate: int, **more: Any) -> CodeSpec:
-    """Return a spec that is ordered and not causal unless `more` says otherwise."""
+    """Return a spec. `more` overrides the defaults: ordered and not causal."""
     given = {"ordered": True, "causal": False, **more}
     return CodeSpec(Modality.AUDIO, sizes, (stride,), channels, sample_rate, total=True, **given)

@@ -1,4 +1,4 @@
-"""Checkpoints of audio tokenizers: transformers' own, Descript's DAC and Kyutai's Mimi."""
+"""Checkpoints of audio tokenizers: of transformers, Descript's DAC and Kyutai's Mimi."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def is_transformers(path: Path) -> bool:
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Return the transformers config of a checkpoint as plain values, and its state dict in the names of transformers.
+    """Return the transformers config of a checkpoint as plain values, and its state dict with transformers' names.
 
     Raises:
         ValueError: If the checkpoint is of another project or damaged.
@@ -49,10 +49,10 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def current_names(config: Any, state: dict[str, Tensor], path: Path) -> dict[str, Tensor]:
-    """Return a state dict of any release of transformers under the names of the installed one.
+    """Rename the state dict of any release of transformers to the names of the installed release.
 
     Raises:
-        ValueError: If a tensor is missing, left over or of another shape.
+        ValueError: If a tensor is missing, unknown or of another shape.
     """
     model_class = foreign.from_transformers(FAMILIES[config.model_type].model_class)
     try:
@@ -60,7 +60,7 @@ def current_names(config: Any, state: dict[str, Tensor], path: Path) -> dict[str
             model, report = model_class.from_pretrained(
                 None, config=config, state_dict=state, output_loading_info=True, dtype=torch.float32
             )
-    except Exception as error:  # the library reports other shapes as a table
+    except Exception as error:  # the library reports mismatched shapes as a table
         reason = errors.first_line(error)
         raise ValueError(f"{path} holds another architecture than its config: {reason:.300}") from error
     problems = [f"lacks {name}" for name in sorted(report["missing_keys"])]
@@ -68,7 +68,7 @@ def current_names(config: Any, state: dict[str, Tensor], path: Path) -> dict[str
     problems += [f"has another shape of {name}" for name in sorted(map(str, report["mismatched_keys"]))]
     own = model.state_dict()
     held, needed = (sum(value.numel() for value in tensors.values()) for tensors in (state, own))
-    if held != needed:  # the library does not report every name that is left over
+    if held != needed:  # the library does not report every unknown name
         problems.append(f"holds {held} numbers instead of {needed}")
     if problems:
         raise ValueError(
@@ -79,7 +79,7 @@ def current_names(config: Any, state: dict[str, Tensor], path: Path) -> dict[str
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Hide the library's progress bar and its table of missing names; our error states them in one line."""
+    """Hide the library's progress bar and its table of missing names."""
     library_logging = foreign.from_transformers("logging")
     shown, verbosity = library_logging.is_progress_bar_enabled(), library_logging.get_verbosity()
     library_logging.disable_progress_bar()
