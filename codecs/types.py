@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -47,13 +47,13 @@ class CodeSpec:
     """Signal samples per code along each axis; () if the number of codes varies."""
     channels: int
     """3 for images, 1 or 2 for audio, 0 for text."""
-    sample_rate: int | None
+    sample_rate: int | None = None
     """In Hz; None unless the modality is audio."""
-    total: bool
+    total: bool = True
     """Whether every index array within range decodes. False for the bytes of a file."""
-    ordered: bool
+    ordered: bool = False
     """Whether a prefix (of quantizers, or of 1-D tokens) decodes."""
-    causal: bool
+    causal: bool = False
     """Whether the codec can be streamed exactly."""
     window: tuple[int, int] | None = None
     """Length and hop of a chunk in samples; None unless the codec splits audio into chunks."""
@@ -96,21 +96,16 @@ class Codes:
     def __getitem__(self, item: int | slice) -> Codes:
         """Return one item, or a slice of items, as a batch."""
         rows = slice(item, item + 1 or None) if isinstance(item, int) else item
-        return Codes(
-            self.indices[rows],
-            self.sizes[rows],
-            None if self.lengths is None else self.lengths[rows],
-            {name: value[rows] for name, value in self.side.items()},
-        )
+        return self._map(lambda tensor: tensor[rows])
 
     def to(self, device: torch.device | str) -> Codes:
         """Return the same codes on `device`."""
-        return Codes(
-            self.indices.to(device),
-            self.sizes.to(device),
-            None if self.lengths is None else self.lengths.to(device),
-            {name: value.to(device) for name, value in self.side.items()},
-        )
+        return self._map(lambda tensor: tensor.to(device))
+
+    def _map(self, function: Callable[[Tensor], Tensor]) -> Codes:
+        lengths = None if self.lengths is None else function(self.lengths)
+        side = {name: function(value) for name, value in self.side.items()}
+        return Codes(function(self.indices), function(self.sizes), lengths, side)
 
     def quantizers(self) -> Tensor:
         """Return the number of quantizers that each item uses, int64 (batch,)."""

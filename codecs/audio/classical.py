@@ -49,9 +49,7 @@ class SoundfileCodec(NativeCodec):
         super().__init__()
         require_integer(f"sample_rate of {self.name}", sample_rate, LOWEST_RATE, HIGHEST_RATE)
         require_integer(f"channels of {self.name}", channels, 1, 2)
-        self.spec = CodeSpec(
-            Modality.AUDIO, (256,), (), channels, sample_rate, total=False, ordered=False, causal=False
-        )
+        self.spec = CodeSpec(Modality.AUDIO, (256,), (), channels, sample_rate, total=False)
         self.sample_rate = self.native_rate = sample_rate
         if self.native_rates:
             self.native_rate = next((r for r in self.native_rates if r >= sample_rate), self.native_rates[-1])
@@ -190,7 +188,6 @@ class Flac(SoundfileCodec):
 
     format = "FLAC"
     subtype = "PCM_16"
-    settings = Settings()
 
     def options(self, setting: None) -> dict[str, Any]:
         return {**super().options(setting), "compression_level": 1.0}

@@ -38,8 +38,8 @@ class WaveAutoencoder(LatentCodec):
         )
         ratios = list(ratios)
         spec = CodeSpec(
-            Modality.AUDIO, quantizer.sizes, (math.prod(ratios),), channels, sample_rate, total=True,
-            ordered=quantizer.ordered, causal=True,
+            Modality.AUDIO, quantizer.sizes, (math.prod(ratios),), channels, sample_rate, ordered=quantizer.ordered,
+            causal=True,
         )  # fmt: skip
         super().__init__(spec, quantizer)
         self.encoder, self.decoder = seanet.autoencoder(

@@ -148,47 +148,31 @@ class LSTM(nn.Module):
         return x + y.permute(1, 2, 0)
 
 
-def encoder(
-    channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0,
-    layers: Layers = OURS,
-) -> nn.Sequential:  # fmt: skip
-    """Build the encoder (batch, channels, samples) → (batch, dim, frames). `ratios` are in the decoder's order."""
-    width = filters
-    stack: list[nn.Module] = [Conv1d(channels, width, 7, layers=layers)]
-    for ratio in reversed(ratios):
-        stack += [ResidualUnit(width, 2**i, layers) for i in range(residual)]
-        stack += [nn.ELU(), Conv1d(width, 2 * width, 2 * ratio, ratio, layers=layers)]
-        width *= 2
-    stack += [LSTM(width, lstm)] if lstm else []
-    return nn.Sequential(*stack, nn.ELU(), Conv1d(width, dim, 7, layers=layers))
-
-
-def decoder(
-    channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0,
-    layers: Layers = OURS,
-) -> nn.Sequential:  # fmt: skip
-    """Build the decoder (batch, dim, frames) → (batch, channels, samples), the mirror of `encoder`."""
-    width = filters * 2 ** len(ratios)
-    stack: list[nn.Module] = [Conv1d(dim, width, 7, layers=layers)]
-    stack += [LSTM(width, lstm)] if lstm else []
-    for ratio in ratios:
-        stack += [nn.ELU(), ConvTranspose1d(width, width // 2, 2 * ratio, ratio, layers)]
-        width //= 2
-        stack += [ResidualUnit(width, 2**i, layers) for i in range(residual)]
-    return nn.Sequential(*stack, nn.ELU(), Conv1d(width, channels, 7, layers=layers))
-
-
 def autoencoder(
     channels: int, filters: int, ratios: list[int], dim: int, *, residual: int = 1, lstm: int = 0,
     layers: Layers = OURS,
 ) -> tuple[nn.Sequential, nn.Sequential]:  # fmt: skip
-    """Return an initialized encoder and decoder."""
-    network = {"residual": residual, "lstm": lstm, "layers": layers}
-    pair = encoder(channels, filters, ratios, dim, **network), decoder(channels, filters, ratios, dim, **network)
+    """Return an encoder (batch, channels, samples) → (batch, dim, frames), and a decoder, its mirror image."""
+    width = filters
+    encoder: list[nn.Module] = [Conv1d(channels, width, 7, layers=layers)]
+    for ratio in reversed(ratios):
+        encoder += [ResidualUnit(width, 2**i, layers) for i in range(residual)]
+        encoder += [nn.ELU(), Conv1d(width, 2 * width, 2 * ratio, ratio, layers=layers)]
+        width *= 2
+    encoder += [LSTM(width, lstm)] if lstm else []
+    encoder += [nn.ELU(), Conv1d(width, dim, 7, layers=layers)]
+    decoder: list[nn.Module] = [Conv1d(dim, width, 7, layers=layers)]
+    decoder += [LSTM(width, lstm)] if lstm else []
+    for ratio in ratios:
+        decoder += [nn.ELU(), ConvTranspose1d(width, width // 2, 2 * ratio, ratio, layers)]
+        width //= 2
+        decoder += [ResidualUnit(width, 2**i, layers) for i in range(residual)]
+    last = Conv1d(width, channels, 7, layers=layers)
+    pair = nn.Sequential(*encoder), nn.Sequential(*decoder, nn.ELU(), last)
     for half in pair:
         _initialize(half)
     if not layers.norm:
-        nn.init.normal_(pair[1][-1].conv.weight, std=1e-3)  # start from silence
+        nn.init.normal_(last.conv.weight, std=1e-3)  # start from silence
     return pair
 
 

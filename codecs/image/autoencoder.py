@@ -73,10 +73,7 @@ class Autoencoder(LatentCodec):
         decoder_depths = depths if decoder_depths is None else decoder_depths
         _check(stride, patch, widths, depths)
         _check(stride, patch, widths, decoder_depths)
-        spec = CodeSpec(
-            Modality.IMAGE, quantizer.sizes, (stride, stride), channels=3, sample_rate=None, total=True,
-            ordered=quantizer.ordered, causal=False,
-        )  # fmt: skip
+        spec = CodeSpec(Modality.IMAGE, quantizer.sizes, (stride, stride), channels=3, ordered=quantizer.ordered)
         super().__init__(spec, quantizer)
         self.encoder = LocalEncoder(patch, widths, depths, quantizer.dim)
         self.decoder = LocalDecoder(patch, widths, decoder_depths, quantizer.dim)

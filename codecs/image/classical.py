@@ -28,7 +28,7 @@ from ..types import CodeSpec, Modality, Settings
 class PillowCodec(NativeCodec):
     """Codec whose codes are image files: 8-bit RGB image ↔ file."""
 
-    spec = CodeSpec(Modality.IMAGE, (256,), (), 3, None, total=False, ordered=False, causal=False)
+    spec = CodeSpec(Modality.IMAGE, (256,), (), channels=3, total=False)
     format: ClassVar[str]
     max_side: ClassVar[int] = 2**31 - 1
 
@@ -153,7 +153,6 @@ class Png(PillowCodec):
     """PNG, lossless for 8-bit images."""
 
     format = "PNG"
-    settings = Settings()
 
     def options(self, setting: None) -> dict[str, Any]:
         return {"format": "PNG", "optimize": True}

@@ -52,10 +52,7 @@ class Flex(LatentCodec):
         quantizer = FSQ(list(levels))
         _check(quantizer, tokens, tile, patch, width, depths)
         self.end = quantizer.sizes[0]
-        spec = CodeSpec(
-            Modality.IMAGE, (self.end + 1,), (), channels=3, sample_rate=None, total=True, ordered=True, causal=False
-        )
-        super().__init__(spec, quantizer)
+        super().__init__(CodeSpec(Modality.IMAGE, (self.end + 1,), (), channels=3, ordered=True), quantizer)
         sweep = sorted({2**i for i in range(tokens.bit_length())} | {tokens})
         self.settings = Settings("tokens", "per tile", tokens, (1, *sweep[1:][-7:]), tuple(range(1, tokens + 1)))
         self.tokens, self.tile = tokens, tile

@@ -51,11 +51,7 @@ class MAGVIT2(product.OfficialIndex, LatentCodec):
         require_integer("blocks", blocks, 1, 16)
         quantizer = LFQ(bits, codebooks, entropy_weight)
         stride = 2 ** (len(multipliers) - 1)
-        spec = CodeSpec(
-            Modality.IMAGE, quantizer.sizes, (stride, stride), channels=3, sample_rate=None, total=True,
-            ordered=False, causal=False,
-        )  # fmt: skip
-        super().__init__(spec, quantizer)
+        super().__init__(CodeSpec(Modality.IMAGE, quantizer.sizes, (stride, stride), channels=3), quantizer)
         self.encoder = MAGVIT2Encoder(channels, list(multipliers), blocks, bits)
         self.decoder = MAGVIT2Decoder(channels, list(multipliers), blocks, bits)
 

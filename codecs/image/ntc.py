@@ -102,10 +102,7 @@ class NTC(LatentCodec):
         groups = [*GROUPS, channels - sum(GROUPS)]
         bounds = tuple(bound for bound, size in zip(BOUNDS, groups, strict=True) for _ in range(size))
         quantizer = DeadZone(bounds)
-        super().__init__(
-            CodeSpec(Modality.IMAGE, quantizer.sizes, (STRIDE, STRIDE), channels=3, sample_rate=None, total=True,
-                     ordered=False, causal=False), quantizer,
-        )  # fmt: skip
+        super().__init__(CodeSpec(Modality.IMAGE, quantizer.sizes, (STRIDE, STRIDE), channels=3), quantizer)
         self.settings = Settings("quality", "", UNIT_QUALITY, SWEEP, QUALITIES)
         self.encoder = LocalEncoder(PATCH, list(widths), list(depths), channels)
         nn.init.zeros_(self.encoder[-1].weight)

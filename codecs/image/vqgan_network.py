@@ -186,11 +186,7 @@ class VQAutoencoder(product.OfficialIndex, LatentCodec):
         _check(channels, multipliers, blocks, attention, latents, groups)
         (entries,) = quantizer.sizes
         stride = 2 ** (len(multipliers) - 1)
-        spec = CodeSpec(
-            Modality.IMAGE, product.factors(entries), (stride, stride), channels=3, sample_rate=None, total=True,
-            ordered=False, causal=False,
-        )  # fmt: skip
-        super().__init__(spec, quantizer)
+        super().__init__(CodeSpec(Modality.IMAGE, product.factors(entries), (stride, stride), channels=3), quantizer)
         widths = [channels, *(channels * m for m in multipliers)]
         self.encoder = VQGANEncoder(widths, blocks, list(attention), latents, quantizer.dim, groups)
         self.decoder = VQGANDecoder(widths, blocks, list(attention), latents, quantizer.dim, groups)

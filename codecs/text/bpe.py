@@ -14,7 +14,7 @@ from tokenloom import errors, lazy
 from ..codec import Codec, build
 from ..native import pack, unpack
 from ..registry import register
-from ..types import Codes, CodeSpec, Modality, Settings
+from ..types import Codes, CodeSpec, Modality
 from ..validate import require_integer
 
 tokenizers = lazy.load("tokenizers")
@@ -33,7 +33,6 @@ class BPE(Codec):
         FileNotFoundError: If the file does not exist.
     """
 
-    settings = Settings()
     variants = ()
     """None, since there is no default tokenizer."""
 
@@ -55,7 +54,7 @@ class BPE(Codec):
         if not entries:
             raise ValueError(f"{source} must have a vocabulary, it is empty")
         self.content = content
-        self.spec = CodeSpec(Modality.TEXT, (entries,), (), 0, None, total=True, ordered=False, causal=False)
+        self.spec = CodeSpec(Modality.TEXT, (entries,), (), channels=0)
 
     @property
     def config(self) -> dict[str, Any]:

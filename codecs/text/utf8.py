@@ -9,15 +9,14 @@ import torch
 from ..codec import Codec
 from ..native import pack, unpack
 from ..registry import register
-from ..types import Codes, CodeSpec, Modality, Settings
+from ..types import Codes, CodeSpec, Modality
 
 
 @register("text/bytes")
 class Bytes(Codec):
     """Codec whose codes are the UTF-8 bytes of a text. Invalid byte sequences decode to U+FFFD."""
 
-    spec = CodeSpec(Modality.TEXT, (256,), (), 0, None, total=True, ordered=False, causal=True)
-    settings = Settings()
+    spec = CodeSpec(Modality.TEXT, (256,), (), channels=0, causal=True)
 
     def _encode(self, x: list[str], setting: Any) -> Codes:
         indices, lengths = pack([torch.tensor(list(text.encode("utf-8")), dtype=torch.int64) for text in x])

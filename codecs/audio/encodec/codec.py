@@ -87,8 +87,7 @@ class Encodec(LatentCodec):
         quantizer = ReferenceVQ(codebook_size, dim, self.count(settings.default))
         # not causal even with causal layers: with reflection, the first frame depends on the next six
         spec = CodeSpec(
-            Modality.AUDIO, quantizer.sizes, (stride,), channels, sample_rate, total=True,
-            ordered=quantizer.ordered, causal=False,
+            Modality.AUDIO, quantizer.sizes, (stride,), channels, sample_rate, ordered=quantizer.ordered,
             window=(sample_rate, int((1 - OVERLAP) * sample_rate)) if like.chunked else None,
         )  # fmt: skip
         super().__init__(spec, quantizer)

@@ -73,6 +73,5 @@ def quantizers_at_most(model: Any) -> int:
 
 
 def audio_spec(sizes: tuple[int, ...], stride: int, channels: int, sample_rate: int, **more: Any) -> CodeSpec:
-    """Return a spec. `more` overrides the defaults: ordered and not causal."""
-    given = {"ordered": True, "causal": False, **more}
-    return CodeSpec(Modality.AUDIO, sizes, (stride,), channels, sample_rate, total=True, **given)
+    """Return a spec, ordered unless `more` overrides it."""
+    return CodeSpec(Modality.AUDIO, sizes, (stride,), channels, sample_rate, **{"ordered": True, **more})

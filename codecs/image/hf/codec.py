@@ -49,10 +49,7 @@ class ImageHF(product.OfficialIndex, Codec):
         self.family, config = build_config(model)
         sizes = product.factors(getattr(config, self.family.entries))[::-1]
         stride = 2 ** (len(config.channel_multiplier) - 1)
-        self.spec = CodeSpec(
-            Modality.IMAGE, sizes, (stride, stride), channels=3, sample_rate=None, total=True, ordered=False,
-            causal=False,
-        )  # fmt: skip
+        self.spec = CodeSpec(Modality.IMAGE, sizes, (stride, stride), channels=3)
         for name, values in (("mean", mean), ("std", std)):
             _check_colors(name, values, self.family)
             self.register_buffer(f"_{name}", torch.tensor(values, dtype=torch.float32)[:, None, None], persistent=False)

@@ -15,7 +15,7 @@ from support.codecs import one_line
 from tokenloom import codecs
 from tokenloom.codecs import Codes, bitstream, foreign
 from tokenloom.codecs.audio import hf
-from tokenloom.codecs.audio.hf.families import digits
+from tokenloom.codecs.quantizers.product import level_products
 
 transformers = pytest.importorskip("transformers")
 
@@ -332,10 +332,10 @@ def test_mimi_follows_its_weights():
     assert torch.equal(after, tiny("mimi").encode(x).indices) and not torch.equal(before, after)
 
 
-def test_digits_of_a_large_codebook():
-    assert digits([4] * 8) == (256, 256) and digits([8, 5, 5, 5]) == (1000,)
+def test_levels_split_into_small_codebooks():
+    assert level_products([4] * 8) == (256, 256) and level_products([8, 5, 5, 5]) == (1000,)
     for levels in ([4] * 9, [8] * 6, [16384, 2]):
-        sizes = digits(levels)
+        sizes = level_products(levels)
         assert max(sizes) <= 2**14 and torch.tensor(sizes).prod() == torch.tensor(levels).prod()
 
 
