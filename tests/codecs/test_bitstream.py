@@ -1,4 +1,4 @@
-"""Containers are exact, and any bytes give a signal or a BitstreamError."""
+"""Containers are lossless, and any bytes decode to a signal or raise BitstreamError."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tokenloom.codecs.bitstream import container, entropy, packing
 
 SMALL = {Modality.IMAGE: (13, 10), Modality.AUDIO: (301,), Modality.TEXT: (40,)}
 SECONDS = 3.0
-"""No container of the tests may take longer."""
+"""Time limit for one container in seconds."""
 
 
 def reseal(body: bytes) -> bytes:
@@ -39,7 +39,7 @@ def varint(n: int) -> bytes:
 
 
 def outcome(codec, data: bytes) -> bool:
-    """Return whether it decoded. Anything but a signal or BitstreamError fails the test."""
+    """Return whether the data decodes. Errors other than BitstreamError fail the test."""
     start = time.perf_counter()
     try:
         y = codec.decompress([data])
@@ -183,7 +183,7 @@ def test_huge_declared_sizes_cost_nothing(codec):
 
 
 def test_sizes_that_do_not_fit_together_are_refused():
-    """Two small images that would need a batch of 65,000 × 65,000 pixels."""
+    """Two small images can need a batch of 65,000 × 65,000 pixels."""
     codec = codecs.build("image/png")
     tall, wide = codec.compress(torch.zeros(1, 3, 60_000, 1)), codec.compress(torch.zeros(1, 3, 1, 60_000))
     with pytest.raises(BitstreamError, match="a batch must have"):
@@ -296,7 +296,7 @@ def test_range_coding_of_prefixes(name):
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(0, 10**6), min_size=160, max_size=160), st.integers(0, 2**32 - 1))
 def test_range_coding_under_any_counts(counts, seed):
-    """With counts of zero, of millions, or with one nearly certain entry, every symbol can be coded."""
+    """Every symbol can be coded with counts of zero, of millions, and with one nearly certain entry."""
     if not sum(counts):
         counts[0] = 1
     codec = copy.deepcopy(tiny("image/fsq"))

@@ -154,7 +154,7 @@ def test_basis_is_orthonormal_and_starts_with_the_means():
 
 
 def test_an_untrained_codec_is_a_transform_codec():
-    """Before training, the error is that of rounding and of the channels that the transform lacks, at every quality."""
+    """Before training, the error comes from rounding and from omitted channels, at every quality."""
     codec = codecs.build("image/ntc", channels=768, widths=[8, 8, 8], depths=[0, 0, 0], decoder_depths=[0, 0, 0],
                          context=8)  # fmt: skip
     x = structured(codec, (64, 48))
@@ -181,7 +181,7 @@ def test_containers_hold_what_the_model_predicts():
 
 
 def test_certain_codes_cost_almost_nothing():
-    """Codes of far below one bit each decode: the check against forged sizes must not refuse them."""
+    """Codes of far less than one bit decode. The check for forged sizes accepts them."""
     codec = copy.deepcopy(tiny("image/ntc"))
     with torch.no_grad():
         for predictor in codec.context.predictors:

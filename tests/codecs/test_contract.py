@@ -364,7 +364,7 @@ def test_learned_codes_are_local(learned):
 
 
 def test_codes_that_vary(learned):
-    """Codes must vary; otherwise the other tests would be vacuous."""
+    """Codes vary, so the other tests are not vacuous."""
     codes = learned.encode(structured(learned, LARGE[learned.spec.modality]))
     rows = codes.indices[0] if learned.context is None else codes.indices[0, :1]  # high frequencies are mostly 0
     assert all(len(row.unique()) > 4 for row in rows)

@@ -1,4 +1,4 @@
-"""Exported encoders and decoders: the codec's own codes at every size, in ONNX Runtime and in torch.export."""
+"""Exported encoders and decoders give the codec's codes and signals at every size."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ ENCODEC = {
 
 @functools.cache
 def small(name: str) -> codecs.Codec:
-    """A codec of that kind whose codes vary."""
+    """Return a codec whose codes vary."""
     if name == "audio/rvq with an LSTM":
         torch.manual_seed(0)
         codec = codecs.build("audio/rvq", **TINY["audio/rvq"], lstm=2)
@@ -50,7 +50,7 @@ def small(name: str) -> codecs.Codec:
 
 @functools.cache
 def written(name: str, format: str, setting: object = None) -> Path:
-    """An export of that codec, made once for all tests."""
+    """Export the codec once for all tests."""
     folder = Path(tempfile.mkdtemp()) / "export"
     found = export.export(small(name), folder, format, setting)
     assert found.tokens > 100 and found.differing <= 1e-3 * found.tokens and found.largest < 1e-4
@@ -67,7 +67,7 @@ def batch(codec: codecs.Codec, size: tuple[int, ...], count: int) -> torch.Tenso
 
 
 def agree(codec: codecs.Codec, folder: Path, format: str, setting: object = None) -> None:
-    """Codes and signals of batches that were not seen when it was made."""
+    """Compare codes and signals of batches with other sizes than the traced example."""
     encode, decode = loaded(folder, format)
     tokens = differing = 0
     for size in SIZES[codec.spec.modality]:
@@ -235,7 +235,7 @@ def test_a_folder_with_other_things_is_left_alone_and_an_export_is_replaced(tmp_
 def test_another_arithmetic_is_found_out_and_nothing_is_left(tmp_path):
     @codecs.register("image/unlike")
     class Unlike(registry.codec_class("image/fsq")):
-        """Its codes are not what its network and its quantizer say."""
+        """Codec whose codes do not come from its network and quantizer."""
 
         def _encode(self, x, setting):
             codes = super()._encode(x, setting)
@@ -253,7 +253,7 @@ def test_another_arithmetic_is_found_out_and_nothing_is_left(tmp_path):
 def test_a_codec_that_looks_at_its_numbers_is_refused_in_one_line(tmp_path):
     @codecs.register("image/curious")
     class Curious(registry.codec_class("image/fsq")):
-        """What it does depends on what it sees."""
+        """Codec whose computation depends on its input."""
 
         def analyze(self, x):
             return super().analyze(x if float(x.mean()) > 0.3 else 1 - x)
@@ -291,7 +291,7 @@ def test_the_command_says_what_it_measured_and_nothing_else(tmp_path, monkeypatc
 
 @pytest.fixture(scope="module")
 def natural(tmp_path_factory):
-    """A codec that ships, in ONNX."""
+    """Export a shipped codec to ONNX."""
     folder = tmp_path_factory.mktemp("natural") / "export"
     export.export(codecs.load("natural-fsq"), folder)
     return codecs.load("natural-fsq"), *export.load(folder, "onnx")

@@ -1,4 +1,4 @@
-"""image/flex: ordered tokens, tiles of unequal length, and targets that share tokens out."""
+"""image/flex: ordered tokens, tiles with unequal numbers of tokens, and targets."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def flex():
 
 
 def halves(height=96, width=96):
-    """One picture whose left is flat and whose right is busy."""
+    """Return an image with a flat left half and a detailed right half."""
     x = structured(tiny("image/flex"), (height, width))
     x[..., : width // 2] = 0.6
     return x
@@ -54,7 +54,7 @@ def test_a_start_from_components_beats_a_random_one():
 
 
 def smooth(batch):
-    """Pictures of few colours that have nothing else in common."""
+    """Return unrelated images of few colors."""
     coarse = torch.rand(batch, 3, 3, 3, generator=torch.Generator().manual_seed(0))
     return torch.nn.functional.interpolate(coarse, (48, 48), mode="bilinear")
 

@@ -1,4 +1,4 @@
-"""Checkpoints of other projects: found, read without running code, and loaded strictly."""
+"""Checkpoints of other projects are found, read without running code, and loaded strictly."""
 
 from __future__ import annotations
 

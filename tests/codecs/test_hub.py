@@ -1,4 +1,4 @@
-"""Folders and repositories in the hub's form: config.json, safetensors, and a model card."""
+"""Folders and repositories in the hub's layout: config.json, safetensors and a model card."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ except FileNotFoundError as error:
 
 @pytest.mark.usefixtures("loopback")
 def test_upload_and_download(tmp_path):
-    """The real client creates, uploads and downloads repositories of a local hub, and is refused."""
+    """The real client creates, uploads and downloads repositories of a local hub. Bad requests are refused."""
     codecs.save(tiny("image/fsq"), tmp_path / "codec")
     with hub() as (address, repositories, _):
         environment = {**os.environ, "HF_ENDPOINT": address, "HF_HOME": str(tmp_path / "home"), "NO_PROXY": "127.0.0.1"}

@@ -1,4 +1,4 @@
-"""The image tokenizers of transformers behind our interface, against transformers itself."""
+"""image/hf against the image tokenizers of transformers."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TEXT = {
 
 @pytest.fixture(autouse=True)
 def quiet():
-    """No progress bars of the library among the dots."""
+    """Hide the progress bars of the library."""
     transformers.utils.logging.disable_progress_bar()
     yield
     transformers.utils.logging.enable_progress_bar()
@@ -42,7 +42,7 @@ def quiet():
 
 @torch.no_grad()
 def lively(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
-    """Weights and statistics under which codes vary, and codebooks in which every entry counts."""
+    """Set weights and statistics so that codes vary, and codebooks so that all entries are used."""
     generator = torch.Generator().manual_seed(seed)
     for name, value in model.state_dict().items():
         if not value.is_floating_point():
@@ -61,7 +61,7 @@ def lively(model: torch.nn.Module, seed: int = 0) -> torch.nn.Module:
 
 @torch.no_grad()
 def spread(model: torch.nn.Module) -> torch.nn.Module:
-    """Emu3's codebook put where the latents are, which it is far from with random weights."""
+    """Move Emu3's codebook to the latents. With random weights it is far from them."""
     clip = (photograph(32, 48) * 2 - 1)[:, None].repeat(1, model.config.temporal_downsample_factor, 1, 1, 1)
     latents = model.quant_conv(model.encoder(clip).transpose(1, 2)).transpose(0, 1).flatten(1)
     model.quantize.embedding.weight.mul_(latents.std(1)).add_(latents.mean(1))
@@ -225,7 +225,7 @@ def test_indices_both_ways():
 
 
 def whole_model(kind: str, folder, **options):
-    """A whole Janus or Emu3 of a few numbers, saved; its tokenizer."""
+    """Save a small Janus or Emu3 model; return its tokenizer."""
     if kind == "janus":
         vision = {
             "hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "image_size": 96, "patch_size": 4,

@@ -1,4 +1,4 @@
-"""Open-MAGVIT2: its layout read, its arithmetic against a slow one written out here, its indices both ways."""
+"""image/magvit2: published checkpoints, arithmetic against a slow implementation, conversion of indices."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SIZES = {"channels": 32, "multipliers": [1, 2, 2], "blocks": 2, "bits": 18}
 
 
 def shapes(channels: int, multipliers: list[int], blocks: int, bits: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the official generator's tensors."""
+    """Return names and shapes of the official generator's tensors."""
     out: dict[str, tuple[int, ...]] = {}
 
     def block(name: str, before: int, after: int) -> None:
@@ -117,7 +117,7 @@ def residual(x, state, name):
 
 
 def slow_encode(x, state, stages=3, blocks=2):
-    """(1, 3, h, w) in [-1, 1] → latents, float64."""
+    """Map (1, 3, h, w) in [-1, 1] to latents, float64."""
     x = conv(x, state, "encoder.conv_in")
     for i in range(stages):
         for j in range(blocks):
@@ -130,7 +130,7 @@ def slow_encode(x, state, stages=3, blocks=2):
 
 
 def slow_decode(words, state, stages=3, blocks=2):
-    """±1 (1, bits, h, w) → images around [-1, 1], float64."""
+    """Map ±1 (1, bits, h, w) to images around [-1, 1], float64."""
     words = words.double()
     flat = words[0].flatten(1)
     mean = flat.mean(1)

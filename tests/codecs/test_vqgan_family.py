@@ -1,4 +1,4 @@
-"""taming VQGAN and LlamaGen: published layouts in our modules against transformers' classes of the same networks."""
+"""image/taming and image/llamagen: published checkpoints against transformers' classes of the same networks."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from tokenloom.train.loop import train
 OURS = {"channels": 32, "multipliers": [1, 1, 2], "blocks": 1, "latents": 16}
 TINY = {"channels": 8, "multipliers": [1, 2, 2], "blocks": 1, "attention": [2], "latents": 8, "groups": 4, "dim": 8}
 LARGE = 20000
-"""Entries of a codebook beyond 2^14, and no power of two."""
+"""Codebook size above 2^14 that is not a power of two."""
 
 
 @torch.no_grad()
 def janus_codes(model, x):
-    """Those of the model itself: transformers' `encode` lacks the normalisation that its `decode` has."""
+    """Return the codes of the original model. transformers' `encode` lacks the normalization of its `decode`."""
     raw = model.quantize.embedding.weight.data
     model.quantize.embedding.weight.data = F.normalize(raw, dim=1)
     codes = model.encode(x * 2 - 1).image_tokens
@@ -38,7 +38,7 @@ def janus_codes(model, x):
 
 @torch.no_grad()
 def decoded(encoder, decoder, rows: torch.Tensor) -> torch.Tensor:
-    """What taming's `decode` makes of vectors (positions…, dim), in [0, 1]."""
+    """Decode vectors (*positions, dim) by taming's `decode`, to [0, 1]."""
     return ((decoder(encoder.post_quant_conv(rows.movedim(-1, 1))) + 1) / 2).clamp(0, 1)
 
 
@@ -195,7 +195,7 @@ def test_small_pictures_are_not_changed_by_larger_ones_of_their_batch():
 
 
 def test_one_value_in_a_group():
-    """A pixel, encoded by as many groups as channels: PyTorch's own group norm refuses it."""
+    """An image of one pixel with as many groups as channels works. PyTorch's own group norm refuses it."""
     codec = codecs.build("image/llamagen", codebook_size=32, **(TINY | {"groups": 8, "multipliers": [1, 1, 1]}))
     assert codec.decode(codec.encode(photograph(1, 1))).shape == (1, 3, 1, 1)
 
@@ -216,7 +216,7 @@ def test_averages_are_taken_where_they_are_asked_for(tmp_path):
 
 
 def test_targets_and_training_go_on_from_a_checkpoint(tmp_path):
-    """Three steps of the trainer: the codebook learns from where it was, and is not started anew."""
+    """In three training steps the imported codebook is updated, not initialized again."""
     path = taming_checkpoint(tmp_path / "last.ckpt", taming_state(*chameleon_and_decoder()))
     before = codecs.build("image/taming", checkpoint=path)
     with pytest.raises(ValueError):

@@ -68,7 +68,7 @@ CONFIGS = {
     },
 }  # fmt: skip
 LENGTHS = {"higgs": (960, 1001, 9600), "xcodec": (320, 1001, 4800), "xcodec2": (640, 1001, 4800)}
-"""Samples; elsewhere the ones of `lengths`."""
+"""Lengths in samples; other kinds use `lengths`."""
 
 
 def lengths(kind: str) -> tuple[int, ...]:
@@ -125,7 +125,7 @@ def spread(layer, inputs):
 
 
 def reference(model, x: torch.Tensor, setting) -> tuple[torch.Tensor, torch.Tensor]:
-    """Encode and decode one waveform by the library, prepared as by its feature extractors."""
+    """Encode and decode one waveform by the library, with the padding of its feature extractors."""
     kind, n = model.config.model_type, x.shape[-1]
     with torch.no_grad():
         if kind == "encodec":
@@ -160,7 +160,7 @@ def foreign_folder(codec, folder, **how):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_codes_and_signal_equal_the_library(kind, tmp_path):
-    """At every setting and at lengths that are not multiples of a stride, from a transformers folder."""
+    """Test every setting, and lengths that are not multiples of the stride, with a transformers folder."""
     model = tiny(kind).model
     codec = codecs.build("audio/hf", checkpoint=str(foreign_folder(tiny(kind), tmp_path)))
     assert codec.fingerprint == codecs.load(tmp_path).fingerprint

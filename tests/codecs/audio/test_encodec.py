@@ -388,7 +388,7 @@ def test_lower_bandwidths_are_prefixes(small, kind):
 
 
 def test_the_first_frames_depend_on_the_next(small):
-    """For this reason no EnCodec has `spec.causal`."""
+    """This is why no EnCodec has `spec.causal`."""
     codec = small["24khz"][2]
     x = sound(2_400)
     other = x.clone()

@@ -162,7 +162,7 @@ LEARNING = [{"update": "ema"}, {"update": "gradient"}, {"update": "ema", "normal
 
 @pytest.mark.parametrize(("quantizers", "normalise"), [(1, False), (3, False), (1, True)])
 def test_moving_averages_equal_the_library(quantizers, normalise):
-    """Step for step: vectors, loss, codebook and both averages."""
+    """Compare vectors, loss, codebook and both averages after every step."""
     from vector_quantize_pytorch import ResidualVQ as Library
 
     torch.manual_seed(0)
@@ -201,7 +201,7 @@ def test_the_gradient_passes_once(learning):
 
 
 def test_gradient_codebooks_have_the_loss_of_vq_vae():
-    """|sg[z] − e|² + β |z − sg[e]|² (arXiv 1711.00937, eq. 3); each term has a gradient to one side only."""
+    """The loss is |sg[z] − e|² + β |z − sg[e]|² (arXiv 1711.00937, eq. 3). Each term has one gradient."""
     torch.manual_seed(0)
     vq = ResidualVQ(8, 3, update="gradient").train()
     vq.started.fill_(True)
@@ -300,7 +300,7 @@ def test_a_collapsed_codebook_recovers_by_revival_alone(learning, quantizers, de
 
 
 def test_revival_moves_the_averages():
-    """If the averages did not move too, one step would return a revived entry to its old place."""
+    """Otherwise one step would return a revived entry to its old place."""
     vq = collapsed(1, 0.1, decay=0.9)
     z = torch.randn(4, 4, 64)
     vq.quantize(z)
@@ -324,7 +324,7 @@ def share_lost(dead_below: float) -> float:
 
 
 def test_small_batches_keep_their_entries(monkeypatch):
-    """An entry that is used once in eight batches is rare only because batches are small."""
+    """An entry that is used once in eight small batches is not dead."""
     assert share_lost(0.1) == 0 and share_lost(2.0) == 0
     monkeypatch.setattr(quantizers.vector, "DEAD_SHARE", 1e9)  # the threshold as it stands
     assert share_lost(2.0) > 0.1
