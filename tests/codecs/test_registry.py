@@ -50,7 +50,7 @@ def test_names_by_modality():
         ("image/png", {"quality": 3}, "no arguments"),
         ("image/fsq", {"stride": 7}, "power of two"),
         ("image/fsq", {"stride": "8"}, "stride"),
-        ("image/fsq", {"stride": 16}, "stride 8, not 16"),
+        ("image/fsq", {"stride": 16}, "stride must be patch · 2^(stages − 1) = 8"),
         ("image/fsq", {"widths": [8]}, "depths"),
         ("image/fsq", {"widths": "wide"}, "widths"),
         ("image/fsq", {"widths": [8, "a"]}, "widths"),

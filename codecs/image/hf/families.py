@@ -143,9 +143,7 @@ def architecture(config: dict[str, Any], path: Path) -> dict[str, Any]:
     """
     kind = config.get("model_type")
     if kind in WITHOUT_DECODER:
-        raise ValueError(
-            f"{path}: image/hf needs a decoder, and transformers has none for the image tokenizer of {kind}"
-        )
+        raise ValueError(f"{path}: the image tokenizer of {kind} has no decoder in transformers; image/hf needs one")
     inner = next((name for name, family in FAMILIES.items() if family.whole_model == kind), None)
     if inner is not None:
         nested = config.get("vq_config")
