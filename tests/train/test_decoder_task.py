@@ -212,7 +212,7 @@ def test_settings_go_from_low_to_high():
         ({"decoder": {"codec": "digits-rvq", "settings": [9]}}, "decoder.settings: .* must be one of .* got 9"),
         ({"decoder": {"codec": "digits-rvq", "settings": []}}, "decoder.settings"),
         ({"decoder": {"codec": "digits-rvq", "colour": 1}}, "no option 'colour'"),
-        ({"decoder": {"codec": "digits-rvq", "begin": "omni-small"}}, "must be a diffusion decoder, omni-small is not"),
+        ({"decoder": {"codec": "digits-rvq", "begin": "omni-small"}}, "must be a diffusion decoder, got omni-small"),
         ({"decoder": {"codec": "digits-rvq", "begin": "nowhere"}}, "unknown model 'nowhere'"),
     ],
 )  # fmt: skip
