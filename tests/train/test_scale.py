@@ -283,7 +283,7 @@ SAVING = """
 import os, random, signal, time
 from pathlib import Path
 from test_scale import small, whole
-
+from tokenloom import codecs
 from tokenloom.train import state
 
 out, generator, seen = Path(sys.argv[1]) / "run", random.Random(0), []
