@@ -419,7 +419,7 @@ def test_training(kind):
     assert errors[-1] < 0.8 * errors[0]
     assert all(p.grad is not None and p.grad.isfinite().all() for p in codec.parameters())
     if kind == "48khz":
-        with pytest.raises(ValueError, match="at most one chunk, 2400 samples, got 2401") as error:
+        with pytest.raises(ValueError, match="at most 2400 samples, one chunk, got 2401") as error:
             codec.reconstruct(torch.zeros(1, 2, 2_401))
         assert one_line(error)
 
