@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import difflib
+import re
+from collections.abc import Iterable
+
+LISTED = 80
+"""Largest number of characters of the names that a message lists."""
+
 
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's message that is not blank, or the name of its type."""
@@ -15,6 +22,64 @@ def one_line(error: BaseException) -> str:
     else:
         text = str(error) or type(error).__name__
     return " ".join(text.split())
+
+
+def unknown(kind: str, name: object, names: Iterable[object], listing: str = "") -> str:
+    """Return the message for a name that is not in a set: the nearest names, or else the first ones.
+
+    Args:
+        kind: Singular noun of the names, such as "codec", "loss" or "key".
+        name: The unknown name.
+        names: The known names.
+        listing: How to see all names, such as "tokenloom codecs lists all".
+
+    Returns:
+        For example "unknown codec 'natural-fsk' (did you mean natural-fsq?); tokenloom codecs lists all", or
+        "unknown loss 'dists'; known: l1, l2, msssim". It is the text of the ValueError to raise.
+    """
+    known = list(dict.fromkeys(map(str, names)))
+    near = nearest(str(name), known)
+    shown = str(name) if len(str(name)) <= LISTED else f"{str(name)[:LISTED]}…"
+    parts = [f"unknown {kind} {shown!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "")]
+    if not near or not listing and len(", ".join(known)) <= LISTED:
+        parts += [f"known: {listed(known)}" if known else f"no {kind} is known"]
+    return "; ".join(parts + [listing] * bool(listing))
+
+
+def nearest(name: str, names: Iterable[str]) -> list[str]:
+    """Return up to two of `names` that resemble `name`, the nearest first.
+
+    Upper and lower case are equal, and so are "-", "_" and a blank. A name also resembles the last parts of a dotted
+    or slashed name: "lr" resembles "optimizer.lr", and "jpeg" resembles "image/jpeg".
+    """
+    wanted = _plain(name)
+    scores = {}
+    for known in names:
+        full = _plain(known)
+        parts = {full, *(full[cut.end() :] for cut in re.finditer(r"[./]", full))}
+        matcher = difflib.SequenceMatcher(b=wanted)
+        ratios = []
+        for part in parts:
+            matcher.set_seq1(part)
+            ratios.append(matcher.ratio() - (0.01 if part != full else 0))
+        scores[known] = max(ratios)
+    best = max(scores.values(), default=0.0)
+    near = [known for known, score in scores.items() if score >= max(0.7, best - 0.05)]
+    return sorted(near, key=lambda known: -scores[known])[:2]
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return the names with commas between them, shortened to about `LISTED` characters."""
+    names = list(map(str, names))
+    shown, length = 0, 0
+    while shown < len(names) and (length + len(names[shown]) <= LISTED or shown == 0):
+        length += len(names[shown]) + 2
+        shown += 1
+    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if shown < len(names) else "")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[-_\s]+", "-", name.casefold())
 
 
 def missing(package: str, extra: str, feature: str = "this") -> ValueError:
