@@ -41,7 +41,7 @@ def unknown(kind: str, name: object, names: Iterable[object], listing: str = "")
     near = nearest(str(name), known)
     shown = str(name) if len(str(name)) <= LISTED else f"{str(name)[:LISTED]}…"
     parts = [f"unknown {kind} {shown!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "")]
-    if not near or not listing and len(", ".join(known)) <= LISTED:
+    if not near or (not listing and len(", ".join(known)) <= LISTED):
         parts += [f"known: {listed(known)}" if known else f"no {kind} is known"]
     return "; ".join(parts + [listing] * bool(listing))
 
