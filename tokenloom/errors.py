@@ -91,3 +91,9 @@ def describe(error: BaseException) -> str:
     """Return an error's type and message on one line, without the type for a ValueError."""
     message = " ".join(str(error).split())
     return message if type(error) is ValueError and message else f"{type(error).__name__}: {message}".rstrip(": ")
+
+
+def printable(text: str) -> str:
+    """Return text with escapes for line breaks, other control characters and bytes of names that are not UTF-8."""
+    text = text.encode("utf-8", "backslashreplace").decode("utf-8")
+    return re.sub("[\x00-\x1f\x7f-\x9f\u2028\u2029]", lambda found: ascii(found[0])[1:-1], text)

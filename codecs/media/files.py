@@ -15,6 +15,7 @@ from tokenloom import files
 from ..types import Modality
 from . import audio, images
 from .sources import NOUNS, Source, content, describe, label, refusing, require_file
+from .text import decode_text
 
 TEXT_SUFFIXES = (".txt", ".md")
 SUFFIXES = {
@@ -53,7 +54,7 @@ def read(
         require_file(Path(source), kind)
     if kind is Modality.TEXT:
         with refusing(label(source), kind):
-            return content(source).decode("utf-8")
+            return decode_text(content(source))
     if kind is Modality.IMAGE:
         return images.read_image(source)
     waveform, rate = audio.read_audio(source)

@@ -19,7 +19,7 @@ from ..types import Modality
 
 Source = str | os.PathLike | bytes | bytearray | memoryview | io.BytesIO | Image.Image | np.ndarray
 
-NOUNS = {Modality.IMAGE: "an image", Modality.AUDIO: "audio", Modality.TEXT: "UTF-8 text"}
+NOUNS = {Modality.IMAGE: "an image", Modality.AUDIO: "audio", Modality.TEXT: "text"}
 
 
 def require_file(path: Path, kind: Modality) -> None:
@@ -50,7 +50,7 @@ def content(source: Any) -> bytes:
 def label(source: Any) -> str:
     """Return the name of a source for error messages."""
     if isinstance(source, str | os.PathLike):
-        return os.fspath(source)
+        return errors.printable(os.fspath(source))
     return {Image.Image: "the PIL image", np.ndarray: "the array"}.get(type(source), f"the {type(source).__name__}")
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import glob
+import os
 import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from tokenloom.codecs.media.files import SUFFIXES
 
+from . import walk
 from .files import Files, Ref, build_index
 from .joined import Joined
 from .source import Source, at_least, choice
@@ -20,7 +22,8 @@ def folder(
 ) -> Source:  # fmt: skip
     """Open the images, sounds and texts in a folder, sorted by path.
 
-    A `.txt` file with the name of an image or sound is its caption, a `.json` file its metadata.
+    A `.txt` file with the name of an image or sound is its caption, a `.json` file its metadata: `a.txt` or `a.png.txt`
+    for `a.png`. Links are followed (see `walk.files`), and hidden files are left out.
 
     Args:
         path: The folder.
@@ -40,10 +43,8 @@ def folder(
         raise FileNotFoundError(f"data.path {str(path)!r} {what}")
 
     def files() -> Iterator[tuple[str, str, Ref]]:
-        for file in sorted(root.rglob("*") if recursive else root.glob("*")):
-            relative = file.relative_to(root)
-            if file.is_file() and not any(part.startswith(".") for part in relative.parts):
-                yield relative.with_suffix("").as_posix(), relative.suffix, Ref(str(file))
+        for file in walk.files(root, recursive):
+            yield file.with_suffix("").as_posix(), file.suffix, Ref(str(root / file))
 
     return _source(Files("folder", build_index(files(), choice(modality))), str(path), limit, join, group)
 
@@ -54,7 +55,8 @@ def tar(
 ) -> Source:  # fmt: skip
     """Open uncompressed tar shards in the webdataset layout, in the order of the archive.
 
-    The key of a file is its name up to the first dot of the last path component. Files with one key form one item.
+    The key of a file is its name up to the first dot of the last path component. Files with one key form one item. If
+    a key has several signals, such as `a.left.png`, each has its own caption (`a.left.txt`) or the common one.
 
     Args:
         path: A file, a glob, or a list of these.
@@ -86,13 +88,20 @@ def _source(files: Files, path: str, limit: int | None, join: float | None, grou
 def _shards(path: str | Sequence[str]) -> list[str]:
     shards = []
     for pattern in [path] if isinstance(path, str | Path) else path:
-        found = [str(pattern)] if Path(pattern).exists() else sorted(glob.glob(str(pattern), recursive=True))
+        found = [str(pattern)] if Path(pattern).exists() else _matches(Path(pattern))
         if not found:
             raise FileNotFoundError(f"data.path {str(pattern)!r} does not exist")
         shards += found
     if not shards:
         raise FileNotFoundError("data.path names no tar shard")
     return shards
+
+
+def _matches(pattern: Path) -> list[str]:
+    """Return the paths that match a glob. The brackets of a folder that exists are not part of the pattern."""
+    folder = next(parent for parent in pattern.parents if parent.exists() or parent == parent.parent)
+    literal = glob.escape(str(folder))
+    return sorted(glob.glob(os.path.join(literal, pattern.relative_to(folder)), recursive=True))
 
 
 def _members(shard: str) -> Iterator[tuple[str, str, Ref]]:
@@ -102,7 +111,7 @@ def _members(shard: str) -> Iterator[tuple[str, str, Ref]]:
             for member in archive:
                 directory, _, name = member.name.rpartition("/")
                 first, dot, suffix = name.partition(".")
-                if member.isreg() and not member.issparse() and first:
+                if member.isreg() and not member.issparse() and not walk.is_hidden(member.name.split("/")):
                     key = f"{directory}/{first}" if directory else first
                     yield key, dot + suffix, Ref(shard, member.name, member.offset_data, member.size)
             # tarfile stops at a damaged header, too; at the true end are zeros or nothing

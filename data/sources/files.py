@@ -9,7 +9,9 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
 from tokenloom.codecs.media.files import SUFFIXES
+from tokenloom.codecs.media.text import decode_caption, decode_text
 from tokenloom.codecs.types import Modality
+from tokenloom.errors import printable
 
 from .source import BrokenItem, Item, Source, decode
 
@@ -23,7 +25,7 @@ class Ref(NamedTuple):
     size: int = -1
 
     def __str__(self) -> str:
-        return f"{self.path}:{self.member}" if self.member else self.path
+        return printable(f"{self.path}:{self.member}" if self.member else self.path)
 
     def read(self) -> bytes:
         """Read the bytes. Each call opens the file, so processes share nothing."""
@@ -51,16 +53,20 @@ class FileEntry(NamedTuple):
         if self.caption is None:
             return ""
         try:
-            return self.caption.read().decode("utf-8").strip()
-        except UnicodeDecodeError as error:
-            raise BrokenItem(f"{self.caption}: not UTF-8 at byte {error.start}") from error
+            return decode_caption(self.caption.read())
+        except BrokenItem:
+            raise
+        except ValueError as error:
+            raise BrokenItem(f"{self.caption} cannot be read as a caption: {error}") from error
 
     def read_meta(self) -> dict[str, Any]:
         if self.meta is None:
             return {}
         try:
-            meta = json.loads(self.meta.read())
-        except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+            meta = json.loads(decode_text(self.meta.read()))
+        except BrokenItem:
+            raise
+        except (ValueError, RecursionError) as error:
             raise BrokenItem(f"{self.meta}: not JSON: {error}") from error
         if not isinstance(meta, dict):
             raise BrokenItem(f"{self.meta}: must hold a mapping, got a {type(meta).__name__}")
@@ -93,25 +99,41 @@ class Files(Source):
 def build_index(files: Iterable[tuple[str, str, Ref]], modality: Modality | None) -> list[FileEntry]:
     """Group files (key, suffix, location) into items, in order.
 
-    A text with the key of an image or sound is its caption, unless `modality` is text. If a key has several
-    signals, each is an item whose key includes the suffix.
+    The caption of an image or sound is the first that exists of three texts, unless `modality` is text: `a.left.txt`,
+    `a.left.png.txt` and `a.txt` for `a.left.png` of key `a`. Metadata is found alike. If a key has several signals,
+    each is an item whose key includes the suffix.
     """
     groups: dict[str, dict[str, Ref]] = {}
+    names: dict[str, Ref] = {}
     for key, suffix, ref in files:
         groups.setdefault(key, {})[suffix] = ref  # a later tar member replaces an earlier one of the same name
+        names[_stem(key + suffix) + PurePosixPath("x" + suffix).suffix.lower()] = ref
+    used: set[Ref] = set()
+
+    def companion(key: str, suffix: str, kind: str) -> Ref | None:
+        name = key + suffix
+        ref = next((names[n] for n in (_stem(name) + kind, name + kind, key + kind) if n in names), None)
+        used.add(ref) if ref else None
+        return ref
+
     entries = []
     for key, members in groups.items():
         typed = [(found, suffix, ref) for suffix, ref in members.items() if (found := _modality(suffix))]
         signals = [file for file in typed if file[0] in (Modality.IMAGE, Modality.AUDIO)]
-        texts = [file for file in typed if file[0] is Modality.TEXT]
-        caption = next((ref for _, suffix, ref in texts if signals and suffix.lower() == ".txt"), None)
-        meta = next((ref for suffix, ref in members.items() if suffix.lower() == ".json"), None)
-        if modality is Modality.TEXT or not signals:
-            signals, caption = texts, None
-        chosen = [file for file in signals if modality in (None, file[0])]
+        texts = modality is Modality.TEXT or not signals
+        chosen = [file for file in (typed if texts else signals) if modality in (None, file[0])]
         for its_modality, suffix, ref in chosen:
-            entries.append(FileEntry(key if len(chosen) == 1 else key + suffix, its_modality, ref, caption, meta))
-    return entries
+            caption = None if its_modality is Modality.TEXT else companion(key, suffix, ".txt")
+            meta = companion(key, suffix, ".json")
+            name = key if len(chosen) == 1 else key + suffix
+            entries.append(FileEntry(printable(name), its_modality, ref, caption, meta))
+    return [entry for entry in entries if modality is Modality.TEXT or entry.signal not in used]
+
+
+def _stem(name: str) -> str:
+    """Return a name without its last suffix."""
+    folder, slash, file = name.rpartition("/")
+    return folder + slash + (file.rpartition(".")[0] or file)
 
 
 def _modality(suffix: str) -> Modality | None:

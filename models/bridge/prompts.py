@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from tokenloom.codecs import Modality
+from tokenloom.codecs import Modality, media
 
 from ..vocabulary import END, Channel, Vocabulary, segments
 from ..vocabulary.segments import Segment
@@ -70,7 +69,7 @@ class HostPromptEncoder:
         name, segment = segment if named else (None, segment)
         kind = segments.modality(segment)
         if name is None and kind is Modality.TEXT:
-            return None, Path(segment).read_text(encoding="utf-8")
+            return None, media.read(segment, kind)
         channel = self.vocabulary.channel(name or kind)
         if channel.modality is not kind:
             raise ValueError(f"channel {channel.name} takes {channel.modality}, got {kind}")

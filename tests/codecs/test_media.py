@@ -132,6 +132,16 @@ def test_text_round_trip(tmp_path):
     assert media.read(path) == ""
 
 
+def test_text_encodings(tmp_path):
+    text = "Grüße\r\n\0 ♥"
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-32"):
+        assert media.read(text.encode(encoding), "text") == text
+    for encoding in ("utf-16-be", "utf-32-be"):
+        assert media.read(("\ufeff" + text).encode(encoding), "text") == text
+    with pytest.raises(ValueError, match=r"read as text: it must be UTF-8, .* got byte 0xfc at position 2; .* iconv"):
+        media.read(text.replace("♥", "").encode("cp1252"), "text")
+
+
 def test_modality_by_suffix():
     assert media.modality("x/y.JPG") is Modality.IMAGE
     assert media.modality("y.opus") is Modality.AUDIO
@@ -162,7 +172,7 @@ def test_write_is_atomic(tmp_path, astronaut):
         (torch.tensor([[torch.inf]]), "a.mp3", {"sample_rate": 8_000}, "NaN or infinity"),
         (torch.zeros(1, 5), "a.opus", {"sample_rate": 44_100}, "44100 Hz cannot be written as OPUS"),
         ("text", "a.png", {}, "must hold an image, got str"),
-        (torch.zeros(1, 5), "a.txt", {}, "must hold UTF-8 text, got float32 array"),
+        (torch.zeros(1, 5), "a.txt", {}, "must hold text, got float32 array"),
     ],
 )
 def test_bad_writes(tmp_path, signal, name, options, reason):
@@ -200,7 +210,7 @@ def cut_png():
         ("a.png", huge_png, "at most"),
         ("a.wav", lambda: b"this is a text", "cannot be read as audio"),
         ("a.mp3", lambda: b"", "cannot be read as audio"),
-        ("a.txt", lambda: b"\xff\xfe\0", "cannot be read as UTF-8 text"),
+        ("a.txt", lambda: b"\xff\xfe\0", "cannot be read as text: it must be UTF-16-LE"),
         ("a", lambda: b"", "the suffix must be one of .* got none"),
     ],
 )

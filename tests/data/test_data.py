@@ -113,6 +113,89 @@ def test_tar_formats_and_long_names(tmp_path, form):
     assert source[0].key == name.removesuffix(".png") and source[0].signal.shape == (3, 4, 4)
 
 
+NAMES = ("-dash.png", "two\nlines.png", "[x] *.JPG", "UPPER.PNG", "a.b.png", "a.c.png", "c.png", "trailing..png")
+CLUTTER = (".DS_Store", "._c.png", ".hidden/h.png", "__MACOSX/c.png", "@eaDir/c.png/thumb.jpg", "Thumbs.db")
+
+
+@pytest.mark.parametrize("name", ["folder", "tar"])
+def test_no_odd_name_loses_an_item_or_its_caption(tmp_path, name):
+    files = {n: png(2, 2, i) for i, n in enumerate(NAMES)} | dict.fromkeys(CLUTTER, png(2, 2))
+    files |= {"c.png.txt": b"of c.png", "UPPER.TXT": b"of UPPER"}
+    files |= {n[:-4] + ".txt": f"of {n}".encode() for n in NAMES if n not in ("c.png", "UPPER.PNG")}
+    files["e" * 240 + ".png"] = png(2, 2)
+    odd = b"bad\xff.png".decode("utf-8", "surrogateescape")
+    files[odd] = png(2, 2)
+    path = write_tar(tmp_path / "x.tar", files) if name == "tar" else write_folder(tmp_path / "[x]", files)
+    items = {item.key: item for item in open_source(name, path=path).items(strict=True)}
+    assert len(items) == len(NAMES) + 2
+    captions = sorted(item.caption for item in items.values() if item.caption)
+    assert captions == sorted(["of UPPER", *(f"of {n}" for n in NAMES if n != "UPPER.PNG")])
+    assert "bad\\udcff" in items and all(key.isprintable() for key in items)
+
+
+ENCODINGS = {
+    "utf-8": "größe ♥", "utf-8-sig": "größe ♥", "utf-16": "größe ♥", "utf-32": "größe ♥", "cp1252": None,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["folder", "tar"])
+def test_captions_and_metadata_in_every_unicode_encoding(tmp_path, name):
+    files, right = {}, {}
+    for i, (encoding, text) in enumerate({**ENCODINGS, "utf-16-be": "größe ♥", "utf-32-be": "größe ♥"}.items()):
+        mark = "\ufeff" if encoding[-3:] == "-be" else ""
+        files |= {
+            f"{i}.png": png(2, 2),
+            f"{i}.txt": f"{mark} größe \r\n".encode(encoding) + b"\0" * (encoding == "utf-8"),
+        }
+        files[f"{i}.json"] = f'{mark}{{"word": "größe"}}'.encode(encoding if text else "utf-8")
+        right[f"{i}"] = "größe" if text else None
+    files |= {"x.png": png(2, 2), "x.txt": "no mark".encode("utf-16-le")}
+    files |= {"y.png": png(2, 2), "y.txt": b"one\r\ntwo"}
+    path = write_tar(tmp_path / "x.tar", files) if name == "tar" else write_folder(tmp_path / "x", files)
+    source = open_source(name, path=path)
+    reason = r"4\.txt cannot be read as a caption: it must be UTF-8, .* got byte 0xf6 at position 3; .* iconv -f cp1252"
+    with pytest.warns(UserWarning, match=f"skipped 2 broken of 9 items, first: .*{reason}"):
+        items = {item.key: item for item in source.items()}
+    assert {key: item.caption for key, item in items.items()} == {
+        **{key: text for key, text in right.items() if text}, "y": "one\ntwo"}  # fmt: skip
+    assert all(item.meta == {"word": "größe"} for key, item in items.items() if key != "y")
+    with pytest.raises(BrokenItem, match=r"x\.txt.*NUL.*UTF-16"):
+        source[7]
+
+
+def test_links_are_followed_once_and_without_circles(tmp_path, monkeypatch):
+    root = Path(write_folder(tmp_path / "root", {"a/p.png": png(2, 2), "z/q.png": png(2, 2)}))
+    write_folder(tmp_path / "else", {"r.png": png(2, 2), "s.heic": b""})
+    (root / "a" / "up").symlink_to("..")
+    (root / "a" / "system").symlink_to("/")  # a folder that holds the root
+    (root / "b").symlink_to("../else")
+    (root / "b2").symlink_to("../else")
+    (root / "a2").symlink_to("z")
+    (root / "linked.png").symlink_to("z/q.png")
+    (root / "round").symlink_to("round")
+    (root / "gone.png").symlink_to("/nowhere/x.png")
+    (root / "closed").mkdir()
+    scan = os.scandir
+
+    def scandir(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.warns(UserWarning) as told:
+        source = open_source("folder", path=str(root))
+    assert [item.key for item in source.items(strict=True)] == ["a/p", "b/r", "linked", "z/q"]
+    lines = [str(warning.message).removeprefix(f"data.path {str(root)!r}: left out ") for warning in told]
+    assert lines == [
+        f"links that point nowhere (2): {root}/gone.png, …",
+        f"folders that cannot be opened (1): {root}/closed: Permission denied",
+        "files in formats that cannot be read (1): .heic (1)",
+    ]
+    with pytest.warns(UserWarning, match="nowhere"):
+        assert [item.key for item in open_source("folder", path=str(root), recursive=False).items()] == ["linked"]
+
+
 def test_shards_by_glob_and_list_agree_and_keys_stay_unique(tmp_path):
     shards = [write_tar(tmp_path / f"s[{k}].tar", {"p.png": png(4, 4, k), "p.txt": b"%d" % k}) for k in range(3)]
     listed = list(open_source("tar", path=shards).items())
@@ -120,6 +203,9 @@ def test_shards_by_glob_and_list_agree_and_keys_stay_unique(tmp_path):
     assert [i.caption for i in listed] == ["0", "1", "2"] and all(map(same, listed, globbed))
     assert len({i.key for i in listed}) == 3
     assert open_source("tar", path=shards[0])[0].key == "p"  # an existing name with brackets is not a pattern
+    (tmp_path / "[y]").mkdir()
+    write_tar(tmp_path / "[y]" / "t.tar", {"p.png": png(4, 4)})
+    assert len(open_source("tar", path=str(tmp_path / "[y]" / "*.tar"))) == 1
 
 
 def test_a_cut_or_damaged_tar_is_refused(tmp_path):
