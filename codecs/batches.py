@@ -8,6 +8,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.data._utils.collate import default_collate_fn_map
 
 from .layers import tracing
 from .types import Codes, CodeSpec
@@ -34,6 +35,9 @@ def collate(parts: list[Codes]) -> Codes:
     lengths = [part.lengths for part in parts if part.lengths is not None]
     side = {key: join([part.side[key] for part in parts], math.nan) for key in parts[0].side}
     return Codes(indices, torch.cat([part.sizes for part in parts]), torch.cat(lengths) if lengths else None, side)
+
+
+default_collate_fn_map[Codes] = lambda batch, **_: collate(batch)  # for DataLoader; the documented way to extend it
 
 
 def crop(signals: Tensor, sizes: Tensor) -> Tensor:

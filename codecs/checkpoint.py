@@ -51,9 +51,15 @@ def shipped(kind: str = "codec") -> list[str]:
     return sorted(p.parent.name for p in root.glob("*/config.yaml") if kind in read_config(p.parent))
 
 
-def is_shipped(name: str) -> bool:
-    """Return whether a shipped checkpoint has this name, without reading it."""
-    return bool(re.fullmatch(r"[A-Za-z0-9_.-]+", name)) and (shipped_root() / name / CONFIGS[0]).is_file()
+def shipped_folder(name: str) -> Path | None:
+    """Return the folder of the shipped checkpoint with this name; None without one. No file is read."""
+    folder = shipped_root() / name
+    return folder if re.fullmatch(r"[A-Za-z0-9_.-]+", name) and holds_config(folder) else None
+
+
+def holds_config(folder: Path) -> bool:
+    """Return whether a folder holds the config of a checkpoint."""
+    return any((folder / name).is_file() for name in CONFIGS)
 
 
 def shipped_with(fingerprint: str, kind: str = "codec") -> str | None:
@@ -68,6 +74,8 @@ def shipped_with(fingerprint: str, kind: str = "codec") -> str | None:
 def find(source: str, *kinds: str) -> Path:
     """Return the folder of a checkpoint, downloading it if needed.
 
+    A shipped name is found in any current directory: only a folder with both files of a checkpoint hides it.
+
     Args:
         source: A path, a shipped name, or a hub id.
         *kinds: Kinds that the error message lists; default: codec.
@@ -79,12 +87,13 @@ def find(source: str, *kinds: str) -> Path:
     path = Path(source)
     if path.name == WEIGHTS:
         path = path.parent
-    if any((path / name).is_file() for name in CONFIGS):
+    ships = shipped_folder(source)
+    if holds_config(path) and (ships is None or (path / WEIGHTS).is_file()):
         return path
+    if ships is not None:
+        return ships
     if path.is_dir():
         raise FileNotFoundError(f"the folder {source} must hold {' or '.join(CONFIGS)}, it holds neither")
-    if is_shipped(source):
-        return shipped_root() / source
     if re.fullmatch(HUB_ID, source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
         return download(source, PATTERNS)
     what = "model" if kinds else "codec"

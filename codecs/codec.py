@@ -305,7 +305,7 @@ def find(fingerprint: bytes) -> Codec:
             if codec.fingerprint == fingerprint:
                 return codec
     if name := checkpoint.shipped_with(fingerprint.hex()):
-        codec = load(name)
+        codec = load(checkpoint.shipped_root() / name)
         if codec.fingerprint == fingerprint:
             return codec
     raise BitstreamError(

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import math
+import operator
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, ClassVar
@@ -72,9 +73,12 @@ class CodeSpec:
         return [min(longest, samples - start) for start in range(0, samples, hop)]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Codes:
-    """A batch of encoded signals.
+    """A batch of encoded signals: a sequence of batches of one. Tensors are contiguous.
+
+    Codes are equal if all their tensors are, on any device, and then have the same hash. They can be pickled, saved
+    with `torch.save`, loaded with `torch.load`, and collated by a DataLoader.
 
     Attributes:
         indices: int64 (batch, quantizers, *grid). −1 marks a quantizer that an item does not use. Only codecs with
@@ -90,13 +94,39 @@ class Codes:
     lengths: Tensor | None = None
     side: dict[str, Tensor] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        for name in ("indices", "sizes", "lengths"):
+            if isinstance(value := getattr(self, name), Tensor):
+                object.__setattr__(self, name, value.contiguous())
+
     def __len__(self) -> int:
         return self.indices.shape[0]
 
     def __getitem__(self, item: int | slice) -> Codes:
-        """Return one item, or a slice of items, as a batch."""
-        rows = slice(item, item + 1 or None) if isinstance(item, int) else item
-        return self._map(lambda tensor: tensor[rows])
+        """Return one item, or a slice of items, as a batch. Raises IndexError beyond the batch."""
+        if not isinstance(item, slice):
+            item = range(len(self))[operator.index(item)]
+            item = slice(item, item + 1)
+        return self._map(lambda tensor: tensor[item])
+
+    def __iter__(self) -> Iterator[Codes]:
+        return (self[i] for i in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        return self._content() == other._content() if isinstance(other, Codes) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._content())
+
+    def _content(self) -> tuple[Any, ...]:
+        """Return types, shapes and values as plain values. NaN equals NaN."""
+        named = {"indices": self.indices, "sizes": self.sizes, "lengths": self.lengths, **self.side}
+        tensors = [(name, value.detach().cpu()) for name, value in sorted(named.items()) if value is not None]
+        return tuple((name, t.dtype, tuple(t.shape), t.contiguous().numpy().tobytes()) for name, t in tensors)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the state for pickling, without the other items of a larger batch that share its memory."""
+        return vars(self._map(torch.clone))
 
     def to(self, device: torch.device | str) -> Codes:
         """Return the same codes on `device`."""
@@ -110,6 +140,9 @@ class Codes:
     def quantizers(self) -> Tensor:
         """Return the number of quantizers that each item uses, int64 (batch,)."""
         return (self.indices.flatten(2) >= 0).all(2).sum(1)
+
+
+torch.serialization.add_safe_globals([Codes])  # torch.load reads codes with weights_only
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,15 @@ def subfolder(name: str) -> str:
     return plain
 
 
-def _is_known(name: str) -> bool:
-    return checkpoint.is_shipped(name) or name in codecs.names()
+def _known(name: str) -> Path | str | None:
+    """Return the shipped folder or the registered name that `name` stands for in any current directory, or None."""
+    return checkpoint.shipped_folder(name) or (name if name in codecs.names() else None)
 
 
 def resolves(name: str, codec: Codec) -> bool:
     """Return whether `name` alone loads exactly this codec on every installation."""
     try:
-        return _is_known(name) and codecs.load(name).fingerprint == codec.fingerprint
+        return (source := _known(name)) is not None and codecs.load(source).fingerprint == codec.fingerprint
     except ValueError:  # a registered name that needs training or arguments, or the name of a model
         return False
 
@@ -35,10 +36,11 @@ def load(folder: Path, name: str, fingerprint: str | None) -> Codec:
     Raises ValueError if the codec is missing or its fingerprint (hex) differs.
     """
     own = folder / subfolder(name)
-    if not (own / checkpoint.CONFIGS[0]).is_file() and not _is_known(name):
+    source = own if checkpoint.holds_config(own) else _known(name)
+    if source is None:
         known = ", ".join((*codecs.shipped(), *codecs.names()))
         raise ValueError(f"the model needs the codec {name}, which must be in {own} or one of {known}")
-    codec = codecs.load(own if (own / checkpoint.CONFIGS[0]).is_file() else name)
+    codec = codecs.load(source)
     require_fingerprint(name, codec, fingerprint)
     return codec
 

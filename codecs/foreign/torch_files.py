@@ -6,6 +6,7 @@ import _compat_pickle
 import contextlib
 import io
 import pickletools
+import threading
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -17,6 +18,9 @@ from torch import Tensor
 from torch._weights_only_unpickler import _get_allowed_globals
 
 from .. import checkpoint
+
+_lock = threading.Lock()
+"""Held while PyTorch's list of safe classes, which all threads share, has the stand-ins of one file."""
 
 
 class Inert:
@@ -50,9 +54,12 @@ def read(path: Path) -> dict[str, Any]:
         ValueError: If the file does not hold a dictionary, or a tensor's shape exceeds its storage. PyTorch and pickle
             raise other types on damaged files.
     """
-    stubs = [(Inert if name.startswith(("numpy.", "functools.")) else InertMapping, name) for name in _unknown(path)]
-    with torch.serialization.safe_globals(stubs):
-        content = torch.load(path, map_location="cpu", weights_only=True)
+    with _lock:
+        stubs = [
+            (Inert if name.startswith(("numpy.", "functools.")) else InertMapping, name) for name in _unknown(path)
+        ]
+        with torch.serialization.safe_globals(stubs):
+            content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise ValueError(f"it must hold a dictionary, got {type(content).__name__}")
     for name, value in _tensors(content):

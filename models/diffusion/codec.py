@@ -70,7 +70,7 @@ class DiffusionCodec(Codec):
 
 def split(name: str) -> tuple[str, str] | None:
     """Split CODEC+DECODER@STEPS into (CODEC, +DECODER@STEPS). Return None if it names a codec or a folder."""
-    if "+" not in name or name in codecs.names() or Path(name).exists():
+    if "+" not in name or name in codecs.names() or checkpoint.holds_config(Path(name)):
         return None
     codec, _, decoder = name.rpartition("+")
     if not codec or not decoder:
@@ -86,7 +86,7 @@ def is_default(decoder: str) -> bool:
 def load(codec: str, decoder: str) -> DiffusionCodec:
     """Load the codec and the decoder that `split` returned. Raises as `codecs.load` and `require_codec` do."""
     name, steps = decoder.removeprefix("+"), None
-    if "@" in name and not Path(name).exists():
+    if "@" in name and not checkpoint.holds_config(Path(name)):
         name, _, text = name.rpartition("@")
         if not text.isdecimal():
             raise ValueError(f"steps must be an integer, got {text!r} in {codec}{decoder}; the form is {FORM}")

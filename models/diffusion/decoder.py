@@ -236,7 +236,7 @@ def decoder_for(codec: Codec) -> DiffusionDecoder:
     if (decoder := _loaded.get(codec.fingerprint)) is not None:
         return decoder
     if name := checkpoint.shipped_with(codec.fingerprint.hex(), "decoder"):
-        return load(name)
+        return load(checkpoint.shipped_root() / name)
     ships = ", ".join(names()) or "none"
     raise ValueError(
         f"no diffusion decoder for this {codec.name} was loaded, and none ships (those that ship: {ships})"

@@ -10,6 +10,7 @@ import os
 import pathlib
 import sys
 import types
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -87,6 +88,20 @@ def test_reading_leaves_nothing_allowed_behind(tmp_path):
     before = set(torch.serialization.get_safe_globals())
     foreign.read(tmp_path / "x.pt")
     assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_several_threads_read_at_once(tmp_path):
+    """Each file names a class that another thread's file does not."""
+    for i in range(8):
+        name = f"Stranger{i}"
+        module = types.ModuleType(f"stranger{i}")
+        setattr(module, name, type(name, (), {"__module__": module.__name__}))
+        sys.modules[module.__name__] = module
+        torch.save({"state_dict": STATE, "config": getattr(module, name)()}, tmp_path / f"{i}.ckpt")
+        del sys.modules[module.__name__]
+    with ThreadPoolExecutor(8) as pool:
+        read = list(pool.map(lambda n: foreign.read(tmp_path / f"{n % 8}.ckpt"), range(160)))
+    assert all(foreign.tensors(content, "state_dict").keys() == STATE.keys() for content in read)
 
 
 @pytest.mark.parametrize("content", [b"", b"PK", b"\x80\x02}.", b"not a checkpoint", bytes(range(256))])

@@ -170,6 +170,23 @@ def test_what_cannot_be_loaded_is_one_line(tmp_path, folder):
     refused(folder, "model.safetensors")
 
 
+def test_a_shipped_name_is_found_wherever_one_stands(tmp_path, monkeypatch, folder):
+    """Neither a file nor a folder of its name hides it; a folder with a checkpoint does."""
+    monkeypatch.chdir(tmp_path)
+    shipped = checkpoint.shipped_root() / "captions-bpe"
+    Path("captions-bpe").touch()
+    assert checkpoint.find("captions-bpe") == shipped
+    Path("captions-bpe").unlink()
+    Path("captions-bpe").mkdir()
+    assert checkpoint.find("captions-bpe") == shipped
+    (Path("captions-bpe") / "config.yaml").write_text("mine: true\n")
+    assert checkpoint.find("captions-bpe") == shipped
+    (container,) = codecs.load("captions-bpe").compress(["a red heart"])
+    shutil.copytree(folder, "captions-bpe", dirs_exist_ok=True)
+    assert codecs.load("captions-bpe").name == "image/fsq"
+    assert codecs.decompress(container) == ["a red heart"], "a container finds the shipped codec"
+
+
 def test_damaged_weights_are_one_line(folder):
     path = folder / "model.safetensors"
     good, rng = path.read_bytes(), random.Random(0)

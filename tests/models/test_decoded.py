@@ -77,6 +77,8 @@ def test_names_are_split_where_they_stand_for_nothing_else(folders):
     assert diffusion_codec.split("runs/a+b+runs/c") == ("runs/a+b", "+runs/c")
     assert diffusion_codec.split("natural-fsq") is None
     (folders / "a+b").mkdir()
+    assert diffusion_codec.split("a+b") == ("a", "+b"), "a folder without a checkpoint hides nothing"
+    (folders / "a+b" / "config.yaml").touch()
     assert diffusion_codec.split("a+b") is None
     assert diffusion_codec.load("codec", "+one").steps == models.load("one").steps
     assert diffusion_codec.load("codec", "+two@3").steps == 3
