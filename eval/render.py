@@ -8,7 +8,6 @@ from __future__ import annotations
 import base64
 import functools
 import io
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,9 @@ from torch import Tensor
 
 from tokenloom import files
 from tokenloom.codecs import media
+
+from .charts import MARKERS
+from .serialize import to_plain
 
 FOLDER = Path(__file__).parent / "templates"
 
@@ -57,7 +59,8 @@ def _environment() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(FOLDER)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    environment.globals["asset"] = asset
+    environment.globals |= {"asset": asset, "markers": MARKERS}
+    environment.filters["plain"] = to_plain
     return environment
 
 
@@ -83,10 +86,3 @@ def audio_uri(waveform: Tensor, sample_rate: int) -> str:
 def audio_file_uri(path: Path) -> str:
     """Return an audio file as a data URI; see `audio_uri`."""
     return audio_uri(media.read(path), media.sample_rate(path))
-
-
-def inline_svg(path: Path) -> Markup:
-    """Return the `<svg>` element of an SVG file, without metadata and namespaces."""
-    svg = path.read_text(encoding="utf-8")
-    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
-    return Markup(re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg))

@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from matplotlib.figure import Figure
 from PIL import Image
 
-from ..drawing import COLORS, MARKERS, style
-from ..render import audio_file_uri, data_uri, image_uri, write_page
+from ..charts import Axis, Chart, Point, Series, distance_axis, finite, styles
+from ..drawing import draw, save
+from ..render import audio_file_uri, image_uri, write_page
 from . import tables
 from .records import DecoderResults, VariantRecord
 from .variants import heading
 
 
 def write(results: DecoderResults, folder: Path) -> Path:
-    """Write report.html to the folder of the results, and return its path."""
+    """Write report.html and its plot to the folder of the results, and return the path of the report."""
+    draw_chart(results, folder)
     return write_page(
         folder / "report.html",
         "decoder.html",
@@ -36,36 +36,39 @@ def _image(path: Path) -> str:
         return image_uri(image)
 
 
-def chart(results: DecoderResults) -> str | None:
-    """Plot PSNR, KID and accuracy over tokens, with a curve per variant; None for a single setting.
-
-    Returns:
-        Data URI of an SVG file.
-    """
-    panels: dict[str, Callable[[VariantRecord], float | None]] = {
-        "PSNR / dB": lambda record: record.distortion["psnr"].mean,
-        **{f"KID, {space}": partial(VariantRecord.kid_value, space=space) for space in results.spaces},
-        f"{tables.ACCURACY} / %": lambda record: record.accuracy and 100 * record.accuracy.accuracy,
+def chart(results: DecoderResults) -> Chart | None:
+    """Return the chart of PSNR, KID and accuracy over tokens, with a series per variant; None for a single setting."""
+    records = results.records
+    kids = {f"kid {space}": partial(VariantRecord.kid_value, space=space) for space in results.spaces}
+    values: dict[str, Callable[[VariantRecord], float | None]] = {
+        "tokens": lambda record: record.tokens,
+        "psnr": lambda record: record.distortion["psnr"].mean,
+        **kids,
+        "accuracy": lambda record: record.accuracy and 100 * record.accuracy.accuracy,
     }
-    panels = {label: value for label, value in panels.items() if any(value(r) is not None for r in results.records)}
-    if len(results.measured_settings) < 2 or not panels:
+    axes = [
+        Axis("psnr", "mel PSNR" if results.modality == "audio" else "PSNR", "dB", "higher is better"),
+        *(distance_axis(name, f"KID, {space}", map(kids[name], records))
+          for name, space in zip(kids, results.spaces, strict=True)),
+        Axis("accuracy", tables.ACCURACY, "%", "closer to 50 is better"),
+    ]  # fmt: skip
+    axes = [axis for axis in axes if finite({str(i): values[axis.name](r) for i, r in enumerate(records)})]
+    if len(results.measured_settings) < 2 or not axes:
         return None
-    figure = Figure(figsize=(3.4 * len(panels), 3.2), layout="constrained")
-    for axes, (label, value) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
-        for i, name in enumerate(dict.fromkeys(r.variant for r in results.records)):
-            records = [r for r in results.records if r.variant == name and value(r) is not None]
-            if records:
-                axes.plot([r.tokens for r in records], [value(r) for r in records], color=COLORS[i % len(COLORS)],
-                          marker=MARKERS[i % len(MARKERS)], ms=4, lw=1.4, label=heading(name))  # fmt: skip
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
-        if label.startswith("KID"):
-            axes.set_yscale("symlog", linthresh=1e-2)
-        axes.set_xlabel("tokens")
-        axes.set_ylabel(label)
-        style(axes)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False, fontsize=8)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", facecolor="white")
-    return data_uri(buffer.getvalue(), "image/svg+xml")
+    palette = styles(record.variant for record in records)
+    series = [
+        Series(
+            heading(name),
+            [Point("", finite({key: value(r) for key, value in values.items()})) for r in records if r.variant == name],
+            style,
+        )
+        for name, style in palette.items()
+    ]
+    return Chart("distortion and realism over tokens", [Axis("tokens", "tokens", scale="log2")], axes, series,
+                 y_title="Measure")  # fmt: skip
+
+
+def draw_chart(results: DecoderResults, folder: Path) -> None:
+    """Draw the chart to plots/tokens as PNG and SVG, with a panel per measure."""
+    if found := chart(results):
+        save(draw(found, "tokens", *(axis.name for axis in found.y)), folder / "plots" / "tokens")

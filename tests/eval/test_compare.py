@@ -18,12 +18,13 @@ from tokenloom.codecs import registry
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, CodeSpec, Modality, Settings
 from tokenloom.data import BrokenItem, Item, Source
-from tokenloom.eval import trial
+from tokenloom.eval import charts, trial
 from tokenloom.eval.compare import compare
 from tokenloom.eval.compare.command import compare_command
 from tokenloom.eval.compare.records import Record
 from tokenloom.eval.compare.report import page, plots, takeaways
 from tokenloom.eval.compare.results import Results
+from tokenloom.eval.drawing import draw
 from tokenloom.eval.metric import MetricDescription, ProtocolDescription, Summary
 from tokenloom.eval.selection import Selection
 from tokenloom.eval.serialize import to_plain
@@ -195,7 +196,7 @@ def test_the_report_stands_alone_and_escapes(run):
     assert len(links.found) > 8
     assert all(link.startswith(("data:", "#")) for link in links.found)
     assert not re.search(r"https?://|@import", html)
-    assert links.scripts == 2  # the data and ours, none of the caption's
+    assert links.scripts == 3  # the chart's data and our two, none of the caption's
     assert "<b>pictures</b>" not in html
     assert html.count("data:image/webp") == 2 * 4  # original and three codecs, twice
     assert run.report.stat().st_size < 12e6
@@ -318,19 +319,19 @@ def test_a_distance_below_zero_is_drawn_and_written(tmp_path):
                 Record(codec=codec, modality="image", n=9, protocol="p", setting=i, rate_unit="bpp", metrics=metrics,
                        rates=rates)
             )  # fmt: skip
-    (axes,) = plots.draw_perception(results, "image").axes
-    curves = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
-    assert list(curves) == ["a", "a+diffusion"] and list(curves["a"].get_ydata()) == [300.0, 2.0, -0.01]
-    links = [line.get_xydata().tolist() for line in axes.lines if line.get_label().startswith("_")]
+    chart = plots.perception(results, "image")
+    assert [[p.values.get("kid") for p in series.points] for series in chart.series] == [
+        [300.0, 2.0, -0.01], [3.0, 0.0, -0.004], [None] * 3,
+    ]  # fmt: skip
+    assert chart.links == [((0, i), (1, i)) for i in range(3)]
+    (axes,) = draw(chart, "psnr", "kid").axes
+    links = [line.get_xydata().tolist() for line in axes.lines if line.get_linestyle() == ":"]
     assert links == [[[20.0, 300.0], [20.0, 3.0]], [[21.0, 2.0], [21.0, 0.0]], [[22.0, -0.01], [22.0, -0.004]]]
     assert [text.get_text() for text in axes.texts] == ["0.1", "0.2", "0.3"] * 2
-    assert axes.get_yscale() == "symlog"
-    (axes,) = plots.draw_curves(results, "image", "kid").axes
-    assert axes.get_yscale() == "symlog" and axes.yaxis.get_transform().linthresh == 1.0
+    assert axes.get_yscale() == "asinh" and axes.yaxis.get_transform().linear_width == 1.0
     results.records[4].metrics["kid"].mean = 1e-12  # a lossless codec, but for rounding
-    (axes,) = plots.draw_curves(results, "image", "kid").axes
-    assert axes.yaxis.get_transform().linthresh == plots.NEAR
-    assert plots.draw_perception(Results(tmp_path, "none"), "image") is None
+    assert plots.curves(results, "image").axis("kid").linear == charts.NEAR
+    assert plots.perception(Results(tmp_path, "none"), "image") is None
 
 
 def test_sound_is_coded_at_its_own_rate_and_text_exactly(tmp_path):

@@ -230,8 +230,8 @@ def test_what_is_evaluated_is_not_learned_from(run):
 def test_plots_report_and_table_show_it(run, capsys):
     assert (run.folder / "plots" / "image-psnr-modelled.png").is_file()
     page = run.report.read_text(encoding="utf-8")
-    data = json.loads(page.split('id="data">')[1].split("</script>")[0])
-    assert data["charts"]["image"]["kinds"] == ["nominal", "coded", "modelled"]
+    data = json.loads(page.split('id="image-curves">')[1].split('json">')[1].split("</script>")[0])
+    assert [axis["name"] for axis in data["x"]] == ["coded", "nominal", "modelled"]
     assert "1,024 tokens in 1 steps" in page and "others" in page
     terminal.show(run, Console(width=200))
     said = " ".join(capsys.readouterr().out.split())

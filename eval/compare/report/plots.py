@@ -1,197 +1,146 @@
-"""Plots of a comparison: quality over rate, perception over distortion, and targets at equal mean tokens."""
+"""Charts of a comparison: quality over rate, perception over distortion, and targets at equal mean tokens."""
 
 from __future__ import annotations
 
 import math
 import re
-from pathlib import Path
-from typing import Any
+from collections.abc import Sequence
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
-
-from ...drawing import COLORS, GRAY, MARKERS, style
-from ...metric import MetricDescription
-from ..records import Record, TargetRecord
+from ...charts import Axis, Chart, Point, Series, distance_axis, finite, styles
+from ...drawing import draw, save
+from ..records import KINDS, Record
 from ..results import Results
-from ..targets import FIXED, LABELS
+from ..targets import LABELS
+from .text import PLURALS
 
-NEAR = 0.01
-"""Kernel distances below this have a linear scale: their sign changes from one set to the next."""
 DISTORTION = {"image": "psnr", "audio": "mel"}
-"""Horizontal axis of the plot of perception over distortion."""
-LABELED = 24
-"""Largest number of points that are all labeled with their rates. With more points, only the ends of a curve are."""
+"""Default of the horizontal axis of perception over distortion."""
+DISTANCES = ("kid", "rfid")
+"""Metrics of a set as a whole, which tell how real it looks or sounds."""
 
 
-def write(results: Results) -> None:
-    """Draw every plot of a comparison as PNG and SVG: "image-psnr", "image-psnr-modelled", "image-perception", …"""
+def charts(results: Results) -> dict[str, Chart]:
+    """Return name → chart: "image-curves", "image-perception", "targets-0", …"""
+    found: dict[str, Chart] = {}
     for modality in ("image", "audio"):
-        kinds = ["coded", *(["modelled"] if any(r.rate("modelled") for r in results.of(modality)) else [])]
-        for metric in results.measured(modality):
-            for kind in kinds:
-                name = f"{modality}-{metric}" if kind == "coded" else f"{modality}-{metric}-{kind}"
-                _save(draw_curves(results, modality, metric, kind), results, name)
-        if figure := draw_perception(results, modality):
-            _save(figure, results, perception_plot(modality))
-    for codec, records in results.with_targets().items():
-        _save(draw_targets([r.targets for r in records]), results, targets_plot(codec))
-
-
-def _save(figure: Figure, results: Results, name: str) -> None:
-    path = plot_path(results, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".png", ".svg"):
-        figure.savefig(path.with_suffix(suffix), dpi=160)
-
-
-def plot_path(results: Results, name: str) -> Path:
-    """Return the path of a plot's SVG file."""
-    return results.folder / "plots" / f"{name}.svg"
-
-
-def perception_plot(modality: str) -> str:
-    """Return the name of the plot of perception over distortion."""
-    return f"{modality}-perception"
-
-
-def targets_plot(codec: str) -> str:
-    """Return the name of a codec's plot of targets."""
-    return "targets-" + re.sub(r"[^A-Za-z0-9]+", "-", codec).strip("-")
-
-
-def colors(results: Results) -> dict[str, str]:
-    """Return codec → color, in order of appearance."""
-    names = dict.fromkeys(r.codec for r in results.records)
-    return {name: COLORS[i % len(COLORS)] for i, name in enumerate(names)}
-
-
-def _label(metric: MetricDescription) -> str:
-    return " / ".join(filter(None, (metric.label, metric.unit)))
-
-
-# -- quality over rate -----------------------------------------------------------------------------
-
-
-def draw_curves(results: Results, modality: str, metric: str, kind: str = "coded") -> Figure:
-    """Draw quality over rate: one curve per codec, a log rate axis, 95 % intervals over items as bars."""
-    records, about = results.of(modality), results.metric(modality, metric)
-    figure = Figure(figsize=(7, 4.4), layout="constrained")
-    axes = figure.add_subplot()
-    palette, every = colors(results), []
-    for i, codec in enumerate(dict.fromkeys(r.codec for r in records)):
-        points = sorted(_curve_points(records, codec, metric, kind))
-        if points:
-            rates, values, errors = zip(*points, strict=True)
-            every += values
-            axes.errorbar(
-                rates, values, errors, color=palette[codec], marker=MARKERS[i % len(MARKERS)], ms=5, lw=1.6,
-                elinewidth=0.7, label=codec,
-            )  # fmt: skip
-    if metric == "kid":
-        _scale_distance(axes, every)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlabel(f"{records[0].rate_unit}, {kind}")
-    axes.set_ylabel(f"{_label(about)} ({about.better} is better)")
-    style(axes)
-    if axes.containers:  # a lossless codec alone has no point to draw
-        axes.legend(frameon=False, fontsize=9)
-    return figure
-
-
-def _curve_points(records: list[Record], codec: str, metric: str, kind: str) -> list[tuple[float, float, float]]:
-    """Return rate, mean and half width of the 95 % interval of the settings with finite values."""
-    points = []
-    for record in records:
-        value, rate = record.value(metric), record.rate(kind)
-        if record.codec == codec and rate and value is not None and math.isfinite(value):
-            points.append((rate, value, record.metrics[metric].ci95 or 0.0))
-    return points
-
-
-def _scale_distance(axes: Axes, distances: list[float]) -> None:
-    """Make the vertical axis logarithmic down to the smallest relevant distance, and linear below, through 0."""
-    positive = [value for value in distances if value > 0]
-    if positive:
-        axes.set_yscale("symlog", linthresh=max(NEAR, 10 ** math.floor(math.log10(min(positive)))))
-
-
-# -- perception over distortion --------------------------------------------------------------------
-
-
-def draw_perception(results: Results, modality: str) -> Figure | None:
-    """Draw KID (lower is better) over distortion (right is better), with the rate of each point.
-
-    There is one curve per codec. A dotted line leads from each point of a codec to that of a diffusion decoder of the
-    same codes.
-
-    Returns:
-        None if one of the two metrics was not measured.
-    """
-    records = results.of(modality)
-    curves = {codec: points for codec, points in _perception_points(records, DISTORTION[modality]).items() if points}
-    if not curves:
-        return None
-    figure = Figure(figsize=(7, 4.8), layout="constrained")
-    axes = figure.add_subplot()
-    palette = colors(results)
-    every = [point for points in curves.values() for point in points.values()]
-    for i, (codec, points) in enumerate(curves.items()):
-        x, y, rates = zip(*points.values(), strict=True)
-        axes.plot(x, y, color=palette[codec], marker=MARKERS[i % len(MARKERS)], ms=5, lw=1.4, label=codec)
-        for at in range(len(x)) if len(every) <= LABELED else {0, len(x) - 1}:
-            axes.annotate(f"{rates[at]:.2g}", (x[at], y[at]), (3, 4), textcoords="offset points", fontsize=7)
-        for setting, (x0, y0, _) in curves.get(codec.rpartition("+")[0], {}).items():
-            if setting in points:
-                x1, y1, _ = points[setting]
-                axes.plot((x0, x1), (y0, y1), color=GRAY, lw=0.8, ls=":", zorder=1)
-    _scale_distance(axes, [y for _, y, _ in every])
-    about = results.metric(modality, DISTORTION[modality])
-    if about.better == "lower":
-        axes.invert_xaxis()
-    better = "higher is better" if about.better == "higher" else "axis reversed: lower is better"
-    axes.set_xlabel(f"{_label(about)} ({better})")
-    axes.set_ylabel(f"{results.metric(modality, 'kid').label} (lower is closer to real data)")
-    style(axes)
-    axes.set_title(f"At each point: {records[0].rate_unit}, coded. Best is at the lower right.", fontsize=9)
-    axes.legend(frameon=False, fontsize=9)
-    return figure
-
-
-def _perception_points(records: list[Record], distortion: str) -> dict[str, dict[Any, tuple[float, float, float]]]:
-    """Return codec → setting → (distortion, KID, coded rate), in order of the rate, where all are finite."""
-    found: dict[str, dict[Any, tuple[float, float, float]]] = {r.codec: {} for r in records}
-    for r in sorted(records, key=lambda r: r.rate()):
-        point = (r.value(distortion), r.value("kid"), r.rate())
-        if all(value is not None and math.isfinite(value) for value in point):
-            found[r.codec][r.setting] = point
+        if results.measured(modality):
+            found[f"{modality}-curves"] = curves(results, modality)
+        if chart := perception(results, modality):
+            found[f"{modality}-perception"] = chart
+    for number, (codec, records) in enumerate(results.with_targets().items()):
+        found[f"targets-{number}"] = targets(codec, records)
     return found
 
 
-# -- targets ---------------------------------------------------------------------------------------
+def write(results: Results) -> None:
+    """Draw every chart to plots/ as PNG and SVG: "image-psnr", "image-psnr-modelled", "image-perception", …"""
+    for name, chart in charts(results).items():
+        if name.endswith("-curves"):
+            for x in (axis for axis in chart.x if axis.name in ("coded", "modelled")):
+                for y in chart.y:
+                    stem = f"{name.removesuffix('-curves')}-{y.name}" + ("" if x.name == "coded" else f"-{x.name}")
+                    save(draw(chart, x.name, y.name), results.folder / "plots" / stem)
+        elif name.endswith("-perception"):
+            save(draw(chart, chart.x[0].name, chart.y[0].name), results.folder / "plots" / name)
+        else:
+            slug = re.sub(r"[^A-Za-z0-9]+", "-", chart.title).strip("-")[-80:]
+            panels = [axis.name for axis in chart.y]
+            save(draw(chart, chart.x[0].name, *panels), results.folder / "plots" / f"{name}-{slug}")
 
 
-def draw_targets(targets: list[dict[str, TargetRecord]]) -> Figure:
-    """Draw mean PSNR and its 10th percentile over mean tokens, one curve for fixed settings and each target."""
-    figure = Figure(figsize=(7, 3.2), layout="constrained")
-    panels = figure.subplots(1, 2, sharex=True)
-    for axes, (key, title) in zip(panels, (("mean", "mean"), ("p10", "10th percentile")), strict=True):
-        for i, name in enumerate(targets[0]):
-            points = [(t[name].tokens, value) for t in targets if (value := getattr(t[name].psnr, key)) is not None]
-            if points:
-                axes.plot(
-                    *zip(*points, strict=True), color=COLORS[i], marker=MARKERS[i], ms=4, lw=1.4,
-                    ls="--" if name == FIXED else "-", label=LABELS[name],
-                )  # fmt: skip
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter("{x:g}")
-        axes.set_xlabel("mean tokens per image")
-        axes.set_ylabel(f"PSNR / dB, {title}")
-        style(axes)
-    if panels[0].lines:
-        panels[0].legend(frameon=False, fontsize=8)
-    return figure
+def _metric_axis(results: Results, modality: str, name: str) -> Axis:
+    about = results.metric(modality, name)
+    if name == "kid":
+        return distance_axis(name, about.label, [r.value(name) for r in results.of(modality)])
+    return Axis(name, about.label, about.unit, f"{about.better} is better")
+
+
+def _rate_axes(records: list[Record]) -> list[Axis]:
+    """Return the axes of the measured kinds of rate, the coded one first."""
+    kinds = sorted((kind for kind in KINDS if any(r.rate(kind) for r in records)), key=lambda kind: kind != "coded")
+    return [Axis(kind, f"{kind} rate", records[0].rate_unit, scale="log") for kind in kinds]
+
+
+def _series(results: Results, records: list[Record], rates: Sequence[Axis], metrics: list[str]) -> list[Series]:
+    """Return a series per codec, with a point per setting."""
+    palette = styles(r.codec for r in results.records)
+    series = []
+    for codec in dict.fromkeys(r.codec for r in records):
+        mine = [r for r in records if r.codec == codec]
+        points = []
+        for r in mine:
+            values = {axis.name: r.rate(axis.name) or None for axis in rates} | {m: r.value(m) for m in metrics}
+            ci = finite({m: r.metrics[m].ci95 for m in metrics if m in r.metrics})
+            count = f"{r.n} item{'s' * (r.n != 1)}"
+            points.append(Point(", ".join(filter(None, (r.setting_text, count))), finite(values), ci))
+        perfect = [m for m in metrics if any(r.value(m) == math.inf for r in mine)]
+        series.append(Series(codec, points, palette[codec], perfect))
+    return series
+
+
+def curves(results: Results, modality: str) -> Chart:
+    """Return every metric over every kind of rate, with 95 % intervals over items: one series per codec."""
+    records, metrics = results.of(modality), results.measured(modality)
+    rates, axes = _rate_axes(records), [_metric_axis(results, modality, name) for name in metrics]
+    series = _series(results, records, rates, metrics)
+    return Chart(f"rate and distortion of {PLURALS[modality]}", rates, axes, series, "Rate", "Metric")
+
+
+def perception(results: Results, modality: str) -> Chart | None:
+    """Return the distance to real data over each metric of distortion, with the coded rate at each point.
+
+    A link leads from each point of a codec to that of a diffusion decoder of the same codes.
+
+    Returns:
+        None if no codec has a value of both.
+    """
+    records, measured = results.of(modality), results.measured(modality)
+    distances = [name for name in DISTANCES if name in measured]
+    metrics = sorted((m for m in measured if m not in DISTANCES), key=lambda m: m != DISTORTION[modality])
+    if not distances or not metrics:
+        return None
+    axes = {name: _metric_axis(results, modality, name) for name in measured}
+    across = [_reversed(axes[m]) if results.metric(modality, m).better == "lower" else axes[m] for m in metrics]
+    rates = _rate_axes(records)
+    chart = Chart(
+        f"distortion and perception of {PLURALS[modality]}", across, [axes[d] for d in distances],
+        _series(results, records, rates, measured), "Distortion", "Perception", label=rates[0],
+    )  # fmt: skip
+    chart.links = _links(chart.series, [r for r in records])
+    x, y = metrics[0], distances[0]
+    return chart if any(x in p.values and y in p.values for s in chart.series for p in s.points) else None
+
+
+def _reversed(axis: Axis) -> Axis:
+    return Axis(axis.name, axis.label, axis.unit, "axis reversed: lower is better", axis.scale, axis.linear, True)
+
+
+def _links(series: list[Series], records: list[Record]) -> list[tuple[tuple[int, int], tuple[int, int]]]:
+    """Return the pairs of points of a codec and of its diffusion decoders at equal settings."""
+    places: dict[tuple[str, str], tuple[int, int]] = {}
+    for number, one in enumerate(series):
+        settings = [r.setting_text for r in records if r.codec == one.name]
+        places |= {(one.name, setting): (number, i) for i, setting in enumerate(settings)}
+    pairs = ((places.get((codec.rpartition("+")[0], setting)), at) for (codec, setting), at in places.items())
+    return [(plain, diffusion) for plain, diffusion in pairs if plain]
+
+
+def targets(codec: str, records: list[Record]) -> Chart:
+    """Return mean PSNR and its 10th percentile over mean tokens: a series for fixed settings and for each target."""
+    names = [name for name in LABELS if name in records[0].targets]
+    palette = styles(names)
+    series = [
+        Series(
+            LABELS[name],
+            [
+                Point(r.setting_text, finite({"tokens": t.tokens, "mean": t.psnr.mean, "p10": t.psnr.p10}))
+                for r in records
+                if (t := r.targets[name])
+            ],
+            palette[name],
+        )
+        for name in names
+    ]
+    mean = Axis("mean", "PSNR, mean", "dB", "higher is better")
+    tenth = Axis("p10", "PSNR, 10th percentile", "dB", "higher is better")
+    return Chart(codec, [Axis("tokens", "mean tokens per image", scale="log2")], [mean, tenth], series, "", "Metric")
