@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokenloom import errors
+from tokenloom import devices, errors
 
 from . import batches, bitstream, cards, checkpoint, registry, storage, targets, validate
 from .hub import Card, Pretrained
@@ -31,6 +31,9 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
 
     Signals are float32 images (batch, 3, height, width) in [0, 1], float32 audio (batch, channels, samples) in
     [-1, 1] at `spec.sample_rate`, or a list of str.
+
+    A codec computes on its `device`, which `load(…, device=…)` or `codec.to(…)` sets. Signals and codes may come from
+    any device, and results are on the codec's. Containers are read and written on the CPU.
     """
 
     config: dict[str, Any]
@@ -39,12 +42,14 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
     """`model_type` of each transformers model that this codec wraps; see `codecs.load`."""
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
     """Constructor arguments that `codecs.decompress` tries for a container; () for codecs that need weights."""
+    _anchor: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         self.config = {}
         self.context = None
         self.register_buffer("counts", None)
+        self.register_buffer("_anchor", torch.empty(0), persistent=False)  # moves with a codec without weights, too
         self._fingerprint: tuple[Any, bytes] | None = None
 
     # -- implemented by a subclass ----------------------------------------------------------
@@ -66,6 +71,11 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
 
     # -- public -----------------------------------------------------------------------------
 
+    @property
+    def device(self) -> torch.device:
+        """Device that the codec computes on, and of all results."""
+        return self._anchor.device
+
     @torch.no_grad()
     def encode(self, x: Tensor | list[str], setting: Any = None) -> Codes:
         """Encode a batch of signals, deterministically and in float32. An enclosing autocast has no effect.
@@ -83,9 +93,10 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
             TargetError: If no setting reaches the target.
         """
         validate.signal(x, self)
+        x = x.to(self.device) if isinstance(x, Tensor) else x
         if isinstance(setting, Target):
             return targets.meet(self, x, setting)
-        return self._encode(x, validate.setting(setting, self))
+        return self._encode(x, validate.setting(setting, self)).to(self.device)
 
     @torch.no_grad()
     def decode(self, codes: Codes) -> Tensor | list[str]:
@@ -102,7 +113,8 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
             ValueError: If the codes are not valid for this codec.
         """
         validate.codes(codes, self)
-        return self._decode(codes)
+        signals = self._decode(codes.to(self.device))
+        return signals.to(self.device) if isinstance(signals, Tensor) else signals
 
     def compress(self, x: Tensor | list[str], setting: Any = None) -> list[bytes]:
         """Encode signals and write one self-describing container per item (see bitstream/container.py)."""
@@ -196,25 +208,29 @@ class LatentCodec(Traceable, Codec):
 
     def embed(self, codes: Codes) -> Tensor:
         """Return the quantized latents of codes, float32 (batch, dim, *grid). Diffusion decoders use them."""
-        with torch.autocast(codes.indices.device.type, enabled=False):
-            return self.quantizer.lookup(codes.indices)
+        with torch.autocast(self.device.type, enabled=False):
+            return self.quantizer.lookup(codes.indices.to(self.device))
 
 
 # -- build, load, save ----------------------------------------------------------------------------
 
 
-def build(name: str, *, checkpoint: str | Path | None = None, **kwargs: Any) -> Codec:
+def build(
+    name: str, *, checkpoint: str | Path | None = None, device: str | torch.device | None = None, **kwargs: Any
+) -> Codec:
     """Build a codec by its registered name. Learned codecs are untrained unless a checkpoint is given.
 
     Args:
         name: Registered name.
         checkpoint: Path or hub id of another project's weights. The codec's config then holds only its architecture,
             so a saved copy does not need the file.
+        device: auto, cpu, cuda, cuda:1 or mps (see `devices.resolve`); None for PyTorch's default, the CPU.
         **kwargs: Constructor arguments. With `checkpoint`: arguments of the codec's `imported` method.
 
     Raises:
-        ValueError: If the name is unknown or an argument is invalid.
+        ValueError: If the name is unknown, an argument is invalid, or this machine lacks the device.
     """
+    place = None if device is None else devices.resolve(device)
     cls = registry.codec_class(name)
     allowed = arguments(cls) if checkpoint is None else import_arguments(cls)
     if unknown := sorted(set(kwargs) - allowed):
@@ -228,45 +244,47 @@ def build(name: str, *, checkpoint: str | Path | None = None, **kwargs: Any) -> 
             codec.config = json.loads(json.dumps(kwargs))  # plain values, as in a config file
     except (TypeError, RuntimeError, MemoryError, OverflowError) as error:  # wrong types, missing or absurd values
         raise ValueError(f"{name} cannot be built from {kwargs!r:.200}: {errors.first_line(error)}") from error
-    return codec.eval()
+    return codec.to(place).eval()
 
 
-def load(source: str | Path | Mapping[str, Any]) -> Codec:
+def load(source: str | Path | Mapping[str, Any], *, device: str | torch.device | None = None) -> Codec:
     """Load a trained codec in eval mode. No code in a checkpoint runs.
 
     Args:
         source: A folder with `model.safetensors` and `config.yaml` or `config.json`; a shipped name; a hub id; the
             folder or hub id of a transformers tokenizer of audio or images; the registered name of a codec that needs
             no training (`image/jpeg`); or a mapping of `build` arguments ({name: image/taming, checkpoint: …}).
+        device: auto, cpu, cuda, cuda:1 or mps (see `devices.resolve`); None for PyTorch's default, the CPU.
 
     Raises:
-        ValueError: If the source is unknown, damaged, or needs training or weights.
+        ValueError: If the source is unknown, damaged, or needs training or weights, or this machine lacks the device.
         FileNotFoundError: If there is no checkpoint.
     """
+    place = None if device is None else devices.resolve(device)
     if isinstance(source, Mapping):
         given = {str(key): value for key, value in source.items()}
         if not isinstance(name := given.pop("name", None), str):
             raise ValueError(f"a codec mapping must be {{name: …, checkpoint: …}}, got {dict(source)!r:.200}")
         if given.get("checkpoint") is None:
             _refuse_weightless(registry.codec_class(name))
-        return build(name, **given)
+        return build(name, **given).to(place)
     source = str(source)
     if source in registry.names():
         _refuse_weightless(cls := registry.codec_class(source))
         if not cls.variants:
             ships = ", ".join(checkpoint.shipped())
             raise ValueError(f"{source} must be trained first; the shipped trained codecs are {ships}")
-        return build(source)
+        return build(source, device=place)
     folder = checkpoint.find(source)
     config = checkpoint.read_config(folder)
     if "codec" not in config and (cls := registry.wrapper(config.get("model_type"))):
-        return build(cls.name, checkpoint=folder if Path(source).exists() else source)
+        return build(cls.name, checkpoint=folder if Path(source).exists() else source, device=place)
     given, _ = checkpoint.section(folder, config, "codec", "name")
     given = {str(key): value for key, value in given.items()}
     codec = build(given.pop("name"), **given)
     checkpoint.load_state(codec, checkpoint.weights(folder), folder)
     registry.remember(codec)
-    return codec.eval()
+    return codec.to(place).eval()
 
 
 def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:

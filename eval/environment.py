@@ -36,6 +36,8 @@ class Environment:
     machine: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
     threads: int = field(default_factory=torch.get_num_threads)
     """Number of threads of PyTorch."""
+    device: str = ""
+    """Device of the networks; "" in older files."""
     versions: dict[str, str] = field(default_factory=lambda: {package: _version(package) for package in PACKAGES})
     seed: int
     seconds: float

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tokenloom import devices
 from tokenloom.codecs import bitstream, media, rate
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, Modality
@@ -58,6 +59,7 @@ def run(codec: Codec, item: Item, setting: Any = None) -> Trial:
     (data,) = bitstream.write(codec, codes)
     middle = time.perf_counter()
     decoded = codec.decompress([data])
+    devices.synchronize(codec.device)
     end = time.perf_counter()
     entropy = rate.entropy(codec, codes)
     bits = {

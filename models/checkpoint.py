@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from tokenloom import threads
+import torch
+
+from tokenloom import devices, threads
 from tokenloom.codecs import checkpoint
 
 from .diffusion import decoder
@@ -39,18 +41,20 @@ def save(
     write(model, folder, store=store, config_file=config_file, **extra)
 
 
-def load(source: str | Path) -> Omni | DiffusionDecoder:
+def load(source: str | Path, *, device: str | torch.device | None = None) -> Omni | DiffusionDecoder:
     """Load a trained model or a diffusion decoder in eval mode. Nothing in a checkpoint is executed.
 
     Args:
         source: A folder, a shipped name, or a hub id.
+        device: auto, cpu, cuda, cuda:1 or mps (see `devices.resolve`); None for PyTorch's default, the CPU.
 
     Raises:
         FileNotFoundError: If there is no checkpoint.
-        ValueError: If the source is unknown, the checkpoint is damaged, its weights do not fit its config, or a codec
-            differs from the one in training. The message then states both fingerprints.
+        ValueError: If the source is unknown, the checkpoint is damaged, its weights do not fit its config, this machine
+            lacks the device, or a codec differs from the one in training. The message then states both fingerprints.
     """
+    place = None if device is None else devices.resolve(device)
     with threads.limit():  # tensors are many and small; see ROWS in omni/model.py
         folder = checkpoint.find(str(source), "omni", "decoder")
         config = checkpoint.read_config(folder)
-        return (decoder if "decoder" in config else omni).read(folder, config)
+        return (decoder if "decoder" in config else omni).read(folder, config).to(place)

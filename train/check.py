@@ -40,20 +40,18 @@ def config(cfg: RunConfig) -> None:
 def _machine(cfg: RunConfig) -> None:
     """Check precision, devices, and the division of the batch among processes."""
     for key, allowed in (
-        ("precision", ("32-true", "bf16-mixed", "16-mixed")), ("accelerator", ("auto", "cpu", "cuda")),
-        ("store", STORES), ("strategy", ("auto", "ddp", "fsdp")),
+        ("precision", ("32-true", "bf16-mixed", "16-mixed")), ("store", STORES), ("strategy", ("auto", "ddp", "fsdp")),
     ):  # fmt: skip
         if getattr(cfg, key) not in allowed:
             raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {getattr(cfg, key)!r}")
-    if cfg.precision == "16-mixed" and not machine.on_gpu(cfg):
+    gpus = machine.gpus(cfg)
+    if cfg.precision == "16-mixed" and not gpus:
         raise ValueError("precision 16-mixed needs a GPU; on a CPU use bf16-mixed or 32-true")
-    if cfg.accelerator == "cuda" and not machine.gpus():
-        raise ValueError("accelerator cuda needs a GPU, and there is none; auto uses what is available")
     local, machines = machine.processes()
     if cfg.strategy == "fsdp":
         _sharded(cfg, local * machines)
-    if machine.on_gpu(cfg) and local > machine.gpus():
-        raise ValueError(f"{local} processes on a machine with {machine.gpus()} GPUs; each needs its own")
+    if gpus and local > gpus:
+        raise ValueError(f"each process needs its own GPU, got {local} processes and {gpus} GPU{'s' * (gpus > 1)}")
     world = local * machines
     if cfg.batch_size % (world * cfg.accumulate):
         among = f" among {world} processes" if world > 1 else ""

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
-import torch
-
-from tokenloom import lazy
+from tokenloom import devices, lazy
 
 from . import state
 from .run_config import RunConfig
@@ -15,14 +13,12 @@ from .run_config import RunConfig
 lightning_fabric = lazy.load("lightning_fabric")  # takes 3 s, so only after the config is checked
 
 
-def gpus() -> int:
-    """Return the number of GPUs of this machine."""
-    return torch.cuda.device_count() if torch.cuda.is_available() else 0
-
-
-def on_gpu(cfg: RunConfig) -> bool:
-    """Return whether a run uses GPUs."""
-    return cfg.accelerator != "cpu" and gpus() > 0
+def gpus(cfg: RunConfig) -> int:
+    """Return the number of GPUs that a run may use: 0 on the CPU, 1 if the config names one. Raises ValueError."""
+    kind = devices.resolve(cfg.device).type
+    if kind == "cpu" or ":" in cfg.device:
+        return int(kind != "cpu")
+    return sum(device.type == kind for device in devices.available())
 
 
 def processes() -> tuple[int, int]:
@@ -53,16 +49,17 @@ def launch(cfg: RunConfig) -> Any:
         def convert_input(self, data: Any) -> Any:
             return data
 
-    gpu = on_gpu(cfg)
+    device = devices.resolve(cfg.device)
     local, machines = processes()  # without these, each process of torchrun would train alone on a CPU
     strategy = cfg.strategy
     if strategy == "fsdp":  # Fabric's own "fsdp" is the first generation of FSDP
         strategy = lightning_fabric.strategies.ModelParallelStrategy(
             lambda task, mesh: state.shard(task, mesh["data_parallel"]), local * machines, tensor_parallel_size=1
         )
-    options = {"accelerator": "cuda" if gpu else "cpu", "devices": local, "num_nodes": machines, "strategy": strategy}
+    used = [device.index] if device.type == "cuda" and ":" in cfg.device else local
+    options = {"accelerator": device.type, "devices": used, "num_nodes": machines, "strategy": strategy}
     if cfg.precision.endswith("-mixed"):
-        options["plugins"] = [Mixed(cfg.precision, "cuda" if gpu else "cpu")]
+        options["plugins"] = [Mixed(cfg.precision, device.type)]
     else:
         options["precision"] = cfg.precision
     fabric = lightning_fabric.Fabric(**options)

@@ -36,7 +36,7 @@ class RunConfig:
     max_skips: int = 20
     ema: float = 0.999
     precision: str = "bf16-mixed"
-    accelerator: str = "auto"
+    device: str = "auto"
     strategy: str = "auto"
     workers: int = 0
     out: str = "???"

@@ -36,24 +36,25 @@ class Agreement:
 
 
 def measure(
-    codec: LatentCodec, setting: Any, encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor]
-) -> Agreement:
-    """Compare programs with a codec on two large signals and on one signal of size 1."""
+    codec: LatentCodec, setting: Any, device: torch.device,
+    encode: Callable[[Tensor], Tensor], decode: Callable[[Tensor], Tensor],
+) -> Agreement:  # fmt: skip
+    """Compare programs on `device` with a codec on two large signals and on one signal of size 1."""
     tokens = differing = 0
     largest = 0.0
     for size, batch in ((_large_size(codec), 2), ((1,) * len(codec.position_stride), 1)):
         signal = probe_signal(codec, size, batch)
         codes = codec.encode(signal, setting)
-        expected, indices = codec.indices_by_position(codes), encode(signal)
+        expected, indices = codec.indices_by_position(codes).cpu(), encode(signal.to(device)).cpu()
         if indices.shape != expected.shape:
             raise ValueError(
                 f"{codec.name} cannot be exported: the codes must have shape {tuple(expected.shape)}, got "
                 f"{tuple(indices.shape)}"
             )
-        decoded = decode(expected)[(..., *(slice(n) for n in size))]
+        decoded = decode(expected.to(device)).cpu()[(..., *(slice(n) for n in size))]
         tokens += expected.numel()
         differing += int((indices != expected).sum())
-        error = float((decoded - codec.decode(codes)).abs().max())
+        error = float((decoded - codec.decode(codes).cpu()).abs().max())
         largest = error if math.isnan(error) else max(largest, error)
     return Agreement(tokens, differing, largest)
 

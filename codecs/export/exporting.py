@@ -8,6 +8,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tokenloom import errors
 
 from .. import validate
@@ -34,7 +36,7 @@ def export(codec: Codec, folder: str | Path, format: str = "onnx", setting: Any 
     existing export is replaced when the new one is complete and checked.
 
     Args:
-        codec: A learned codec.
+        codec: A learned codec. A torch.export program runs on its device; ONNX Runtime chooses a device itself.
         folder: New or empty folder, or folder of an export.
         format: "onnx" (needs the extra `export`) or "torch.export".
         setting: Fixed setting of the encoder; None for the default. The decoder takes the indices of this setting. For
@@ -57,9 +59,10 @@ def export(codec: Codec, folder: str | Path, format: str = "onnx", setting: Any 
     with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as scratch:
         staged = Path(scratch)
         axes = description.layout(codec, setting)
-        for part, program in zip(PARTS, programs.trace(codec, setting), strict=True):
+        device = torch.device("cpu") if format == "onnx" else codec.device
+        for part, program in zip(PARTS, programs.trace(codec, setting, device), strict=True):
             programs.write(program, staged / f"{part}{FORMATS[format]}", axes)
-        measured = agreement.measure(codec, setting, *programs.load(staged, format))
+        measured = agreement.measure(codec, setting, device, *programs.load(staged, format))
         if measured.differing > MAX_DIFFERING * measured.tokens or not measured.largest <= MAX_ERROR:
             raise ValueError(
                 f"{codec.name} cannot be exported as {format}: {measured}; "

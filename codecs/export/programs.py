@@ -54,20 +54,20 @@ class DecoderProgram(nn.Module):
         return self.codec.decode_indices(indices, self.setting).float().clamp(self.lowest, 1.0)
 
 
-def trace(codec: LatentCodec, setting: Any) -> Iterator[torch.export.ExportedProgram]:
-    """Yield the encoder, then the decoder, with dynamic batch and sizes.
+def trace(codec: LatentCodec, setting: Any, device: torch.device) -> Iterator[torch.export.ExportedProgram]:
+    """Yield the encoder, then the decoder, with dynamic batch and sizes, for signals and indices on `device`.
 
     Raises:
         ValueError: If PyTorch cannot trace the codec.
     """
     signal = probe_signal(codec, tuple(2 * step + 1 + axis for axis, step in enumerate(codec.position_stride)), 2)
     indices = codec.indices_by_position(codec.encode(signal, setting))
-    copied = copy.deepcopy(codec).cpu().eval().requires_grad_(False)
+    copied = copy.deepcopy(codec).to(device).eval().requires_grad_(False)
     free_quantizers = not codec.spec.stride
     encoder, decoder = EncoderProgram(copied, setting), DecoderProgram(copied, setting)
     for part, module, name, example in (
-        ("encoder", encoder, "signal", signal),
-        ("decoder", decoder, "indices", indices),
+        ("encoder", encoder, "signal", signal.to(device)),
+        ("decoder", decoder, "indices", indices.to(device)),
     ):
         try:
             yield _trace(module.eval(), name, example, free_quantizers and module is decoder)
@@ -140,7 +140,7 @@ def write(program: torch.export.ExportedProgram, path: Path, layout: Layout) -> 
 
 
 def load(folder: str | Path, format: str) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-    """Return the encoder and decoder of an export as functions of CPU tensors.
+    """Return the encoder and decoder of an export as functions of tensors on the device of the export.
 
     Load only your own exports: PyTorch's reader evaluates expressions in a .pt2 file.
     """

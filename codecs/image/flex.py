@@ -166,6 +166,7 @@ class Flex(LatentCodec):
 
     def embed(self, codes: Codes) -> Tensor:
         """Return the quantized latents of codes, float32 (batch, dim, positions); 0 at positions without a token."""
+        codes = codes.to(self.device)
         known = torch.arange(codes.indices.shape[2], device=codes.indices.device) < codes.lengths[:, None]
         known = known[:, None] & (codes.indices != self.end)
         return self.quantizer.lookup(codes.indices.where(known, 0)) * known

@@ -162,6 +162,7 @@ class NTC(LatentCodec):
 
     def embed(self, codes: Codes) -> Tensor:
         """Return dequantized latents and a plane of the relative quality, float32 (batch, channels + 1, *grid)."""
+        codes = codes.to(self.device)
         return self._dequantize(codes.indices, self._quality(codes.side))
 
     def condition(self, side: dict[str, Tensor]) -> float:

@@ -6,15 +6,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from tokenloom import codecs
+from tokenloom import codecs, devices
 from tokenloom.codecs import registry, validate
 from tokenloom.codecs.codec import Codec, LatentCodec
 from tokenloom.codecs.targets import MODALITIES
 from tokenloom.codecs.types import Codes, CodeSpec, Target
-from tokenloom.errors import first_line
 
 
 @dataclass(frozen=True)
@@ -39,14 +37,9 @@ class EncoderConfig:
         codec = open_codec(self.codec)
         if codec.fingerprint.hex() != self.fingerprint:
             raise ValueError(f"codec {self.codec['name']} has changed since this job began")
-        codec.to(check_device(self.device))
+        codec.to(devices.resolve(self.device))
         setting = parse_setting(self.setting)
-
-        def encode(signals: Tensor | list[str]) -> Codes:
-            x = signals.to(self.device) if isinstance(signals, Tensor) else signals
-            return codec.encode(x, setting).to("cpu")
-
-        return Encoder(codec.spec, encode)
+        return Encoder(codec.spec, lambda signals: codec.encode(signals, setting).to("cpu"))
 
 
 def open_codec(config: Mapping[str, Any]) -> Codec:
@@ -81,15 +74,3 @@ def plain_setting(value: Any, codec: Codec) -> Any:
     if len(codec.settings) < 2 or codec.spec.modality is not MODALITIES[setting.name]:
         raise ValueError(f"{setting} is for {MODALITIES[setting.name]} codecs with settings, which {codec.name} is not")
     return {setting.name: float(setting.value)}
-
-
-def check_device(name: str) -> str:
-    """Return `name` if it is an available device. Raises ValueError otherwise."""
-    try:
-        if torch.device(name).type in ("cpu", "cuda"):
-            torch.zeros(1, device=name)
-            return name
-        reason = "must be cpu or cuda"
-    except (RuntimeError, AssertionError) as error:
-        reason = first_line(error)
-    raise ValueError(f"device={name} is not available: {reason}")

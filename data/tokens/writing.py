@@ -19,13 +19,13 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from tokenloom import files, progress
+from tokenloom import devices, files, progress
 from tokenloom.codecs.codec import Codec
 
 from ..sources.registry import open_source
 from ..sources.source import BrokenItem, Source, at_least
 from . import reading
-from .encoder import EncoderConfig, check_device, open_codec, plain_setting
+from .encoder import EncoderConfig, open_codec, plain_setting
 from .job import PROGRESS, Events, Report, ShardJob
 from .optional import ENGINES, get, get_format
 from .row import index_type
@@ -36,7 +36,7 @@ Run = Callable[[ShardJob, Sequence[int]], Events]
 
 def tokenize(
     data: Mapping[str, Any], codec: str | Mapping[str, Any], out: str | Path, *, setting: Any = None,
-    format: str = "webdataset", shard_items: int = 1000, batch_size: int = 1, device: str = "cpu",
+    format: str = "webdataset", shard_items: int = 1000, batch_size: int = 1, device: str = "auto",
     engine: str = "local", workers: int | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """Write the tokens of a data set to a folder.
@@ -54,7 +54,7 @@ def tokenize(
         shard_items: Items per shard.
         batch_size: Largest number of adjacent items of one size that are encoded together. Larger is faster, but a
             code may change if two codewords are almost equally near.
-        device: "cpu" or "cuda".
+        device: auto, cpu, cuda, cuda:1 or mps. The index has the device that auto selected on this machine.
         engine: "local", or "ray" for a Ray cluster that shares `out` and the data.
         workers: Number of processes or Ray actors. 0: this process. None: one per core, or all of the cluster.
 
@@ -71,8 +71,8 @@ def tokenize(
         at_least(name, value, 1)
     if workers is not None:
         at_least("workers", workers, 0)
-    if engine == "local":  # the machines of a cluster may have other devices
-        check_device(device)
+    if engine == "local" or device == devices.AUTO:  # the machines of a cluster may have other devices
+        device = str(devices.resolve(device))
     config = {"name": codec} if isinstance(codec, str) else dict(codec)
     opened = open_codec(config)
     encoder = EncoderConfig(config, opened.fingerprint.hex(), plain_setting(setting, opened), device)

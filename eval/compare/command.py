@@ -13,7 +13,7 @@ from .modelled import ModelledRate
 from .report import terminal
 from .results import Results
 
-KEYS = ("items", "rate", "seed", "protocols", "targets")
+KEYS = ("items", "rate", "seed", "protocols", "targets", "device")
 """Keys of the config that are arguments of `compare`."""
 
 

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from tokenloom.data import Source
 from tokenloom.metrics.bd_rate import bd_rate
 
@@ -33,6 +35,7 @@ def compare(
     protocols: Sequence[str] = DEFAULT,
     targets: Sequence[str] | None = None,
     modelled: ModelledRate | None = None,
+    device: str | torch.device = "auto",
     title: str | None = None,
     strict: bool = False,
 ) -> Results:
@@ -57,6 +60,8 @@ def compare(
             both, for codecs of variable length.
         modelled: Options of the modelled rate; None: not measured. Without training data and `items`, a fifth of the
             data is evaluated and the transformers learn from the rest.
+        device: auto, cpu, cuda, cuda:1 or mps, for learned codecs. Other codecs, metrics and the transformers of the
+            modelled rate run on the CPU.
         title: Title of the data.
         strict: Raise an error for a broken item instead of counting it.
 
@@ -64,7 +69,7 @@ def compare(
         ValueError: If an argument is invalid, or the data have no item for the codecs.
         FileNotFoundError: If a codec or its checkpoint does not exist.
     """
-    plan = make_plan(codec_names, protocols, anchor, rate, targets)
+    plan = make_plan(codec_names, protocols, anchor, rate, targets, device)
     results = Results(Path(out), title or source.name or "data")
     source, study = modelled.study(source, items, seed) if modelled else (source, None)
     if study:

@@ -11,9 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
-from tokenloom import codecs
+from tokenloom import codecs, devices
 from tokenloom.codecs import checkpoint
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Modality
@@ -66,18 +67,20 @@ class CodecEntry:
         return self.variants[key]
 
 
-def load_entries(names: Sequence[str | Mapping[str, Any]]) -> list[CodecEntry]:
+def load_entries(names: Sequence[str | Mapping[str, Any]], device: str | torch.device = "auto") -> list[CodecEntry]:
     """Load the codecs of a comparison.
 
     Args:
         names: Registry names, shipped names, folders and globs of folders, each with an optional decoder, as in
             `natural-fsq+diffusion`. A mapping is a codec with weights of another project:
             {name: image/taming, checkpoint: last.ckpt, config: model.yaml}.
+        device: Device of the learned codecs. The other codecs compute on the CPU.
 
     Raises:
-        ValueError: If a name is unknown or listed twice, or the list is empty.
+        ValueError: If a name is unknown or listed twice, the list is empty, or this machine lacks the device.
         FileNotFoundError: If a glob matches no checkpoint.
     """
+    place = devices.resolve(device)
     if not names:
         raise ValueError("codecs is empty; name at least one, such as image/jpeg")
     foreign = {_label(name): name for name in names if isinstance(name, Mapping)}
@@ -96,6 +99,9 @@ def load_entries(names: Sequence[str | Mapping[str, Any]]) -> list[CodecEntry]:
         parameters = set(inspect.signature(type(codec).__init__).parameters)
         adapts = path in codecs.names() and {"sample_rate", "channels"} <= parameters
         entries[path] = CodecEntry(labels[path], codec, adapts)
+    for entry in entries.values():
+        if entry.learned:
+            entry.codec.to(place)
     return [entries[path] for path in paths]
 
 

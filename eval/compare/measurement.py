@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenloom import devices
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item
 from tokenloom.errors import describe
@@ -148,6 +149,7 @@ class CodecMeasurement:
             encode_speed=self.amount / self.encode_seconds if self.encode_seconds else None,
             decode_speed=self.amount / self.decode_seconds if self.decode_seconds else None,
             speed_unit=f"{trial.AMOUNTS[self.entry.modality]} per second",
+            device=devices.describe(self.entry.codec.device),
         )
 
 

@@ -6,6 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
+from tokenloom import devices
 from tokenloom.codecs.types import Modality
 
 from ..metric import Protocol
@@ -27,6 +30,7 @@ class Plan:
     anchors: dict[Modality, str]
     rates: dict[Modality, float]
     targets: tuple[str, ...] | None
+    device: torch.device
 
     @property
     def modalities(self) -> set[Modality]:
@@ -39,12 +43,13 @@ def make_plan(
     anchor: str | Sequence[str] | None,
     rate: float | Mapping[str, float] | None,
     targets: Sequence[str] | None,
+    device: str | torch.device,
 ) -> Plan:
     """Load the codecs and check the other arguments; see `compare`."""
-    entries = load_entries(list(codec_names))
+    entries = load_entries(list(codec_names), device)
     chosen, anchors = _protocols(protocols, entries), _anchors(anchor, entries)
     rates = parse_rates(rate, {entry.modality for entry in entries})
-    return Plan(entries, chosen, anchors, rates, parse_targets(targets))
+    return Plan(entries, chosen, anchors, rates, parse_targets(targets), devices.resolve(device))
 
 
 def _protocols(names: Sequence[str], entries: list[CodecEntry]) -> dict[Modality, Protocol]:

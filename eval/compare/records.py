@@ -28,13 +28,14 @@ class ComparisonEnvironment(Environment):
 
 @dataclass(kw_only=True)
 class Timing:
-    """Wall seconds for a whole set, and signal per second in `speed_unit`."""
+    """Wall seconds for a whole set, and signal per second in `speed_unit`, on `device`."""
 
     encode: float = 0.0
     decode: float = 0.0
     encode_speed: float | None = None
     decode_speed: float | None = None
     speed_unit: str = ""
+    device: str = ""
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from tokenloom import progress
+from tokenloom import devices, progress
 from tokenloom.data import Item
 from tokenloom.metrics.bd_rate import DEFINITION as BD_RATE
 
@@ -66,7 +66,10 @@ class ComparisonRun:
         definitions |= {"targets": DEFINITIONS} if self.searches else {}
         rates = {str(modality): rate for modality, rate in self.plan.rates.items()}
         anchors = [*self.plan.anchors.values()]
-        return ComparisonEnvironment(seed=seed, seconds=seconds, anchors=anchors, rates=rates, definitions=definitions)
+        return ComparisonEnvironment(
+            seed=seed, seconds=seconds, device=devices.describe(self.plan.device), anchors=anchors, rates=rates,
+            definitions=definitions,
+        )  # fmt: skip
 
     def _measure(self, item: Item, advance: progress.Bar) -> None:
         """Code an item with all codecs, then add all results. Interrupted or not, all codecs have the same items."""

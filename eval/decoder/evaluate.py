@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from tokenloom import files, progress
+from tokenloom import devices, files, progress
 from tokenloom.data import Source
 from tokenloom.data.sources.source import at_least
 
@@ -35,6 +36,7 @@ def evaluate(
     settings: Sequence[Any] | None = None,
     steps: Sequence[int] = (1, 2, 4, 50),
     seed: int = 0,
+    device: str | torch.device = "auto",
     title: str = "",
     strict: bool = False,
 ) -> DecoderResults:
@@ -53,6 +55,7 @@ def evaluate(
         settings: Settings of the codec; None: its sweep.
         steps: Numbers of steps of the decoder, one per variant; from variants.FLOW_STEPS on with Euler's method.
         seed: Seed of all draws and all noise.
+        device: auto, cpu, cuda, cuda:1 or mps, for codec and decoder. Metrics and classifiers run on the CPU.
         title: Name of the test data in the report.
         strict: Raise an error for a broken item instead of leaving it out.
 
@@ -61,7 +64,7 @@ def evaluate(
         FileNotFoundError: If the decoder does not exist.
     """
     start = time.perf_counter()
-    setup = DecoderSetup(decoder, settings, steps, seed)
+    setup = DecoderSetup(decoder, settings, steps, seed, device)
     at_least("train_items", train_items, 2)
     results, real = setup.results(title or source.name), References()
     try:
@@ -73,7 +76,9 @@ def evaluate(
         records.sort(key=lambda record: -setup.settings.index(record.setting))
     results.absent, results.definitions = real.absent, real.definitions(setup)
     results.quarter, results.verdicts = claims.quarter(results), claims.claims(results)
-    results.environment = Environment(seed=seed, seconds=round(time.perf_counter() - start, 1))
+    results.environment = Environment(
+        seed=seed, seconds=round(time.perf_counter() - start, 1), device=devices.describe(setup.codec.device)
+    )
     write(results, Path(out))
     return results
 
@@ -114,7 +119,7 @@ def main(cfg: Any) -> DecoderResults:
     """Run `tokenloom evaluate` for a diffusion decoder (conf/decoders.yaml)."""
     plain = OmegaConf.to_container(cfg, resolve=True)
     test, training = open_dataset(plain["data"]), open_training(plain["training"])
-    keys = ("items", "train_items", "settings", "steps", "seed")
+    keys = ("items", "train_items", "settings", "steps", "seed", "device")
     results = evaluate(
         plain["model"], test.source, plain["out"], training=training.source if training else None, title=test.title,
         strict=test.strict or bool(training and training.strict), **{key: plain[key] for key in keys},

@@ -22,9 +22,11 @@ QUARTER_RANGE = (1 / 8, 3 / 8)
 class DecoderSetup:
     """Decoder and checked arguments of `evaluate`."""
 
-    def __init__(self, decoder: str, settings: Sequence[Any] | None, steps: Sequence[int], seed: int) -> None:
+    def __init__(
+        self, decoder: str, settings: Sequence[Any] | None, steps: Sequence[int], seed: int, device: str
+    ) -> None:
         self.name = str(decoder)
-        loaded = models.load(decoder)
+        loaded = models.load(decoder, device=device)
         if not isinstance(loaded, models.DiffusionDecoder):
             raise ValueError(f"{decoder} is not a diffusion decoder; shipped are {', '.join(models.decoders())}")
         self.decoder, self.codec, self.seed = loaded, loaded.codec, at_least("seed", seed, 0)

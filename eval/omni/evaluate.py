@@ -9,10 +9,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from tokenloom import files
+from tokenloom import devices, files
 from tokenloom.codecs import checkpoint
 from tokenloom.data.sources.source import at_least
 
@@ -53,6 +54,7 @@ def evaluate(
     items: int | None = None,
     rows: Sequence[str] | None = None,
     seed: int = 0,
+    device: str | torch.device = "auto",
     sampling: dict[str, Any] | None = None,
 ) -> OmniResults:
     """Measure the abilities, the cost and the bits of a trained model.
@@ -68,6 +70,7 @@ def evaluate(
         items: Largest number of trials of an ability, drawn with `seed`; None: all.
         rows: Members of CHOICES; None: all.
         seed: Seed of all draws and all sampling.
+        device: auto, cpu, cuda, cuda:1 or mps, for the model. Scores and classifiers run on the CPU.
         sampling: temperature, top_k, top_p, guidance, best_of for images and sound; None: the model's defaults.
 
     Raises:
@@ -78,7 +81,7 @@ def evaluate(
     if items is not None:
         at_least("items", items, 1)
     start = time.perf_counter()
-    session = OmniSession(model, PackFolder(packs), Path(out), limit=items, seed=seed, sampling=sampling)
+    session = OmniSession(model, PackFolder(packs), Path(out), limit=items, seed=seed, device=device, sampling=sampling)
     results = OmniResults(
         model=str(model),
         items=items,
@@ -93,7 +96,9 @@ def evaluate(
             _measure(session, key, results)
     except KeyboardInterrupt:
         results.interrupted = True
-    results.environment = Environment(seed=seed, seconds=round(time.perf_counter() - start, 1))
+    results.environment = Environment(
+        seed=seed, seconds=round(time.perf_counter() - start, 1), device=devices.describe(session.omni.device)
+    )
     write(results, Path(out))
     return results
 
@@ -146,7 +151,7 @@ def write(results: OmniResults, out: Path) -> None:
 def main(cfg: Any) -> OmniResults:
     """Run `tokenloom evaluate` for a multimodal model (conf/abilities.yaml)."""
     plain = OmegaConf.to_container(cfg, resolve=True)
-    keys = ("items", "rows", "seed", "sampling")
+    keys = ("items", "rows", "seed", "device", "sampling")
     results = evaluate(plain["model"], plain["packs"], plain["out"], **{key: plain[key] for key in keys})
     console = Console()
     tables.show(results, console)

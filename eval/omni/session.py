@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from tokenloom import models, progress
@@ -45,10 +46,11 @@ class OmniSession:
         *,
         limit: int | None = None,
         seed: int = 0,
+        device: str | torch.device = "auto",
         sampling: dict[str, Any] | None = None,
     ) -> None:
         self.model, self.packs, self.out, self.limit, self.seed = str(model), packs, out, limit, seed
-        self.omni = models.load(model)
+        self.omni = models.load(model, device=device)
         self.sampling = {key: value for key, value in (sampling or {}).items() if value is not None}
         if unknown := sorted(set(self.sampling) - set(DEFAULTS)):
             raise ValueError(f"sampling must be among {', '.join(DEFAULTS)}, got {unknown[0]!r}")

@@ -72,6 +72,11 @@ class DiffusionDecoder(Pretrained, nn.Module):
     def _read(cls, source: str) -> DiffusionDecoder:
         return load(source)
 
+    @property
+    def device(self) -> torch.device:
+        """Device of codec and flow, and of all results. Codes may come from any device."""
+        return self.codec.device
+
     def with_flow(self, flow: Flow) -> DiffusionDecoder:
         """Return the same decoder with another flow, such as an average of its weights over training."""
         return DiffusionDecoder(self.codec, flow, steps=self.steps, temperature=self.temperature)
@@ -109,8 +114,8 @@ class DiffusionDecoder(Pretrained, nn.Module):
         samplers.check_seed(seed)
         times = samplers.times(self.steps if steps is None else steps)
         scale = self.flow.noise * (self.temperature if temperature is None else _check_temperature(temperature))
-        device = codes.indices.device
-        out = torch.zeros(len(codes), self.codec.spec.channels, *codes.sizes.amax(0).tolist(), device=device)
+        codes = codes.to(self.device)
+        out = torch.zeros(len(codes), self.codec.spec.channels, *codes.sizes.amax(0).tolist(), device=self.device)
         for size, rows in _group_by_size(codes.sizes):
             for some in rows.split(max(1, MAX_POSITIONS // max(1, int(np.prod(size))))):
                 part = _select(codes, some, size, self.codec.spec)
@@ -118,8 +123,8 @@ class DiffusionDecoder(Pretrained, nn.Module):
                 given = self.conditioning(part, reconstruction)
                 shape = given.reconstruction.shape[1:]
                 noise = torch.stack([samplers.noise(seed, row, shape) for row in some.tolist()])
-                signals = self._sample(given, reconstruction, scale * noise.to(device), times, sampler)
-                out[(some.to(device), slice(None), *(slice(n) for n in size))] = signals
+                signals = self._sample(given, reconstruction, scale * noise.to(self.device), times, sampler)
+                out[(some.to(self.device), slice(None), *(slice(n) for n in size))] = signals
         return out
 
     def _sample(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tokenloom.codecs import Codec, Codes, Modality, Target, TargetError, batches, validate
 
@@ -76,11 +76,6 @@ def check(channel: Channel) -> None:
         validate.setting(channel.setting, codec)
 
 
-def device_of(module: nn.Module) -> torch.device:
-    """Return the device of a module's parameters; the CPU if it has none."""
-    return next((p.device for p in module.parameters()), torch.device("cpu"))
-
-
 def quantizer_count(channel: Channel) -> int:
     """Return the number of quantizers that the codec uses at the channel's setting."""
     codec, spec = channel.codec, channel.codec.spec
@@ -91,7 +86,7 @@ def quantizer_count(channel: Channel) -> int:
             f"{channel.name}: with {channel.setting} each item has its own number of quantizers, but a channel needs "
             f"one number; {codec.settings.name} can be {codec.settings.describe()}"
         )
-    smallest = torch.zeros(1, spec.channels, *[1] * len(spec.stride), device=device_of(codec))
+    smallest = torch.zeros(1, spec.channels, *[1] * len(spec.stride))
     return int(codec.encode(smallest, channel.setting).quantizers()[0])
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from tokenloom.codecs import Codec, Codes, CodeSpec, Modality, batches, media, rate
 
 from . import streams
-from .channel import Channel, device_of
+from .channel import Channel
 
 Segment = str | Tensor | os.PathLike | Image.Image | np.ndarray
 """A text; an image, float32 (3, height, width) in [0, 1]; audio, float32 (channels, samples) in [-1, 1]; a PIL image;
@@ -82,7 +82,7 @@ def encode(signals: Mapping[Key, tuple[Channel, Tensor | str]]) -> dict[Key, Cod
         channel = signals[keys[0]][0]
         batch: Any = [signals[key][1] for key in keys]
         if isinstance(batch[0], Tensor):
-            batch = torch.stack(batch).to(device_of(channel.codec))
+            batch = torch.stack([x.to(channel.codec.device) for x in batch])
         codes = channel.encode(batch)
         out |= {key: codes[i] for i, key in enumerate(keys)}
     return {key: out[key] for key in signals}
@@ -116,7 +116,7 @@ def decode_rows(rows: Sequence[Sequence[tuple[str | None, Any]]], decoders: Mapp
     out: list[list[Any]] = [[None] * len(row) for row in rows]
     for name, decoder in decoders.items():
         places = [(i, at) for i, row in enumerate(rows) for at, part in enumerate(row) if part[0] == name]
-        codes = [rows[i][at][1].to(device_of(decoder)) for i, at in places]
+        codes = [rows[i][at][1] for i, at in places]
         for (i, at), x in zip(places, decode(decoder, codes), strict=True):
             out[i][at] = x
     return out

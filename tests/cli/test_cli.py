@@ -27,7 +27,7 @@ from tokenloom.codecs import media
 
 TINY = [
     "codec=image/fsq", "codec.widths=[8,16]", "codec.depths=[1,1]", "codec.decoder_depths=[1,1]",
-    "data=folder", "data.path=pictures", "steps=2", "batch_size=2", "crop.size=32", "losses.l1=1", "accelerator=cpu",
+    "data=folder", "data.path=pictures", "steps=2", "batch_size=2", "crop.size=32", "losses.l1=1", "device=cpu",
 ]  # fmt: skip
 
 

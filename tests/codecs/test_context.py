@@ -199,7 +199,7 @@ def test_certain_codes_cost_almost_nothing():
 def test_training_lowers_the_rate_and_logs_it(tmp_path):
     cfg = TrainConfig(
         codec={"name": "image/ntc", **TINY["image/ntc"]}, data={"name": "scenes", "count": 24}, out=str(tmp_path),
-        steps=30, batch_size=4, validate_every=10, save_every=1000, log_every=10, accelerator="cpu",
+        steps=30, batch_size=4, validate_every=10, save_every=1000, log_every=10, device="cpu",
         losses={"l2": 1.0},  # its own loss comes with the codec: without it, bits would cost nothing
     )  # fmt: skip
     cfg.crop.size, cfg.optimizer.lr, cfg.optimizer.warmup = 64, 5e-3, 1

@@ -224,7 +224,7 @@ def test_targets_and_training_go_on_from_a_checkpoint(tmp_path):
     run = TrainConfig(
         codec={"name": "image/taming", "checkpoint": path}, data={"name": "scenes", "count": 8, "size": 40},
         losses={"l1": 1.0, "quantizer": 1.0}, optimizer=OptimizerConfig(lr=1e-5, warmup=1),
-        crop=CropConfig(size=32, scale=0.8), steps=3, batch_size=2, log_every=1, accelerator="cpu", ema=0.0,
+        crop=CropConfig(size=32, scale=0.8), steps=3, batch_size=2, log_every=1, device="cpu", ema=0.0,
         precision="32-true", out=str(tmp_path / "run"),
     )  # fmt: skip
     train(run)

@@ -496,7 +496,7 @@ def test_reading_refuses_what_is_not_its_own(mine: str) -> None:
         (["codec=image/jpeg", "shard_items=abc"], "shard_items=abc is wrong: it must be a whole number"),
         (["codec=image/jpeg", "batch_size=0"], "batch_size must be an integer of at least 1, got 0"),
         (["codec=image/jpeg", "workers=-1"], "workers must be an integer of at least 0, got -1"),
-        (["codec=image/jpeg", "device=tpu"], "device=tpu"),
+        (["codec=image/jpeg", "device=tpu"], "device must be auto"),
         (["codec=image/jpeg", "out=mixed"], "out=mixed holds other files"),
         (["codec=image/jpeg", "out=mixed/0.wav"], "mixed/0.wav"),
         (["codec=image/jpeg", "out=mixed/0.wav/deeper"], "mixed/0.wav"),

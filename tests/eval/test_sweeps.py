@@ -19,7 +19,7 @@ from tokenloom.train.loop import Run
 
 NETWORK = ["codec.widths=[8,16]", "codec.depths=[1,1]", "codec.decoder_depths=[1,1]"]
 RUN = ["data=scenes", "data.count=4", "data.size=40", "steps=1", "batch_size=2", "crop.size=32", "losses.l1=1",
-       "accelerator=cpu"]  # fmt: skip
+       "device=cpu"]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)

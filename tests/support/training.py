@@ -24,7 +24,7 @@ def config(out: Path, name: str = "image/fsq", **changes) -> TrainConfig:
         "optimizer": OptimizerConfig(lr=3e-3, warmup=5),
         "crop": CropConfig(size=1024 if audio else 32, scale=0.8),
         "steps": 40, "batch_size": 4, "log_every": 1, "save_every": 1000, "validate_every": 1000,
-        "accelerator": "cpu", "out": str(out),
+        "device": "cpu", "out": str(out),
     }  # fmt: skip
     return TrainConfig(**(defaults | changes))
 

@@ -376,7 +376,7 @@ def test_parts_of_a_batch_count_as_the_whole(tmp_path):
 def test_the_command_trains_with_an_adversary(tmp_path):
     small = [f"codec.{k}={json.dumps(v).replace(' ', '')}" for k, v in TINY["image/fsq"].items()]
     command = ["train", "codec=image/fsq", *small, "data=scenes", "data.count=8", "data.size=40", "crop.size=32"]
-    command += ["steps=3", "batch_size=2", "log_every=1", "accelerator=cpu", f"out={tmp_path / 'run'}", "losses.l2=1"]
+    command += ["steps=3", "batch_size=2", "log_every=1", "device=cpu", f"out={tmp_path / 'run'}", "losses.l2=1"]
     assert main([*command, "adversary.weight=0.1", "adversary.filters=4", "adversary.balance=adaptive"]) in (0, None)
     assert log(tmp_path / "run")[3, "discriminator"] > 0
     assert codecs.load(tmp_path / "run").counts.sum() > 0
@@ -393,7 +393,7 @@ def go(out):
     for balance in ("adaptive", "balancer"):
         run = Run(TrainConfig(
             codec=dict(name="image/fsq", levels=[8, 5, 4], **network), data=dict({scenes}),
-            losses={{"l1": 1.0, "l2": 1.0}}, crop=CropConfig(size=32), steps=4, batch_size=4, accelerator="cpu",
+            losses={{"l1": 1.0, "l2": 1.0}}, crop=CropConfig(size=32), steps=4, batch_size=4, device="cpu",
             precision="32-true", adversary=AdversaryConfig(weight=0.1, filters=4, lr=1e-3, balance=balance),
             out=out + "/" + balance))
         batch = torch.rand(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))

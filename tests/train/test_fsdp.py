@@ -185,9 +185,9 @@ def test_resumed_as_replicas(runs):
     ],
 )
 def test_what_cannot_be_sharded_is_one_line(changes, says, tmp_path, monkeypatch):
-    monkeypatch.setattr(machine, "gpus", lambda: 1)
+    monkeypatch.setattr(machine, "gpus", lambda cfg: 1)
     with pytest.raises(ValueError, match=says) as error:
-        train(written(tmp_path, "run", accelerator="auto", **changes))
+        train(written(tmp_path, "run", device="auto", **changes))
     assert one_line(error) and not list(tmp_path.iterdir())
 
 

@@ -216,11 +216,11 @@ def test_the_scale_of_fp16_losses_falls_with_a_skip_and_survives_resume(tmp_path
     from lightning_fabric import Fabric
     from lightning_fabric.plugins import MixedPrecision
 
-    monkeypatch.setattr(machine, "gpus", lambda: 1)
+    monkeypatch.setattr(machine, "gpus", lambda cfg: 1)
     monkeypatch.setattr(
         machine, "launch", lambda cfg: Fabric(accelerator="cpu", plugins=[MixedPrecision("16-mixed", "cpu")])
     )
-    run = Run(config(tmp_path, precision="16-mixed", accelerator="auto"))
+    run = Run(config(tmp_path, precision="16-mixed", device="auto"))
     scale = run.fabric.strategy.precision.scaler.get_scale
     assert scale() == 2**16
     done = [run._update(step, torch.rand(4, 3, 32, 32)) is not None for step in range(8)]
@@ -230,7 +230,7 @@ def test_the_scale_of_fp16_losses_falls_with_a_skip_and_survives_resume(tmp_path
     assert scale() == before / 2 and all(map(torch.equal, weights, run.model.parameters()))
     run._save_state()
     run.logs.close()
-    again = Run(config(tmp_path, precision="16-mixed", accelerator="auto", resume=True))
+    again = Run(config(tmp_path, precision="16-mixed", device="auto", resume=True))
     assert again.fabric.strategy.precision.scaler.state_dict() == run.fabric.strategy.precision.scaler.state_dict()
     assert again.skipped == run.skipped
     again.logs.close()
@@ -239,7 +239,7 @@ def test_the_scale_of_fp16_losses_falls_with_a_skip_and_survives_resume(tmp_path
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
 @pytest.mark.parametrize("precision", ["16-mixed", "bf16-mixed"])
 def test_mixed_precision_on_a_gpu(precision, tmp_path):
-    changes = {"precision": precision, "accelerator": "cuda"}
+    changes = {"precision": precision, "device": "cuda"}
     out = train(config(tmp_path, "image/rvq", steps=60, ema=0.9, **changes))
     values = losses_of(out)
     assert sum(values[-10:]) < 0.85 * sum(values[:10])

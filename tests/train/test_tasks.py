@@ -91,7 +91,7 @@ def toy(tmp_path, monkeypatch) -> type:
 
 
 def toy_config(toy: type, out: Path, **changes):
-    options = {"data": {"name": "none"}, "steps": 2, "accelerator": "cpu", "log_every": 1, "out": str(out)}
+    options = {"data": {"name": "none"}, "steps": 2, "device": "cpu", "log_every": 1, "out": str(out)}
     return toy.config(task="toy", **(options | changes))
 
 

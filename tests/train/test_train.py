@@ -149,7 +149,7 @@ from tokenloom.train.loop import train
 network = {network}
 train(TrainConfig(codec=dict(name="image/fsq", levels=[8, 5, 4], **network), data=dict({scenes}), losses={{"l1": 1.0}},
                   crop=CropConfig(size=32), steps=100000, batch_size=2, log_every=1, save_every=100000,
-                  validate_every=100000, workers=int(sys.argv[2]), accelerator="cpu", out=sys.argv[1]))
+                  validate_every=100000, workers=int(sys.argv[2]), device="cpu", out=sys.argv[1]))
 """
 
 
@@ -359,8 +359,8 @@ def test_a_toy_codec_trains(tmp_path):
         ({"precision": "fp8"}, "fp8"),
         ({"precision": "16-mixed"}, "GPU"),
         ({"store": "int4"}, "int8"),
-        ({"accelerator": "tpu"}, "tpu"),
-        ({"accelerator": "cuda"}, "cuda"),
+        ({"device": "tpu"}, "tpu"),
+        ({"device": "cuda"}, "cuda"),
         ({"codec": {}}, "no codec"),
         ({"codec": {"name": "image/nothing"}}, "image/nothing"),
         ({"codec": {"name": "image/png"}}, "image/png"),

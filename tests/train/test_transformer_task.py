@@ -84,7 +84,7 @@ def config(there: Path, out: Path | str, **changes) -> TrainConfig:
             "copies": {"image": 4, "audio": 2},
         },
         "optimizer": OptimizerConfig(lr=5e-3, warmup=3), "steps": 16, "batch_size": 4, "log_every": 1, "ema": 0.9,
-        "save_every": 1000, "validate_every": 1000, "accelerator": "cpu", "out": str(out),
+        "save_every": 1000, "validate_every": 1000, "device": "cpu", "out": str(out),
     }  # fmt: skip
     return TrainConfig(**(defaults | changes))
 

@@ -16,6 +16,7 @@ class CompareTypes:
     codecs: list[Any]
     protocols: list[str]
     out: str
+    device: str
     seed: int
     items: int | None
     modelled: bool
@@ -27,6 +28,7 @@ class DecoderTypes:
     """Typed keys of conf/decoders.yaml."""
 
     out: str
+    device: str
     seed: int
     items: int | None
     train_items: int

@@ -14,6 +14,13 @@ def choices(group: str) -> list[str]:
     return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add --device to the parser of a command without key=value pairs."""
+    parser.add_argument(
+        "--device", default="auto", help="auto (a GPU if there is one; default), cpu, cuda, cuda:1 or mps"
+    )
+
+
 def add(parser: argparse.ArgumentParser, positional: str = "") -> None:
     """Add Hydra's options to the parser of a command, and the usage line with its positional argument."""
     parser.usage = f"{parser.prog}{positional and ' ' + positional} [-m] [--cfg job] [key=value ...]"

@@ -25,6 +25,7 @@ key=value pairs:
   modelled=true        also the bits under a small transformer, trained on the codes of other items (slow):
                        'training={{name: tar, path: train.tar}}', or else the items of `data` that are not evaluated;
                        budget=1048576 is the number of training tokens for each codec and setting
+  device=auto          for learned codecs: a GPU if there is one; or cpu, cuda, cuda:1, mps
   out=FOLDER           folder for results.json, results.csv, plots and report.html
 Every key and its default: tokenloom compare --cfg job. Ctrl-C writes the results so far.
 

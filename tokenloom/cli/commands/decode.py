@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenloom import lazy
-from tokenloom.cli import paths
+from tokenloom.cli import options, paths
 from tokenloom.cli.commands.encode import extent
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 codecs = lazy.load("tokenloom.codecs")
 diffusion = lazy.load("tokenloom.models.diffusion.codec")
 decoders = lazy.load("tokenloom.models.diffusion.decoder")
+devices = lazy.load("tokenloom.devices")
 
 EPILOG = """\
 The file identifies its codec by a fingerprint. Codecs without weights and shipped codecs are found by it.
@@ -43,6 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--decoder", metavar="NAME", help="a diffusion decoder's name or folder; diffusion: the one made for the codec"
     )
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the decoder, 1 is fastest; default: its own")
+    options.add_device(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the decoder's noise (default: 0)")
 
 
@@ -52,9 +54,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if args.decoder is None and number is not None:
             raise ValueError(f"{option} {number} needs a decoder; name one with --decoder, such as --decoder diffusion")
     paths.check_input(source, "a file that tokenloom encode wrote")
+    device = devices.resolve(args.device)
     data = source.read_bytes()
     try:
-        codec = _codec(data, args)
+        codec = _codec(data, args).to(device)
         modality = codec.spec.modality
         output = args.output or source.with_suffix(paths.SUFFIX[modality])
         paths.check_output(output, source)

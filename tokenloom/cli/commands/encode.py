@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenloom import files, lazy
-from tokenloom.cli import paths
+from tokenloom.cli import options, paths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,6 +34,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("input", type=Path, help="an image, sound or text file")
     parser.add_argument("-o", "--output", type=Path, help="the file to write; default: the input's name with .tlm")
     parser.add_argument("-c", "--codec", help="a registered name, a shipped name, a folder or a hub id")
+    options.add_device(parser)
     quality = parser.add_mutually_exclusive_group()
     quality.add_argument("--setting", help="a value of the codec's setting (listed by tokenloom codecs)")
     quality.add_argument("--psnr", type=float, metavar="DB", help="use the lowest setting that reaches this PSNR")
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(f"encode needs --codec; {_suggestions(source)}")
     output = args.output or source.with_suffix(".tlm")
     paths.check_output(output, source)
-    codec, signal = _open(source, args.codec)
+    codec, signal = _open(source, args.codec, args.device)
     batch = [signal] if isinstance(signal, str) else signal[None]
     codes = codec.encode(batch, _setting(args, codec))
     (data,) = codecs.bitstream.write(codec, codes)
@@ -96,9 +97,9 @@ def _setting(args: argparse.Namespace, codec: Codec) -> Any:
     return codecs.Target(**target) if any(value is not None for value in target.values()) else None
 
 
-def _open(source: Path, name: str) -> tuple[Codec, Tensor | str]:
+def _open(source: Path, name: str, device: str) -> tuple[Codec, Tensor | str]:
     """Load a codec, and read a file as the codec needs it. Audio codecs without weights are built to fit the file."""
-    codec, media = codecs.load(name), codecs.media
+    codec, media = codecs.load(name, device=device), codecs.media
     spec = codec.spec
     if spec.modality != "audio":
         return codec, media.read(source, spec.modality)
@@ -107,7 +108,7 @@ def _open(source: Path, name: str) -> tuple[Codec, Tensor | str]:
         native, channels = media.sample_rate(source), len(media.read(source, spec.modality))
         rates = sorted({v["sample_rate"] for v in variants})  # decoding finds only these
         nearest = next((r for r in rates if r >= native), rates[-1])
-        codec = codecs.build(name, sample_rate=nearest, channels=channels if channels <= 2 else 1)
+        codec = codecs.build(name, device=device, sample_rate=nearest, channels=channels if channels <= 2 else 1)
         spec = codec.spec
     return codec, media.read(source, spec.modality, sample_rate=spec.sample_rate, channels=spec.channels)
 

@@ -12,8 +12,8 @@ hydra_app = lazy.load("tokenloom.cli.hydra_app")
 
 EPILOG = """\
 The key=value pairs are those of tokenloom compare.
-A model for text, images and sound has other keys: packs=FOLDER of its test data, items, rows, sampling, seed, out;
-tokenloom evaluate omni-small --cfg job lists them.
+A model for text, images and sound has other keys: packs=FOLDER of its test data, items, rows, sampling, device, seed,
+out; tokenloom evaluate omni-small --cfg job lists them.
 A diffusion decoder is compared with the plain decoder and with two controls, on the same codes. Its keys are
 training={name: …, path: …} for the training split, train_items, settings and steps.
 

@@ -30,11 +30,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("codec", metavar="CODEC", help="a shipped name, a folder or a hub id")
     parser.add_argument("--format", default="onnx", help="onnx (default) or torch.export")
     parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: the codec's name and the format")
+    parser.add_argument(
+        "--device", default="cpu", help="device of a torch.export program (default: cpu); ONNX runs on any"
+    )
     parser.add_argument("--setting", help="a value of the codec's setting to fix; default: the codec's own")
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    codec = codecs.load(args.codec)
+    codec = codecs.load(args.codec, device=args.device)
     name = re.sub(r"[^\w.-]+", "-", Path(args.codec).name)
     output = args.output or Path(f"{name}-{args.format}")
     value = None if args.setting is None else parse_setting(args.setting, codec, args.codec)

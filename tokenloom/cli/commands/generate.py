@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenloom import lazy
+from tokenloom.cli import options
 from tokenloom.cli.paths import SUFFIX, check_output
 
 if TYPE_CHECKING:
@@ -53,6 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("-n", "--count", type=int, metavar="N", default=1, help="number of results; images form a grid (default: 1)")
     add("--model", metavar="NAME", default="omni-small",
         help="a shipped name, a folder or a hub id (default: omni-small)")  # fmt: skip
+    options.add_device(parser)
     add("--decoder", metavar="NAME", default="plain",
         help="turns tokens into signals: plain, the codec (default), or diffusion")  # fmt: skip
     add("--steps", type=int, metavar="N", help="steps of --decoder diffusion, 1 is fastest; default: its own")
@@ -71,7 +73,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if output is not None:
         media.modality(output)
         check_output(output)
-    omni = models.load(args.model)
+    omni = models.load(args.model, device=args.device)
     if not isinstance(omni, models.Omni):
         raise ValueError(f"generate needs a model for text, images and sound, {args.model} is a diffusion decoder")
     modality = None if to == "any" else omni.vocabulary.channel(to).codec.spec.modality

@@ -23,7 +23,7 @@ key=value pairs:
   shard_items=1000     items per shard
   batch_size=1         items of equal size that are encoded together: faster, but a code may differ at a tie
   workers=4            processes; 0: only this one; default: one for each core
-  device=cpu           or cuda
+  device=auto          a GPU if there is one; or cpu, cuda, cuda:1, mps
   engine=local         or ray: the machines of RAY_ADDRESS, which share the data and the output
   out=FOLDER           folder for the shards and _index.json
 Every key and its default: tokenloom tokenize --cfg job. After Ctrl-C or a kill, the same command continues with the

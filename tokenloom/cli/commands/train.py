@@ -32,6 +32,7 @@ key=value pairs:
   crop.size=128        side in pixels, or samples of sound
   losses.l1=1          weights of losses: l1, l2, msssim, stft, mel, lpips, quantizer
   optimizer.lr=9e-4    also betas, weight_decay, warmup, final, clip
+  device=auto          a GPU if there is one; or cpu, cuda, cuda:1, mps
   precision=32-true    or bf16-mixed, 16-mixed (GPU)
   out=FOLDER           folder for weights, logs and samples; default: runs/train/<date>
   resume=true          continue the run in `out` exactly where it stopped

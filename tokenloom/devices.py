@@ -1,0 +1,73 @@
+"""The device that networks compute on."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import torch
+
+AUTO = "auto"
+
+
+def available() -> list[torch.device]:
+    """Return the devices of this machine: the CPU, then its GPUs."""
+    found = [torch.device("cpu")]
+    if torch.cuda.is_available():
+        found += [torch.device("cuda", number) for number in range(torch.cuda.device_count())]
+    if torch.backends.mps.is_available():
+        found.append(torch.device("mps", 0))
+    return found
+
+
+def resolve(name: str | torch.device) -> torch.device:
+    """Return a device of this machine.
+
+    Args:
+        name: "cpu", "cuda", "mps", one of several GPUs such as "cuda:1", or "auto": the first GPU, else the CPU.
+
+    Raises:
+        ValueError: If the name is unknown, or this machine has no such device.
+    """
+    found = available()
+    if name == AUTO:
+        return found[1] if len(found) > 1 else found[0]
+    try:
+        device = torch.device(name)
+    except (RuntimeError, TypeError):
+        device = None
+    if device is not None and any(device.type == d.type and device.index in (None, d.index or 0) for d in found):
+        return device
+    known = ", ".join(map(str, found))
+    raise ValueError(f"device must be auto or one that PyTorch finds on this machine ({known}), got {str(name)!r}")
+
+
+def describe(device: torch.device) -> str:
+    """Return a device with the name of its processor, such as "cuda:0 (NVIDIA H200)"."""
+    if device.type == "cuda":
+        index = torch.cuda.current_device() if device.index is None else device.index
+        return f"cuda:{index} ({torch.cuda.get_device_name(index)})"
+    return f"{device.type} ({processor()})"
+
+
+@cache
+def processor() -> str:
+    """Return the name of this machine's processor."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        named = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line[:10] == "model name"]
+        if named:
+            return named[0]
+    if platform.system() == "Darwin":
+        return subprocess.check_output(["sysctl", "-n", "machdep.cpu.brand_string"], text=True).strip()
+    return platform.processor() or platform.machine()
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait until a GPU has done all its work, so that a time measured after this call includes it."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
