@@ -25,7 +25,7 @@ from tokenloom import errors, files, lazy
 from . import registry, storage
 from .types import Modality
 
-huggingface_hub = lazy.load("huggingface_hub")
+huggingface_hub = lazy.load("huggingface_hub", "hub")
 
 CONFIGS = ("config.yaml", "config.json")
 """File names of a config in the order of preference: tokenloom's own, the hub's."""

@@ -12,7 +12,7 @@ from tokenloom import errors, files, lazy
 
 from . import checkpoint
 
-huggingface_hub = lazy.load("huggingface_hub")
+huggingface_hub = lazy.load("huggingface_hub", "hub")
 
 CONFIG, CARD = "config.json", "README.md"
 

@@ -14,7 +14,7 @@ from tokenloom.codecs.types import Modality
 
 from .serialize import to_plain
 
-scipy = lazy.load("scipy")
+scipy = lazy.load("scipy", "eval")
 
 Z = 1.959964
 """97.5 % point of the normal distribution."""

@@ -13,8 +13,8 @@ from tokenloom import lazy
 
 from .errors import Unmeasurable
 
-torchaudio = lazy.load("torchaudio")
-torchmetrics = lazy.load("torchmetrics")
+torchaudio = lazy.load("torchaudio", "eval")
+torchmetrics = lazy.load("torchmetrics", "eval")
 
 SILENCE = 1e-8
 """Mean power below which a waveform counts as silent: -80 dB."""

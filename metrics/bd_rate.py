@@ -9,7 +9,7 @@ from tokenloom import lazy
 
 from . import errors
 
-bjontegaard = lazy.load("bjontegaard")
+bjontegaard = lazy.load("bjontegaard", "eval")
 
 DEFINITION = {
     "method": "piecewise cubic (pchip) through log10 rate over quality",
@@ -36,7 +36,7 @@ def bd_rate(anchor: list[Point], test: list[Point]) -> tuple[float, float]:
     Raises:
         ValueError: If the curves have no BD-rate. The message states the reason.
     """
-    if reason := errors.missing_package("bjontegaard", "compare"):
+    if reason := errors.missing_package("bjontegaard", "eval"):
         raise ValueError(reason)
     anchor, test = frontier(anchor), frontier(test)
     for name, points in (("the anchor", anchor), ("the codec", test)):

@@ -18,7 +18,7 @@ from . import errors, features
 from .errors import Unmeasurable
 from .image import prepare
 
-torchmetrics = lazy.load("torchmetrics")
+torchmetrics = lazy.load("torchmetrics", "eval")
 
 FLOOR = 0.05
 """Lower bound on the standard deviations that features are divided by. Features are natural logarithms."""
@@ -180,4 +180,4 @@ class FrechetInception:
 
 def rfid_missing() -> str | None:
     """Return the reason why rFID cannot be computed, or None. Nothing is downloaded."""
-    return errors.missing_package("torch_fidelity", "lpips-rfid") or errors.missing_weights(INCEPTION)
+    return errors.missing_package("torch_fidelity", "rfid") or errors.missing_weights(INCEPTION)

@@ -12,12 +12,11 @@ class Unmeasurable(ValueError):
     """A metric has no value on an item, for the reason in the message. Such items are counted, never imputed."""
 
 
-def missing_package(name: str, extra: str = "") -> str | None:
+def missing_package(name: str, extra: str) -> str | None:
     """Return the reason why a metric's package cannot be imported, or None."""
     if find_spec(name):
         return None
-    command = f" (pip install 'tokenloom[{extra}]')" if extra else ""
-    return f"the package {name.replace('_', '-')} is not installed{command}"
+    return f"the package {name.replace('_', '-')} is not installed (pip install 'tokenloom[{extra}]')"
 
 
 def missing_weights(filename: str) -> str | None:

@@ -20,7 +20,7 @@ from . import errors
 from . import lpips as perceptual
 from .errors import Unmeasurable
 
-pytorch_msssim = lazy.load("pytorch_msssim")
+pytorch_msssim = lazy.load("pytorch_msssim", "eval")
 
 LUMA = (0.299, 0.587, 0.114)
 """BT.601 weights of R, G and B."""
@@ -65,7 +65,7 @@ def lpips(reference: Tensor, output: Tensor, *, rounding: str, space: str, backb
 
 def lpips_missing(backbone: str) -> str | None:
     """Return the reason why LPIPS cannot be computed, or None. Nothing is downloaded."""
-    package = errors.missing_package("lpips") or errors.missing_package("torchvision")
+    package = errors.missing_package("lpips", "eval") or errors.missing_package("torchvision", "eval")
     return package or errors.missing_weights(perceptual.FILES[backbone])
 
 

@@ -23,7 +23,7 @@ from tokenloom.errors import first_line
 
 from .errors import hub_file
 
-lpips = lazy.load("lpips")
+lpips = lazy.load("lpips", "eval")
 
 FILES = {"vgg": "vgg16-397923af.pth", "alex": "alexnet-owt-7be5be79.pth"}
 """Backbone → torchvision's file of its weights; the digits begin the file's SHA-256."""

@@ -13,8 +13,8 @@ from .audio import check_not_silent
 from .errors import Unmeasurable
 
 # the packages have functions of the same names
-pesq_package = lazy.load("pesq")
-pystoi = lazy.load("pystoi")
+pesq_package = lazy.load("pesq", "speech")
+pystoi = lazy.load("pystoi", "speech")
 
 
 def stoi(reference: Tensor, output: Tensor, *, sample_rate: int, extended: bool) -> float:

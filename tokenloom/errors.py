@@ -82,9 +82,13 @@ def _plain(name: str) -> str:
     return re.sub(r"[-_\s]+", "-", name.casefold())
 
 
-def missing(package: str, extra: str, feature: str = "this") -> ValueError:
+class MissingPackage(ValueError):
+    """An optional package is not installed. The message names the extra of tokenloom that installs it."""
+
+
+def missing(package: str, extra: str, feature: str = "this") -> MissingPackage:
     """Return the error to raise when `feature` needs an optional package that is not installed."""
-    return ValueError(f"{feature} needs {package}, which is not installed: pip install 'tokenloom[{extra}]'")
+    return MissingPackage(f"{feature} needs {package}, which is not installed: pip install 'tokenloom[{extra}]'")
 
 
 def describe(error: BaseException) -> str:

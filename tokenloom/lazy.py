@@ -22,8 +22,8 @@ class LazyModule:
         try:
             module = import_module(self._name)
         except ModuleNotFoundError as error:
-            package = self._name.partition(".")[0]
-            if self._extra is None or error.name != package:
+            package = (error.name or "").partition(".")[0]
+            if self._extra is None or package in ("", "tokenloom"):
                 raise
             raise missing(package, self._extra) from error
         return getattr(module, attribute)
@@ -35,6 +35,9 @@ class LazyModule:
 def load(name: str, extra: str | None = None) -> Any:
     """Return a placeholder that imports the module `name` at the first access to an attribute.
 
-    If the package is not installed, the error names `extra`, the extra of tokenloom that installs it.
+    Args:
+        name: A package or module, of tokenloom too.
+        extra: The extra of tokenloom that installs the package, or the packages that the module imports. The error for
+            one that is not installed names it. None for packages that every installation has.
     """
     return LazyModule(name, extra)

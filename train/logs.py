@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tokenloom import files, lazy, progress
 
-tensorboard = lazy.load("torch.utils.tensorboard")
+tensorboard = lazy.load("torch.utils.tensorboard", "train")
 
 BAR_WIDTH = 100
 """Characters of the values in front of the bar."""

@@ -21,7 +21,7 @@ from tokenloom.codecs import Modality
 from tokenloom.metrics import audio
 from tokenloom.metrics import lpips as perceptual
 
-pytorch_msssim = lazy.load("pytorch_msssim")
+pytorch_msssim = lazy.load("pytorch_msssim", "train")
 
 Signals = Float[Tensor, "batch channels *size"]
 Scalar = Float[Tensor, ""]

@@ -10,7 +10,7 @@ from tokenloom import devices, lazy
 from . import state
 from .run_config import RunConfig
 
-lightning_fabric = lazy.load("lightning_fabric")  # takes 3 s, so only after the config is checked
+lightning_fabric = lazy.load("lightning_fabric", "train")  # takes 3 s, so only after the config is checked
 
 
 def gpus(cfg: RunConfig) -> int:

@@ -14,7 +14,7 @@ from tokenloom import lazy
 from ..validate import is_integer, require_integer
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 
-library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
+library = lazy.load("vector_quantize_pytorch", "train")  # 2 s to import, needed in training only
 
 MAX_BITS = 1024
 """Most bits per position; the papers use 9 to 36."""

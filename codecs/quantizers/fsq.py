@@ -16,7 +16,7 @@ from ..validate import is_integer, require_integer
 from . import product
 from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
 
-library = lazy.load("vector_quantize_pytorch")  # 2 s to import, needed in training only
+library = lazy.load("vector_quantize_pytorch", "train")  # 2 s to import, needed in training only
 
 MAX_LEVELS = 512
 """Most levels of a channel. With more than 1000, the paper's margin of 1e-3 would add a level."""

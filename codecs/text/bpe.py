@@ -1,4 +1,4 @@
-"""Byte-pair encoding by Hugging Face `tokenizers` (Sennrich et al., arXiv 1508.07909)."""
+"""Byte-pair encoding (Sennrich et al., arXiv 1508.07909), and other tokenizers of Hugging Face `tokenizers`."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from ..native import pack, unpack
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality
 from ..validate import require_integer
+from .byte_level import ByteLevelBPE, is_byte_level
 
-tokenizers = lazy.load("tokenizers")
+tokenizers = lazy.load("tokenizers", "text")
 
 
 @register("text/bpe")
 class BPE(Codec):
-    """Codec whose codes are the ids of a tokenizer. Byte-level tokenizers are lossless.
+    """Codec whose codes are the ids of a tokenizer. Byte-level BPE is lossless; other kinds need `tokenizers`.
 
     Args:
         tokenizer: Path of a tokenizer.json, or its content. `config` holds the content, so a saved codec does not need
@@ -45,12 +46,12 @@ class BPE(Codec):
         inline = tokenizer.lstrip().startswith("{")
         source, content = ("the JSON text", tokenizer) if inline else (tokenizer, _read(Path(tokenizer)))
         try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(content)
+            self._tokenizer = _open(content)
+        except errors.MissingPackage:
+            raise
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"{source} must be a tokenizer.json: {errors.first_line(error)}") from error
-        self._tokenizer.no_padding()
-        self._tokenizer.no_truncation()
-        entries = max(self._tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
+        entries = max(self._tokenizer.vocabulary.values(), default=-1) + 1
         if not entries:
             raise ValueError(f"{source} must have a vocabulary, it is empty")
         self.content = content
@@ -85,14 +86,35 @@ class BPE(Codec):
         return build(cls.name, tokenizer=tokenizer.to_str())
 
     def _encode(self, x: list[str], setting: Any) -> Codes:
-        encodings = self._tokenizer.encode_batch(list(x), add_special_tokens=False)
-        indices, lengths = pack([torch.tensor(encoding.ids, dtype=torch.int64) for encoding in encodings])
+        indices, lengths = pack([torch.tensor(self._tokenizer.encode(text), dtype=torch.int64) for text in x])
         sizes = torch.tensor([[len(text.encode("utf-8"))] for text in x])
         return Codes(indices, sizes, lengths)
 
     def _decode(self, codes: Codes) -> list[str]:
-        rows = [row.tolist() for row in unpack(codes)]
-        return self._tokenizer.decode_batch(rows, skip_special_tokens=False)
+        return [self._tokenizer.decode(row.tolist()) for row in unpack(codes)]
+
+
+class LibraryTokenizer:
+    """A tokenizer of Hugging Face `tokenizers`, without padding, truncation and special tokens."""
+
+    def __init__(self, content: str) -> None:
+        self._tokenizer = tokenizers.Tokenizer.from_str(content)
+        self._tokenizer.no_padding()
+        self._tokenizer.no_truncation()
+        self.vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text."""
+        return self._tokenizer.encode(text, add_special_tokens=False).ids
+
+    def decode(self, ids: list[int]) -> str:
+        """Return the text of ids."""
+        return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+
+def _open(content: str) -> ByteLevelBPE | LibraryTokenizer:
+    parsed = json.loads(content)
+    return ByteLevelBPE(parsed["model"]) if is_byte_level(parsed) else LibraryTokenizer(content)
 
 
 def _read(path: Path) -> str:

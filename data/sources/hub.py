@@ -12,7 +12,7 @@ from tokenloom.errors import first_line, missing
 
 from .source import BrokenItem, Item, Source, at_least, decode
 
-datasets = lazy.load("datasets")
+datasets = lazy.load("datasets", "hub")
 
 
 class Hub(Source):

@@ -11,6 +11,7 @@ from torch import Tensor
 from tokenloom.codecs import media
 from tokenloom.codecs.media.images import read_image
 from tokenloom.codecs.types import Modality
+from tokenloom.errors import missing
 
 from .source import BrokenItem, Item, Source, at_least, decode
 
@@ -35,7 +36,7 @@ class Images(Source):
         self.max_side = None if max_side is None else at_least("max_side", max_side, 1)
         spec = find_spec("skimage")
         if spec is None or not spec.submodule_search_locations:
-            raise ValueError("data source images needs scikit-image, which is not installed: pip install scikit-image")
+            raise missing("scikit-image", "eval", "data source images")
         self.folder = Path(next(iter(spec.submodule_search_locations or ()))) / "data"
 
     def __len__(self) -> int:

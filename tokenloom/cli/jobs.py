@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass, fields
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+
+from tokenloom import lazy
 
 
 @dataclass
@@ -54,18 +55,20 @@ class Job:
     config: str
     """Name of a file under conf/."""
     module: str
+    extra: str
+    """Extra of tokenloom that installs what the module imports."""
     types: type | None = None
     """Dataclass of typed keys; None if the configuration has a schema or its reader checks the types."""
     function: str = "main"
 
 
 JOBS = {
-    "train": Job("train", "tokenloom.cli.commands.train", function="job"),
-    "compare": Job("compare", "tokenloom.eval.compare.command", CompareTypes, "compare_command"),
-    "evaluate": Job("compare", "tokenloom.eval.compare.command", CompareTypes, "evaluate_command"),
-    "omni": Job("abilities", "tokenloom.eval.omni.evaluate"),
-    "decoder": Job("decoders", "tokenloom.eval.decoder.evaluate", DecoderTypes),
-    "tokenize": Job("tokenize", "tokenloom.data.tokens.writing", TokenizeTypes),
+    "train": Job("train", "tokenloom.cli.commands.train", "train", function="job"),
+    "compare": Job("compare", "tokenloom.eval.compare.command", "eval", CompareTypes, "compare_command"),
+    "evaluate": Job("compare", "tokenloom.eval.compare.command", "eval", CompareTypes, "evaluate_command"),
+    "omni": Job("abilities", "tokenloom.eval.omni.evaluate", "eval"),
+    "decoder": Job("decoders", "tokenloom.eval.decoder.evaluate", "eval", DecoderTypes),
+    "tokenize": Job("tokenize", "tokenloom.data.tokens.writing", "train", TokenizeTypes),
 }
 
 
@@ -78,7 +81,7 @@ def run(name: str, cfg: DictConfig) -> None:
         _check_complete(cfg)
     if job.types is not None:
         _convert(cfg, job.types)
-    getattr(importlib.import_module(job.module), job.function)(cfg)
+    getattr(lazy.load(job.module, job.extra), job.function)(cfg)
 
 
 def _check_choices(cfg: DictConfig) -> None:

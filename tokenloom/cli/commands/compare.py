@@ -7,7 +7,7 @@ import argparse
 from tokenloom import lazy
 from tokenloom.cli import options
 
-hydra_app = lazy.load("tokenloom.cli.hydra_app")
+hydra_app = lazy.load("tokenloom.cli.hydra_app", "eval")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:

@@ -8,7 +8,7 @@ from tokenloom import lazy
 from tokenloom.cli import options
 
 checkpoint = lazy.load("tokenloom.codecs.checkpoint")
-hydra_app = lazy.load("tokenloom.cli.hydra_app")
+hydra_app = lazy.load("tokenloom.cli.hydra_app", "eval")
 
 EPILOG = """\
 The key=value pairs are those of tokenloom compare.

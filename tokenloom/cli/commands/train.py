@@ -12,10 +12,10 @@ from tokenloom.cli import options
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-hydra_app = lazy.load("tokenloom.cli.hydra_app")
-hydra_config = lazy.load("hydra.core.hydra_config")
-loop = lazy.load("tokenloom.train.loop")
-omegaconf = lazy.load("omegaconf")
+hydra_app = lazy.load("tokenloom.cli.hydra_app", "train")
+hydra_config = lazy.load("hydra.core.hydra_config", "train")
+loop = lazy.load("tokenloom.train.loop", "train")
+omegaconf = lazy.load("omegaconf", "train")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
