@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,10 @@ from tokenloom.codecs import bitstream, media, rate
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, Modality
 from tokenloom.data import Item
+from tokenloom.errors import describe
+from tokenloom.metrics.errors import Unmeasurable
+
+T = TypeVar("T")
 
 RATE_UNITS = {Modality.IMAGE: "bpp", Modality.AUDIO: "kbit/s", Modality.TEXT: "bits per byte"}
 TOKEN_UNITS = {Modality.IMAGE: "per image", Modality.AUDIO: "per second", Modality.TEXT: "per text"}
@@ -42,6 +47,23 @@ class Trial:
     """Wall time from container to signal."""
 
 
+class Failure(str):
+    """Reason why a call gave no value, on one line."""
+
+
+def attempt(call: Callable[[], T]) -> T | Failure:
+    """Return the value of a call, or the reason of its failure.
+
+    Codecs and metrics of third parties can raise anything: SystemExit and the panics of Rust are no `Exception`.
+    """
+    try:
+        return call()
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        return Failure(str(error) if isinstance(error, Unmeasurable) else describe(error))
+
+
 def amount(item: Item) -> float:
     """Return the size of an item's signal in the unit of the modality, AMOUNTS."""
     if item.modality is Modality.TEXT:
@@ -61,6 +83,8 @@ def run(codec: Codec, item: Item, setting: Any = None) -> Trial:
     decoded = codec.decompress([data])
     devices.synchronize(codec.device)
     end = time.perf_counter()
+    if isinstance(decoded, Tensor) and not decoded.isfinite().all():
+        raise ValueError("the reconstruction holds NaN or infinity")
     entropy = rate.entropy(codec, codes)
     bits = {
         "nominal": rate.nominal(codec.spec, codes).item(),

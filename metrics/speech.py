@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import warnings
-
 from torch import Tensor
 
-from tokenloom import lazy
 from tokenloom.codecs import media
+from tokenloom.errors import missing
 
+from . import native
 from .audio import check_not_silent
 from .errors import Unmeasurable
-
-# the packages have functions of the same names
-pesq_package = lazy.load("pesq", "speech")
-pystoi = lazy.load("pystoi", "speech")
 
 
 def stoi(reference: Tensor, output: Tensor, *, sample_rate: int, extended: bool) -> float:
     """Return the short-time objective intelligibility (Taal et al. 2011), averaged over channels."""
     check_not_silent(reference)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # with too few frames, the library warns and returns 1e-5
-        try:
-            pairs = zip(reference, output, strict=True)
-            scores = [pystoi.stoi(x.numpy(), y.numpy(), sample_rate, extended) for x, y in pairs]
-        except (RuntimeWarning, ValueError) as error:
-            raise Unmeasurable("too little speech for STOI: fewer than 30 frames that are not silent") from error
+    try:
+        pairs = zip(reference, output, strict=True)
+        scores = [native.call("stoi", x, y, sample_rate, extended=extended) for x, y in pairs]
+    except native.NativeError as error:
+        if error.kind == "ModuleNotFoundError":
+            raise missing("pystoi", "speech", "STOI") from error
+        if error.kind not in ("RuntimeWarning", "ValueError"):
+            raise Unmeasurable(f"STOI: {error}") from error
+        raise Unmeasurable("too little speech for STOI: fewer than 30 frames that are not silent") from error
     return float(sum(scores) / len(scores))
 
 
@@ -47,8 +44,9 @@ def pesq(reference: Tensor, output: Tensor, *, sample_rate: int, mode: str, rate
     check_not_silent(reference, output)
     x, y = (media.resample(wave, sample_rate, rate) for wave in (reference, output))
     try:
-        scores = [pesq_package.pesq(rate, a.numpy(), b.numpy(), mode) for a, b in zip(x, y, strict=True)]
-    except pesq_package.PesqError as error:
-        reason = error.args[0] if error.args else type(error).__name__
-        raise Unmeasurable(f"PESQ: {reason.decode() if isinstance(reason, bytes) else reason}") from error
+        scores = [native.call("pesq", a, b, rate, mode=mode) for a, b in zip(x, y, strict=True)]
+    except native.NativeError as error:
+        if error.kind == "ModuleNotFoundError":
+            raise missing("pesq", "speech", "PESQ") from error
+        raise Unmeasurable(f"PESQ: {error.message if error.kind == 'ValueError' else error}") from error
     return float(sum(scores) / len(scores))

@@ -155,10 +155,9 @@ class CodecMeasurement:
 
 def measure(metric: Metric, item: Item, done: Trial) -> Value:
     """Return the value of a metric on an item, or the reason why it is missing."""
-    try:
-        return float(metric.function(item.signal, done.output, **_sample_rate(item), **metric.settings))
-    except Unmeasurable as reason:
-        return str(reason)
+    return trial.attempt(
+        lambda: float(metric.function(item.signal, done.output, **_sample_rate(item), **metric.settings))
+    )
 
 
 def _sample_rate(item: Item) -> dict[str, int]:

@@ -1,0 +1,105 @@
+"""Metrics of native code, computed in one child process so that a crash or a hang costs one value only."""
+
+from __future__ import annotations
+
+import atexit
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from .errors import Unmeasurable
+
+PROGRAM = Path(__file__).with_name("native_child.py")
+PATIENCE, SLOWEST = 60.0, 10.0
+"""Seconds until a child without an answer is ended, and those for each second of sound on top."""
+
+
+class NativeError(Exception):
+    """An error of the library. `kind` is the name of its type."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(f"{kind}: {message}" if message else kind)
+        self.kind, self.message = kind, message
+
+
+class _Child:
+    """The child process. It starts at the first call, and again after it died."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._owner = 0
+        self._lock = threading.Lock()
+
+    def call(self, function: str, x: Tensor, y: Tensor, seconds: float, settings: dict[str, Any]) -> float:
+        with self._lock:
+            process, late, limit = self._running(), threading.Event(), PATIENCE + SLOWEST * seconds
+            timer = threading.Timer(limit, lambda: (late.set(), process.kill()))
+            timer.start()
+            try:
+                reply = _exchange(process, {"function": function, "samples": len(x), "settings": settings}, x, y)
+                status = 0 if reply else process.wait()
+            except BaseException:  # Ctrl-C: the answer to this call must not be taken for that to the next
+                process.kill()
+                raise
+            finally:
+                timer.cancel()
+        if not reply:
+            ending = f"gave no answer in {limit:.3g} s" if late.is_set() else f"died: {_ending(status)}"
+            raise Unmeasurable(f"the process of {function.upper()} {ending}")
+        answer = json.loads(reply)
+        if "error" in answer:
+            raise NativeError(answer["error"], answer["message"])
+        return answer["value"]
+
+    def stop(self) -> None:
+        """End the process, if this process started one."""
+        if self._process is not None and self._owner == os.getpid():
+            self._process.kill()
+            self._process.communicate()
+        self._process = None
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
+            self.stop()  # a forked process must not share the pipes, and leaves them alone
+            command = [sys.executable, "-P", str(PROGRAM)]  # -P: the modules beside the program are not its imports
+            pipe, self._owner = subprocess.PIPE, os.getpid()
+            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
+        return self._process
+
+
+_child = _Child()
+atexit.register(_child.stop)
+
+
+def call(function: str, x: Tensor, y: Tensor, rate: int, **settings: Any) -> float:
+    """Return the value of a function of native_child.py for two waveforms, float32 (samples,) at `rate` Hz.
+
+    Raises:
+        NativeError: If the library raises an error.
+        Unmeasurable: If the process dies, or does not answer in time.
+    """
+    return _child.call(function, x, y, len(x) / rate, {"rate": rate, **settings})
+
+
+def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any], *waves: Tensor) -> bytes:
+    """Return the line of the reply; b"" if the process has died."""
+    assert process.stdin and process.stdout
+    try:
+        process.stdin.write(json.dumps(request).encode() + b"\n")
+        for wave in waves:
+            process.stdin.write(wave.contiguous().numpy().tobytes())
+        process.stdin.flush()
+    except BrokenPipeError:
+        return b""
+    return process.stdout.readline()
+
+
+def _ending(status: int) -> str:
+    return signal.strsignal(-status) or f"signal {-status}" if status < 0 else f"exit status {status}"
