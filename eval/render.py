@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import functools
 import io
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +62,7 @@ def _environment() -> jinja2.Environment:
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
     environment.globals |= {"asset": asset, "markers": MARKERS}
     environment.filters["plain"] = to_plain
+    environment.tests["infinite"] = math.isinf
     return environment
 
 

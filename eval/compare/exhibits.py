@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from tokenloom.codecs import media
 from tokenloom.codecs.types import Modality, Target, TargetError
 from tokenloom.data import Item
 from tokenloom.errors import describe
 
 from .. import trial
+from ..gallery.files import save, save_for_display, slug
+from ..gallery.records import Exhibit, ExhibitTile
 from ..metric import Protocol
 from .entries import CodecEntry
-from .measurement import measure
-from .records import Exhibit, ExhibitTile
+from .measurement import CodecMeasurement, ItemResult, measure
 
 MOST = {Modality.IMAGE: 4, Modality.AUDIO: 4, Modality.TEXT: 0}
 """Largest number of exhibits of each modality."""
@@ -45,25 +44,63 @@ def parse_rates(rate: float | Mapping[str, float] | None, modalities: set[Modali
     return {known[unit]: float(value) for unit, value in rate.items() if value is not None}
 
 
+class Example(NamedTuple):
+    """An item of the exhibits, with its reconstructions at every setting."""
+
+    item: Item
+    settings: list[ExhibitTile]
+
+
+def make_example(
+    number: int, item: Item, measurements: list[CodecMeasurement], results: list[ItemResult], folder: Path
+) -> Example:
+    """Write the reconstructions of a measured item at every setting to folder/exhibits, as a report shows them."""
+    (folder / "exhibits").mkdir(parents=True, exist_ok=True)
+    tiles = []
+    for place, (m, result) in enumerate(zip(measurements, results, strict=True)):
+        if result.trial is None or m.setting is None:
+            continue
+        name = f"{_name(number, item)}-setting-{place:03d}-{slug(m.name)}"
+        file, psnr = save_for_display(result.trial.output, item, folder, name)
+        tiles.append(
+            ExhibitTile(
+                codec=m.entry.label, learned=m.entry.learned, rate=result.trial.rates["coded"],
+                bytes=len(result.trial.data), figures=_figures(result.values, item), file=file,
+                setting=f"{m.entry.codec.settings.name} {m.setting}", display_psnr=psnr,
+            )
+        )  # fmt: skip
+    return Example(item, tiles)
+
+
+def _name(number: int, item: Item) -> str:
+    return f"{number:02d}-{slug(item.key)}"
+
+
+def _figures(values: Mapping[str, float | str], item: Item) -> dict[str, float | str]:
+    """Return the values that a tile shows, in the form of results files."""
+    shown = {name: values[name] for name in SHOWN[item.modality] if isinstance(values.get(name), float)}
+    return {name: "inf" if value == math.inf else value for name, value in shown.items()}
+
+
 def make_exhibits(
     entries: list[CodecEntry],
-    items: list[Item],
+    examples: list[Example],
     folder: Path,
     *,
     rates: dict[Modality, float],
     anchors: dict[Modality, str],
     protocols: dict[Modality, Protocol],
 ) -> list[Exhibit]:
-    """Reconstruct items by every codec at one rate, and write them to folder/exhibits.
+    """Reconstruct the examples by every codec at one rate, and write them to folder/exhibits.
 
     The rate comes from `rates`, else from the first learned codec at its default setting, else from the anchor at a
     quarter of its sweep. A codec that cannot reach the rate comes as near as possible, with a note.
     """
     (folder / "exhibits").mkdir(parents=True, exist_ok=True)
     exhibits = []
-    for number, item in enumerate(items):
+    for number, (item, settings) in enumerate(examples):
         suitable = [entry for entry in entries if entry.modality is item.modality]
-        name = f"{number:02d}-{_slug(item.key)}"
+        name = _name(number, item)
         exhibit = Exhibit(
             modality=str(item.modality),
             key=item.key,
@@ -72,7 +109,8 @@ def make_exhibits(
             unit=trial.RATE_UNITS[item.modality],
             rate=rates.get(item.modality),
             rate_of=None,
-            original=_save(item.signal, item, folder, f"{name}-original"),
+            original=save(item.signal, item, folder, f"{name}-original"),
+            settings=settings,
         )
         exhibits.append(exhibit)
         try:
@@ -81,10 +119,10 @@ def make_exhibits(
         except Exception as error:  # other codecs cannot be compared without a rate
             exhibit.problem = f"the codec that sets the rate failed: {describe(error)}"
             continue
-        for entry in suitable:
+        for place, entry in enumerate(suitable):
             tile, output = _tile(entry, item, exhibit.rate, protocols[item.modality])
             if output is not None:
-                tile.file = _save(output, item, folder, f"{name}-{_slug(entry.label)}")
+                tile.file = save(output, item, folder, f"{name}-{place:02d}-{slug(entry.label)}")
             exhibit.tiles.append(tile)
     return exhibits
 
@@ -122,18 +160,6 @@ def _tile(entry: CodecEntry, item: Item, rate: float, protocol: Protocol) -> tup
     if tile.note == "has one rate only" and abs(reached - rate) <= 0.02 * rate:
         tile.note = ""
     values = {m.name: measure(m, item, done) for m in protocol.metrics if m.name in SHOWN[item.modality]}
-    tile.figures = {k: "inf" if v == math.inf else v for k, v in values.items() if isinstance(v, float)}
+    tile.figures = _figures(values, item)
     tile.rate, tile.bytes = reached, len(done.data)
     return tile, done.output
-
-
-def _save(signal: Any, item: Item, folder: Path, name: str) -> str:
-    """Write a signal as PNG or 16-bit FLAC, and return the path relative to `folder`."""
-    suffix = "png" if item.modality is Modality.IMAGE else "flac"
-    path = Path("exhibits") / f"{name}.{suffix}"
-    media.write(signal, folder / path, sample_rate=item.sample_rate)
-    return path.as_posix()
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9]+", "-", name).strip("-")[-48:] or "item"

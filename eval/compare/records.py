@@ -147,36 +147,3 @@ class BDRow:
     percent: float | None
     overlap: float | None
     reason: str | None
-
-
-@dataclass(kw_only=True)
-class ExhibitTile:
-    """A codec's reconstruction in an exhibit. If it failed, `note` has the reason and the fields below are None."""
-
-    codec: str
-    learned: bool
-    note: str = ""
-    rate: float | None = field(default=None, metadata=OPTIONAL)
-    bytes: int | None = field(default=None, metadata=OPTIONAL)
-    figures: dict[str, float | str] | None = field(default=None, metadata=OPTIONAL)
-    """Metric → value; "inf" for a perfect one."""
-    file: str | None = field(default=None, metadata=OPTIONAL)
-
-
-@dataclass(kw_only=True)
-class Exhibit:
-    """An item and its reconstructions by all codecs at an equal rate. Paths are relative to the folder of results."""
-
-    modality: str
-    key: str
-    caption: str | None
-    sample_rate: int | None
-    unit: str
-    """Unit of the rates."""
-    rate: float | None
-    rate_of: str | None
-    """Codec whose rate it is; None for a rate of the user."""
-    original: str
-    tiles: list[ExhibitTile] = field(default_factory=list)
-    problem: str | None = field(default=None, metadata=OPTIONAL)
-    """Reason why there are no tiles."""

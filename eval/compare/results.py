@@ -11,9 +11,10 @@ from typing import Any
 from tokenloom import files
 from tokenloom.metrics.bd_rate import Point
 
+from ..gallery.records import Exhibit
 from ..metric import MetricDescription, ProtocolDescription, Summary
 from ..serialize import from_plain, to_csv, to_json, to_plain
-from .records import KINDS, BDRow, ComparisonEnvironment, Exhibit, Record
+from .records import KINDS, BDRow, ComparisonEnvironment, Record
 
 JSON, CSV = "results.json", "results.csv"
 

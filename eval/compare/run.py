@@ -12,7 +12,7 @@ from tokenloom.metrics.bd_rate import DEFINITION as BD_RATE
 from ..protocols import RATES, TOKENS
 from ..selection import Selection
 from .entries import CodecEntry
-from .exhibits import MOST, make_exhibits
+from .exhibits import MOST, Example, make_example, make_exhibits
 from .measurement import CodecMeasurement
 from .modelled import Study
 from .plan import Plan
@@ -31,7 +31,7 @@ class ComparisonRun:
         results.absent = {metric.name: reason for metric in metrics if (reason := metric.missing())}
         self.measurements: dict[str, list[CodecMeasurement]] = {}
         self.searches = {e.label: TargetSearch(e, t) for e in plan.entries if (t := targets_of(e, plan.targets))}
-        self.examples: list[Item] = []
+        self.examples: list[Example] = []
 
     def measure(self, selection: Selection) -> None:
         """Measure all items, make the exhibits, train for the modelled rates; then set the records of the results."""
@@ -85,14 +85,15 @@ class ComparisonRun:
             advance(1 / len(measurements))
         searches = [self.searches[entry.label] for entry in entries if entry.label in self.searches]
         curves = [search.attempt(item) for search in searches]
+        if sum(other.item.modality is item.modality for other in self.examples) < MOST[item.modality]:
+            folder = self.results.folder
+            self.examples.append(make_example(len(self.examples), item, measurements, results, folder))
         for measurement, result in zip(measurements, results, strict=True):
             measurement.add(result)
         if self.study:
             self.study.add(item, measurements, results)
         for search, curve in zip(searches, curves, strict=True):
             search.add(curve)
-        if sum(other.modality is item.modality for other in self.examples) < MOST[item.modality]:
-            self.examples.append(item)
         self.results.seen += 1
 
     def _of(self, entry: CodecEntry) -> list[CodecMeasurement]:

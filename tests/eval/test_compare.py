@@ -186,7 +186,7 @@ class Links(HTMLParser):
         self.found += [
             value for key, value in attributes if key.split(":")[-1] in ("src", "href", "srcset", "poster", "data")
         ]
-        self.scripts += tag == "script"
+        self.scripts += tag == "script" and ("type", "application/json") not in attributes
 
 
 def test_the_report_stands_alone_and_escapes(run):
@@ -196,10 +196,9 @@ def test_the_report_stands_alone_and_escapes(run):
     assert len(links.found) > 8
     assert all(link.startswith(("data:", "#")) for link in links.found)
     assert not re.search(r"https?://|@import", html)
-    assert links.scripts == 3  # the chart's data and our two, none of the caption's
+    assert links.scripts == 2  # ours, none of the caption's
     assert "<b>pictures</b>" not in html
-    assert html.count("data:image/webp") == 2 * 4  # original and three codecs, twice
-    assert run.report.stat().st_size < 12e6
+    assert html.count('aria-haspopup="dialog"') == 2 * 4  # original and three codecs, twice
 
 
 def test_plots_and_exhibits_are_files(run):
@@ -347,7 +346,7 @@ def test_sound_is_coded_at_its_own_rate_and_text_exactly(tmp_path):
     assert (text.rates["nominal"].mean, text.metrics["exact"].mean) == (8.0, 1.0)
     assert text.items[0]["tokens"] == 6  # ï has two bytes
     html = results.report.read_text(encoding="utf-8")
-    assert html.count("data:audio/flac") == 2
+    assert html.count("data:audio/flac") == html.count("<audio") == 2
     mono = codecs.build("audio/flac", sample_rate=8000, channels=1)
     back = trial.run(mono, source[0])
     assert back.output.shape == wave.shape  # reduced to 8 kHz mono inside, back at the data's form outside

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ...charts import styles
+from ...gallery.views import views
 from ...render import Section, write_page
 from ..results import Results
 from . import plots
-from .media import clips, images
 from .tables import bd_table, record_table, speed_table, target_rows
 from .text import PLURALS, problems
 
@@ -22,6 +22,8 @@ def write(results: Results, sections: Sequence[Section] = ()) -> Path:
     modalities = results.modalities()
     signals = [m for m in modalities if m != "text"]
     charts = plots.charts(results)
+    metrics = {name: about for protocol in results.protocols.values() for name, about in protocol.metrics.items()}
+    images, clips = views(results.folder, results.exhibits, metrics)
     return write_page(
         results.report,
         "compare.html",
@@ -30,8 +32,8 @@ def write(results: Results, sections: Sequence[Section] = ()) -> Path:
         curves={name: chart for name, chart in charts.items() if name.endswith("-curves")},
         perception={name: chart for name, chart in charts.items() if name.endswith("-perception")},
         counts=[f"{max(r.n for r in results.of(m))} {PLURALS[m]}" for m in modalities],
-        images=images(results),
-        clips=clips(results),
+        images=images,
+        clips=clips,
         tables=[record_table(results, m) for m in modalities],
         bd=[bd_table(results, m) for m in signals],
         speeds=[table for m in modalities if (table := speed_table(results, m))],
