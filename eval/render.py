@@ -22,6 +22,7 @@ from tokenloom import files
 from tokenloom.codecs import media
 
 from .charts import MARKERS
+from .gallery.files import SECONDS
 from .serialize import to_plain
 
 FOLDER = Path(__file__).parent / "templates"
@@ -60,7 +61,7 @@ def _environment() -> jinja2.Environment:
     loader = jinja2.FileSystemLoader(FOLDER)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}
-    environment.globals |= {"asset": asset, "markers": MARKERS}
+    environment.globals |= {"asset": asset, "markers": MARKERS, "seconds": SECONDS}
     environment.filters["plain"] = to_plain
     environment.tests["infinite"] = math.isinf
     return environment
