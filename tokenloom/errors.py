@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
 from collections.abc import Iterable
 
@@ -49,37 +50,37 @@ def unknown(kind: str, name: object, names: Iterable[object], listing: str = "")
 def nearest(name: str, names: Iterable[str]) -> list[str]:
     """Return up to two of `names` that resemble `name`, the nearest first.
 
-    Upper and lower case are equal, and so are "-", "_" and a blank. A name also resembles the last parts of a dotted
-    or slashed name: "lr" resembles "optimizer.lr", and "jpeg" resembles "image/jpeg".
+    Upper and lower case are equal, and so are "-", "_" and a blank. The last parts of dotted or slashed names are
+    compared, too: "lr" resembles "optimizer.lr", and "image/opus" resembles "audio/opus".
     """
-    wanted = _plain(name)
-    scores = {}
-    for known in names:
-        full = _plain(known)
-        parts = {full, *(full[cut.end() :] for cut in re.finditer(r"[./]", full))}
-        matcher = difflib.SequenceMatcher(b=wanted)
-        ratios = []
-        for part in parts:
-            matcher.set_seq1(part)
-            ratios.append(matcher.ratio() - (0.01 if part != full else 0))
-        scores[known] = max(ratios)
-    best = max(scores.values(), default=0.0)
-    near = [known for known, score in scores.items() if score >= max(0.7, best - 0.05)]
-    return sorted(near, key=lambda known: -scores[known])[:2]
+    scores = {known: _likeness(_plain(name), _plain(known)) for known in names}
+    least = max(0.7, max(scores.values(), default=0.0) - 0.05)
+    return sorted((known for known in scores if scores[known] >= least), key=lambda known: -scores[known])[:2]
 
 
 def listed(names: Iterable[object]) -> str:
     """Return the names with commas between them, shortened to about `LISTED` characters."""
-    names = list(map(str, names))
+    texts = [str(name) for name in names]
     shown, length = 0, 0
-    while shown < len(names) and (length + len(names[shown]) <= LISTED or shown == 0):
-        length += len(names[shown]) + 2
+    while shown < len(texts) and (length + len(texts[shown]) <= LISTED or shown == 0):
+        length += len(texts[shown]) + 2
         shown += 1
-    return ", ".join(names[:shown]) + (f" and {len(names) - shown} more" if shown < len(names) else "")
+    return ", ".join(texts[:shown]) + (f" and {len(texts) - shown} more" if shown < len(texts) else "")
 
 
 def _plain(name: str) -> str:
     return re.sub(r"[-_\s]+", "-", name.casefold())
+
+
+def _likeness(a: str, b: str) -> float:
+    """Return how alike two names are: by their most similar last parts (up to 1), and a little as a whole."""
+    whole = difflib.SequenceMatcher(None, a, b).ratio()
+    while (head := re.match(r"[^./]*[./]", a)) and b.startswith(head[0]):  # a common group says nothing
+        a, b = a[head.end() :], b[head.end() :]
+    ends = [[text[cut:] for cut in (0, *(m.end() for m in re.finditer(r"[./]", text)))] for text in (a, b)]
+    pairs = itertools.product(*map(enumerate, ends))
+    best = max(difflib.SequenceMatcher(None, x, y).ratio() - 0.01 * (i + j) for (i, x), (j, y) in pairs)
+    return best + 0.1 * whole if best > 0.65 else 0.0
 
 
 class MissingPackage(ValueError):

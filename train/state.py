@@ -19,17 +19,8 @@ NAME = "state.pt"
 
 def save(state: dict[str, Any], out: Path) -> None:
     """Write `out/state.pt` atomically."""
-    try:
-        with files.writing(out / NAME) as part, part.open("wb") as file:
-            torch.save(state, file)
-    except (OSError, RuntimeError) as error:  # torch wraps the error of the disk in a RuntimeError
-        disk = error if isinstance(error, OSError) else error.__context__
-        if not isinstance(disk, OSError):
-            raise
-        reason = disk.strerror or disk
-        raise OSError(
-            f"the training state could not be written to {out}: {reason}; the old one is unchanged"
-        ) from error
+    with files.writing(out / NAME) as part, part.open("wb") as file:
+        torch.save(state, file)
 
 
 def load(out: Path) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import warnings
@@ -14,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenloom import files, lock
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes
 
@@ -74,13 +74,11 @@ def cached_table(
     `source` was opened with `config`, and `encoder` encodes with the codec at `setting`.
     """
     name = codec.name.replace("/", "-")
-    folder = cache / f"{source.name}-{name}-{_key(source, config, codec, setting, copies)}"
+    folder = files.fitting(cache / f"{source.name}-{name}-{_key(source, config, codec, setting, copies)}")
     signals = variants.Copies(source, copies, codec.spec)
     chosen = EncoderConfig({"name": codec.name}, codec.fingerprint.hex(), plain_setting(setting, codec), "cpu")
     job = ShardJob(signals, range(len(signals)), chosen, str(folder), "webdataset", 32 * BATCH, BATCH, strict=True)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:  # one process encodes, the others wait
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with lock.locked(folder, wait=True):  # one process encodes, the others wait
         _drop_damaged(folder)
         index = write_shards(
             job, codec, {**config, "copies": copies},

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from tokenloom import files, progress, threads
@@ -81,8 +82,7 @@ def cached(name: str, network: Network, train: Callable[[], Network], folder: st
         network.load_state_dict(load_file(path))
         return network.eval()
     network = train()
-    with files.writing(path) as part:  # two processes can train it at the same time
-        save_file({key: value.contiguous() for key, value in network.state_dict().items()}, part)
+    files.write(path, to_bytes({key: value.contiguous() for key, value in network.state_dict().items()}))
     return network.eval()
 
 

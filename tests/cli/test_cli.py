@@ -395,7 +395,7 @@ def test_values_that_hydra_cannot_read_are_quoted(capsys: pytest.CaptureFixture[
 def test_quoting() -> None:
     untouched = [
         "steps=3", "codecs=[image/jpeg,natural-fsq]", "seed=range(0,3)", "crop.size=${batch_size}", "rate={kbps: 6}",
-        "data.path='it(1).tar'", "seed=0,1", "codecs=[image/jpeg", "data.path=a(1,b(2", "~codec", "foo",
+        "data.path='it(1).tar'", "seed=0,1", "codecs=[image/jpeg", "data.path=[a,b]", "data.path=null", "~codec", "foo",
     ]  # fmt: skip
     assert [quote(override) for override in untouched] == untouched
     assert quote("data.path=/x/it(1).tar") == 'data.path="/x/it(1).tar"'
@@ -410,12 +410,12 @@ def test_quoting() -> None:
         (["codec=image/fsq", "data=folder"], "data=folder needs data.path"),
         (["codec=image/fsq", "data=folder", "data.path=nosuch"], "nosuch"),
         (["codec=image/fsq", "data=folder", "data.path=photo.png"], "photo.png"),
-        (["codec=image/fsqq"], "unknown choice codec=image/fsqq (did you mean image/fsq?)"),
-        (["data=foldr"], "unknown choice data=foldr (did you mean folder?); known: demo"),
-        (["experiment=nosuch"], "unknown choice experiment=nosuch"),
-        (["stepz=3"], "unknown key stepz (did you mean steps?)"),
-        (["optimizer.lrr=3"], "unknown key optimizer.lrr (did you mean optimizer.lr?)"),
-        (["losses.dists=1"], "unknown key losses.dists; known under losses: l1, l2"),
+        (["codec=image/fsqq"], "unknown codec 'image/fsqq' (did you mean image/fsq?)"),
+        (["data=foldr"], "unknown data 'foldr' (did you mean folder?); known: demo"),
+        (["experiment=nosuch"], "unknown experiment 'nosuch'; known: "),
+        (["stepz=3"], "unknown key 'stepz' (did you mean steps?)"),
+        (["optimizer.lrr=3"], "unknown key 'optimizer.lrr' (did you mean optimizer.lr?)"),
+        (["losses.dists=1"], "unknown key 'losses.dists'; known: losses.l1, losses.l2"),
         (["codec=image/fsq", "codec.levls=[8]"], "did you mean codec.levels?"),
         (["data.path=x"], "choose one with data="),
         (["steps=abc"], "steps=abc is wrong: it must be a whole number"),
@@ -442,7 +442,7 @@ def test_train_misuse_is_one_line(capsys: pytest.CaptureFixture[str], argv: list
         (["codecs=[image/nosuch]"], "unknown codec 'image/nosuch'"),
         (["codecs=[image/jpeg"], "cannot read codecs=[image/jpeg"),
         (["codecs=[]"], "codecs is empty"),
-        (["codecz=[image/jpeg]"], "unknown key codecz (did you mean codecs?)"),
+        (["codecz=[image/jpeg]"], "unknown key 'codecz' (did you mean codecs?)"),
         (["items=abc"], "items=abc is wrong: it must be a whole number"),
         (["seed=abc"], "seed=abc is wrong"),
         (["anchor=nosuch"], "nosuch"),

@@ -74,6 +74,8 @@ def _job(command: str, overrides: list[str], multirun: bool) -> Callable[[DictCo
     began, parent = time.time(), os.getpid()
 
     def job(cfg: DictConfig) -> Failure | None:
+        folder = Path(HydraConfig.get().runtime.output_dir)
+        new = folder.is_dir() and folder.stat().st_mtime >= began
         try:
             try:
                 jobs.run(command, cfg)
@@ -89,7 +91,8 @@ def _job(command: str, overrides: list[str], multirun: bool) -> Callable[[DictCo
                 print(line, file=sys.stderr)
             return os.getpid(), line
         finally:
-            _remove_empty_folder(began)
+            if new:
+                _remove_empty(folder)
         return None
 
     return job
@@ -109,10 +112,9 @@ def _sweep(command: str, job: Callable[[DictConfig], Failure | None], arguments:
     return 2 if failures else 0
 
 
-def _remove_empty_folder(began: float) -> None:
-    """Remove the folder that Hydra made for a job, if it is new and empty, and its empty parents."""
-    folder, here = Path(HydraConfig.get().runtime.output_dir), Path.cwd()
-    if folder.is_dir() and folder.stat().st_mtime >= began:
-        with suppress(OSError):  # not empty
-            for empty in (folder, *(above for above in folder.parents if here in above.parents)):
-                empty.rmdir()
+def _remove_empty(folder: Path) -> None:
+    """Remove the folder that Hydra made for a job and its parents, as far as they are empty."""
+    here = Path.cwd()
+    with suppress(OSError):  # not empty
+        for empty in (folder, *(above for above in folder.parents if here in above.parents)):
+            empty.rmdir()

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import re
+from collections.abc import Iterator
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
-from omegaconf import OmegaConf
+from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
 
 from tokenloom import errors
@@ -48,44 +48,52 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
 
 
 def _unreadable(override: str) -> str:
-    key, equals, value = override.partition("=")
-    if not equals:
-        return f"an override must have the form key=value, got {override!r}"
+    key, _, value = override.partition("=")
     example = f'\'{key}=["a","b"]\'' if value.startswith("[") else f"'{key}=\"…\"'"
     return f"cannot read {override}; put a value with special characters in two pairs of quotes: {example}"
 
 
 def _missing_choice(error: MissingConfigException) -> str:
-    if plugin := re.fullmatch(r"hydra/launcher/(joblib|submitit_local|submitit_slurm)", str(error.missing_cfg_file)):
-        return f"hydra/launcher={plugin[1]} is not installed: pip install 'tokenloom[sweep]'"
+    group, _, choice = str(error.missing_cfg_file).rpartition("/")
+    if group in ("hydra/launcher", "hydra/sweeper"):
+        kind = group.removeprefix("hydra/")
+        ours = kind == "launcher" and choice in ("joblib", "submitit_local", "submitit_slurm")
+        package = "'tokenloom[sweep]'" if ours else f"hydra-{choice}-{kind}"
+        return f"{group}={choice} is not installed: pip install {package}"
     group, _, choice = str(error.missing_cfg_file).partition("/")
-    if not choice or group not in GROUPS:
+    if group not in GROUPS:
         return errors.first_line(error)
-    known = choices(group)
-    return f"unknown choice {group}={choice}{_suggestion(choice, known)}; known: {', '.join(known)}"
+    return errors.unknown(group, choice, choices(group))
 
 
 def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
-    parent, _, leaf = key.rpartition(".")
-    known = _keys_of(parent, config_name, overrides)
-    if not known and parent in GROUPS:
+    known = _keys(config_name, overrides)
+    parent = key.rpartition(".")[0]
+    if parent in GROUPS and not any(name.startswith(f"{parent}.") for name in known):
         return f"unknown key {key}: there is no {parent} yet, choose one with {parent}=…"
-    prefix = f"{parent}." if parent else ""
-    known_under = f"known under {parent}" if parent else "known"
-    return f"unknown key {key}{_suggestion(leaf, known, prefix)}; {known_under}: {', '.join(known)}"
+    siblings = [name for name in known if name.startswith(f"{parent}.")] if parent else []
+    names = known if errors.nearest(key, known) else siblings or known
+    return errors.unknown("key", key, names, "--cfg job lists all")
 
 
-def _keys_of(parent: str, config_name: str, overrides: list[str]) -> list[str]:
-    """Return the keys under `parent` of the configuration, with the group choices among the overrides."""
+def _keys(config_name: str, overrides: list[str]) -> list[str]:
+    """Return every dotted key of the configuration, with the group choices among the overrides."""
     chosen = [o for o in overrides if o.partition("=")[0] in GROUPS and "," not in o]
     for attempt in (chosen, []):
         try:
             with hydra.initialize_config_module("tokenloom.conf", version_base="1.3"):
-                node = OmegaConf.select(hydra.compose(config_name, overrides=attempt), parent or "")
+                return list(_dotted(hydra.compose(config_name, overrides=attempt)))
         except HydraException:
             continue
-        return [str(key) for key in node] if OmegaConf.is_dict(node) else []
     return []
+
+
+def _dotted(node: DictConfig, prefix: str = "") -> Iterator[str]:
+    for key, child in node.items_ex(resolve=False):
+        if isinstance(child, DictConfig) and not child._is_none():
+            yield from _dotted(child, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
 
 
 def _wrong_type(error: ValidationError, overrides: list[str]) -> str:
@@ -93,8 +101,3 @@ def _wrong_type(error: ValidationError, overrides: list[str]) -> str:
     override = next((o for o in reversed(overrides) if o.lstrip("+").partition("=")[0] == key), key)
     text = errors.first_line(error)
     return f"{override} is wrong: {next((r for part, r in _REQUIREMENTS.items() if part in text), text)}"
-
-
-def _suggestion(name: str, known: list[str], prefix: str = "") -> str:
-    match = difflib.get_close_matches(name, known, 1, 0.6)
-    return f" (did you mean {prefix}{match[0]}?)" if match else ""

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any
 
+from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
-from tokenloom import lazy
+from tokenloom import files, lazy, lock
 
 
 @dataclass
@@ -81,7 +85,20 @@ def run(name: str, cfg: DictConfig) -> None:
         _check_complete(cfg)
     if job.types is not None:
         _convert(cfg, job.types)
-    getattr(lazy.load(job.module, job.extra), job.function)(cfg)
+    function, out = getattr(lazy.load(job.module, job.extra), job.function), Path(cfg.out)
+    first = int(os.environ.get("RANK", "0")) == 0  # torchrun starts several processes of one run
+    with files.naming(out), lock.locked(out) if first else nullcontext():
+        function(cfg)
+        if name not in ("train", "tokenize"):
+            record(cfg, out)
+
+
+def record(cfg: DictConfig, out: Path) -> None:
+    """Write Hydra's records of a job to `out`. Hydra would write them before the arguments are checked."""
+    hydra = HydraConfig.get()
+    nodes = {"config": cfg, "hydra": {"hydra": hydra}, "overrides": hydra.overrides.task}
+    texts = {name: OmegaConf.to_yaml(OmegaConf.create(node)) for name, node in nodes.items()}
+    files.write_together({out / ".hydra" / f"{name}.yaml": text for name, text in texts.items()})
 
 
 def _check_choices(cfg: DictConfig) -> None:

@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Sequence
 
 from tokenloom import errors
-from tokenloom.cli import commands
+from tokenloom.cli import commands, streams
 
 INTERRUPTED = 130
 
@@ -23,14 +23,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
     try:
+        with streams.tolerant():
+            return _guarded([argument for argument in arguments if argument != "--debug"], debug)
+    except OSError as error:
+        return _fail(errors.one_line(error), debug, 2)
+
+
+def _guarded(argv: list[str], debug: bool) -> int:
+    """Run one command, and report an error of the user."""
+    try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return _run([argument for argument in arguments if argument != "--debug"])
+            return _run(argv)
     except KeyboardInterrupt:
         return _fail("interrupted", debug, INTERRUPTED)
-    except BrokenPipeError:  # the reader of the pipe, such as `| head`, has exited
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
     except (ValueError, OSError) as error:
         return _fail(errors.one_line(error), debug, 2)
 

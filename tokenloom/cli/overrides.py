@@ -7,32 +7,69 @@ import re
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from tokenloom import files
+
+PATHS = ("out", "path", "packs", "tokens", "checkpoint", "lpips_weights", "folder", "model")
+"""Keys, without their groups, whose value is a path or a name, whatever signs it has."""
+HOME = re.compile(r"(?:^|(?<=[\[{,:+\"'])|(?<=[,:] ))~[\w.-]*(?=[/,\]}@\"']|$)")
+"""~ or ~user at the start of a value or of an element."""
+
 
 def prepare(command: str, overrides: list[str], *, multirun: bool) -> list[str]:
-    """Return the user's overrides in a form that Hydra reads as the user means them."""
-    overrides = [quote(override) for override in overrides]
+    """Return the user's overrides in a form that Hydra reads as the user means them.
+
+    Raises:
+        ValueError: If an override has not the form key=value, or names the home folder of an unknown user.
+    """
+    check_form(overrides)
+    overrides = [quote(expand(override), multirun=multirun) for override in overrides]
     if command == "tokenize":
         overrides = [_of_trained_codec(override) for override in overrides]
     return _defer(overrides) if multirun else overrides
 
 
-def quote(override: str) -> str:
-    """Quote a value that Hydra's grammar cannot read, if it has only one possible meaning.
+def check_form(overrides: list[str]) -> None:
+    """Raise ValueError for the first override without the form key=value, often a part of a value with blanks."""
+    for before, override in zip(["", *overrides], overrides, strict=False):
+        if "=" not in override and not override.startswith("~"):
+            quoted = f"; quote a value with blanks: '{before} {override}'" if "=" in before else ""
+            raise ValueError(f"an override must have the form key=value, got {override!r}{quoted}")
 
-    `data.path=it(1).tar` and `codecs=[runs/a=b,image/jpeg]` get quotes around the path. Values with quotes, braces or
-    nested lists are returned unchanged.
+
+def expand(override: str) -> str:
+    """Return an override with the home folder in place of ~ and ~user."""
+    key, equals, value = override.partition("=")
+    return key + equals + HOME.sub(lambda match: files.expand(match[0]), value)
+
+
+def quote(override: str, *, multirun: bool = False) -> str:
+    """Quote a value that Hydra's grammar cannot read, or reads as something else than the path that it is.
+
+    `data.path=it(1).tar`, `data.path=007` and `codecs=[runs/a=b,image/jpeg]` get quotes around the path. A value with
+    several possible meanings is returned unchanged.
     """
     key, equals, value = override.partition("=")
-    if not equals or not value or _parses(override) or re.search(r"[\"'{}]|\\$", value):
+    if not equals or not value:
+        return override
+    reads = _parses(override)
+    if key.rpartition(".")[2].lstrip("+") in PATHS and not re.match(r"[\[{]|null$|.*\$\{", value):
+        as_is = reads and (value[0] in "\"'" or (multirun and _parses(override, sweep=True)))
+        return override if as_is else f"{key}={literal(value)}"
+    if reads or re.search(r"[{}]", value):
         return override
     if listed := re.fullmatch(r"\[([^\[\]]*)\]", value):
         elements = [element.strip() for element in listed[1].split(",")]
-        if any(element.count("(") != element.count(")") for element in elements):
-            return override  # a comma within parentheses does not separate elements
-        return f"{key}=[{','.join(e if _parses(f'x={e}') else _quoted(e) for e in elements)}]"
-    if value.startswith("[") or "," in value:
-        return override
-    return f"{key}={_quoted(value)}"
+        if any(e.count("(") != e.count(")") or re.match("[\"']", e) for e in elements):
+            return override  # a comma within parentheses or quotes does not separate elements
+        return f"{key}=[{','.join(e if _parses(f'x={e}') else literal(e) for e in elements)}]"
+    return override if re.match("[\\[\"']", value) or "," in value else f"{key}={literal(value)}"
+
+
+def literal(text: str) -> str:
+    """Return a text in quotes, which Hydra reads as this text."""
+    text = re.sub(r'(\\*)"', r'\1\1\\"', text)  # Hydra reads pairs of backslashes before a quote only
+    text = re.sub(r"(\\+)$", r"\1\1", text)
+    return f'"{text}"'
 
 
 def folders(command: str, overrides: list[str], *, multirun: bool) -> list[str]:
@@ -42,21 +79,16 @@ def folders(command: str, overrides: list[str], *, multirun: bool) -> list[str]:
     """
     rest = [o for o in overrides if not o.startswith("out=")]
     outs = [o.removeprefix("out=") for o in overrides if o.startswith("out=")]
-    quiet = ["hydra/job_logging=disabled"]  # otherwise every job writes an empty log file
-    # train writes its records itself; the index of tokenize holds its overrides
-    quiet += ["hydra.output_subdir=null"] if command in ("train", "tokenize") else []
+    # otherwise every job writes an empty log file, and records into a folder that another run may hold
+    quiet = ["hydra/job_logging=disabled", "hydra.output_subdir=null"]
     if not multirun:
         follow = bool(outs) or command != "train"  # without out=, conf/train.yaml sets `out` to Hydra's folder
         return [*quiet, *overrides, *(["hydra.run.dir=${out}"] if follow else [])]
-    if outs and "," in outs[-1]:  # a sweep over `out` itself
+    if outs and _parses(f"out={outs[-1]}", sweep=True):
         return [*quiet, *overrides]
     folder = [f"hydra.sweep.dir={outs[-1]}"] if outs else []
     own = [] if command == "train" else ["out=${hydra:runtime.output_dir}"]  # the default of train
     return [*quiet, *rest, *folder, *own]
-
-
-def _quoted(value: str) -> str:
-    return f'"{value}"'
 
 
 def _parses(override: str, *, sweep: bool = False) -> bool:

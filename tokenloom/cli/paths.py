@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import warnings
 from pathlib import Path
+
+from tokenloom import files
 
 SUFFIX = {"image": ".png", "audio": ".wav", "text": ".txt"}
 """Modality → suffix of the file that a signal is written to by default."""
+
+
+def name(text: str) -> str:
+    """Return a path or another name of a command, with the home folder in place of ~. For `type` of argparse."""
+    try:
+        return files.expand(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def path(text: str) -> Path:
+    """Return a path of a command, with the home folder in place of ~. For `type` of argparse."""
+    return Path(name(text))
 
 
 def check_input(source: Path, required: str) -> None:
@@ -21,6 +36,8 @@ def check_input(source: Path, required: str) -> None:
 
 def check_output(output: Path, source: Path | None = None) -> None:
     """Raise ValueError or OSError if `output` cannot be written, or is the input `source`."""
+    if (length := len(os.fsencode(output.name))) > files.LONGEST:
+        raise ValueError(f"the name of the output must have at most {files.LONGEST} bytes, it has {length}")
     if output.is_dir():
         raise ValueError(f"the output must be a file, {output} is a folder")
     if not output.parent.is_dir():
@@ -34,10 +51,14 @@ def check_output(output: Path, source: Path | None = None) -> None:
         raise PermissionError(f"the folder {output.parent} cannot be written to")
 
 
-@contextmanager
-def writing(output: Path) -> Iterator[None]:
-    """Make errors of the operating system name the output instead of the temporary file next to it."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(f"{output} cannot be written: {error.strerror or error}") from error
+def derived(source: Path, suffix: str) -> Path:
+    """Return the default output of an input: its name with another suffix, shortened if the disk does not take it."""
+    return fitting(source.with_suffix(suffix))
+
+
+def fitting(output: Path) -> Path:
+    """Return `output`, or a shorter name with a warning if the disk does not take a name of this length."""
+    fits = files.fitting(output)
+    if fits != output:
+        warnings.warn(f"a name of {len(os.fsencode(output.name))} bytes is too long; writing {fits.name}", stacklevel=2)
+    return fits

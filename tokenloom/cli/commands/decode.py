@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenloom import lazy
@@ -35,13 +34,18 @@ examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parser.add_argument("input", type=Path, help="a file that tokenloom encode wrote")
+    parser.add_argument("input", type=paths.path, help="a file that tokenloom encode wrote")
     parser.add_argument(
-        "-o", "--output", type=Path, help="the file to write; default: the input's name with .png, .wav or .txt"
+        "-o", "--output", type=paths.path, help="the file to write; default: the input's name with .png, .wav or .txt"
     )
-    parser.add_argument("-c", "--codec", help="the codec that wrote the file, if it is not shipped: a folder or hub id")
     parser.add_argument(
-        "--decoder", metavar="NAME", help="a diffusion decoder's name or folder; diffusion: the one made for the codec"
+        "-c", "--codec", type=paths.name, help="the codec that wrote the file, if it is not shipped: a folder or hub id"
+    )
+    parser.add_argument(
+        "--decoder",
+        type=paths.name,
+        metavar="NAME",
+        help="a diffusion decoder's name or folder; diffusion: the one made for the codec",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the decoder, 1 is fastest; default: its own")
     options.add_device(parser)
@@ -59,7 +63,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     try:
         codec = _codec(data, args).to(device)
         modality = codec.spec.modality
-        output = args.output or source.with_suffix(paths.SUFFIX[modality])
+        output = args.output or paths.derived(source, paths.SUFFIX[modality])
         paths.check_output(output, source)
         if (named := codecs.media.modality(output)) is not modality:
             raise ValueError(f"the name {output} is for {named}, but {source} holds {modality}")
@@ -68,8 +72,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         signal = codec.decompress([data])[0]
     except codecs.BitstreamError as error:
         raise ValueError(f"{source}: {error}") from error
-    with paths.writing(output):
-        codecs.media.write(signal, output, sample_rate=codec.spec.sample_rate)
+    codecs.media.write(signal, output, sample_rate=codec.spec.sample_rate)
     by = args.codec or codec.name.partition("+")[0]
     if isinstance(codec, diffusion.DiffusionCodec):
         by += f", decoded by {args.decoder} in {codec.steps} step{'s' * (codec.steps != 1)}"

@@ -31,9 +31,13 @@ examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parser.add_argument("input", type=Path, help="an image, sound or text file")
-    parser.add_argument("-o", "--output", type=Path, help="the file to write; default: the input's name with .tlm")
-    parser.add_argument("-c", "--codec", help="a registered name, a shipped name, a folder or a hub id")
+    parser.add_argument("input", type=paths.path, help="an image, sound or text file")
+    parser.add_argument(
+        "-o", "--output", type=paths.path, help="the file to write; default: the input's name with .tlm"
+    )
+    parser.add_argument(
+        "-c", "--codec", type=paths.name, help="a registered name, a shipped name, a folder or a hub id"
+    )
     options.add_device(parser)
     quality = parser.add_mutually_exclusive_group()
     quality.add_argument("--setting", help="a value of the codec's setting (listed by tokenloom codecs)")
@@ -47,14 +51,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     paths.check_input(source, "a file with an image, a sound or a text")
     if args.codec is None:
         raise ValueError(f"encode needs --codec; {_suggestions(source)}")
-    output = args.output or source.with_suffix(".tlm")
+    output = args.output or paths.derived(source, ".tlm")
     paths.check_output(output, source)
     codec, signal = _open(source, args.codec, args.device)
     batch = [signal] if isinstance(signal, str) else signal[None]
     codes = codec.encode(batch, _setting(args, codec))
     (data,) = codecs.bitstream.write(codec, codes)
-    with paths.writing(output):
-        files.write(output, data)
+    files.write(output, data)
     print(f"{output}: {_description(codec, batch, codes, data)} by {args.codec}")
     return 0
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 
 from tokenloom import lazy
-from tokenloom.cli import options
+from tokenloom.cli import options, paths
 
 checkpoint = lazy.load("tokenloom.codecs.checkpoint")
 hydra_app = lazy.load("tokenloom.cli.hydra_app", "eval")
+overrides = lazy.load("tokenloom.cli.overrides", "eval")
 
 EPILOG = """\
 The key=value pairs are those of tokenloom compare.
@@ -28,7 +29,9 @@ examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parser.add_argument("codec", metavar="CODEC", help="a registered name, a shipped name, a folder or a hub id")
+    parser.add_argument(
+        "codec", type=paths.name, metavar="CODEC", help="a registered name, a shipped name, a folder or a hub id"
+    )
     parser.add_argument(
         "--modelled", action="store_true", help="also measure the bits under a small transformer trained on the codes"
     )
@@ -41,6 +44,6 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if checkpoint.describes(name, kind):
             if args.modelled:
                 raise ValueError(f"--modelled needs a codec, {name} is a model")
-            return hydra_app.run(kind, [f"model={name}", *rest], flags)
+            return hydra_app.run(kind, [f"model={overrides.literal(name)}", *rest], flags)
     modelled = ["modelled=true"] if args.modelled else []
-    return hydra_app.run("evaluate", [f"codecs=[{name}]", *modelled, *rest], flags)
+    return hydra_app.run("evaluate", [f"codecs=[{overrides.literal(name)}]", *modelled, *rest], flags)

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from tokenloom import lazy
+from tokenloom.cli import paths
 from tokenloom.cli.commands.encode import parse_setting
 
 codecs = lazy.load("tokenloom.codecs")
@@ -27,9 +28,11 @@ examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parser.add_argument("codec", metavar="CODEC", help="a shipped name, a folder or a hub id")
+    parser.add_argument("codec", type=paths.name, metavar="CODEC", help="a shipped name, a folder or a hub id")
     parser.add_argument("--format", default="onnx", help="onnx (default) or torch.export")
-    parser.add_argument("-o", "--output", type=Path, metavar="FOLDER", help="default: the codec's name and the format")
+    parser.add_argument(
+        "-o", "--output", type=paths.path, metavar="FOLDER", help="default: the codec's name and the format"
+    )
     parser.add_argument(
         "--device", default="cpu", help="device of a torch.export program (default: cpu); ONNX runs on any"
     )
@@ -39,7 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     codec = codecs.load(args.codec, device=args.device)
     name = re.sub(r"[^\w.-]+", "-", Path(args.codec).name)
-    output = args.output or Path(f"{name}-{args.format}")
+    output = args.output or paths.fitting(Path(f"{name}-{args.format}"))
     value = None if args.setting is None else parse_setting(args.setting, codec, args.codec)
     print(f"tokenloom: exporting {args.codec} as {args.format} …", file=sys.stderr, flush=True)
     agreement = export.export(codec, output, args.format, value)

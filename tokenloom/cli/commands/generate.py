@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenloom import lazy
-from tokenloom.cli import options
-from tokenloom.cli.paths import SUFFIX, check_output
+from tokenloom.cli import options, paths
+from tokenloom.cli.paths import SUFFIX
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,12 +50,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("segments", nargs="*", metavar="SEGMENT", help="a text, or an image, sound or text file")
     add("--to", metavar="KIND", default="any",
         help="image, audio, text, a channel of the model, or any: the model chooses (default)")  # fmt: skip
-    add("-o", "--output", type=Path, metavar="FILE", help="the file to write; default: named after the prompt")
+    add("-o", "--output", type=paths.path, metavar="FILE", help="the file to write; default: named after the prompt")
     add("-n", "--count", type=int, metavar="N", default=1, help="number of results; images form a grid (default: 1)")
-    add("--model", metavar="NAME", default="omni-small",
+    add("--model", type=paths.name, metavar="NAME", default="omni-small",
         help="a shipped name, a folder or a hub id (default: omni-small)")  # fmt: skip
     options.add_device(parser)
-    add("--decoder", metavar="NAME", default="plain",
+    add("--decoder", type=paths.name, metavar="NAME", default="plain",
         help="turns tokens into signals: plain, the codec (default), or diffusion")  # fmt: skip
     add("--steps", type=int, metavar="N", help="steps of --decoder diffusion, 1 is fastest; default: its own")
     add("--seed", type=int, metavar="N", help="equal seeds give equal results; default: a new one, which is printed")
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     to, output = args.to, args.output
     if output is not None:
         media.modality(output)
-        check_output(output)
+        paths.check_output(output)
     omni = models.load(args.model, device=args.device)
     if not isinstance(omni, models.Omni):
         raise ValueError(f"generate needs a model for text, images and sound, {args.model} is a diffusion decoder")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenloom import lazy
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
 hydra_app = lazy.load("tokenloom.cli.hydra_app", "train")
 hydra_config = lazy.load("hydra.core.hydra_config", "train")
+jobs = lazy.load("tokenloom.cli.jobs", "train")
 loop = lazy.load("tokenloom.train.loop", "train")
 omegaconf = lazy.load("omegaconf", "train")
 
@@ -57,19 +57,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 def job(cfg: DictConfig) -> None:
     """Train, and print the folder of the run."""
     run = loop.Run(omegaconf.OmegaConf.to_object(cfg))  # a TrainConfig: hydra_app registers it as the schema
-    hydra = hydra_config.HydraConfig.get()
     if run.first:
-        _record(cfg, hydra, run.out)
+        jobs.record(cfg, run.out)  # now that the run is valid
     run.go()
     if run.first:
         print(run.out)
-    if run.interrupted and hydra.mode.name == "MULTIRUN":
+    if run.interrupted and hydra_config.HydraConfig.get().mode.name == "MULTIRUN":
         raise KeyboardInterrupt  # ends the sweep, too
-
-
-def _record(cfg: DictConfig, hydra: DictConfig, out: Path) -> None:
-    """Write Hydra's records where Hydra would, now that the run is valid and `out` holds no other run."""
-    folder = out / ".hydra"
-    folder.mkdir(exist_ok=True)
-    for name, node in (("config", cfg), ("hydra", {"hydra": hydra}), ("overrides", hydra.overrides.task)):
-        omegaconf.OmegaConf.save(omegaconf.OmegaConf.create(node), folder / f"{name}.yaml")
