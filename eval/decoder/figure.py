@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,10 +12,14 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from tokenloom.codecs import media, rate
-from tokenloom.codecs.types import Modality
+from tokenloom.data import Item
 
 from ..drawing import enlarge, spectrograms
-from .records import DecoderExhibits, SoundRow, SoundTable, SoundTile
+from ..gallery.files import save, save_for_display, slug
+from ..gallery.records import Exhibit, ExhibitTile
+from ..trial import RATE_UNITS, in_unit
+from .measures import measures_of
+from .records import DecoderExhibits
 from .references import ReferenceItem
 from .setup import DecoderSetup
 from .variants import FLOW_STEPS, decode, heading
@@ -30,40 +35,60 @@ INK, GRAY, PAPER = (29, 32, 37), (100, 106, 115), (255, 255, 255)
 
 @dataclass
 class FigureBlock:
-    """Rows of one setting, one per item: variant → signal."""
+    """Rows of one setting, one per item: variant → signal. `rates` are nominal, one per item."""
 
-    setting: Any
     title: str
     rows: list[dict[str, Tensor]]
+    rates: list[float]
 
 
 def make(setup: DecoderSetup, test: Sequence[ReferenceItem], folder: Path) -> DecoderExhibits:
-    """Write the figure as exhibits/decoder.png, and for audio a file for every signal."""
+    """Write the figure as exhibits/decoder.png, and a file for every signal."""
     (folder / "exhibits").mkdir(parents=True, exist_ok=True)
     items = test[:: max(1, len(test) // ITEMS)][:ITEMS]
     blocks = [_block(setup, items, setting) for setting in shown_settings(setup.settings)]
-    sample_rate = setup.codec.spec.sample_rate
-    draw(blocks, sample_rate).save(folder / "exhibits" / "decoder.png")
-    exhibits = DecoderExhibits("exhibits/decoder.png", [])
-    if setup.codec.spec.modality is Modality.AUDIO:
-        for block in blocks:
-            rows = [SoundRow(item.caption or item.key, _files(row, folder, block.setting, i, sample_rate))
-                    for i, (item, row) in enumerate(zip(items, block.rows, strict=True))]  # fmt: skip
-            exhibits.sounds.append(SoundTable(block.title, rows))
-    return exhibits
+    draw(blocks, setup.codec.spec.sample_rate).save(folder / "exhibits" / "decoder.png")
+    exhibits = [_exhibit(setup, item, number, blocks, folder) for number, item in enumerate(items)]
+    return DecoderExhibits("exhibits/decoder.png", exhibits)
+
+
+def _exhibit(
+    setup: DecoderSetup, real: ReferenceItem, number: int, blocks: Sequence[FigureBlock], folder: Path
+) -> Exhibit:
+    """Write the variants of an item: exact files at the highest setting, files for display at the others."""
+    modality, psnr = setup.codec.spec.modality, measures_of(setup.codec).psnr
+    item = Item(real.key, modality, real.signal, setup.codec.spec.sample_rate, real.caption)
+    exhibit = Exhibit(
+        modality=str(modality), key=item.key, caption=item.caption, sample_rate=item.sample_rate,
+        unit=RATE_UNITS[modality], rate=blocks[0].rates[number], rate_of=None,
+        original=save(item.signal, item, folder, f"decoder-{number}-original"),
+    )  # fmt: skip
+    for place, block in enumerate(blocks):
+        for variant, signal in list(block.rows[number].items())[1:]:
+            value, name = psnr(item.signal, signal), f"decoder-{number}-{place}-{slug(variant)}"
+            tile = ExhibitTile(codec=heading(variant), learned=True, rate=block.rates[number], setting=block.title,
+                               figures={"psnr": value if math.isfinite(value) else "inf"})  # fmt: skip
+            if place:
+                tile.file, tile.display_psnr = save_for_display(signal, item, folder, name)
+                exhibit.settings.append(tile)
+            else:
+                tile.file = save(signal, item, folder, name)
+                exhibit.tiles.append(tile)
+    return exhibit
 
 
 def _block(setup: DecoderSetup, items: Sequence[ReferenceItem], setting: Any) -> FigureBlock:
     steps = [n for n in setup.steps if n < FLOW_STEPS]
-    rows, tokens = [], set()
+    rows, rates, tokens = [], [], set()
     for number, item in enumerate(items):
         codes = setup.codec.encode(item.signal[None], setting)
         decoded = decode(setup.decoder, codes, steps=steps, seed=setup.seed, first=number)
         rows.append({"original": item.signal, **{name: x[0] for name, x in decoded.items()}})
+        rates.append(in_unit(rate.nominal(setup.codec.spec, codes).item(), codes, setup.codec))
         tokens.add(int(rate.tokens(setup.codec.spec, codes)))
     if len(tokens) == 1:
-        return FigureBlock(setting, f"{tokens.pop()} tokens", rows)
-    return FigureBlock(setting, "" if setting is None else f"{setting} {setup.codec.settings.name}", rows)
+        return FigureBlock(f"{tokens.pop()} tokens", rows, rates)
+    return FigureBlock("" if setting is None else f"{setting} {setup.codec.settings.name}", rows, rates)
 
 
 def shown_settings(settings: list[Any]) -> list[Any]:
@@ -107,12 +132,3 @@ def image_tile(x: Tensor) -> Image.Image:
     top, left = (max(0, (n - SIDE) // 2) for n in x.shape[1:])
     pixels = media.to_uint8(x[:, top : top + SIDE, left : left + SIDE]).permute(1, 2, 0)
     return enlarge(Image.fromarray(pixels.contiguous().numpy()), SIDE)
-
-
-def _files(row: dict[str, Tensor], folder: Path, setting: Any, number: int, sample_rate: int | None) -> list[SoundTile]:
-    tiles = []
-    for name, x in row.items():
-        path = f"exhibits/decoder-{setting}-{number}-{name.replace(' ', '-')}.flac"
-        media.write(x, folder / path, sample_rate=sample_rate)
-        tiles.append(SoundTile(heading(name), path))
-    return tiles

@@ -7,6 +7,7 @@ from typing import Any
 
 from ..classifiers.realfake import ClassifierAccuracy
 from ..environment import Environment
+from ..gallery.records import Exhibit
 from ..metric import Summary
 from ..serialize import OPTIONAL
 from .controls import ControlStrength
@@ -97,35 +98,14 @@ class Claim:
 
 
 @dataclass
-class SoundTile:
-    """Sound file of a variant."""
-
-    name: str
-    file: str
-
-
-@dataclass
-class SoundRow:
-    """Variants of one clip."""
-
-    caption: str
-    tiles: list[SoundTile]
-
-
-@dataclass
-class SoundTable:
-    """Clips of one setting."""
-
-    title: str
-    clips: list[SoundRow]
-
-
-@dataclass
 class DecoderExhibits:
-    """Path of the figure, and the sounds of the report, relative to the folder of the results."""
+    """Path of the figure relative to the folder of the results, and the items of the report.
+
+    Each tile of an item is a variant at the highest setting; `settings` has the variants at other settings.
+    """
 
     figure: str
-    sounds: list[SoundTable]
+    items: list[Exhibit]
 
 
 @dataclass

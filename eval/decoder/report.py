@@ -6,11 +6,11 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
 from ..charts import Axis, Chart, Point, Series, distance_axis, finite, styles
 from ..drawing import draw, save
-from ..render import audio_file_uri, image_uri, write_page
+from ..gallery.views import views
+from ..metric import MetricDescription
+from ..render import write_page
 from . import tables
 from .records import DecoderResults, VariantRecord
 from .variants import heading
@@ -19,21 +19,19 @@ from .variants import heading
 def write(results: DecoderResults, folder: Path) -> Path:
     """Write report.html and its plot to the folder of the results, and return the path of the report."""
     draw_chart(results, folder)
+    metrics = {"psnr": MetricDescription("mel PSNR" if results.modality == "audio" else "PSNR", "dB", "higher")}
+    pictures, sounds = views(folder, results.exhibits.items if results.exhibits else [], metrics)
     return write_page(
         folder / "report.html",
         "decoder.html",
         results=results,
         tables=tables,
-        figure=results.exhibits and _image(folder / results.exhibits.figure),
-        audio=lambda name: audio_file_uri(folder / name),
+        pictures=pictures,
+        sounds=sounds,
+        styles=styles(heading(record.variant) for record in results.records),
         controls=[tables.control_cells(results, control) for control in results.controls],
         chart=chart(results),
     )
-
-
-def _image(path: Path) -> str:
-    with Image.open(path) as image:
-        return image_uri(image)
 
 
 def chart(results: DecoderResults) -> Chart | None:

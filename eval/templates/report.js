@@ -68,6 +68,7 @@ class Viewer {
     this.dialog.querySelector("h2").textContent = tile.title;
     const { width, height } = tile.picture;
     this.stage.style.setProperty("--shape", tile.picture.naturalWidth / tile.picture.naturalHeight || width / height);
+    this.stage.classList.toggle("small", tile.picture.naturalWidth < 200);
     for (const side of this.sides) {
       side.choice.replaceChildren(...tiles.map((other, i) => new Option(other.codec, i)));
     }

@@ -159,8 +159,9 @@ def test_sounds_have_the_same_figures_and_can_be_heard(sounds, tmp_path):
         assert r.accuracy.patches > 0
     assert [row.of for row in found.seconds] == ["first item"]
     page = (tmp_path / "report.html").read_text()
-    assert page.count("<audio") == 2 * 3 * 3 and "mel PSNR" in page  # settings, clips, variants
-    assert (tmp_path / "exhibits" / "decoder-3-0-plain.flac").is_file()
+    assert page.count("<audio") == 3 * 3 and page.count('type="range"') == 3 * 2  # clips, variants
+    assert page.count("data:audio/flac") == 3 * (1 + 2 * 2) and "mel PSNR" in page  # the original has one setting
+    assert (tmp_path / "exhibits" / "decoder-0-0-plain.flac").is_file()
 
 
 def test_without_training_data_what_needs_it_is_absent(pictures, tmp_path):
