@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,10 @@ PATTERNS = tuple(name for file in FILES for name in (file, f"*/{file}"))
 """Files that are downloaded from a hub repository, including those of the codecs inside a model."""
 HUB_ID = r"[\w.-]+/[\w.-]+"
 MAX_CONFIG_BYTES = 2**24
+VARIABLE = "TOKENLOOM_WEIGHTS"
+"""Environment variable with a folder of checkpoints, whose names are then used like those that ship."""
+RESEARCH_USE = ("natural-fsq", "natural-fsq-diffusion", "natural-ntc", "natural-rvq", "natural-rvq-diffusion")
+"""Checkpoints of the repository that no wheel holds, because their training data allow research use only."""
 
 
 # -- find -----------------------------------------------------------------------------------------
@@ -45,16 +50,35 @@ def shipped_root() -> Path:
     return Path(str(import_module("tokenloom.checkpoints").__file__)).parent
 
 
+def roots() -> list[Path]:
+    """Return the folders of named checkpoints: `shipped_root`, and that of $TOKENLOOM_WEIGHTS if it is set.
+
+    Raises:
+        ValueError: If TOKENLOOM_WEIGHTS is not a folder.
+    """
+    if not (given := os.environ.get(VARIABLE)):
+        return [shipped_root()]
+    if not (own := Path(given).expanduser()).is_dir():
+        raise ValueError(f"{VARIABLE} must be a folder of checkpoints, got {given}")
+    return [shipped_root(), own]
+
+
 def shipped(kind: str = "codec") -> list[str]:
-    """Return the names of the shipped checkpoints of one kind: codec, decoder or omni. The kind is a config key."""
-    root = shipped_root()
-    return sorted(p.parent.name for p in root.glob("*/config.yaml") if kind in read_config(p.parent))
+    """Return the names of the checkpoints of one kind in `roots`: codec, decoder or omni. The kind is a config key."""
+    folders = [path.parent for root in roots() for path in root.glob("*/config.yaml")]
+    return sorted({folder.name for folder in folders if kind in read_config(folder)})
 
 
 def shipped_folder(name: str) -> Path | None:
-    """Return the folder of the shipped checkpoint with this name; None without one. No file is read."""
-    folder = shipped_root() / name
-    return folder if re.fullmatch(r"[A-Za-z0-9_.-]+", name) and holds_config(folder) else None
+    """Return the folder of the checkpoint with this name in `roots`; None without one. No file is read."""
+    if not re.fullmatch(r"[A-Za-z0-9_.-]+", name):
+        return None
+    return next((root / name for root in roots() if holds_config(root / name)), None)
+
+
+def is_portable(name: str) -> bool:
+    """Return whether a name means the same checkpoint on every installation. One of $TOKENLOOM_WEIGHTS does not."""
+    return name in RESEARCH_USE or holds_config(shipped_root() / name)
 
 
 def holds_config(folder: Path) -> bool:
@@ -65,7 +89,7 @@ def holds_config(folder: Path) -> bool:
 def shipped_with(fingerprint: str, kind: str = "codec") -> str | None:
     """Return the name of the shipped codec with this fingerprint (hex), or of the codec's decoder; None without one."""
     for name in shipped(kind):
-        config = read_config(shipped_root() / name)
+        config = read_config(shipped_folder(name) or Path(name))
         if (config.get("fingerprint") if kind == "codec" else config["fingerprints"]["codec"]) == fingerprint:
             return name
     return None
@@ -96,12 +120,22 @@ def find(source: str, *kinds: str) -> Path:
         raise FileNotFoundError(f"the folder {source} must hold {' or '.join(CONFIGS)}, it holds neither")
     if re.fullmatch(HUB_ID, source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
         return download(source, PATTERNS)
+    refuse_research(source)
     what = "model" if kinds else "codec"
     registered = "" if kinds else f", a registered name ({', '.join(registry.names())})"
     known = ", ".join(name for kind in kinds or ("codec",) for name in shipped(kind))
     raise ValueError(
         f"unknown {what} {source!r}; it must be a folder, a shipped name ({known}){registered} or a hub id"
     )
+
+
+def refuse_research(name: str) -> None:
+    """Raise ValueError for the name of weights that no wheel holds."""
+    if name in RESEARCH_USE:
+        raise ValueError(
+            f"{name} is for research use only and does not come with the package; set {VARIABLE} to a folder that "
+            "holds it, such as checkpoints/ of a clone, or name a folder or a hub id"
+        )
 
 
 def describes(source: str, kind: str) -> bool:
@@ -229,6 +263,12 @@ def check_size(state: dict[str, torch.Tensor], needed: int) -> None:
     """Raise ValueError if a file holds fewer numbers than the architecture needs. Call this before allocating it."""
     if needed > (held := sum(math.prod(value.shape) for value in state.values())):
         raise ValueError(f"another architecture than its config: the file must hold {needed} numbers, it holds {held}")
+
+
+def license_of(config: Mapping[str, Any]) -> str | None:
+    """Return the license of the weights in a config, an SPDX expression on one line; None if it states none."""
+    stated = config.get("license")
+    return " ".join(stated.split())[:200] or None if isinstance(stated, str) else None
 
 
 # -- write ----------------------------------------------------------------------------------------

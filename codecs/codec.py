@@ -283,6 +283,7 @@ def load(source: str | Path | Mapping[str, Any], *, device: str | torch.device |
     given = {str(key): value for key, value in given.items()}
     codec = build(given.pop("name"), **given)
     checkpoint.load_state(codec, checkpoint.weights(folder), folder)
+    codec.license = checkpoint.license_of(config)
     registry.remember(codec)
     return codec.to(place).eval()
 
@@ -294,7 +295,8 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
         codec: The codec.
         folder: Folder of `model.safetensors` and the config.
         store: Type of the stored weights: float32, float16 or int8 (see storage.py).
-        **extra: `config_file` ("config.yaml" or "config.json"), and plain values for the config (`trained={…}`).
+        **extra: `config_file` ("config.yaml" or "config.json"), and plain values for the config: `trained={…}`, or
+            `license="CC-BY-4.0"` in place of `codec.license`.
 
     Raises:
         OSError: If the files cannot be written.
@@ -303,7 +305,7 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
     clone = build(codec.name, **codec.config)
     checkpoint.load_state(clone, storage.widen(state), Path(folder))
     config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex()}
-    checkpoint.write(Path(folder), config, state, **extra)
+    checkpoint.write(Path(folder), config | codec.terms, state, **extra)
 
 
 def find(fingerprint: bytes) -> Codec:
@@ -323,12 +325,12 @@ def find(fingerprint: bytes) -> Codec:
             if codec.fingerprint == fingerprint:
                 return codec
     if name := checkpoint.shipped_with(fingerprint.hex()):
-        codec = load(checkpoint.shipped_root() / name)
+        codec = load(checkpoint.shipped_folder(name) or name)
         if codec.fingerprint == fingerprint:
             return codec
     raise BitstreamError(
         f"no codec with fingerprint {fingerprint.hex()} is available; first load the codec that wrote the container "
-        f"(codecs.load), or use a shipped one: {', '.join(checkpoint.shipped())}"
+        f"(codecs.load), or use a shipped one: {', '.join(checkpoint.shipped())} ({checkpoint.VARIABLE} adds a folder)"
     )
 
 

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
+import yaml
+
 from tokenloom import errors, files, lazy
 
 from . import checkpoint
@@ -36,7 +38,19 @@ class Card(NamedTuple):
 
 
 class Pretrained:
-    """`save_pretrained`, `from_pretrained` and `push_to_hub` for codecs, decoders and omni models."""
+    """`save_pretrained`, `from_pretrained` and `push_to_hub` for codecs, decoders and omni models.
+
+    Attributes:
+        license: License of the weights, an SPDX expression such as "CC-BY-4.0"; None if it is not known. A checkpoint
+            states it, and the model card shows it.
+    """
+
+    license: str | None = None
+
+    @property
+    def terms(self) -> dict[str, str]:
+        """Entry of the config that states the license; empty without one."""
+        return {} if self.license is None else {"license": self.license}
 
     def _write(self, folder: Path, **options: Any) -> None:
         """Write weights and config to a folder. `options` are those of the `save` function, with `config_file`."""
@@ -68,7 +82,7 @@ class Pretrained:
     def _save(self, folder: Path, source: str, **options: Any) -> None:
         self._write(folder, config_file=CONFIG, **options)
         if not (folder / CARD).exists():
-            files.write(folder / CARD, _markdown(self.card(), source))
+            files.write(folder / CARD, _markdown(self.card(), source, options.get("license", self.license)))
 
     @classmethod
     def from_pretrained(cls, source: str | Path, **download: Any) -> Self:
@@ -127,14 +141,17 @@ class Pretrained:
         return str(url)
 
 
-def _markdown(card: Card, source: str) -> str:
-    data = huggingface_hub.ModelCardData(
-        library_name="tokenloom", tags=["tokenloom", *card.tags], pipeline_tag=card.pipeline
-    )
-    table = "\n".join(f"| {name} | {value} |" for name, value in card.facts.items())
+def _markdown(card: Card, source: str, license: str | None) -> str:
+    about: dict[str, Any] = {"library_name": "tokenloom", "tags": ["tokenloom", *card.tags]}
+    about |= {"pipeline_tag": card.pipeline} if card.pipeline else {}
+    facts = dict(card.facts)
+    if license:  # the hub knows single licenses, in lower case
+        single = " " not in license and not license.startswith("LicenseRef-")
+        about |= {"license": license.lower()} if single else {"license": "other", "license_name": license.lower()}
+        facts["license of the weights"] = license
+    table = "\n".join(f"| {name} | {value} |" for name, value in facts.items())
     return f"""---
-{data.to_yaml()}
----
+{yaml.safe_dump(about, sort_keys=False)}---
 
 # {Path(source).name}
 

@@ -24,6 +24,8 @@ def _known(name: str) -> Path | str | None:
 
 def resolves(name: str, codec: Codec) -> bool:
     """Return whether `name` alone loads exactly this codec on every installation."""
+    if checkpoint.shipped_folder(name) and not checkpoint.is_portable(name):
+        return False
     try:
         return (source := _known(name)) is not None and codecs.load(source).fingerprint == codec.fingerprint
     except ValueError:  # a registered name that needs training or arguments, or the name of a model
@@ -38,6 +40,7 @@ def load(folder: Path, name: str, fingerprint: str | None) -> Codec:
     own = folder / subfolder(name)
     source = own if checkpoint.holds_config(own) else _known(name)
     if source is None:
+        checkpoint.refuse_research(name)
         known = ", ".join((*codecs.shipped(), *codecs.names()))
         raise ValueError(f"the model needs the codec {name}, which must be in {own} or one of {known}")
     codec = codecs.load(source)

@@ -1,66 +1,94 @@
-"""The progress bar of every long command."""
+"""The progress of every long command: a bar on a terminal, else a line every half minute."""
 
 from __future__ import annotations
 
+import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from tokenloom import lazy
 
+bars = lazy.load("tokenloom.bars", "train")
 
-class _Count(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        return Text(f"{task.completed:,.0f}" + (f"/{task.total:,.0f}" if task.total else ""))
-
-
-class _Speed(ProgressColumn):
-    def __init__(self, unit: str) -> None:
-        super().__init__()
-        self.unit = unit
-
-    def render(self, task: Task) -> Text:
-        digits = 0 if (task.total or 0) > 10_000 else 2
-        return Text(f"{task.speed:,.{digits}f} {self.unit}/s" if task.speed else "", style="progress.data.speed")
+SECONDS = 30
+"""Time between two lines."""
 
 
 class Bar:
-    """A progress bar, opened by `bar`."""
+    """The progress of one command, opened by `bar`. This class prints lines on standard error.
 
-    def __init__(self, progress: Progress, task: TaskID, width: int) -> None:
-        self._progress, self._task, self._width = progress, task, width
+    Attributes:
+        text: What is being done.
+        done: Amount of work that is done.
+        total: Amount of work in all; None if unknown.
+        unit: Plural noun, such as "items".
+    """
+
+    def __init__(self, text: str, total: float | None, unit: str, done: float) -> None:
+        self.text, self.total, self.unit, self.done = text, total, unit, done
+        self._began, self._before = time.monotonic(), done
 
     def __call__(self, amount: float = 1, text: str | None = None) -> None:
-        """Advance the bar by `amount`, and replace its text if `text` is not None."""
-        description = None if text is None else f"{text:<{self._width}.{self._width}}"
-        self._progress.update(self._task, advance=amount, description=description)
+        """Advance by `amount`, and replace the text if `text` is not None."""
+        self.done += amount
+        self.text = self.text if text is None else text
 
     def move_to(self, amount: float, total: float | None) -> None:
-        """Set the bar to `amount`, and replace its total if `total` is not None."""
-        self._progress.update(self._task, completed=amount, total=total)
+        """Set the amount that is done, and replace the total if `total` is not None."""
+        self.done, self.total = amount, self.total if total is None else total
 
     def say(self, line: str) -> None:
-        """Print a line above the bar."""
-        self._progress.console.print(line, highlight=False, soft_wrap=True)
+        """Print a line."""
+        print(line, file=sys.stderr, flush=True)
+
+    def line(self) -> str:
+        """Return count, rate and remaining time as text."""
+        parts = [f"{self.done:,.0f}" + (f" of {self.total:,.0f} {self.unit}" if self.total else f" {self.unit}")]
+        if (speed := (self.done - self._before) / max(time.monotonic() - self._began, 1e-9)) > 0:
+            parts.append(f"{speed:,.{0 if speed > 100 else 2}f} {self.unit}/s")
+            if self.total and self.total > self.done:
+                parts.append(f"about {duration((self.total - self.done) / speed)} left")
+        return f"{self.text.strip()}: {', '.join(parts)}"
+
+
+def duration(seconds: float) -> str:
+    """Return a time as text: 2 h 05 min, 3 min, 40 s."""
+    minutes = round(seconds / 60)
+    if minutes >= 60:
+        return f"{minutes // 60} h {minutes % 60:02} min"
+    return f"{minutes} min" if minutes else f"{max(1, round(seconds))} s"
 
 
 @contextmanager
 def bar(text: str, total: float | None, unit: str, *, done: float = 0, width: int = 28) -> Iterator[Bar]:
-    """Show a progress bar on standard error with count, rate and remaining time, and remove it at the end.
+    """Show progress on standard error: a bar on a terminal, which is removed at the end, else lines.
 
-    Without a terminal, show nothing.
+    A bar needs the package rich, which the extras train and eval install.
 
     Args:
-        text: Text in front of the bar.
+        text: What is being done.
         total: Amount of work, in `unit`; None if unknown.
         unit: Plural noun, such as "items".
         done: Amount of work that is done already.
-        width: Number of characters of later texts.
+        width: Number of characters of later texts in front of a bar.
     """
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), _Count(), _Speed(unit), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(text, total=total)
-        progress.update(task, completed=done)
-        yield Bar(progress, task, width)
+    if sys.stderr.isatty() and find_spec("rich"):
+        with bars.open_bar(text, total, unit, done, width) as shown:
+            yield shown
+        return
+    shown, ended = Bar(text, total, unit, done), threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(SECONDS):
+            shown.say(shown.line())
+
+    teller = threading.Thread(target=tell, daemon=True)  # a thread, since one step may take minutes
+    teller.start()
+    try:
+        yield shown
+    finally:
+        ended.set()
+        teller.join()

@@ -68,7 +68,8 @@ def load(folder: Path, given: dict[str, Codec]) -> tuple[Vocabulary, int]:
 
 def _source(codec: Codec) -> str | None:
     """The name that loads this codec on every installation, or None."""
-    if name := checkpoint.shipped_with(codec.fingerprint.hex()):
+    name = checkpoint.shipped_with(codec.fingerprint.hex())
+    if name is not None and checkpoint.is_portable(name):
         return name
     return codec.name if dependencies.resolves(codec.name, codec) else None
 

@@ -209,11 +209,12 @@ def save(
 ) -> None:  # fmt: skip
     """Write a decoder, and its codec unless the codec ships. See `models.save`."""
     folder, fingerprint = Path(folder), decoder.codec.fingerprint.hex()
-    name = checkpoint.shipped_with(fingerprint) or OWN_CODEC
-    if name == OWN_CODEC:  # the codec first: a decoder must never lack it
+    name = checkpoint.shipped_with(fingerprint)
+    if name is None or not checkpoint.is_portable(name):  # the codec first: a decoder must never lack it
+        name = OWN_CODEC
         codecs.save(decoder.codec, folder / OWN_CODEC)
     config = {"decoder": {"codec": name, **decoder.config}, "fingerprints": {"codec": fingerprint}}
-    checkpoint.write(folder, config, checkpoint.state(decoder.flow, store), config_file, **extra)
+    checkpoint.write(folder, config | decoder.terms, checkpoint.state(decoder.flow, store), config_file, **extra)
 
 
 def load(source: str | Path) -> DiffusionDecoder:
@@ -232,6 +233,7 @@ def read(folder: Path, config: dict[str, Any]) -> DiffusionDecoder:
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     checkpoint.load_state(decoder.flow, state, folder)
+    decoder.license = checkpoint.license_of(config)
     _loaded[codec.fingerprint] = decoder
     return decoder.eval()
 
@@ -241,7 +243,7 @@ def decoder_for(codec: Codec) -> DiffusionDecoder:
     if (decoder := _loaded.get(codec.fingerprint)) is not None:
         return decoder
     if name := checkpoint.shipped_with(codec.fingerprint.hex(), "decoder"):
-        return load(checkpoint.shipped_root() / name)
+        return load(checkpoint.shipped_folder(name) or name)
     ships = ", ".join(names()) or "none"
     raise ValueError(
         f"no diffusion decoder for this {codec.name} was loaded, and none ships (those that ship: {ships})"

@@ -253,7 +253,7 @@ def save(
             codecs.save(channel.codec, folder / dependencies.subfolder(name))
     plain = to_plain(omni.transformer.config, omni.vocabulary, omni.sizes, omni.defaults)
     config = {"omni": plain, "fingerprints": omni.vocabulary.fingerprints}
-    checkpoint.write(folder, config, checkpoint.state(omni.transformer, store), config_file, **extra)
+    checkpoint.write(folder, config | omni.terms, checkpoint.state(omni.transformer, store), config_file, **extra)
 
 
 def read(folder: Path, config: dict[str, Any]) -> Omni:
@@ -268,4 +268,5 @@ def read(folder: Path, config: dict[str, Any]) -> Omni:
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     checkpoint.load_state(omni.transformer, state, folder)
+    omni.license = checkpoint.license_of(config)
     return omni.eval()

@@ -105,11 +105,13 @@ def test_codecs_lists_every_name(capsys: pytest.CaptureFixture[str], monkeypatch
     listed = json.loads(succeed(capsys, "codecs", "--json"))
     assert sorted(e["name"] for e in listed) == sorted([*codecs.names(), *codecs.shipped()])
     jpeg = next(e for e in listed if e["name"] == "image/jpeg")
-    assert jpeg["bits_per_token"] == [8.0]
+    assert jpeg["bits_per_token"] == [8.0] and "license" not in jpeg
+    assert next(e["license"] for e in listed if e["name"] == "digits-rvq") == "CC-BY-SA-4.0"
     assert jpeg["setting"]["default"] == codecs.build("image/jpeg").settings.default
     monkeypatch.setenv("COLUMNS", "80")
     table = succeed(capsys, "codecs")
     assert all(name in table for name in (*codecs.names(), *codecs.shipped()))
+    assert max(map(len, table.splitlines())) <= 90 and "CC-BY" in table
 
 
 # -- encode and decode ------------------------------------------------------------------------------

@@ -22,10 +22,10 @@ def test_byte_level_bpe_has_the_ids_of_tokenizers(tokenizer):
 
     library = Tokenizer.from_str(tokenizer.content)
     draw = random.Random(0)
-    points = [*range(0x3000), *range(0x1F300, 0x1FAFF), *(draw.randrange(0xE000, 0x110000) for _ in range(3000))]
+    points = [*range(0x250), *range(0x1F300, 0x1F650), *(draw.randrange(0x250, 0xD800) for _ in range(1000))]
     texts = [f"a {chr(point)}b1{chr(point)} .{chr(point)}" for point in points]
     letters = " \t\n wavinghdlstkoe0²½'’sretm.,é中🙂\u0301\u200d\x1c\x85\xa0"
-    texts += ["".join(draw.choices(letters, k=draw.randrange(40))) for _ in range(2000)]
+    texts += ["".join(draw.choices(letters, k=draw.randrange(40))) for _ in range(500)]
     texts += ["wavinghand" * 2000, " " * 5000, "a" * 5000]
     codes = tokenizer.encode(texts)
     expected = [row.ids for row in library.encode_batch(texts, add_special_tokens=False)]

@@ -5,6 +5,9 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import shutil
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +17,11 @@ if TYPE_CHECKING:
     from tokenloom.codecs import Codec, CodeSpec, Modality
 
 codecs = lazy.load("tokenloom.codecs")
-console, markup, table = (lazy.load(f"rich.{name}") for name in ("console", "markup", "table"))
 torch = lazy.load("torch")
 
 MODALITIES = ("image", "audio", "text")
+LEAST_WIDTH = 8
+"""Characters that a column keeps in a narrow terminal."""
 COLUMNS = ("name", "codebooks", "bits a token", "stride", "signal", "setting", "weights")
 
 
@@ -31,17 +35,25 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.json:
         print(json.dumps([entry.record() for entry in listed], indent=1))
         return 0
-    terminal = console.Console()
     for modality, group in itertools.groupby(listed, lambda entry: entry.modality):
-        grid = table.Table(title=f"{modality} codecs", title_justify="left", title_style="bold")
-        for column in COLUMNS:
-            grid.add_column(column, no_wrap=column == "name")
-        for entry in group:
-            grid.add_row(*map(markup.escape, entry.row()))
-        terminal.print(grid)
-    terminal.print("published: weights of another project, codecs.build(name, checkpoint=…).", highlight=False)
-    terminal.print("A codec of your own is named by its folder. Every property: tokenloom codecs --json")
+        print(f"{modality} codecs\n")
+        print("\n".join(_lines([COLUMNS, *(entry.row() for entry in group)], shutil.get_terminal_size().columns)), "\n")
+    print("published: weights of another project, codecs.build(name, checkpoint=…).")
+    print("A codec of your own is named by its folder. Every property: tokenloom codecs --json")
     return 0
+
+
+def _lines(rows: Sequence[Sequence[str]], columns: int) -> list[str]:
+    """Return the lines of a table. Where it is wider than `columns`, the widest columns wrap, but never the first."""
+    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
+    while sum(widths) + 2 * len(widths) > columns and max(widths[1:]) > LEAST_WIDTH:
+        widths[widths.index(max(widths[1:]), 1)] -= 1
+    out = []
+    for row in rows:
+        cells = [textwrap.wrap(cell, width) or [""] for cell, width in zip(row, widths, strict=True)]
+        parts = itertools.zip_longest(*cells, fillvalue="")
+        out += ["  ".join(f"{c:<{w}}" for c, w in zip(part, widths, strict=True)).rstrip() for part in parts]
+    return out
 
 
 @dataclass(frozen=True)
@@ -74,8 +86,10 @@ class Entry:
 
     @property
     def weights(self) -> str:
-        if self.shipped or self.imports:
-            return "shipped" if self.shipped else "published"
+        if self.shipped and self.codec is not None:
+            return f"shipped, {self.codec.license or 'license unknown'}"
+        if self.imports:
+            return "published"
         if self.codec is None:
             return ""
         return "to train" if self.trains else "none needed"
@@ -83,6 +97,7 @@ class Entry:
     def record(self) -> dict[str, Any]:
         """Return every property, for JSON."""
         kind = {"trains": self.trains, "imports": self.imports, "shipped": self.shipped}
+        kind |= {"license": self.codec.license} if self.shipped and self.codec else {}
         record: dict[str, Any] = {"name": self.name, "modality": str(self.modality), **kind}
         if self.codec is None:
             return record | {"needs": self.needs}
@@ -126,7 +141,9 @@ def entries() -> list[Entry]:
     found = []
     with torch.device("meta"):  # no weights are drawn or read
         for name in codecs.shipped():
-            codec = codecs.build(**codecs.checkpoint.read_config(codecs.checkpoint.shipped_root() / name)["codec"])
+            config = codecs.checkpoint.read_config(codecs.checkpoint.shipped_folder(name))
+            codec = codecs.build(**config["codec"])
+            codec.license = codecs.checkpoint.license_of(config)
             found.append(Entry(name, type(codec), shipped=True, codec=codec))
         for name in codecs.names():
             cls = codecs.registry.codec_class(name)

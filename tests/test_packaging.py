@@ -1,0 +1,197 @@
+"""The installation: what the wheel holds, its license, the packages it needs, and the extras."""
+
+from __future__ import annotations
+
+import ast
+import email
+import importlib.metadata
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from support.tree import MODULES, ROOMS, ROOT, files
+
+from tokenloom.codecs import checkpoint
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+RESEARCH = "LicenseRef-research-use"
+MOST = 12
+"""Largest number of distributions that pip installs besides torch and those that torch needs."""
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory) -> tuple[Path, Path]:
+    """Return the source distribution, and the wheel that is built from it."""
+    out = tmp_path_factory.mktemp("built")
+    ignored = shutil.ignore_patterns(
+        ".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "docs", "benchmarks", "multirun", "site"
+    )
+    shutil.copytree(ROOT, out / "tree", ignore=ignored, symlinks=True)
+    program = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
+    build = [sys.executable, "-c", program, str(out)]
+    subprocess.run(build, check=True, timeout=600, cwd=out / "tree", capture_output=True)
+    (sdist,) = out.glob("*.tar.gz")
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-index", "--no-deps"]
+    pip += ["--no-build-isolation", "-w", str(out), str(sdist)]
+    subprocess.run(pip, check=True, timeout=600, cwd=out)
+    (wheel,) = out.glob("*.whl")
+    return sdist, wheel
+
+
+# -- the wheel and its license --------------------------------------------------------------------
+
+
+def test_the_sdist_and_the_wheel_hold_the_tree(built):
+    """Both hold every file once, although tokenloom/ has links to folders. Research-use weights are in neither."""
+    sdist, wheel = built
+    expected = set()
+    for room in ROOMS:
+        for path in files(room):
+            parts = path.relative_to(ROOT).parts
+            if parts[:1] != ("checkpoints",) or parts[1] not in checkpoint.RESEARCH_USE:
+                expected.add("/".join(parts if room == "tokenloom" else ("tokenloom", *parts)))
+    in_wheel = [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("tokenloom/")]
+    with tarfile.open(sdist) as archive:
+        in_sdist = [m.name.partition("/")[2] for m in archive.getmembers() if m.isfile()]
+    assert sorted(in_wheel) == sorted(expected)
+    assert sorted(name for name in in_sdist if name.startswith("tokenloom/")) == sorted(expected)
+    assert not [name for name in in_sdist if name.partition("/")[0] in ROOMS[1:]]
+
+
+def test_the_license_of_the_wheel_is_that_of_its_code_and_weights(built):
+    """The SPDX expression names exactly the licenses of the configs inside, and the wheel holds their texts."""
+    archive = zipfile.ZipFile(built[1])
+    configs = [yaml.safe_load(archive.read(n)) for n in archive.namelist() if n.endswith("/config.yaml")]
+    assert configs
+    weights = {one for config in configs for one in config["license"].split(" AND ")}
+    (metadata,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+    fields = email.message_from_bytes(archive.read(metadata))
+    assert sorted({"Apache-2.0", *weights}) == fields["License-Expression"].split(" AND ")
+    assert not [one for one in weights if one.startswith("LicenseRef")]
+    assert {"LICENSE", "NOTICE", "LICENSES/OFL-1.1.txt", "LICENSES/Unicode-3.0.txt"} == set(
+        fields.get_all("License-File")
+    )
+
+
+def test_the_names_left_out_are_those_for_research_use():
+    stated = {p.parent.name: yaml.safe_load(p.read_text())["license"] for p in ROOT.glob("checkpoints/*/config.yaml")}
+    assert sorted(checkpoint.RESEARCH_USE) == sorted(name for name, license in stated.items() if license == RESEARCH)
+    notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
+    assert not [name for name in stated if not re.search(rf"\b{name}\b", notice)]
+
+
+# -- the packages it needs ------------------------------------------------------------------------
+
+
+def needed(names: list[str]) -> set[str]:
+    """Return the installed distributions that these requirements install, by their normalized names."""
+    found: set[tuple[str, frozenset[str]]] = set()
+    todo = [Requirement(name) for name in names]
+    while todo:
+        requirement = todo.pop()
+        key = (normalize(requirement.name), frozenset(requirement.extras))
+        if key in found:
+            continue
+        found.add(key)
+        for line in importlib.metadata.distribution(requirement.name).requires or []:
+            inner = Requirement(line)
+            environments = [{"extra": extra} for extra in (*requirement.extras, "")]
+            if inner.marker is None or any(inner.marker.evaluate(one) for one in environments):
+                todo.append(inner)
+    return {name for name, _ in found}
+
+
+def normalize(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_few_packages_besides_torch():
+    assert len(needed(PROJECT["dependencies"]) - needed(["torch"])) <= MOST
+
+
+BROUGHT = {"omegaconf": "hydra-core", "markupsafe": "jinja2", "torch_fidelity": "torch-fidelity"}
+"""Imported name → declared distribution that installs it."""
+IMPORTED = {"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "skimage": "scikit-image"} | BROUGHT
+"""Imported name → distribution, where the names differ by more than - and _."""
+ROOM_EXTRAS = {
+    "tokenloom.bars": "train eval",
+    "tokenloom.cli.hydra": "train eval",
+    "tokenloom.cli.jobs": "train eval",
+    "tokenloom.cli.overrides": "train eval",
+    "tokenloom.data.tokens.on_ray": "ray",
+    "tokenloom.data.tokens.parquet": "parquet",
+    "tokenloom.data.tokens.writing": "train",
+    "tokenloom.eval": "eval",
+    "tokenloom.models.bridge": "hf",
+    "tokenloom.train": "train",
+}
+"""Beginning of a module's name → extras, each of which must install what the module imports at its head."""
+
+
+def extra(name: str) -> set[str]:
+    """Return the distributions that an extra declares, those of the extras in it included."""
+    out: set[str] = set()
+    for line in PROJECT["optional-dependencies"][name]:
+        requirement = Requirement(line)
+        if requirement.name == "tokenloom":
+            out |= {one for inner in requirement.extras for one in extra(inner)}
+        else:
+            out.add(normalize(requirement.name))
+    return out
+
+
+def third_party(path: Path) -> Iterator[tuple[str, str | None]]:
+    """Yield (distribution, extra) for each package that a module imports or loads at its first use.
+
+    The extra is that of `lazy.load`; None for an import.
+    """
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    typing = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
+    for node in (node for part in tree.body if part not in typing for node in ast.walk(part)):
+        found: list[tuple[str, str | None]] = []
+        if isinstance(node, ast.Import):
+            found = [(alias.name, None) for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and not node.level and node.module:
+            found = [(node.module, None)]
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "lazy.load" and node.args:
+            given = [a.value if isinstance(a, ast.Constant) else "" for a in node.args]
+            found = [(str(given[0]), given[1] if len(given) > 1 else "")]
+        for name, of in found:
+            top = name.partition(".")[0]
+            if top and top != "tokenloom" and top not in sys.stdlib_module_names:
+                yield normalize(IMPORTED.get(top, top)), of
+
+
+def test_every_package_is_declared():
+    """A package that is imported or loaded is in the base, or the extra that the error would name installs it."""
+    base, problems = {normalize(Requirement(line).name) for line in PROJECT["dependencies"]}, []
+    for name, path in MODULES.items():
+        allowed = [extras for start, extras in ROOM_EXTRAS.items() if name.startswith(start)]
+        for distribution, named in third_party(path):
+            extras = [named] if named else " ".join(allowed).split() if named is None else []
+            if distribution not in base and not extras:
+                problems.append(f"{name} needs {distribution}, which is neither in the base nor loaded with an extra")
+            if distribution not in base:
+                problems += [
+                    f"{one} of {name} lacks {distribution}" for one in extras if distribution not in extra(one)
+                ]
+    assert not problems
+
+
+def test_all_has_what_train_and_eval_have():
+    assert extra("all") >= extra("train") | extra("eval") | extra("hub") | extra("text") | extra("frame")
+    assert "pesq" not in extra("all") and "encodec" not in extra("all"), "PyPI has no wheels of them"
+
+
+def test_versions_of_python():
+    classified = {c.rpartition(" ")[2] for c in PROJECT["classifiers"] if "Python :: 3." in c}
+    assert classified == {"3.11", "3.12", "3.13"} and PROJECT["requires-python"] == ">=3.11"
