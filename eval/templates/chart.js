@@ -56,7 +56,8 @@ class Chart {
     this.plot.addEventListener("pointerleave", () => this.point(null));
     this.plot.addEventListener("blur", () => this.point(null));
     this.plot.addEventListener("keydown", (event) => this.step(event));
-    new ResizeObserver(() => { if (this.plot.clientWidth !== this.width) this.draw(); }).observe(this.plot);
+    const resize = () => { if (this.plot.clientWidth !== this.width) this.draw(); };
+    new ResizeObserver(() => requestAnimationFrame(resize)).observe(this.plot);
     window.addEventListener("beforeprint", () => this.draw());
   }
 

@@ -66,9 +66,9 @@ class Viewer {
   open(tiles, tile) {
     this.tiles = tiles;
     this.dialog.querySelector("h2").textContent = tile.title;
-    const { width, height } = tile.picture;
-    this.stage.style.setProperty("--shape", tile.picture.naturalWidth / tile.picture.naturalHeight || width / height);
-    this.stage.classList.toggle("small", tile.picture.naturalWidth < 200);
+    const [width, height] = ["width", "height"].map((name) => +tile.picture.getAttribute(name));
+    this.stage.style.setProperty("--shape", width / height);
+    this.stage.classList.toggle("small", width < 200);
     for (const side of this.sides) {
       side.choice.replaceChildren(...tiles.map((other, i) => new Option(other.codec, i)));
     }

@@ -18,9 +18,12 @@ from tokenloom.codecs import registry
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, CodeSpec, Modality, Settings
 from tokenloom.data import BrokenItem, Item, Source
-from tokenloom.eval import charts, trial
+from tokenloom.eval import charts, protocols, trial
 from tokenloom.eval.compare import compare
 from tokenloom.eval.compare.command import compare_command
+from tokenloom.eval.compare.entries import CodecEntry
+from tokenloom.eval.compare.exhibits import make_example, make_exhibits
+from tokenloom.eval.compare.measurement import CodecMeasurement
 from tokenloom.eval.compare.records import Record
 from tokenloom.eval.compare.report import page, plots, takeaways
 from tokenloom.eval.compare.results import Results
@@ -207,6 +210,30 @@ def test_plots_and_exhibits_are_files(run):
         assert "<svg" in (run.folder / "plots" / f"{stem}.svg").read_text(encoding="utf-8")
     back = codecs.read(run.folder / run.exhibits[0].original)
     assert torch.equal(back, PICTURES[0].signal)
+
+
+def test_every_setting_is_kept_as_it_was_measured(run):
+    for exhibit, item in zip(run.exhibits, PICTURES, strict=True):
+        kept = {(tile.codec, tile.setting): tile for tile in exhibit.settings}
+        assert len(kept) == len(run.records) - 1  # all but image/png, which has no settings
+        for record in run.records[:-1]:
+            if record.codec != "image/png":
+                tile, row = kept[record.codec, record.setting_text], record.items[run.exhibits.index(exhibit)]
+                assert (tile.rate, tile.bytes, tile.figures["psnr"]) == (row["coded"], row["bytes"], row["psnr"])
+        output = trial.run(codecs.load("image/blocks"), item, 2).output
+        assert torch.equal(
+            codecs.read(run.folder / kept["image/blocks", "levels 2"].file), (output * 255).round() / 255
+        )
+
+
+def test_codecs_with_like_names_have_files_of_their_own(tmp_path):
+    item, protocol = picture(20, 24), protocols.protocol("rgb8")
+    entries = [CodecEntry(label, Blocks()) for label in ("runs/a b", "runs/a-b", "runs/a:b")]
+    measured = [CodecMeasurement(entry, 16, protocol, dict.fromkeys(("lpips", "rfid"), "slow")) for entry in entries]
+    example = make_example(0, item, measured, [m.attempt(item) for m in measured], tmp_path)
+    (exhibit,) = make_exhibits(entries, [example], tmp_path, rates={Modality.IMAGE: 9.0}, anchors={},
+                               protocols={Modality.IMAGE: protocol})  # fmt: skip
+    assert len({tile.file for tile in (*exhibit.tiles, *exhibit.settings)}) == 6
 
 
 def test_exhibits_are_at_equal_rates_or_say_why_not(tmp_path):
