@@ -3,6 +3,8 @@
 import importlib
 import pkgutil
 
+from tokenloom import threads
+
 from . import audio, image, media, text
 from .checkpoint import shipped
 from .codec import Codec, LatentCodec, build, decompress, load, save
@@ -24,3 +26,4 @@ def _register_built_in() -> None:
 
 
 _register_built_in()
+threads.make_fork_safe()

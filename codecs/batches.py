@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 from .layers import tracing
-from .types import Codes, CodeSpec
+from .types import CodecInterface, Codes
 
 
 def join(parts: list[Tensor], fill: float = 0) -> Tensor:
@@ -40,29 +40,43 @@ def collate(parts: list[Codes]) -> Codes:
 default_collate_fn_map[Codes] = lambda batch, **_: collate(batch)  # for DataLoader; the documented way to extend it
 
 
+def by_size(codes: Codes, codec: CodecInterface, most: float = math.inf) -> Iterator[tuple[Tensor, Codes]]:
+    """Yield the rows and the codes of items of one size, without padding, so that each decodes as if it were alone.
+
+    A batch has at most `most` samples, or one item.
+    """
+    sizes, which = codes.sizes.cpu().unique(dim=0, return_inverse=True)
+    for number, size in enumerate(map(tuple, sizes.tolist())):
+        rows = (which == number).nonzero()[:, 0]
+        for some in rows.split(int(max(1, min(most / max(1, math.prod(size)), len(rows))))):
+            yield some, _without_padding(codes, some.to(codes.indices.device), size, codec)
+
+
+def _without_padding(codes: Codes, rows: Tensor, size: tuple[int, ...], codec: CodecInterface) -> Codes:
+    lengths = None if codes.lengths is None else codes.lengths[rows]
+    grid = codec.spec.grid(size) if lengths is None else (int(lengths.max()),)
+    indices = codes.indices[rows][(..., *map(slice, grid))]
+    shapes = codec.side_shapes(size)
+    side = {key: value[rows][(..., *map(slice, shapes[key]))] for key, value in codes.side.items()}
+    return Codes(indices, codes.sizes[rows], lengths, side)
+
+
+def spread(parts: Iterable[tuple[Tensor, Tensor]], sizes: Tensor) -> Tensor:
+    """Join signals (rows of the batch, signals of these rows) of several sizes, with zeros beyond an item's size."""
+    out: Tensor | None = None
+    for rows, signals in parts:
+        if len(rows) == len(sizes):
+            return signals
+        if out is None:
+            out = signals.new_zeros(len(sizes), signals.shape[1], *sizes.amax(0).tolist())
+        out[(rows.to(out.device), slice(None), *map(slice, signals.shape[2:]))] = signals
+    assert out is not None  # a batch has at least one item
+    return out
+
+
 def crop(signals: Tensor, sizes: Tensor) -> Tensor:
-    """Crop (batch, channels, …) to the largest size of the batch, and zero each item beyond its own size."""
-    largest = sizes.amax(0).tolist()
-    signals = signals[(..., *(slice(n) for n in largest))].contiguous()
-    if bool((sizes != sizes[:1]).any()):
-        for axis, n in enumerate(largest):
-            inside = torch.arange(n, device=sizes.device) < sizes[:, axis, None]
-            shape = [len(sizes)] + [1] * (signals.ndim - 1)
-            shape[2 + axis] = n
-            signals = signals * inside.reshape(shape).to(signals.device)
-    return signals
-
-
-def decode_by_size(decode: Callable[[Codes], Tensor], codes: Codes, spec: CodeSpec) -> Tensor:
-    """Decode a batch, one by one if sizes differ, with decoders whose output depends on padding."""
-    if bool((codes.sizes == codes.sizes[:1]).all()):
-        return decode(codes)
-    signals = []
-    for i, size in enumerate(codes.sizes.tolist()):
-        one, grid = codes[i], spec.grid(tuple(size))
-        indices = one.indices[(..., *(slice(n) for n in grid))]
-        signals.append(decode(Codes(indices, one.sizes, None, one.side)))
-    return join(signals)
+    """Crop (batch, channels, …) to the size of its items, which is the same for all."""
+    return signals[(..., *map(slice, sizes[0].tolist()))].contiguous()
 
 
 def pad_to_stride(x: Tensor, stride: int) -> Tensor:

@@ -2,42 +2,43 @@
 
 from __future__ import annotations
 
-import hashlib
-import inspect
+import functools
 import json
+import math
 from abc import ABC
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from tokenloom import devices, errors
+from tokenloom import devices, errors, memory, precision
 
 from . import batches, bitstream, cards, checkpoint, registry, storage, targets, validate
 from .hub import Card, Pretrained
+from .identity import Identity
 from .layers.tracing import Traceable
+from .registry import arguments, import_arguments
 from .targets import Curve
 from .types import BitstreamError, CodecInterface, Codes, CodeSpec, Modality, Settings, Target
 
 
-class Codec(Pretrained, nn.Module, CodecInterface, ABC):
+class Codec(Pretrained, precision.Float32Module, CodecInterface, ABC):
     """Base class of all codecs: signal ↔ integers ↔ bytes.
 
     A subclass sets `spec` and `settings` (on the class or in its constructor) and implements `_encode(x, setting)` and
-    `_decode(codes)`. Both receive validated input only. Validation, targets and containers are inherited.
-    `codecs.register` gives the class its name.
+    `_decode(codes)`. Both receive validated input only. If the spec has a stride, `_decode` receives items of one size,
+    without padding. Validation, targets and containers are inherited. `codecs.register` gives the class its name.
 
     Signals are float32 images (batch, 3, height, width) in [0, 1], float32 audio (batch, channels, samples) in
     [-1, 1] at `spec.sample_rate`, or a list of str.
 
     A codec computes on its `device`, which `load(…, device=…)` or `codec.to(…)` sets. Signals and codes may come from
     any device, and results are on the codec's. Containers are read and written on the CPU.
+    It computes in float32: `half()`, `double()` and PyTorch's default type do not change that.
     """
 
-    config: dict[str, Any]
-    """Keyword arguments of the constructor; set by `codecs.build`."""
     model_types: ClassVar[tuple[str, ...]] = ()
     """`model_type` of each transformers model that this codec wraps; see `codecs.load`."""
     variants: ClassVar[tuple[dict[str, Any], ...]] = ({},)
@@ -50,7 +51,7 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
         self.context = None
         self.register_buffer("counts", None)
         self.register_buffer("_anchor", torch.empty(0), persistent=False)  # moves with a codec without weights, too
-        self._fingerprint: tuple[Any, bytes] | None = None
+        self._identity = Identity()
 
     # -- implemented by a subclass ----------------------------------------------------------
 
@@ -77,6 +78,7 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
         return self._anchor.device
 
     @torch.no_grad()
+    @precision.float32()
     def encode(self, x: Tensor | list[str], setting: Any = None) -> Codes:
         """Encode a batch of signals, deterministically and in float32. An enclosing autocast has no effect.
 
@@ -93,12 +95,14 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
             TargetError: If no setting reaches the target.
         """
         validate.signal(x, self)
+        self.require_float32(self.name)
         x = x.to(self.device) if isinstance(x, Tensor) else x
         if isinstance(setting, Target):
             return targets.meet(self, x, setting)
         return self._encode(x, validate.setting(setting, self)).to(self.device)
 
     @torch.no_grad()
+    @precision.float32()
     def decode(self, codes: Codes) -> Tensor | list[str]:
         """Decode a batch of codes to signals of their exact sizes, clamped to range.
 
@@ -110,11 +114,17 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
             and zeros fill each item beyond its own size.
 
         Raises:
-            ValueError: If the codes are not valid for this codec.
+            ValueError: If the codes are not valid for this codec, or take more memory than memory.py allows.
         """
         validate.codes(codes, self)
-        signals = self._decode(codes.to(self.device))
-        return signals.to(self.device) if isinstance(signals, Tensor) else signals
+        self.require_float32(self.name)
+        codes, sizes = codes.to(self.device), [tuple(size) for size in codes.sizes.tolist()]
+        memory.require(self, sizes)
+        if not self.spec.stride:
+            signals = self._decode(codes)
+            return signals.to(self.device) if isinstance(signals, Tensor) else signals
+        parts = batches.by_size(codes, self, memory.batch_samples(self, sizes))
+        return batches.spread(((rows, self._decode(part).to(self.device)) for rows, part in parts), codes.sizes)
 
     def compress(self, x: Tensor | list[str], setting: Any = None) -> list[bytes]:
         """Encode signals and write one self-describing container per item (see bitstream/container.py)."""
@@ -127,6 +137,18 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
             BitstreamError: If `data` is not a list of containers of this codec.
         """
         return bitstream.decode(self, bitstream.read(self, data))
+
+    def working_memory(self, size: tuple[int, ...]) -> int:
+        count, plain = math.prod(size), super().working_memory(size)
+        if next(self.parameters(), None) is None:
+            return plain
+        if self.spec.window is None:
+            return math.ceil(count * self._bytes_per_sample)
+        return math.ceil(min(count, self.spec.window[0]) * self._bytes_per_sample) + plain
+
+    @functools.cached_property
+    def _bytes_per_sample(self) -> float:
+        return memory.per_sample(self, self, self._decode)
 
     def _write(self, folder: Path, **options: Any) -> None:
         save(self, folder, **options)
@@ -146,18 +168,8 @@ class Codec(Pretrained, nn.Module, CodecInterface, ABC):
 
     @property
     def fingerprint(self) -> bytes:
-        """8 bytes that change with the name, the configuration and every weight."""
-        tensors = [(k, v) for k, v in self.state_dict().items() if isinstance(v, Tensor)]
-        key = tuple((v.data_ptr(), v._version) for _, v in tensors)
-        if self._fingerprint is None or self._fingerprint[0] != key:
-            digest = hashlib.sha256(json.dumps([self.name, self.config], sort_keys=True, default=str).encode())
-            for name, value in tensors:
-                digest.update(name.encode())
-                value = value.detach().cpu()
-                value = value.float() if value.is_floating_point() else value.long()
-                digest.update(value.contiguous().numpy().tobytes())
-            self._fingerprint = (key, digest.digest()[:8])
-        return self._fingerprint[1]
+        """8 bytes that change with the name, the configuration and every weight (see identity.py)."""
+        return self._identity.fingerprint(self)
 
 
 class LatentCodec(Traceable, Codec):
@@ -203,18 +215,34 @@ class LatentCodec(Traceable, Codec):
     def _decode(self, codes: Codes) -> Tensor:
         low = -1.0 if self.spec.modality is Modality.AUDIO else 0.0
         with torch.autocast(codes.indices.device.type, enabled=False):
-            signals = self.synthesize(self.embed(codes)).float().clamp(low, 1.0)
+            signals = self.synthesize(self._embed(codes)).float().clamp(low, 1.0)
         return batches.crop(signals, codes.sizes)
 
+    @torch.no_grad()
+    @precision.float32()
     def embed(self, codes: Codes) -> Tensor:
-        """Return the quantized latents of codes, float32 (batch, dim, *grid). Diffusion decoders use them."""
+        """Return the quantized latents of codes, float32 (batch, dim, *grid), for decoders plugged on.
+
+        Latents beyond an item's own grid are 0. Raises ValueError if the codes are not valid for this codec.
+        """
+        validate.codes(codes, self)
+        codes = codes.to(self.device)
         with torch.autocast(self.device.type, enabled=False):
-            return self.quantizer.lookup(codes.indices.to(self.device))
+            if not self.spec.stride:
+                return self._embed(codes)
+            grids = torch.tensor([self.spec.grid(tuple(size)) for size in codes.sizes.tolist()])
+            parts = batches.by_size(codes, self)
+            return batches.spread(((rows, self._embed(part)) for rows, part in parts), grids)
+
+    def _embed(self, codes: Codes) -> Tensor:
+        """Return the latents of items of one size; of any sizes if the number of codes varies."""
+        return self.quantizer.lookup(codes.indices)
 
 
 # -- build, load, save ----------------------------------------------------------------------------
 
 
+@precision.building()
 def build(
     name: str, *, checkpoint: str | Path | None = None, device: str | torch.device | None = None, **kwargs: Any
 ) -> Codec:
@@ -242,11 +270,13 @@ def build(
         else:
             codec = cls(**kwargs)
             codec.config = json.loads(json.dumps(kwargs))  # plain values, as in a config file
+            codec._identity.settle(codec)
     except (TypeError, RuntimeError, MemoryError, OverflowError) as error:  # wrong types, missing or absurd values
         raise ValueError(f"{name} cannot be built from {kwargs!r:.200}: {errors.first_line(error)}") from error
     return codec.to(place).eval()
 
 
+@precision.building()
 def load(source: str | Path | Mapping[str, Any], *, device: str | torch.device | None = None) -> Codec:
     """Load a trained codec in eval mode. No code in a checkpoint runs.
 
@@ -349,34 +379,9 @@ def decompress(data: bytes | list[bytes]) -> Tensor | list[str]:
 # -- signatures -----------------------------------------------------------------------------------
 
 
-def arguments(cls: type[Codec]) -> set[str]:
-    """Return the names of a codec's constructor arguments, those of its base classes included."""
-    taken: set[str] = set()
-    for base in cls.__mro__:
-        if "__init__" not in vars(base):
-            continue
-        named, more = _parameters(base.__init__)
-        taken |= named
-        if not more:
-            break
-    return taken - {"self", "quantizer"}
-
-
 def imports(cls: type[Codec]) -> bool:
     """Return whether a codec class reads checkpoints of other projects."""
     return cls.imported.__func__ is not Codec.imported.__func__
-
-
-def import_arguments(cls: type[Codec]) -> set[str]:
-    """Return the names of the arguments of `imported` besides the checkpoint."""
-    return _parameters(cls.imported)[0] - {"checkpoint"}
-
-
-def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
-    """Return the names of a function's parameters, and whether it takes more keyword arguments."""
-    parameters = inspect.signature(function).parameters.values()
-    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
-    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)
 
 
 def _refuse_weightless(cls: type[Codec]) -> None:

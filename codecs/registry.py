@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import warnings
 import weakref
@@ -86,3 +87,31 @@ def recall(fingerprint: bytes) -> Any | None:
     """Return the loaded codec with this fingerprint, or None."""
     codec = _loaded.get(fingerprint)
     return codec if codec is not None and codec.fingerprint == fingerprint else None
+
+
+# -- signatures -----------------------------------------------------------------------------------
+
+
+def arguments(cls: type) -> set[str]:
+    """Return the names of a codec's constructor arguments, those of its base classes included."""
+    taken: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" not in vars(base):
+            continue
+        named, more = _parameters(base.__init__)
+        taken |= named
+        if not more:
+            break
+    return taken - {"self", "quantizer"}
+
+
+def import_arguments(cls: Any) -> set[str]:
+    """Return the names of the arguments of `imported` besides the checkpoint."""
+    return _parameters(cls.imported)[0] - {"checkpoint"}
+
+
+def _parameters(function: Callable[..., Any]) -> tuple[set[str], bool]:
+    """Return the names of a function's parameters, and whether it takes more keyword arguments."""
+    parameters = inspect.signature(function).parameters.values()
+    named = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+    return named, any(p.kind is p.VAR_KEYWORD for p in parameters)

@@ -238,12 +238,19 @@ class CodecInterface(ABC):
 
     name: ClassVar[str] = ""
     """Registered name, "modality/kind"."""
+    config: dict[str, Any]
+    """Keyword arguments of the constructor, as plain values."""
     spec: CodeSpec
     settings: Settings = Settings()
     counts: Tensor | None
     """Uses of each entry in the training split, int64 (quantizers, entries); None if they were not counted."""
     context: Any
     """Context model, which predicts each code from earlier codes (see context.py); None if the codec has none."""
+
+    @property
+    @abstractmethod
+    def device(self) -> torch.device:
+        """Device that the codec computes on."""
 
     @property
     @abstractmethod
@@ -278,6 +285,10 @@ class CodecInterface(ABC):
     def pieces(self, size: tuple[int, ...]) -> int:
         """Return the number of parts of one signal of `size` that can have separate settings."""
         return 1
+
+    def working_memory(self, size: tuple[int, ...]) -> int:
+        """Return the bytes that decoding one signal of `size` takes besides the result (see memory.py)."""
+        return 32 * self.spec.channels * math.prod(size)
 
     @abstractmethod
     def curve(self, x: Tensor) -> Any:

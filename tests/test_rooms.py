@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from support.tree import MODULES, ROOT, module_name, paths
 
-SMALL = {"bars", "devices", "errors", "files", "lazy", "lock", "progress", "threads"}
+SMALL = {"bars", "devices", "errors", "files", "lazy", "lock", "memory", "precision", "progress", "threads"}
 """Modules of the root package that every room may import."""
 MAY_IMPORT = {
     "tokenloom": SMALL,

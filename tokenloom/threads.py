@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,3 +18,12 @@ def limit(count: int = 1) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def make_fork_safe() -> None:
+    """Let forked processes compute with one thread, as the workers of a DataLoader do.
+
+    They have none of their parent's threads, and OpenMP would wait for those forever.
+    """
+    if hasattr(os, "register_at_fork"):  # not on Windows
+        os.register_at_fork(after_in_child=lambda: torch.set_num_threads(1))

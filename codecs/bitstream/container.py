@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from tokenloom import memory
+
 from .. import batches, rate, validate
 from ..types import BitstreamError, CodecInterface, Codes, Modality
 from . import entropy, packing
@@ -29,21 +31,28 @@ PACKED, RANGE_CODED, CONTEXT_CODED = 0, 1, 2
 
 def write(codec: CodecInterface, codes: Codes) -> list[bytes]:
     """Return one container per item."""
-    return [_write_one(codec, codes[i]) for i in range(len(codes))]
+    head = MAGIC + bytes([VERSION]) + codec.fingerprint
+    return [_write_one(head, codec, one) for one in codes]
 
 
 def read(codec: CodecInterface, data: list[bytes]) -> Codes:
     """Read containers of one codec into one batch of codes. Raises BitstreamError for other or damaged data."""
     if not isinstance(data, list | tuple) or not data:
         raise BitstreamError("decompress needs a list of at least one container")
-    parts = [_read_one(codec, item) for item in data]
-    largest = torch.cat([part.sizes for part in parts]).amax(0).tolist()
-    if math.prod(largest) > validate.limit(codec.spec.modality):
+    own = codec.fingerprint
+    bodies = [_open(codec, own, item) for item in data]
+    sizes = [size for size, _ in bodies]
+    largest, limit = [*map(max, zip(*sizes, strict=True))], validate.limit(codec.spec.modality)
+    if math.prod(largest) > limit:
         raise BitstreamError(
-            f"a signal of a batch must have at most {validate.limit(codec.spec.modality)} samples, got sizes up to "
-            f"{largest}; decompress the items one by one"
+            f"a signal of a batch must have at most {limit} samples, got sizes up to {largest}; decompress the items "
+            "one by one"
         )
-    return batches.collate(parts)
+    try:
+        memory.require(codec, sizes)
+    except memory.MemoryLimitError as error:
+        raise BitstreamError(str(error)) from error
+    return batches.collate([_read_one(codec, size, body) for size, body in bodies])
 
 
 def decode(codec: CodecInterface, codes: Codes) -> Tensor | list[str]:
@@ -70,10 +79,10 @@ def fingerprint(data: bytes) -> bytes:
     return data[4:HEAD]
 
 
-def _write_one(codec: CodecInterface, codes: Codes) -> bytes:
+def _write_one(head: bytes, codec: CodecInterface, codes: Codes) -> bytes:
     spec = codec.spec
     size = tuple(codes.sizes[0].tolist())
-    out = bytearray(MAGIC + bytes([VERSION]) + codec.fingerprint)
+    out = bytearray(head)
     for n in size:
         out += _varint(n)
     if codes.lengths is not None:
@@ -95,20 +104,21 @@ def _write_one(codec: CodecInterface, codes: Codes) -> bytes:
     return bytes(out) + zlib.crc32(out).to_bytes(4, "little")
 
 
-def _read_one(codec: CodecInterface, data: bytes) -> Codes:
-    found = fingerprint(data)
-    if found != codec.fingerprint:
-        raise BitstreamError(
-            f"the container was written by the codec {found.hex()}, not by {codec.name} {codec.fingerprint.hex()}"
-        )
-    spec = codec.spec
+def _open(codec: CodecInterface, own: bytes, data: bytes) -> tuple[tuple[int, ...], _Reader]:
+    """Return the declared size of a signal and the rest of its container."""
+    if (found := fingerprint(data)) != own:
+        raise BitstreamError(f"the container was written by the codec {found.hex()}, not by {codec.name} {own.hex()}")
+    modality = codec.spec.modality
     body = _Reader(bytes(data)[HEAD:-4])
-    axes = 2 if spec.modality is Modality.IMAGE else 1
-    size = tuple(body.varint() for _ in range(axes))
-    limit = validate.limit(spec.modality)
-    if math.prod(size) > limit or (spec.modality is not Modality.TEXT and 0 in size):
+    size = tuple(body.varint() for _ in range(2 if modality is Modality.IMAGE else 1))
+    limit = validate.limit(modality)
+    if math.prod(size) > limit or (modality is not Modality.TEXT and 0 in size):
         raise BitstreamError(f"a signal must have 1 to {limit} samples, the container declares {size}")
-    sizes = torch.tensor([size])
+    return size, body
+
+
+def _read_one(codec: CodecInterface, size: tuple[int, ...], body: _Reader) -> Codes:
+    spec, sizes = codec.spec, torch.tensor([size])
     if not spec.stride:
         length = None if spec.codebook_sizes == (256,) else body.varint()
         if length is not None and (span := codec.span(size)) and not span[0] <= length <= span[1]:

@@ -77,7 +77,6 @@ class Autoencoder(LatentCodec):
         super().__init__(spec, quantizer)
         self.encoder = LocalEncoder(patch, widths, depths, quantizer.dim)
         self.decoder = LocalDecoder(patch, widths, decoder_depths, quantizer.dim)
-        self.to(memory_format=torch.channels_last)
 
     @property
     def receptive_field(self) -> int:

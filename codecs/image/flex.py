@@ -59,7 +59,6 @@ class Flex(LatentCodec):
         self.start_items = 4 * tokens * quantizer.dim
         self.encoder = TileEncoder(tile // patch, patch, width, depths[0], tokens, quantizer.dim)
         self.decoder = TileDecoder(tile // patch, patch, width, depths[1], tokens, quantizer.dim)
-        self.to(memory_format=torch.channels_last)
 
     def tiles(self, size: tuple[int, ...]) -> tuple[int, int]:
         """Return the rows and columns of tiles that cover an image of `size`."""
@@ -71,6 +70,9 @@ class Flex(LatentCodec):
 
     def pieces(self, size: tuple[int, ...]) -> int:
         return math.prod(self.tiles(size))
+
+    def working_memory(self, size: tuple[int, ...]) -> int:
+        return super().working_memory((min(math.prod(size), CHUNK * self.tile**2),))
 
     # -- one tile -------------------------------------------------------------------------------
 
@@ -164,9 +166,8 @@ class Flex(LatentCodec):
             for n, (row, column) in enumerate(itertools.product(range(rows), range(columns))):
                 yield item, row, column, table[n]
 
-    def embed(self, codes: Codes) -> Tensor:
+    def _embed(self, codes: Codes) -> Tensor:
         """Return the quantized latents of codes, float32 (batch, dim, positions); 0 at positions without a token."""
-        codes = codes.to(self.device)
         known = torch.arange(codes.indices.shape[2], device=codes.indices.device) < codes.lengths[:, None]
         known = known[:, None] & (codes.indices != self.end)
         return self.quantizer.lookup(codes.indices.where(known, 0)) * known

@@ -12,7 +12,7 @@ from .. import batches, foreign
 from ..codec import Codec, LatentCodec, build
 from ..quantizers import LFQ, product
 from ..registry import register
-from ..types import Codes, CodeSpec, Modality
+from ..types import CodeSpec, Modality
 from ..validate import are_integers, is_integer, require_integer
 from .magvit2_network import GROUPS, MAGVIT2Decoder, MAGVIT2Encoder
 
@@ -85,9 +85,6 @@ class MAGVIT2(product.OfficialIndex, LatentCodec):
 
     def synthesize(self, latents: Tensor) -> Tensor:
         return (self.decoder(latents) + 1) / 2
-
-    def _decode(self, codes: Codes) -> Tensor:
-        return batches.decode_by_size(super()._decode, codes, self.spec)
 
 
 def _architecture(state: Mapping[str, Tensor], source: str) -> dict[str, Any]:

@@ -110,7 +110,6 @@ class NTC(LatentCodec):
         self.synthesis = NTCDecoder(channels, list(widths), list(decoder_depths))
         self.context = ContextModel(bounds, groups, context)
         self.register_buffer("basis", dct_basis(channels), persistent=False)
-        self.to(memory_format=torch.channels_last)
 
     @property
     def receptive_field(self) -> int:
@@ -124,7 +123,7 @@ class NTC(LatentCodec):
         return linear + self.encoder((2 * centered).contiguous(memory_format=torch.channels_last)).float()
 
     def synthesize(self, latents: Tensor) -> Tensor:
-        """Map dequantized latents and a plane of the relative quality (see `embed`) to images."""
+        """Map dequantized latents and a plane of the relative quality (see `_embed`) to images."""
         with torch.autocast(latents.device.type, enabled=False):
             linear = F.conv_transpose2d(latents[:, :-1].float(), self.basis, stride=STRIDE) * UNIT
         return self.synthesis(latents.contiguous(memory_format=torch.channels_last), linear) + 0.5
@@ -160,9 +159,8 @@ class NTC(LatentCodec):
         quality = torch.full((len(x),), float(setting), device=x.device)
         return Codes(codes.indices, codes.sizes, None, {"quality": quality})
 
-    def embed(self, codes: Codes) -> Tensor:
+    def _embed(self, codes: Codes) -> Tensor:
         """Return dequantized latents and a plane of the relative quality, float32 (batch, channels + 1, *grid)."""
-        codes = codes.to(self.device)
         return self._dequantize(codes.indices, self._quality(codes.side))
 
     def condition(self, side: dict[str, Tensor]) -> float:

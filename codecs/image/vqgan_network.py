@@ -202,11 +202,8 @@ class VQAutoencoder(product.OfficialIndex, LatentCodec):
     def encode_indices(self, x: Tensor, setting: None) -> Tensor:
         return self.from_official(super().encode_indices(x, setting)[:, 0])
 
-    def _decode(self, codes: Codes) -> Tensor:
-        return batches.decode_by_size(super()._decode, codes, self.spec)
-
-    def embed(self, codes: Codes) -> Tensor:
-        return super().embed(Codes(self.official_index(codes)[:, None], codes.sizes))
+    def _embed(self, codes: Codes) -> Tensor:
+        return super()._embed(Codes(self.official_index(codes)[:, None], codes.sizes))
 
 
 def _check(channels: Any, multipliers: Any, blocks: Any, attention: Any, latents: Any, groups: Any) -> None:

@@ -31,8 +31,8 @@ class Traceable(CodecInterface):
         """Map quantized latents to signals, not cropped or clamped."""
         raise NotImplementedError
 
-    def embed(self, codes: Codes) -> Tensor:
-        """Return the quantized latents of codes, float32 (batch, dim, *grid)."""
+    def _embed(self, codes: Codes) -> Tensor:
+        """Return the quantized latents of codes of one size, float32 (batch, dim, *grid)."""
         raise NotImplementedError
 
     @property
@@ -53,7 +53,7 @@ class Traceable(CodecInterface):
 
     def decode_indices(self, indices: Tensor, setting: Any) -> Tensor:
         """Decode indices of `encode_indices` to signals, not cropped or clamped."""
-        return self.synthesize(self.embed(Codes(indices, indices.new_zeros(1, len(self.spec.stride)))))
+        return self.synthesize(self._embed(Codes(indices, indices.new_zeros(1, len(self.spec.stride)))))
 
     def indices_by_position(self, codes: Codes) -> Tensor:
         """Return the indices of equally large items in the layout of `encode_indices`."""

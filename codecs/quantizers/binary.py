@@ -55,6 +55,7 @@ class BSQ(Quantizer):
         self.register_buffer("basis", 2 ** torch.arange(self.bits - 1, -1, -1), persistent=False)
 
     @cached_property
+    @torch.inference_mode(False)
     def _layer(self) -> Any:
         """The library's layer, for training. A cached property keeps it out of the state dict."""
         lfq = library.lookup_free_quantization

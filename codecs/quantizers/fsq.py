@@ -59,6 +59,7 @@ class FSQ(Quantizer):
             self.register_buffer(name, value, persistent=False)
 
     @cached_property
+    @torch.inference_mode(False)
     def _layer(self) -> Any:
         """The library's layer, for training. A cached property keeps it out of the state dict."""
         return library.FSQ(list(self.levels), return_indices=False)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from tokenloom import codecs
@@ -42,6 +43,10 @@ class DiffusionCodec(Codec):
         self.name = f"{self.base.name}+{DIFFUSION}"
 
     @property
+    def device(self) -> torch.device:
+        return self.decoder.device
+
+    @property
     def fingerprint(self) -> bytes:
         return self.base.fingerprint
 
@@ -60,6 +65,9 @@ class DiffusionCodec(Codec):
 
     def pieces(self, size: tuple[int, ...]) -> int:
         return self.base.pieces(size)
+
+    def working_memory(self, size: tuple[int, ...]) -> int:
+        return self.decoder.working_memory(size)
 
     def encode(self, x: Tensor | list[str], setting: Any = None) -> Codes:
         return self.base.encode(x, setting)

@@ -8,18 +8,20 @@ codec/              the codec, unless it ships
 
 from __future__ import annotations
 
+import functools
 import inspect
+import math
 import weakref
+import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from tokenloom import codecs
-from tokenloom.codecs import Codec, Codes, LatentCodec, checkpoint, rate, validate
+from tokenloom import codecs, memory, precision
+from tokenloom.codecs import Codec, Codes, LatentCodec, batches, checkpoint, rate, validate
 from tokenloom.codecs.hub import Card, Pretrained
 from tokenloom.codecs.types import CodeSpec
 
@@ -37,7 +39,7 @@ OWN_CODEC = "codec"
 _loaded: weakref.WeakValueDictionary[bytes, DiffusionDecoder] = weakref.WeakValueDictionary()
 
 
-class DiffusionDecoder(Pretrained, nn.Module):
+class DiffusionDecoder(Pretrained, precision.Float32Module):
     """A decoder that adds detail beyond what the codes determine.
 
     Args:
@@ -87,7 +89,21 @@ class DiffusionDecoder(Pretrained, nn.Module):
         self.codec.eval()
         return self
 
+    @property
+    def spec(self) -> CodeSpec:
+        """Spec of the codec."""
+        return self.codec.spec
+
+    def working_memory(self, size: tuple[int, ...]) -> int:
+        """Return the bytes that decoding one signal of `size` takes besides the result."""
+        return math.ceil(math.prod(size) * self._bytes_per_sample)
+
+    @functools.cached_property
+    def _bytes_per_sample(self) -> float:
+        return memory.per_sample(self.codec, self, lambda codes: self.decode(codes, steps=1))
+
     @torch.no_grad()
+    @precision.float32()
     def decode(
         self, codes: Codes, steps: int | None = None, seed: int = 0, *, temperature: float | None = None,
         sampler: str = "shortcut",
@@ -97,7 +113,7 @@ class DiffusionDecoder(Pretrained, nn.Module):
         Args:
             codes: Codes of the decoder's codec.
             steps: 1 to 1000 sampling steps; None for the decoder's default.
-            seed: Seed of the noise, 0 or more. The noise of item i depends on (seed, i) only.
+            seed: Seed of the noise, 0 or more. The noise of an item depends on the seed and its codes only.
             temperature: Scale of the noise, 0 to 1; None for the decoder's default. At 0 the signal is closest to the
                 original, and the same for every seed. Higher values add texture and distortion.
             sampler: "shortcut" needs few steps; "euler" and "heun" integrate the flow and need many.
@@ -106,26 +122,27 @@ class DiffusionDecoder(Pretrained, nn.Module):
             float32 signals of their exact sizes, clamped to range.
 
         Raises:
-            ValueError: If the codes do not fit the codec, or an argument is out of range.
+            ValueError: If the codes do not fit the codec, an argument is out of range, or decoding takes more memory
+                than codecs/memory.py allows.
         """
         validate.codes(codes, self.codec)
+        self.require_float32("the decoder")
         if sampler not in SAMPLERS:
             raise ValueError(f"sampler must be one of {', '.join(SAMPLERS)}, got {sampler!r}")
         samplers.check_seed(seed)
         times = samplers.times(self.steps if steps is None else steps)
         scale = self.flow.noise * (self.temperature if temperature is None else _check_temperature(temperature))
-        codes = codes.to(self.device)
-        out = torch.zeros(len(codes), self.codec.spec.channels, *codes.sizes.amax(0).tolist(), device=self.device)
-        for size, rows in _group_by_size(codes.sizes):
-            for some in rows.split(max(1, MAX_POSITIONS // max(1, int(np.prod(size))))):
-                part = _select(codes, some, size, self.codec.spec)
-                reconstruction = self.codec.decode(part)
-                given = self.conditioning(part, reconstruction)
-                shape = given.reconstruction.shape[1:]
-                noise = torch.stack([samplers.noise(seed, row, shape) for row in some.tolist()])
-                signals = self._sample(given, reconstruction, scale * noise.to(self.device), times, sampler)
-                out[(some.to(self.device), slice(None), *(slice(n) for n in size))] = signals
-        return out
+        memory.require(self, [tuple(size) for size in codes.sizes.tolist()])
+
+        def signals(part: Codes) -> Tensor:
+            reconstruction = self.codec.decode(part)
+            given = self.conditioning(part, reconstruction)
+            shape = given.reconstruction.shape[1:]
+            noise = torch.stack([samplers.noise(seed, _number(item), shape) for item in part])
+            return self._sample(given, reconstruction, scale * noise.to(self.device), times, sampler)
+
+        parts = batches.by_size(codes.to(self.device), self.codec, MAX_POSITIONS)
+        return batches.spread(((rows, signals(part)) for rows, part in parts), codes.sizes)
 
     def _sample(
         self, given: Conditioning, reconstruction: Tensor, z: Tensor, times: Sequence[float], sampler: str
@@ -141,6 +158,7 @@ class DiffusionDecoder(Pretrained, nn.Module):
             return self.planes.inverse(end, reconstruction, refine=True)
 
     @torch.no_grad()
+    @precision.float32()
     def conditioning(self, codes: Codes, reconstruction: Tensor | None = None) -> Conditioning:
         """Return the flow's conditioning for codes of one size. `reconstruction` may pass `codec.decode(codes)`."""
         reconstruction = self.codec.decode(codes) if reconstruction is None else reconstruction
@@ -167,19 +185,11 @@ def _check_temperature(value: float) -> float:
     return float(value)
 
 
-def _group_by_size(sizes: Tensor) -> list[tuple[tuple[int, ...], Tensor]]:
-    """(size, rows of that size) for each size in a batch, so that no item needs padding."""
-    found, which = sizes.cpu().unique(dim=0, return_inverse=True)
-    return [(tuple(size), (which == i).nonzero()[:, 0]) for i, size in enumerate(found.tolist())]
-
-
-def _select(codes: Codes, rows: Tensor, size: tuple[int, ...], spec: CodeSpec) -> Codes:
-    """Rows of a batch that have one size, without padding."""
-    rows = rows.to(codes.indices.device)
-    lengths = None if codes.lengths is None else codes.lengths[rows]
-    grid = spec.grid(size) if lengths is None else (int(lengths.max()),)
-    indices = codes.indices[rows][(..., *(slice(n) for n in grid))]
-    return Codes(indices, codes.sizes[rows], lengths, {key: value[rows] for key, value in codes.side.items()})
+def _number(codes: Codes) -> int:
+    """Return a number that the codes of an item, a batch of one, determine without their padding."""
+    used, length = int(codes.quantizers()), None if codes.lengths is None else int(codes.lengths)
+    indices = codes.indices[0, :used].flatten(1)[:, :length].cpu().contiguous()
+    return zlib.crc32(indices.numpy().tobytes(), zlib.crc32(codes.sizes.cpu().numpy().tobytes()))
 
 
 # -- build, load, save ----------------------------------------------------------------------------
@@ -190,6 +200,7 @@ def names() -> list[str]:
     return checkpoint.shipped("decoder")
 
 
+@precision.building()
 def build(config: Mapping[str, Any]) -> DiffusionDecoder:
     """Build an untrained decoder.
 
@@ -223,6 +234,7 @@ def load(source: str | Path) -> DiffusionDecoder:
     return read(folder, checkpoint.read_config(folder))
 
 
+@precision.building()
 def read(folder: Path, config: dict[str, Any]) -> DiffusionDecoder:
     """Load the decoder in a checkpoint folder that has this config. Raises as `models.load` does."""
     given, fingerprints = checkpoint.section(folder, config, "decoder", "codec")

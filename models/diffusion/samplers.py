@@ -35,9 +35,9 @@ def check_seed(seed: int) -> None:
     require_integer("seed", seed, 0, 2**63 - 1)
 
 
-def noise(seed: int, row: int, shape: Sequence[int]) -> Tensor:
-    """Return standard normal noise, a function of (seed, row). It is drawn on the CPU, so all devices agree."""
-    mixed = int(np.random.SeedSequence([seed, row]).generate_state(1, np.uint64)[0]) >> 1
+def noise(seed: int, item: int, shape: Sequence[int]) -> Tensor:
+    """Return standard normal noise, a function of (seed, item). It is drawn on the CPU, so all devices agree."""
+    mixed = int(np.random.SeedSequence([seed, item]).generate_state(1, np.uint64)[0]) >> 1
     return torch.randn(*shape, generator=torch.Generator().manual_seed(mixed))
 
 

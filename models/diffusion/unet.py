@@ -73,7 +73,6 @@ class UNet(nn.Module):
         self.leave = nn.Sequential(ChannelNorm(), nn.Conv2d(widths[0], outputs * patch**2, 3, padding=1))
         nn.init.zeros_(self.leave[1].weight)
         nn.init.zeros_(self.leave[1].bias)
-        self.to(memory_format=torch.channels_last)
 
     @staticmethod
     def min_weights(*, patch: int = 2, widths: list[int] = WIDTHS, depths: list[int] = DEPTHS) -> int:

@@ -3,33 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from tokenloom.codecs import Codec, Codes, Modality, media
 
 from ..diffusion import samplers
+from ..diffusion.codec import DiffusionCodec
 from ..diffusion.decoder import DiffusionDecoder, decoder_for
 from ..vocabulary import Channel, Vocabulary, segments
 
 DECODERS = ("plain", "diffusion")
-
-
-class SeededDecoder(nn.Module):
-    """A diffusion decoder in place of its codec. Noise differs between batches."""
-
-    def __init__(self, decoder: DiffusionDecoder, steps: int | None, seed: int) -> None:
-        super().__init__()
-        self.decoder, self.steps, self.seed = decoder, steps, seed
-        self.spec = replace(decoder.codec.spec, causal=False)  # padding changes the decoded signal
-
-    def decode(self, codes: Codes) -> Tensor:
-        signals = self.decoder.decode(codes, steps=self.steps, seed=self.seed)
-        self.seed += 1
-        return signals
 
 
 class ResultDecoder:
@@ -41,7 +26,7 @@ class ResultDecoder:
 
     def select(
         self, name: str, steps: int | None, seed: int, channel: Channel | None, device: torch.device
-    ) -> dict[str, Codec | SeededDecoder]:
+    ) -> dict[str, Codec]:
         """Return the decoder of each channel (see `Omni.generate`). None stands for all channels."""
         decoders: dict[str, Any] = {n: c.codec for n, c in self.vocabulary.channels.items()}
         if name not in DECODERS:
@@ -59,11 +44,11 @@ class ResultDecoder:
                     self._diffusion[one.name] = decoder_for(one.codec)
                 except ValueError as error:
                     raise ValueError(f"channel {one.name}: {error}") from error
-            decoders[one.name] = SeededDecoder(self._diffusion[one.name].to(device), steps, seed)
+            decoders[one.name] = DiffusionCodec(self._diffusion[one.name].to(device), steps, seed)
         return decoders
 
     def decode(
-        self, results: Sequence[Sequence[tuple[str, Codes]]], decoders: Mapping[str, Codec | SeededDecoder],
+        self, results: Sequence[Sequence[tuple[str, Codes]]], decoders: Mapping[str, Codec],
         sample_rate: int | None, device: torch.device,
     ) -> list[list[Any]]:  # fmt: skip
         """Return the signals of each result's segments; audio is resampled to `sample_rate`."""

@@ -7,6 +7,7 @@ CHANNEL/            the codec of a channel, unless its name loads it
 
 from __future__ import annotations
 
+import functools
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenloom import codecs, threads
+from tokenloom import codecs, precision, threads
 from tokenloom.codecs import Codes, Modality, checkpoint, rate
 from tokenloom.codecs.hub import Card, Pretrained
 from tokenloom.codecs.validate import are_integers, require_integer
@@ -155,6 +156,7 @@ class Omni(Pretrained, nn.Module):
     # -- the stages -------------------------------------------------------------------------------
 
     @torch.no_grad()
+    @precision.float32()
     def _generate(
         self, prompts: Sequence[Sequence[Segment]], rows: Sequence[int], to: str | None, seed: int | None,
         decoder: str, steps: int | None, progress: Progress | None, given: dict[str, Any],
@@ -190,7 +192,7 @@ class Omni(Pretrained, nn.Module):
             results = self._results.decode(parts, decoders, self.sample_rate, self.device)
         self.statistics = Statistics(
             seed, [len(prompt) for prompt, _ in pairs], [len(one) for _, one in pairs],
-            [self._nominal(some) for some in parts], seconds, tries, lambda: self._modelled(pairs),
+            [self._nominal(some) for some in parts], seconds, tries, functools.partial(self._modelled, pairs),
         )  # fmt: skip
         if channel is None:
             return results
@@ -232,6 +234,7 @@ def _single_thread(results: int) -> AbstractContextManager[None]:
 # -- build, save, load ----------------------------------------------------------------------------
 
 
+@precision.building()
 def build(config: Mapping[str, Any]) -> Omni:
     """Build a model with random weights from plain values (see config.py).
 
@@ -256,6 +259,7 @@ def save(
     checkpoint.write(folder, config | omni.terms, checkpoint.state(omni.transformer, store), config_file, **extra)
 
 
+@precision.building()
 def read(folder: Path, config: dict[str, Any]) -> Omni:
     """Load the model in a checkpoint folder that has this config. Raises as `models.load` does."""
     given, fingerprints = checkpoint.section(folder, config, "omni", "channels")

@@ -89,16 +89,15 @@ def encode(signals: Mapping[Key, tuple[Channel, Tensor | str]]) -> dict[Key, Cod
 
 
 def decode(codec: SignalDecoder, items: Sequence[Codes], most: int = BATCH) -> list[Tensor | str]:
-    """Decode items, each a batch of one, in batches of at most `most`, with the same result as one by one.
+    """Decode items, each a batch of one, with the same result as one by one.
 
-    Padding changes the decoded signal, except for text and causal audio. Other items share a batch with items of the
-    same size only.
+    A batch has at most `most` items. Images and audio share one with items of the same size only: a batch of several
+    sizes would hold the largest size along each axis for every item.
     """
-    spec = codec.spec
-    together = spec.modality is Modality.TEXT or (spec.modality is Modality.AUDIO and spec.causal)
     groups: dict[tuple[int, ...], list[int]] = {}
     for i, item in enumerate(items):
-        groups.setdefault(() if together else tuple(item.sizes[0].tolist()), []).append(i)
+        size = () if codec.spec.modality is Modality.TEXT else tuple(item.sizes[0].tolist())
+        groups.setdefault(size, []).append(i)
     out: list[Any] = [None] * len(items)
     for rows in (group[at : at + most] for group in groups.values() for at in range(0, len(group), most)):
         codes = batches.collate([items[i] for i in rows])

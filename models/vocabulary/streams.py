@@ -78,6 +78,7 @@ def _check(grid: tuple[int, ...], quantizers: int, pattern: str) -> tuple[int, .
 
 
 @functools.lru_cache(maxsize=64)
+@torch.inference_mode(False)
 def _order(grid: tuple[int, ...], quantizers: int, pattern: str) -> tuple[Tensor, Tensor]:
     """Position and quantizer of each token. The cache shares both tensors: do not write to them."""
     position = torch.arange(math.prod(grid)).repeat_interleave(quantizers)

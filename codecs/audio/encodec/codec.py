@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ... import batches, foreign
+from ... import foreign
 from ...codec import Codec, LatentCodec, build
 from ...layers import tracing
 from ...quantizers import MAX_CODEBOOK, MAX_QUANTIZERS, ResidualVQ
@@ -157,10 +157,6 @@ class Encodec(LatentCodec):
         return Codes(torch.cat(indices, 2), torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1), None, side)
 
     def _decode(self, codes: Codes) -> Tensor:
-        return batches.decode_by_size(self._waveforms, codes, self.spec)
-
-    def _waveforms(self, codes: Codes) -> Tensor:
-        """Decode items of one size to (batch, channels, samples) in [-1, 1]."""
         samples = int(codes.sizes[0])
         with torch.autocast(codes.indices.device.type, enabled=False):
             latents = self.quantizer.lookup(codes.indices)

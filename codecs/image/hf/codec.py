@@ -118,9 +118,6 @@ class ImageHF(product.OfficialIndex, Codec):
         return Codes(self.from_official(index), sizes)
 
     def _decode(self, codes: Codes) -> Tensor:
-        return batches.decode_by_size(self._decode_equal, codes, self.spec)
-
-    def _decode_equal(self, codes: Codes) -> Tensor:
         with torch.autocast(codes.indices.device.type, enabled=False):
             index = self.official_index(codes)
             images = self._run(self.family.decode, index, tuple(index.shape[1:]))
