@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from tokenloom import devices, errors, memory, precision
+from tokenloom import devices, errors, memory, own_code, precision
 
 from . import batches, bitstream, cards, checkpoint, registry, storage, targets, validate
 from .hub import Card, Pretrained
@@ -280,6 +280,8 @@ def build(
 def load(source: str | Path | Mapping[str, Any], *, device: str | torch.device | None = None) -> Codec:
     """Load a trained codec in eval mode. No code in a checkpoint runs.
 
+    A codec of the user's own file runs that file if the user has imported it before, see `tokenloom.own_code`.
+
     Args:
         source: A folder with `model.safetensors` and `config.yaml` or `config.json`; a shipped name; a hub id; the
             folder or hub id of a transformers tokenizer of audio or images; the registered name of a codec that needs
@@ -311,7 +313,9 @@ def load(source: str | Path | Mapping[str, Any], *, device: str | torch.device |
         return build(cls.name, checkpoint=folder if Path(source).exists() else source, device=place)
     given, _ = checkpoint.section(folder, config, "codec", "name")
     given = {str(key): value for key, value in given.items()}
-    codec = build(given.pop("name"), **given)
+    name = given.pop("name")
+    own_code.recall(config.get("imports"), folder, known=name in registry.names())
+    codec = build(name, **given)
     checkpoint.load_state(codec, checkpoint.weights(folder), folder)
     codec.license = checkpoint.license_of(config)
     registry.remember(codec)
@@ -335,6 +339,8 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
     clone = build(codec.name, **codec.config)
     checkpoint.load_state(clone, storage.widen(state), Path(folder))
     config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex()}
+    if own := own_code.record(type(codec)):
+        config["imports"] = own
     checkpoint.write(Path(folder), config | codec.terms, state, **extra)
 
 

@@ -3,44 +3,26 @@
 from __future__ import annotations
 
 import inspect
-import re
 import warnings
 import weakref
-from collections.abc import Callable
 from importlib.metadata import entry_points
-from typing import Any, TypeVar
+from typing import Any
+
+from tokenloom.registry import Registry
 
 from .types import CodecInterface, Modality
 
 ENTRY_POINTS = "tokenloom.codecs"
 
-Class = TypeVar("Class", bound=type)
-_classes: dict[str, Any] = {}
+_classes: Registry[Any] = Registry(
+    "codec", pattern=r"(text|image|audio)/[a-z0-9][a-z0-9_-]*", form="modality/kind, such as 'image/fsq'"
+)
 _loaded: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
 _pending_entry_points = True
+register = _classes.register
 
 
-def register(name: str) -> Callable[[Class], Class]:
-    """Return a class decorator that registers a codec as `name`, "modality/kind" (`image/fsq`).
-
-    Raises:
-        ValueError: If the name is malformed, or another class has it.
-    """
-    if not re.fullmatch(r"(text|image|audio)/[a-z0-9][a-z0-9_-]*", name):
-        raise ValueError(f"a codec name must be modality/kind, such as 'image/fsq', got {name!r}")
-
-    def add(cls: Class) -> Class:
-        known = _classes.get(name)
-        if known is not None and (known.__module__, known.__qualname__) != (cls.__module__, cls.__qualname__):
-            raise ValueError(f"codec {name!r} is already registered by {known.__module__}.{known.__qualname__}")
-        cls.name = name
-        _classes[name] = cls
-        return cls
-
-    return add
-
-
-def _registered() -> dict[str, Any]:
+def _registered() -> Registry[Any]:
     """Return all classes, those of installed third-party packages included."""
     global _pending_entry_points
     if _pending_entry_points:
@@ -66,11 +48,9 @@ def codec_class(name: str) -> Any:
     """Return the class registered as `name`.
 
     Raises:
-        ValueError: If the name is unknown. The message lists the registered names.
+        ValueError: If the name is unknown. The message has the nearest registered names.
     """
-    if name not in _registered():
-        raise ValueError(f"unknown codec {name!r}; registered are {', '.join(names())}")
-    return _classes[name]
+    return _registered()[name]
 
 
 def wrapper(model_type: Any) -> Any | None:

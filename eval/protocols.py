@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
+from typing import Any
 
+from tokenloom import errors
 from tokenloom.codecs.types import Modality
 from tokenloom.metrics import audio, distribution, features, image, speech, text
-from tokenloom.metrics.errors import missing_package
+from tokenloom.metrics.errors import Unmeasurable, missing_package
+from tokenloom.metrics.registry import registered
 
 from .metric import Metric, Protocol
 
@@ -124,7 +128,24 @@ RATES = {
 
 
 def protocol(name: str) -> Protocol:
-    """Return a protocol by name. Raises ValueError for an unknown name."""
+    """Return a protocol by name, with the user's own metrics. Raises ValueError for an unknown name."""
     if name not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {name!r}; known are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[name]
+        raise ValueError(errors.unknown("protocol", name, PROTOCOLS))
+    known = PROTOCOLS[name]
+    how = {key: v for key, v in known.metrics[0].settings.items() if key in ("rounding", "space")}
+    own = []
+    for key, (function, about) in registered(known.modality).items():
+        if key in {metric.name for metric in known.metrics}:
+            raise ValueError(f"metric {known.modality}/{key} is built in; register it by another name")
+        compute = partial(_own, function)
+        own.append(Metric(key, about.label, about.unit, about.higher, about.definition, compute, how))
+    return replace(known, metrics=(*known.metrics, *own))
+
+
+def _own(function: Any, reference: Any, output: Any, *, sample_rate: int | None = None, **how: str) -> float:
+    """Return a metric of the user's own. Images are rounded and converted as the protocol says."""
+    signals = [image.prepare(signal, **how)[0] if how else signal for signal in (reference, output)]
+    try:
+        return float(function(*signals, **({} if sample_rate is None else {"sample_rate": sample_rate})))
+    except Exception as error:  # the code of a third party can raise anything
+        raise Unmeasurable(str(error) if isinstance(error, Unmeasurable) else errors.describe(error)) from error

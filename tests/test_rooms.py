@@ -14,7 +14,10 @@ from pathlib import Path
 import pytest
 from support.tree import MODULES, ROOT, module_name, paths
 
-SMALL = {"bars", "devices", "errors", "files", "lazy", "lock", "memory", "precision", "progress", "threads"}
+SMALL = {
+    "bars", "devices", "errors", "files", "lazy", "lock", "memory", "own_code", "precision", "progress", "registry",
+    "threads",
+}  # fmt: skip
 """Modules of the root package that every room may import."""
 MAY_IMPORT = {
     "tokenloom": SMALL,

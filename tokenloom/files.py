@@ -1,4 +1,4 @@
-"""Atomic writes, names of files, and the cache folder.
+"""Atomic writes, names of files, and the folders of the user.
 
 A file is complete or absent: the data is written to a temporary file next to the destination and flushed to disk, then
 the file is renamed. The temporary name is short, so that the file can have the longest name that the disk takes.
@@ -101,6 +101,11 @@ def fitting(path: Path) -> Path:
 def cache_folder() -> Path:
     """Return the folder of files that can be recomputed: $XDG_CACHE_HOME/tokenloom, or ~/.cache/tokenloom."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "tokenloom"
+
+
+def config_folder() -> Path:
+    """Return the folder of what the user has decided: $XDG_CONFIG_HOME/tokenloom, or ~/.config/tokenloom."""
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "tokenloom"
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tokenloom import data
+from tokenloom import data, own_code
 from tokenloom.codecs.storage import STORES
 from tokenloom.data.sources.source import at_least
 
@@ -22,12 +22,12 @@ FIXED = ("seed", "batch_size", "ema", "losses", "optimizer")
 
 def config(cfg: RunConfig) -> None:
     """Raise ValueError for mistakes that need neither model nor data to be found."""
+    own_code.load(cfg.imports)
     tasks = all_tasks()
-    if cfg.task not in tasks:
-        raise ValueError(f"task must be one of {', '.join(tasks)}, got {cfg.task!r}")
+    task = tasks[cfg.task]
     _numbers(cfg)
     _machine(cfg)
-    tasks[cfg.task].check(cfg)
+    task.check(cfg)
     if not cfg.data.get("name"):
         raise ValueError("no data chosen; data=folder data.path=… or another of " + ", ".join(data.names()))
     if cfg.validation is not None and not (isinstance(cfg.validation, Mapping) and cfg.validation.get("name")):

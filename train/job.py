@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenloom.codecs import checkpoint
+from tokenloom.registry import Registry
 
 from .run_config import RunConfig
 
@@ -18,10 +19,10 @@ from .run_config import RunConfig
 class TrainingJob(ABC):
     """One run of a task, built from its config. The constructor raises ValueError for a user's mistakes.
 
-    A subclass in a module of `train/tasks` that sets `name` is a task.
+    The decorator `register` makes a subclass a task.
 
     Attributes:
-        name: Value of `task` in the config.
+        name: Value of `task` in the config, set by `register`.
         config: Dataclass of the keys that the task reads.
         losses: Names that `losses` may hold.
         architecture: Keys that describe the model. A resumed run must share them.
@@ -34,7 +35,7 @@ class TrainingJob(ABC):
 
     name: ClassVar[str]
     config: ClassVar[type[RunConfig]]
-    losses: ClassVar[tuple[str, ...]] = ()
+    losses: ClassVar[Sequence[str]] = ()
     architecture: ClassVar[tuple[str, ...]] = ()
     fixed: ClassVar[tuple[str, ...]] = ()
     shardable: ClassVar[bool] = False
@@ -86,3 +87,8 @@ class TrainingJob(ABC):
     @abstractmethod
     def save(self, model: nn.Module, out: Path, trained: dict[str, Any]) -> None:
         """Write `model.safetensors` and `config.yaml` in the form that `load` reads."""
+
+
+TASKS: Registry[type[TrainingJob]] = Registry("task")
+register = TASKS.register
+"""Decorator of a subclass of TrainingJob: `tokenloom train task=name` runs it."""

@@ -16,10 +16,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from tokenloom import lazy
+from tokenloom import errors, lazy
 from tokenloom.codecs import Modality
 from tokenloom.metrics import audio
 from tokenloom.metrics import lpips as perceptual
+from tokenloom.registry import Registry
 
 pytorch_msssim = lazy.load("pytorch_msssim", "train")
 
@@ -75,9 +76,9 @@ def mel(x: Signals, y: Signals) -> Scalar:
     return total / len(_stft_sizes(x))
 
 
-LOSSES: dict[str, Loss] = {"l1": l1, "l2": l2, "msssim": msssim, "stft": stft, "mel": mel}
-"""Losses without weights of their own."""
-NAMES = (*LOSSES, "lpips", "quantizer")
+LOSSES: Registry[Loss] = Registry("loss", {"l1": l1, "l2": l2, "msssim": msssim, "stft": stft, "mel": mel})
+"""Losses without weights of their own, and those of the user's files."""
+NAMES = [*LOSSES, "lpips", "quantizer"]
 """Names that `losses` may hold. lpips needs a network; quantizer is the loss of the quantizer itself."""
 ONLY = {"msssim": Modality.IMAGE, "lpips": Modality.IMAGE, "stft": Modality.AUDIO, "mel": Modality.AUDIO}
 """Losses of one modality."""
@@ -86,6 +87,30 @@ DEFAULTS = {
     Modality.AUDIO: {"l1": 1.0, "stft": 1.0, "mel": 1.0, "quantizer": 1.0},
 }
 """Default weights."""
+
+
+def register(name: str, modality: Modality | str | None = None) -> Callable[[Loss], Loss]:
+    """Return a decorator that adds a loss of codecs, which a run uses with `losses.<name>=<weight>`.
+
+    Args:
+        name: Key under `losses`.
+        modality: The only modality that the loss is for; None for all.
+
+    Raises:
+        ValueError: If the name is malformed, or another loss has it.
+    """
+    if name not in LOSSES and name in NAMES:
+        raise ValueError(f"loss {name!r} is built in; choose another name")
+
+    def add(loss: Loss) -> Loss:
+        LOSSES.register(name)(loss)
+        if modality is not None:
+            ONLY[name] = Modality(modality)
+        if name not in NAMES:
+            NAMES.append(name)
+        return loss
+
+    return add
 
 
 def weights(given: Mapping[str, Any], modality: Modality, codes: float | None = None) -> dict[str, float]:
@@ -98,7 +123,7 @@ def weights(given: Mapping[str, Any], modality: Modality, codes: float | None = 
         if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
             raise ValueError(f"losses.{name} must be a number, got {weight!r}")
         if name not in NAMES:
-            raise ValueError(f"losses of task=codec must be among {', '.join(NAMES)}, got losses.{name}")
+            raise ValueError(errors.unknown("loss of task=codec", name, NAMES))
         if weight < 0:
             raise ValueError(f"losses.{name} must be at least 0, got {weight:g}")
         if weight and ONLY.get(name, modality) is not modality:
@@ -109,7 +134,8 @@ def weights(given: Mapping[str, Any], modality: Modality, codes: float | None = 
         return DEFAULTS[modality] | own
     chosen |= own
     if set(chosen) <= {"quantizer"}:
-        raise ValueError(f"no reconstruction loss has a weight; set one of {', '.join(NAMES[:-1])}")
+        others = ", ".join(name for name in NAMES if name != "quantizer")
+        raise ValueError(f"no reconstruction loss has a weight; set one of {others}")
     return chosen
 
 

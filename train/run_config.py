@@ -40,6 +40,7 @@ class RunConfig:
     strategy: str = "auto"
     workers: int = 0
     out: str = "???"
+    imports: list[str] = field(default_factory=list)
     resume: bool = False
     log_every: int = 50
     save_every: int = 500

@@ -10,6 +10,7 @@ from itertools import accumulate, chain
 from typing import Any
 
 from tokenloom.codecs.types import Modality
+from tokenloom.registry import Registry
 
 from .containers import folder, tar
 from .hub import Hub
@@ -55,7 +56,7 @@ def mix(parts: Sequence[Mapping[str, Any]]) -> Mix:
     return Mix([open_source(**part) for part in parts])
 
 
-SOURCES: dict[str, Callable[..., Source]] = {
+_BUILT_IN: dict[str, Callable[..., Source]] = {
     "folder": folder,
     "tar": tar,
     "images": Images,
@@ -65,6 +66,9 @@ SOURCES: dict[str, Callable[..., Source]] = {
     "hub": Hub,
     "mix": mix,
 }
+SOURCES = Registry("data source", _BUILT_IN)
+register = SOURCES.register
+"""Decorator of a class or function that opens a source: `data=name data.key=value` calls it with the keys."""
 
 
 def names() -> list[str]:
@@ -83,8 +87,6 @@ def open_source(name: str, **kwargs: Any) -> Source:
         ValueError: The name or a key is unknown, a key is missing, or a value is out of range.
         FileNotFoundError: A path does not exist.
     """
-    if name not in SOURCES:
-        raise ValueError(f"data source must be one of {', '.join(names())}, got {name!r}")
     make = SOURCES[name]
     parameters = inspect.signature(make).parameters
     if unknown := sorted(set(kwargs) - set(parameters)):

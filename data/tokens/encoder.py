@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
 
-from tokenloom import codecs, devices
+from tokenloom import codecs, devices, own_code
 from tokenloom.codecs import registry, validate
 from tokenloom.codecs.codec import Codec, LatentCodec
 from tokenloom.codecs.targets import MODALITIES
@@ -31,9 +31,12 @@ class EncoderConfig:
     fingerprint: str
     setting: Any
     device: str
+    imports: tuple[str, ...] = field(default_factory=own_code.paths)
+    """The user's files, for another process."""
 
     def open(self) -> Encoder:
         """Open the encoder on any machine. Raises ValueError if the codec has another fingerprint."""
+        own_code.load(self.imports)
         codec = open_codec(self.codec)
         if codec.fingerprint.hex() != self.fingerprint:
             raise ValueError(f"codec {self.codec['name']} has changed since this job began")

@@ -23,7 +23,7 @@ from tokenloom.models.diffusion import codec as diffusion_codec
 
 SWEEP = "multirun.yaml"
 """File of Hydra in the folder of a sweep."""
-IGNORED = ("codec", "out", "resume", "stop_after", "hydra")
+IGNORED = ("codec", "out", "resume", "stop_after", "imports", "hydra")
 """Overrides that are not part of a run's label."""
 
 

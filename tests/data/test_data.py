@@ -257,7 +257,7 @@ def test_errors_of_a_person_are_one_line(tmp_path):
     (tmp_path / "empty").mkdir()
     image = write_tar(tmp_path / "x.tar", pictures(1))
     cases = [
-        (ValueError, "must be one of folder, tar", {"name": "floder"}),
+        (ValueError, "unknown data source 'floder' .did you mean folder", {"name": "floder"}),
         (ValueError, "takes no 'pth'; it takes path", {"name": "folder", "pth": "x"}),
         (ValueError, "needs data.path", {"name": "tar"}),
         (FileNotFoundError, "does not exist", {"name": "folder", "path": str(tmp_path / "none")}),

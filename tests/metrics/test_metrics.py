@@ -232,7 +232,7 @@ def test_protocols_print_every_setting_and_cannot_be_changed():
                 assert f"{key}={setting}" in text
             with pytest.raises(TypeError):
                 m.settings["window"] = 7
-    with pytest.raises(ValueError, match=r"unknown protocol 'rgb9'; known are rgb8, "):
+    with pytest.raises(ValueError, match=r"unknown protocol 'rgb9' .did you mean rgb8"):
         protocols.protocol("rgb9")
 
 

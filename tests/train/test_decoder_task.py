@@ -204,7 +204,7 @@ def test_settings_go_from_low_to_high():
         ({"decoder": {}}, "decoder.codec"),
         ({"decoder": {"codec": "image/jpeg"}}, "a learned codec with latents"),
         ({"decoder": {"codec": "no-such"}}, "unknown codec 'no-such'"),
-        ({"losses": {"l2": 1.0}}, "must be among flow, shortcut, codes, got losses.l2"),
+        ({"losses": {"l2": 1.0}}, "unknown loss of task=decoder 'l2'; known: flow, shortcut, codes"),
         ({"losses": {"flow": 0.0}}, "losses.flow must be above 0"),
         ({"losses": {"codes": -1.0}}, "losses.codes must be a weight of at least 0, got -1.0"),
         ({"data": {"name": "phrases", "count": 8}}, "audio"),

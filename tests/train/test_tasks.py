@@ -26,7 +26,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from tokenloom.train.job import TrainingJob
+from tokenloom.train.job import TrainingJob, register
 from tokenloom.train.run_config import RunConfig
 
 
@@ -45,8 +45,8 @@ class Objective(nn.Module):
         return self.weight * loss, {"distance": loss.detach()}
 
 
+@register("toy")
 class ToyJob(TrainingJob):
-    name = "toy"
     config = ToyConfig
     losses = ("distance",)
     fixed = ("slope",)
@@ -88,6 +88,7 @@ def toy(tmp_path, monkeypatch) -> type:
     yield tasks.all_tasks()["toy"]
     sys.modules.pop("tokenloom.train.tasks.toy", None)
     vars(tasks).pop("toy", None)
+    tasks.all_tasks().pop("toy")
 
 
 def toy_config(toy: type, out: Path, **changes):

@@ -17,10 +17,10 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tokenloom import errors
-from tokenloom.cli import hydra_errors, jobs
+from tokenloom import errors, own_code
+from tokenloom.cli import hydra_errors, jobs, own
 from tokenloom.cli.overrides import folders, prepare
-from tokenloom.train.config import TrainConfig
+from tokenloom.train.config import compose
 
 Failure = tuple[int, str]
 """Process and message of a job that failed in a sweep."""
@@ -49,12 +49,18 @@ def run(command: str, overrides: list[str], flags: Sequence[str] = ()) -> int:
         ValueError, OSError: For an error that the user can correct.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises exceptions instead of printing them
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
     config_name = jobs.JOBS[command].config
     multirun = "--multirun" in flags
-    overrides = prepare(command, overrides, multirun=multirun)
+    folder, flags = _config_dir(flags)
+    overrides = own.search(prepare(command, overrides, multirun=multirun), folder)
+    files, overrides = own.take_imports(overrides)
+    own_code.load(files)  # before the configuration is composed: the files may define its choices and keys
+    if command == "train" and files:
+        overrides.append(f"imports={own.listed(files)}")
+    own.offer(overrides)
+    ConfigStore.instance().store(name="train_schema", node=compose())
     arguments = folders(command, overrides, multirun=multirun)
-    job = _job(command, overrides, multirun)
+    job = _job(command, overrides, multirun, files)
     previous, sys.argv = sys.argv, [f"tokenloom {command}", *flags, *arguments]
     try:
         if multirun and len(flags) == 1:
@@ -69,8 +75,22 @@ def run(command: str, overrides: list[str], flags: Sequence[str] = ()) -> int:
     return 0
 
 
-def _job(command: str, overrides: list[str], multirun: bool) -> Callable[[DictConfig], Failure | None]:
-    """Return the function that Hydra calls for each job. In a sweep it returns a user's error, otherwise it raises."""
+def _config_dir(flags: Sequence[str]) -> tuple[str | None, list[str]]:
+    """Return the value of --config-dir, which Hydra does not take in every kind of run, and the other flags."""
+    rest = list(flags)
+    if "--config-dir" not in rest:
+        return None, rest
+    at = rest.index("--config-dir")
+    return rest[at + 1], rest[:at] + rest[at + 2 :]
+
+
+def _job(
+    command: str, overrides: list[str], multirun: bool, files: list[str]
+) -> Callable[[DictConfig], Failure | None]:
+    """Return the function that Hydra calls for each job. In a sweep it returns a user's error, otherwise it raises.
+
+    `files` are the user's imports, for launchers that run jobs in other processes.
+    """
     began, parent = time.time(), os.getpid()
 
     def job(cfg: DictConfig) -> Failure | None:
@@ -78,6 +98,7 @@ def _job(command: str, overrides: list[str], multirun: bool) -> Callable[[DictCo
         new = folder.is_dir() and folder.stat().st_mtime >= began
         try:
             try:
+                own_code.load(files)
                 jobs.run(command, cfg)
             except OmegaConfBaseException as error:
                 raise ValueError(hydra_errors.explain(error, jobs.JOBS[command].config, overrides)) from error

@@ -11,7 +11,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, ValidationError
 
 from tokenloom import errors
-from tokenloom.cli.options import choices
+from tokenloom.cli import own
 
 GROUPS = ("codec", "data", "experiment")
 _REQUIREMENTS = {
@@ -30,7 +30,7 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
     if isinstance(error, OverrideParseException):
         return _unreadable(str(error.override))
     if isinstance(error, MissingConfigException):
-        return _missing_choice(error)
+        return _missing_choice(error, overrides)
     text = errors.first_line(error)
     if several := re.match(r"Ambiguous value for argument '(.*)'$", text):
         key, _, value = several[1].partition("=")
@@ -53,7 +53,7 @@ def _unreadable(override: str) -> str:
     return f"cannot read {override}; put a value with special characters in two pairs of quotes: {example}"
 
 
-def _missing_choice(error: MissingConfigException) -> str:
+def _missing_choice(error: MissingConfigException, overrides: list[str]) -> str:
     group, _, choice = str(error.missing_cfg_file).rpartition("/")
     if group in ("hydra/launcher", "hydra/sweeper"):
         kind = group.removeprefix("hydra/")
@@ -63,7 +63,7 @@ def _missing_choice(error: MissingConfigException) -> str:
     group, _, choice = str(error.missing_cfg_file).partition("/")
     if group not in GROUPS:
         return errors.first_line(error)
-    return errors.unknown(group, choice, choices(group))
+    return errors.unknown(group, choice, own.known(group, overrides))
 
 
 def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
@@ -78,7 +78,7 @@ def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
 
 def _keys(config_name: str, overrides: list[str]) -> list[str]:
     """Return every dotted key of the configuration, with the group choices among the overrides."""
-    chosen = [o for o in overrides if o.partition("=")[0] in GROUPS and "," not in o]
+    chosen = [o for o in overrides if o.startswith(own.SEARCH) or (o.partition("=")[0] in GROUPS and "," not in o)]
     for attempt in (chosen, []):
         try:
             with hydra.initialize_config_module("tokenloom.conf", version_base="1.3"):

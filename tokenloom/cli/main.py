@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from tokenloom import errors
+from tokenloom import errors, own_code
 from tokenloom.cli import commands, streams
 
 INTERRUPTED = 130
@@ -52,6 +52,7 @@ def _run(argv: list[str]) -> int:
             raise ValueError(f"unknown {kind} {argument}; see tokenloom {args.command} --help")
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "140")  # a pipe has no width, and tables break at the default of 80 columns
+    own_code.load(getattr(args, "imports", None) or [])
     return commands.module(args.command).run(args, rest)
 
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from tokenloom import conf
 
 
-def choices(group: str) -> list[str]:
-    """Return the choices of a configuration group, such as image/fsq of `codec`, from the names of its files."""
-    root = Path(conf.__path__[0]) / group
-    return sorted(path.relative_to(root).with_suffix("").as_posix() for path in root.rglob("*.yaml"))
+def choices(group: str, folders: Iterable[str] = ()) -> list[str]:
+    """Return the choices of a configuration group, such as image/fsq of `codec`, from the names of its files.
+
+    `folders` are configuration folders of the user, with files such as codec/image/mine.yaml.
+    """
+    roots = [Path(folder) / group for folder in (conf.__path__[0], *folders)]
+    return sorted(
+        {path.relative_to(root).with_suffix("").as_posix() for root in roots for path in root.rglob("*.yaml")}
+    )
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:
@@ -25,6 +31,9 @@ def add(parser: argparse.ArgumentParser, positional: str = "") -> None:
     """Add Hydra's options to the parser of a command, and the usage line with its positional argument."""
     parser.usage = f"{parser.prog}{positional and ' ' + positional} [-m] [--cfg job] [key=value ...]"
     parser.add_argument("-m", "--multirun", action="store_true", help="sweep: one job for each value of key=a,b,c")
+    parser.add_argument(
+        "--config-dir", metavar="FOLDER", help="folder of your own YAML files, such as codec/image/mine.yaml"
+    )
     parser.add_argument("-c", "--cfg", choices=["job", "hydra", "all"], help="print the configuration and stop")
     parser.add_argument("-r", "--resolve", action="store_true", help="with --cfg: replace ${references} by values")
     parser.add_argument("-p", "--package", help="with --cfg: print only this part, such as optimizer")
@@ -32,7 +41,18 @@ def add(parser: argparse.ArgumentParser, positional: str = "") -> None:
     parser.add_argument("--info", nargs="?", const="all", choices=topics, help="show how the configuration is composed")
 
 
+def add_import(parser: argparse.ArgumentParser) -> None:
+    """Add the option --import to the parser of a command without key=value pairs."""
+    parser.add_argument(
+        "--import", dest="imports", action="append", metavar="FILE",
+        help="run your own Python file or folder first, which registers codecs",
+    )  # fmt: skip
+
+
 def flags(args: argparse.Namespace) -> list[str]:
     """Return the options of `add` as Hydra expects them."""
-    valued = [f for name in ("cfg", "package", "info") if (value := getattr(args, name)) for f in (f"--{name}", value)]
+    names = ("config-dir", "cfg", "package", "info")
+    valued = [
+        flag for name in names if (value := getattr(args, name.replace("-", "_"))) for flag in (f"--{name}", value)
+    ]
     return valued + [f"--{name}" for name in ("resolve", "multirun") if getattr(args, name)]

@@ -24,6 +24,7 @@ from tokenloom.metrics.tokens import CodeCounts
 from ..adversarial import adversary
 from ..adversarial import config as adversarial
 from ..adversarial.adversary import Adversary
+from ..job import register
 from ..losses import LOSSES, NAMES, Loss, networks, weights
 from .signals import SignalConfig, SignalJob, signal_for, write_samples
 
@@ -43,10 +44,10 @@ class CodecConfig(SignalConfig, adversarial.AdversarialConfig):
     lpips_weights: str | None = None
 
 
+@register("codec")
 class CodecJob(SignalJob):
     """`task=codec`: a learned codec on random crops of signals."""
 
-    name = "codec"
     config = CodecConfig
     losses = NAMES
     architecture = ("codec",)

@@ -12,11 +12,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenloom import codecs, models
+from tokenloom import codecs, errors, models
 from tokenloom.codecs import LatentCodec, Modality
 from tokenloom.codecs.targets import psnr
 from tokenloom.models import DiffusionDecoder
 
+from ..job import register
 from .flow import FlowObjective
 from .signals import SignalConfig, SignalJob, signal_for, write_samples
 
@@ -37,10 +38,10 @@ class DecoderConfig(SignalConfig):
     decoder: dict[str, Any] = field(default_factory=dict)
 
 
+@register("decoder")
 class DecoderJob(SignalJob):
     """`task=decoder`: a diffusion decoder behind a trained codec, on random crops of signals."""
 
-    name = "decoder"
     config = DecoderConfig
     losses = tuple(WEIGHTS)
     architecture = ("decoder",)
@@ -165,7 +166,7 @@ class SettingRange:
 def _weights(given: Mapping[str, float | None]) -> dict[str, float]:
     """Return the checked weights of the losses. A weight that is not set is the default."""
     if unknown := [name for name, weight in given.items() if weight is not None and name not in WEIGHTS]:
-        raise ValueError(f"losses of task=decoder must be among {', '.join(WEIGHTS)}, got losses.{unknown[0]}")
+        raise ValueError(errors.unknown("loss of task=decoder", unknown[0], WEIGHTS))
     weights = {name: default if given.get(name) is None else given[name] for name, default in WEIGHTS.items()}
     for name, weight in weights.items():
         if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:

@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
-from tokenloom import models
+from tokenloom import errors, models
 from tokenloom.codecs import Modality, media
 from tokenloom.data.documents.documents import Documents
 from tokenloom.data.documents.kind import DocumentPart
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import Vocabulary
 
-from ..job import TrainingJob
+from ..job import TrainingJob, register
 from ..run_config import RunConfig
 from .packing import FIELDS, MODALITIES, PackedBatches, Packer
 
@@ -47,10 +47,10 @@ class TransformerConfig(RunConfig):
     tokens: str = "~/.cache/tokenloom/tokens"
 
 
+@register("transformer")
 class TransformerJob(TrainingJob):
     """`task=transformer`: next-token prediction over the ids that the grammar allows."""
 
-    name = "transformer"
     config = TransformerConfig
     losses = NAMES
     architecture = ("omni",)
@@ -189,7 +189,7 @@ class TransformerObjective(nn.Module):
 def _weights(given: Mapping[str, float | None]) -> dict[str, float]:
     """Return the checked weights of the losses. A weight that is not set is 1."""
     if unknown := [name for name, weight in given.items() if weight is not None and name not in NAMES]:
-        raise ValueError(f"losses of task=transformer must be among {', '.join(NAMES)}, got losses.{unknown[0]}")
+        raise ValueError(errors.unknown("loss of task=transformer", unknown[0], NAMES))
     weights = {name: 1.0 if given.get(name) is None else given[name] for name in NAMES}
     for name, weight in weights.items():
         if not isinstance(weight, int | float) or not (weight == 0 or 0.001 <= weight <= 1000):

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenloom import lazy
+from tokenloom.cli import options
 
 if TYPE_CHECKING:
     from tokenloom.codecs import Codec, CodeSpec, Modality
@@ -28,6 +29,7 @@ COLUMNS = ("name", "codebooks", "bits a token", "stride", "signal", "setting", "
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "examples:\n  tokenloom codecs\n  tokenloom codecs --json"
     parser.add_argument("--json", action="store_true", help="print every property as JSON, for programs")
+    options.add_import(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

@@ -44,6 +44,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     quality.add_argument("--psnr", type=float, metavar="DB", help="use the lowest setting that reaches this PSNR")
     quality.add_argument("--bpp", type=float, metavar="BITS", help="use the highest setting within this rate")
     quality.add_argument("--kbps", type=float, metavar="KBIT", help="use the highest setting within this rate")
+    options.add_import(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

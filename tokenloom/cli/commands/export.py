@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tokenloom import lazy
-from tokenloom.cli import paths
+from tokenloom.cli import options, paths
 from tokenloom.cli.commands.encode import parse_setting
 
 codecs = lazy.load("tokenloom.codecs")
@@ -37,6 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--device", default="cpu", help="device of a torch.export program (default: cpu); ONNX runs on any"
     )
     parser.add_argument("--setting", help="a value of the codec's setting to fix; default: the codec's own")
+    options.add_import(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

@@ -64,6 +64,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--top-k", type=int, metavar="K", help="sample among the K most likely tokens")
     add("--top-p", type=float, metavar="P", help="sample among the most likely tokens whose probabilities sum to P")
     add("--best-of", type=int, metavar="N", help="draw N samples and keep the one that fits best under the model")
+    options.add_import(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
