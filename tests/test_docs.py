@@ -2,7 +2,8 @@
 
 For a block after the comment `<!-- check only: reason -->`, the tests only parse the commands and compose their
 configurations. The Python blocks of a page share their names, like the cells of a notebook. A block with a title, such
-as ```python title="codecs/image/mini.py", is a file that the page adds to a copy of the package.
+as ```python title="codecs/image/mini.py", is a file that the page adds to a copy of the package. A title that begins
+with my_, such as ```python title="my_codec.py", is a file of the reader in the current folder.
 """
 
 from __future__ import annotations
@@ -146,12 +147,17 @@ def extended_package(folder: Path, added: dict[str, str]) -> Path:
 @pytest.mark.usefixtures("loopback")
 def test_the_code_of_a_page_runs(page, files, tmp_path):
     environment = dict(os.environ)
-    if added := added_files(SOURCES[page]):
+    added = added_files(SOURCES[page])
+    for name in [name for name in added if name.startswith("my_")]:
+        (files / name).parent.mkdir(parents=True, exist_ok=True)
+        (files / name).write_text(added.pop(name))
+    if added:
         environment["PYTHONPATH"] = str(extended_package(tmp_path, added))
     code = [(block.code, tokenloom(block), block.where) for block in PAGES[page] if not block.check_only]
     with hub() as (address, _, _):
         environment |= {"HF_ENDPOINT": address, "HF_HOME": str(files / "home"), "HF_TOKEN": "hf_secret"}
         environment |= {"HF_HUB_DISABLE_XET": "1", "NO_PROXY": "127.0.0.1", "OMP_NUM_THREADS": "1"}
+        environment["XDG_CONFIG_HOME"] = str(tmp_path / "config")
         environment.pop("HF_HUB_OFFLINE", None)
         done = subprocess.run(
             [sys.executable, "-c", RUNNER], input=json.dumps(code), cwd=files, env=environment, capture_output=True,

@@ -133,6 +133,15 @@ def test_a_changed_file_is_asked_for(seen):
         own_code.recall(record, Path("runs/mine"))
 
 
+def test_a_copy_is_the_file(seen):
+    """Equal files run once, wherever they are; another version of a loaded file is refused."""
+    imports = [write("my_code.py"), write("runs/mine/code/my_code.py")]
+    own_code.load(imports)
+    assert seen == ["my_code"]
+    with pytest.raises(ValueError, match=r"the module my_code is .*my_code\.py already; rename the file"):
+        own_code.load(write("new/my_code.py", CODE + "VALUE = 2\n"))
+
+
 def test_what_is_registered_already_needs_no_file():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -153,8 +162,9 @@ def test_records_are_of_the_users_files_only():
         ("broken.py", "x = 1\ny = (\n", r"broken\.py, line 2: SyntaxError"),
         ("fails.py", "x = 1\n\nraise KeyError('no')\n", r"fails\.py, line 3: KeyError: 'no'"),
         ("lacks.py", "import no_such_package\n", r"lacks\.py, line 1: ModuleNotFoundError: No module named"),
-        ("json.py", "", r"json\.py: the file has the name of .*json.*; rename it"),
-        ("two.parts.py", "", r"two\.parts\.py: the file has a name that Python cannot import; rename it"),
+        ("json.py", "", r"json\.py: the module json is .*json.* already; rename the file"),
+        ("two.parts.py", "", r"two\.parts\.py: the name of a module must not have a dot"),
+        ("colorsys.py", "", r"the module colorsys is .*colorsys\.py already; rename the file"),
         ("notes.txt", "", r"import must be a Python file or a folder, got notes\.txt"),
     ],
 )

@@ -43,7 +43,7 @@ def load(paths: str | Path | Iterable[str | Path]) -> None:
     """
     for path in _expand(paths):
         digest = sha256(path)
-        if _loaded.get(path) != digest:
+        if digest not in _loaded.values():
             _run(path, again=path in _loaded)
             _loaded[path] = digest
         _remember(path, digest)
@@ -114,6 +114,14 @@ def recall(records: Any, owner: Path, *, known: bool = False) -> list[str]:
     return found
 
 
+def keep(paths: Iterable[str], owner: Path) -> None:
+    """Copy the user's files to the folder `code` of a run, as a record."""
+    for path in _expand(paths):
+        copy = owner / COPIES / path.name
+        for file in [path] if path.is_file() else path.rglob("*.py"):
+            files.write(copy / file.relative_to(path) if path.is_dir() else copy, file.read_bytes())
+
+
 def _needed(name: str, digest: str, path: Path | None, owner: Path) -> str:
     """Return the message that asks the user for an import."""
     copy = owner / COPIES / name
@@ -144,23 +152,45 @@ def _expand(paths: str | Path | Iterable[str | Path]) -> Iterator[Path]:
 
 
 def _run(path: Path, again: bool) -> None:
-    """Import a file or a package by its name, with its folder at the end of the search path; `again`: reload it."""
+    """Import a file or a package by its name; `again`: also if it is imported already.
+
+    Its folder joins the end of the search path, for the modules beside it and for other processes.
+    """
     name, file = path.stem, path / "__init__.py" if path.is_dir() else path
     if str(path.parent) not in sys.path:
         sys.path.append(str(path.parent))
     importlib.invalidate_caches()
-    loaded = sys.modules.get(name)
-    spec = loaded.__spec__ if loaded is not None else importlib.util.find_spec(name) if "." not in name else None
-    if spec is None or spec.origin is None or Path(spec.origin).resolve() != file:
-        what = "has a name that Python cannot import" if spec is None else f"has the name of {spec.origin or name}"
-        raise ValueError(f"import={path}: the file {what}; rename it")
+    if "." in name:
+        raise ValueError(f"import={path}: the name of a module must not have a dot; rename the file")
+    if other := _other_module(name, file):
+        raise ValueError(f"import={path}: the module {name} is {other} already; rename the file")
+    before = sys.modules.get(name)
+    if before is not None and not again:
+        return
+    spec = importlib.util.spec_from_file_location(name, file)
+    assert spec is not None and spec.loader is not None  # the file ends in .py
+    sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        importlib.reload(loaded) if loaded is not None and again else importlib.import_module(name)
+        spec.loader.exec_module(sys.modules[name])
     except Exception as error:
+        del sys.modules[name]
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None
         where = f"{file}, line {line}" if line else str(file)
         raise ValueError(f"{where}: {errors.describe(error)}") from error
+
+
+def _other_module(name: str, file: Path) -> str | None:
+    """Return where another module of this name is: one that is loaded, installed, or a part of Python."""
+    if name in sys.modules:
+        place = getattr(sys.modules[name], "__file__", None) or "a part of Python"
+        return None if Path(place).resolve() == file else place
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        return None
+    folders = [*_installed(), Path(sysconfig.get_path("stdlib")).resolve()]
+    inside = not spec.has_location or any(Path(spec.origin).resolve().is_relative_to(folder) for folder in folders)
+    return spec.origin if inside else None
 
 
 def _installed() -> Sequence[Path]:

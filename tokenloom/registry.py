@@ -40,7 +40,7 @@ class Registry(dict[str, Entry]):
             ValueError: If the name is malformed, or another class or function has it.
         """
         if not re.fullmatch(self.pattern, name):
-            raise ValueError(f"the name of a {self.kind} must be {self.form}, got {name!r}")
+            raise ValueError(f"a {self.kind} name must be {self.form}, got {name!r}")
 
         def add(entry: Entry) -> Entry:
             known = self.get(name)

@@ -11,6 +11,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tokenloom import own_code
+
 from . import check, machine, state
 from .average import WeightAverage
 from .interrupts import Interrupts
@@ -77,6 +79,7 @@ class Run:
             self._restore(saved)
         if self.first:
             self.out.mkdir(parents=True, exist_ok=True)
+            own_code.keep(cfg.imports, self.out)
         self.logs = Logs(self.out, self.step, cfg.steps) if self.first else NoLogs()
         self.interrupts = Interrupts(self.logs.say)
 

@@ -40,10 +40,10 @@ def test_names_by_modality():
 @pytest.mark.parametrize(
     ("name", "kwargs", "says"),
     [
-        ("image/nothing", {}, "image/jpeg"),
+        ("image/nothing", {}, "unknown codec 'image/nothing'; known: "),
         ("jpeg", {}, "image/jpeg"),
-        ("", {}, "registered"),
-        (None, {}, "registered"),
+        ("", {}, "unknown codec"),
+        (None, {}, "unknown codec"),
         ("image/fsq", {"level": [8]}, "levels"),
         ("image/fsq", {"quantizer": 3}, "levels"),
         ("image/fsq", {"_target_": "os.system"}, "_target_"),

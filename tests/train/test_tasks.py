@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from safetensors.torch import load_file
 from test_train import log
 
-from tokenloom.train import config, tasks
+from tokenloom.train import config, job, tasks
 from tokenloom.train.loop import train
 
 TOY = '''
@@ -88,7 +88,7 @@ def toy(tmp_path, monkeypatch) -> type:
     yield tasks.all_tasks()["toy"]
     sys.modules.pop("tokenloom.train.tasks.toy", None)
     vars(tasks).pop("toy", None)
-    tasks.all_tasks().pop("toy")
+    job.TASKS.pop("toy")
 
 
 def toy_config(toy: type, out: Path, **changes):
