@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import io
 import struct
-import warnings
 from abc import abstractmethod
 from typing import Any, ClassVar
 
@@ -67,9 +66,7 @@ class PillowCodec(NativeCodec):
         if not self.is_whole(data):
             raise ValueError(f"{self.name} needs a complete {self.format} file, got {len(data)} other bytes")
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the size is checked next
-                return Image.open(io.BytesIO(data), formats=[self.format])
+            return Image.open(io.BytesIO(data), formats=[self.format])
         except Exception as error:
             raise ValueError(
                 f"{self.name} needs a {self.format} file, got {len(data)} bytes: {errors.first_line(error)}"
@@ -150,7 +147,7 @@ class Jpeg2000(PillowCodec):
 
 @register("image/png")
 class Png(PillowCodec):
-    """PNG, lossless for 8-bit images."""
+    """PNG with 8 bits per channel: lossless for 8-bit images. 16-bit color is rounded, as by every codec of pixels."""
 
     format = "PNG"
 

@@ -32,8 +32,12 @@ def read(
 ) -> Tensor | str:
     """Read one signal.
 
-    EXIF orientation is applied. Palettes and gray become RGB. Transparent pixels are composed over white. 16-bit images
-    keep their precision.
+    Images become RGB in sRGB: EXIF orientation and color profiles are applied, colors outside sRGB are clipped, and
+    transparent pixels are composed over white, by their sRGB values. 16-bit color keeps its precision. Texts are UTF-8,
+    or UTF-16 or UTF-32 with a byte-order mark, which is left out.
+
+    What a signal loses is a warning: bits beyond 8 that cannot be read, damaged metadata, a color profile that cannot
+    be applied.
 
     Args:
         source: A path, the bytes of a file, a PIL image, or an array: images (height, width[, 1, 3 or 4]) of uint8,
@@ -71,7 +75,8 @@ def read(
 def write(signal: Tensor | str, path: str | os.PathLike, *, sample_rate: int | None = None) -> None:
     """Write one signal to a file, atomically. The suffix selects the format.
 
-    Images are rounded to 8 bits; JPEG has quality 95, WebP is lossless. WAV, FLAC, AIFF, AU and CAF have 16 bits.
+    Images are rounded to 8 bits, with a warning if they hold 16-bit color; JPEG has quality 95, WebP is lossless. WAV,
+    FLAC, AIFF, AU and CAF have 16 bits.
 
     Args:
         signal: An image, a waveform or a str, in the form that `read` returns.

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import io
-import warnings
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
-from ..types import MAX_PIXELS, Modality
+from ..types import Modality
+from . import depth, notices, pillow
 from .sources import Source, describe, label, openable, refusing, require_range
 
 FORMATS: dict[str, dict[str, Any]] = {
@@ -23,9 +23,10 @@ FORMATS: dict[str, dict[str, Any]] = {
     ".ppm": {"format": "PPM"},
 }  # fmt: skip
 """Suffix → options of Pillow for writing."""
-IMAGE_SUFFIXES = (*FORMATS, ".gif", ".j2k")
+IMAGE_SUFFIXES = (*FORMATS, ".gif", ".j2k", ".jfif", ".jpe", ".mpo", ".apng", ".pgm", ".pbm", ".pnm")
 SIGNATURES = (
-    b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"BM", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
+    b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM",
+    b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51",
 )  # fmt: skip
 """First bytes of image files."""
 SCALES = {"uint8": 255, "uint16": 65535, "float16": 1, "float32": 1, "float64": 1}
@@ -37,37 +38,36 @@ def to_uint8(image: Tensor) -> Tensor:
     return (image * 255).round().clamp(0, 255).to(torch.uint8)
 
 
+def between_levels(image: Tensor) -> bool:
+    """Whether some values are not multiples of 1/255: 16-bit color, or transparency over white."""
+    return not _on_grid(image, 255)
+
+
+def _on_grid(image: Tensor, steps: int) -> bool:
+    scaled = image.double() * steps
+    return bool((scaled - scaled.round()).abs().max() < 0.02)
+
+
 def read_image(source: Source) -> Tensor:
     """Return an image as float32 (3, height, width) in [0, 1]."""
     name = label(source)
     if isinstance(source, np.ndarray):
         return _from_array(source, name)
-    with refusing(name, Modality.IMAGE), warnings.catch_warnings(), ExitStack() as files:
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # our own limit is stricter
-        if not isinstance(source, Image.Image):
-            source = files.enter_context(Image.open(openable(source)))
-        return _from_pil(source, name)
+    with refusing(name, Modality.IMAGE), ExitStack() as files:
+        if isinstance(source, Image.Image) and not depth.is_deep(source):
+            return _tensor(*pillow.pixels(source, name), name)
+        file = _file_of(source) if isinstance(source, Image.Image) else openable(source)
+        file = files.enter_context(open(file, "rb")) if isinstance(file, str) else file
+        return _tensor(*pillow.read_file(file, name), name)
 
 
-def _from_pil(image: Image.Image, name: str) -> Tensor:
-    _check_size(image.width, image.height, "it")
-    if getattr(image, "is_animated", False) and image.format != "MPO":  # MPO: stereo photographs
-        raise ValueError(f"it must be a still image, it is animated ({getattr(image, 'n_frames', 2)} frames)")
-    return _from_array(_pixels(ImageOps.exif_transpose(image)), name)
-
-
-def _pixels(image: Image.Image) -> np.ndarray:
-    """Return uint8 (height, width, 3 or 4), or uint16 or floats (height, width) for images with more than 8 bits."""
-    if image.mode.startswith("I;16"):
-        return np.asarray(image).astype(np.uint16)
-    if image.mode == "I":
-        array = np.asarray(image)
-        if array.min() < 0 or array.max() > 65535:
-            raise ValueError(f"its values must be in 0 to 65535, got {array.min()} to {array.max()}")
-        return array.astype(np.uint16)
-    if image.mode == "F":
-        return np.asarray(image)
-    return np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+def _file_of(image: Any) -> BinaryIO:
+    """Return the file of an image of Pillow that is not loaded yet."""
+    position = image.fp.tell()
+    image.fp.seek(0)
+    data = image.fp.read()
+    image.fp.seek(position)
+    return io.BytesIO(data)
 
 
 def _from_array(array: np.ndarray, name: str) -> Tensor:
@@ -77,20 +77,20 @@ def _from_array(array: np.ndarray, name: str) -> Tensor:
         raise ValueError(
             f"{name} must be an image (height, width[, 1, 3 or 4]) of uint8, uint16 or floats, got {describe(array)}"
         )
-    _check_size(array.shape[1], array.shape[0], name)
-    pixels = torch.from_numpy(np.array(array, np.float32)) / scale
+    pillow.check_size(array.shape[1], array.shape[0], name)
+    return _tensor(array[..., None] if gray else array, scale, name)
+
+
+def _tensor(array: np.ndarray, white: float, name: str) -> Tensor:
+    """Return pixels (height, width[, bands]) with an optional alpha channel over white, float32 (3, height, width)."""
+    pixels = torch.from_numpy(np.array(array, np.float32)) / white
     if not (pixels.isfinite().all() and pixels.min() >= 0 and pixels.max() <= 1):
         raise ValueError(f"{name} has values outside [0, 1], the range of float images")
-    pixels = pixels[None] if gray else pixels.permute(2, 0, 1)
-    if pixels.shape[0] == 4:
-        pixels, alpha = pixels[:3], pixels[3:]
+    pixels = pixels[None] if pixels.ndim == 2 else pixels.permute(2, 0, 1)
+    if pixels.shape[0] in (2, 4):
+        pixels, alpha = pixels[:-1], pixels[-1:]
         pixels = pixels * alpha + (1 - alpha)
     return pixels.expand(3, -1, -1).contiguous()
-
-
-def _check_size(width: int, height: int, name: str) -> None:
-    if width * height > MAX_PIXELS:
-        raise ValueError(f"{name} must have at most {MAX_PIXELS} pixels, got {width} x {height}")
 
 
 def image_file(image: Tensor, path: Path) -> bytes:
@@ -100,6 +100,8 @@ def image_file(image: Tensor, path: Path) -> bytes:
     if image.ndim != 3 or image.shape[0] != 3 or not image.numel() or not image.is_floating_point():
         raise ValueError(f"{path}: an image must be floats (3, height, width), got {describe(image)}")
     require_range(image, 0, path)
+    if between_levels(image) and _on_grid(image, 65535):
+        notices.tell(str(path), "16-bit color is rounded to 8 bits")
     pixels = Image.fromarray(to_uint8(image).permute(1, 2, 0).cpu().numpy())
     buffer = io.BytesIO()
     try:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from tokenloom import errors
@@ -67,7 +67,9 @@ def refusing(name: str, kind: Modality) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        raise ValueError(f"{name} cannot be read as {NOUNS[kind]}: {errors.first_line(error)}") from error
+        unknown = isinstance(error, UnidentifiedImageError)  # its message is the address of an object
+        reason = "its format is damaged or not supported" if unknown else errors.first_line(error)
+        raise ValueError(f"{name} cannot be read as {NOUNS[kind]}: {reason}") from error
 
 
 def require_range(signal: Tensor, low: int, path: Path) -> None:

@@ -1,0 +1,159 @@
+"""Images of Pillow → pixels in sRGB, upright, with all their bits."""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Mapping
+from typing import Any, BinaryIO
+
+import numpy as np
+from PIL import Image
+
+from ..types import MAX_PIXELS
+from . import color, depth, metadata, notices
+from .depth import Pixels
+
+HEAD = 2**16
+"""Bytes at the start of a file that are searched for its depth and color space."""
+IGNORED = "its color profile is ignored, and its colors are taken as sRGB"
+
+
+class OpenedFile:
+    """An image file: it opens as often as needed, and holds what Pillow does not read of its metadata.
+
+    `metadata_of` is the file that the metadata comes from, if `file` is a copy without it.
+    """
+
+    def __init__(self, file: BinaryIO, metadata_of: BinaryIO | None = None) -> None:
+        self.file = file
+        original = metadata_of or file
+        original.seek(0)
+        self.head = original.read(HEAD)
+        self.chunks = metadata.png_chunks(original) if self.head.startswith(metadata.PNG) else {}
+
+    def open(self) -> Any:
+        """Read the header. The pixels are not loaded yet."""
+        self.file.seek(0)
+        return Image.open(self.file)
+
+
+def read_file(file: BinaryIO, name: str) -> Pixels:
+    """Return the pixels of an image file. Metadata that Pillow refuses is ignored, with a notice of what it held."""
+    try:
+        opened = OpenedFile(file)
+        return pixels(opened.open(), name, opened)
+    except Exception:
+        plain = metadata.stripped(file)
+        if plain is None:
+            raise
+        opened = OpenedFile(io.BytesIO(plain), file)
+        return pixels(opened.open(), name, opened)
+
+
+def pixels(image: Any, name: str, opened: OpenedFile | None = None) -> Pixels:
+    """Return the pixels of an image in sRGB, upright: (height, width[, bands]) with alpha last, and the value of white.
+
+    Args:
+        image: An image of Pillow. If it is from a file and not loaded yet, `opened` is that file.
+        name: Name of the image for notices.
+
+    Raises:
+        ValueError: It has too many pixels or several frames, or values out of range.
+    """
+    check_size(image.width, image.height, "it")
+    head, chunks = (opened.head, opened.chunks) if opened else (b"", {})
+    _check_still(image, chunks)
+    if what := depth.lost(image, head):
+        notices.tell(name, depth.CUT, what)
+    space = _space(image, name, head, chunks)
+    deep = depth.read(image, opened.open if opened else None, head)
+    found = _eight_bit(image, space, name) if deep is None else _deep(*deep, space, name)
+    try:
+        turn = metadata.orientation(image, chunks.get(b"eXIf"))
+    except ValueError:
+        notices.tell(name, "its EXIF data is damaged, so its orientation is not known")
+        turn = 1
+    return _upright(found[0], turn), found[1]
+
+
+def _eight_bit(image: Any, space: color.Profile | color.Space | None, name: str) -> Pixels:
+    """Load an image of 8 bits per channel, and convert it to sRGB: 3 bands, or 4 if it has transparent pixels."""
+    if isinstance(space, color.Profile):
+        try:
+            return np.asarray(space.convert(image)), 255
+        except ValueError as error:
+            notices.tell(name, IGNORED, str(error))
+            space = None
+    array = np.asarray(color.to_rgb(image))
+    if space:
+        converted = (space.to_srgb(array[..., :3] / np.float32(255)) * 255).round().astype(np.uint8)
+        array = np.concatenate([converted, array[..., 3:]], -1)
+    return array, 255
+
+
+def _deep(array: np.ndarray, white: float, space: color.Profile | color.Space | None, name: str) -> Pixels:
+    """Convert pixels of more than 8 bits to sRGB."""
+    array = array[..., None] if array.ndim == 2 else array
+    bands = 1 if array.shape[-1] < 3 else 3
+    if isinstance(space, color.Profile):
+        space = None if space.is_srgb else space.space or space
+    if space is None:
+        return array, white
+    values, alpha = array[..., :bands] / np.float32(white), array[..., bands:] / np.float32(white)
+    if isinstance(space, color.Profile):
+        levels = (values.clip(0, 1) * 255).round().astype(np.uint8)
+        try:
+            converted = np.asarray(space.convert(Image.fromarray(levels.squeeze(-1) if bands == 1 else levels)))
+        except ValueError as error:
+            notices.tell(name, IGNORED, str(error))
+            return array, white
+        notices.tell(name, depth.CUT, "its color profile has tables")
+        values = converted.astype(np.float32) / 255
+    elif space.matrix is None and bands == 3:
+        notices.tell(name, IGNORED, "it is for GRAY colors, the image has RGB")
+    else:
+        values = space.to_srgb(values)
+    return np.concatenate([values, alpha], -1), 1
+
+
+def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
+    """Turn and mirror pixels as an orientation of EXIF, 1 to 8, says."""
+    if orientation >= 5:
+        array = array.swapaxes(0, 1)
+    down, across = orientation in (3, 4, 7, 8), orientation in (2, 3, 6, 7)
+    return array[:: -1 if down else 1, :: -1 if across else 1]
+
+
+def check_size(width: int, height: int, name: str) -> None:
+    """Raise ValueError for an image of too many pixels."""
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"{name} must have at most {MAX_PIXELS} pixels, got {width} x {height}")
+
+
+def _check_still(image: Any, chunks: Mapping[bytes, bytes]) -> None:
+    try:
+        frames = image.n_frames if getattr(image, "is_animated", False) else 1
+    except Exception:  # the pages behind the first one are damaged
+        frames = 1
+    frames = max(frames, int.from_bytes(chunks.get(b"acTL", b"")[:4], "big"))
+    if frames > 1 and image.format != "MPO":  # MPO: stereo photographs
+        what = f"has {frames} pages" if image.format == "TIFF" else f"is animated ({frames} frames)"
+        raise ValueError(f"it must be a still image, it {what}")
+
+
+def _space(image: Any, name: str, head: bytes, chunks: Mapping[bytes, bytes]) -> color.Profile | color.Space | None:
+    """Return the color space of an image, None for sRGB. What is damaged or not known counts as sRGB, with a notice."""
+    try:
+        if b"cICP" in chunks:
+            return color.from_codes(*chunks[b"cICP"][:2])
+        icc = metadata.png_profile(chunks[b"iCCP"]) if b"iCCP" in chunks else image.info.get("icc_profile")
+        if icc:
+            return color.profile(bytes(icc))
+        if image.format == "AVIF" and (at := head.find(b"colrnclx")) >= 0:
+            return color.from_codes(*struct.unpack_from(">HH", head, at + 8))
+        return color.from_png(chunks)
+    except (ValueError, TypeError, ArithmeticError, struct.error) as error:
+        reason = str(error) if type(error) is ValueError else "it is damaged"
+        notices.tell(name, IGNORED, reason)
+        return None
