@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import textwrap
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -55,8 +57,17 @@ def draw(chart: Chart, x: str, *ys: str) -> Figure:
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and as SVG. `path` has the stem of both."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    for suffix in (".png", ".svg"):
-        figure.savefig(path.with_name(path.name + suffix), dpi=160)
+    with _any_glyph():
+        for suffix in (".png", ".svg"):
+            figure.savefig(path.with_name(path.name + suffix), dpi=160)
+
+
+@contextmanager
+def _any_glyph() -> Iterator[None]:
+    """Draw a box for a character that the font lacks, without a warning for each."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        yield
 
 
 def _line(style: SeriesStyle) -> dict[str, Any]:
@@ -124,7 +135,8 @@ def _legend(figure: Figure, chart: Chart, x: str, ys: Sequence[str]) -> None:
 
 def _place_labels(axes: Axes, chart: Chart, x: str, y: str) -> None:
     """Write the value of the label axis beside each point, where no other label or point is."""
-    axes.get_figure().draw_without_rendering()  # the layout is known after this
+    with _any_glyph():
+        axes.get_figure().draw_without_rendering()  # the layout is known after this
     name = chart.label.name
     axes.set_title(f"At each point: {chart.label.title}", fontsize=9, parse_math=False)
     points = [p for i in range(len(chart.series)) for p in _points(chart, i, x, y) if name in p.values]

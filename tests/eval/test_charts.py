@@ -12,7 +12,7 @@ from tokenloom.eval import charts
 from tokenloom.eval.charts import Axis, Chart, Point, Series, styles
 from tokenloom.eval.drawing import SYMBOLS, draw, save
 
-NAMES = ["image/jpeg", "$\\alpha_1$ & $x", "_hidden", "<script>alert(1)</script>", "a long name " * 12]
+NAMES = ["image/jpeg", "$\\alpha_1$ & $x", "_日本", "<script>alert(1)</script>", "a long name " * 12]
 
 
 @pytest.fixture(scope="module")
