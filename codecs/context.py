@@ -42,6 +42,13 @@ MAX_BOUND = 160
 CHUNK = 2**17
 """Most codes whose probabilities are in memory at once."""
 
+Lattice = tuple[int, int, int, int]
+"""First row and column, and distance between rows and columns."""
+EVERYWHERE: Lattice = (0, 0, 1, 1)
+
+SPARSE = 16
+"""Fewest positions per position of a lattice for which a first layer is computed at neighbors of the lattice only."""
+
 Coder = Callable[[np.ndarray, slice, np.ndarray], np.ndarray]
 """(probabilities (n, entries), channels, mask (height, width) of positions) → n symbols ≥ 0, channel by channel."""
 
@@ -71,18 +78,52 @@ class Predictor(nn.Module):
         out = self.last(F.relu(self.second(hidden)))
         return out if self.direct is None else out + _conv(x, self.direct.weight, None, dilation)
 
-    def exact(self, x: Tensor, dilation: int) -> Tensor:
-        """Compute with integers in float64. Inputs and outputs are in units of 2^−FRACTION."""
-        hidden = _rectified(_conv(x, *_integers(self.first), dilation))
-        hidden = _rectified(_conv(hidden, *_integers(self.second), 1))
+    def exact(self, x: Tensor, dilation: int, lattice: Lattice) -> Tensor:
+        """Compute with integers in float64 at the positions of a lattice, (batch, params, rows, columns).
+
+        Inputs and outputs are in units of 2^−FRACTION.
+        """
+        if lattice[2] * lattice[3] < SPARSE:
+            hidden = _rectified(_conv(x, *_integers(self.first), dilation))
+            hidden = _rectified(_conv(hidden, *_integers(self.second), 1, lattice))
+        else:  # only where the second layer needs it, in blocks of 3 × 3
+            around, inside = _neighborhoods(x, lattice)
+            hidden = _rectified(_conv_at(x, *_integers(self.first), dilation, *around)) * inside
+            hidden = _rectified(F.conv2d(hidden, *_integers(self.second), stride=3))
         total = _conv(hidden, *_integers(self.last), 1)
         if self.direct is not None:
-            total = total + _conv(x, *_integers(self.direct), dilation)
+            total = total + _conv(x, *_integers(self.direct), dilation, lattice)
         return torch.floor(total * 2.0**-WEIGHT_FRACTION + 0.5)
 
 
-def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-    return F.conv2d(x, weight, bias, padding=weight.shape[-1] // 2 * dilation, dilation=dilation)
+def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, lattice: Lattice = EVERYWHERE) -> Tensor:
+    row, column, rows, columns = lattice
+    margin = weight.shape[-1] // 2 * dilation
+    if lattice != EVERYWHERE:
+        x, margin = F.pad(x, (margin,) * 4)[..., row:, column:], 0
+    return F.conv2d(x, weight, bias, stride=(rows, columns), padding=margin, dilation=dilation)
+
+
+def _neighborhoods(x: Tensor, lattice: Lattice) -> tuple[list[Tensor], Tensor]:
+    """Return the rows and the columns of the 3 × 3 neighborhoods of a lattice, and whether they are in the image."""
+    starts, steps, sizes = lattice[:2], lattice[2:], x.shape[2:]
+    axes = [
+        (torch.arange(start, size, step)[:, None] + torch.arange(-1, 2)).flatten()
+        for start, step, size in zip(starts, steps, sizes, strict=True)
+    ]
+    rows, columns = ((axis >= 0) & (axis < size) for axis, size in zip(axes, sizes, strict=True))
+    clamped = [axis.clamp(0, size - 1) for axis, size in zip(axes, sizes, strict=True)]
+    return clamped, rows[:, None] & columns
+
+
+def _conv_at(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, rows: Tensor, columns: Tensor) -> Tensor:
+    """Return a convolution at these rows and columns only."""
+    reach = (torch.arange(weight.shape[-1]) - weight.shape[-1] // 2) * dilation
+    x = F.pad(x[0], (int(reach[-1]),) * 4)
+    rows, columns = (axis + reach[-1] + reach[:, None] for axis in (rows, columns))
+    patches = x[:, rows[:, None, :, None], columns[None, :, None, :]].flatten(0, 2)
+    total = torch.tensordot(weight.flatten(1), patches, 1)[None]
+    return total if bias is None else total + bias[:, None, None]
 
 
 def _integers(layer: nn.Conv2d) -> tuple[Tensor, Tensor | None]:
@@ -140,7 +181,7 @@ class ContextModel(nn.Module):
         total = noisy.new_zeros(len(noisy))
         scaled = codes * self.gain
         for group, channels in enumerate(self.slices):
-            for mask, before, distance in _passes(group, *codes.shape[-2:]):
+            for mask, before, distance, _ in _passes(group, *codes.shape[-2:]):
                 known, mask = (torch.from_numpy(m).to(codes.device) for m in (before, mask))
                 inputs = self._inputs(scaled, channels, known.to(codes.dtype), quality[:, None, None, None], distance)
                 mean, scale = self.predictors[group](inputs, distance)[..., mask].float().chunk(2, 1)
@@ -175,12 +216,14 @@ class ContextModel(nn.Module):
         gain = self.gain.double().cpu() * one
         for group, channels in enumerate(self.slices):
             bound = self.bounds[channels.start]
-            for mask, before, distance in _passes(group, *grid):
+            for mask, before, distance, lattice in _passes(group, *grid):
                 if not mask.any():
                     continue
                 known, where = torch.from_numpy(before).double(), torch.from_numpy(mask)
-                inputs = self._inputs(codes * gain, channels, known, quality, distance, one)
-                params = self.predictors[group].exact(inputs, distance)[0, :, where].numpy()
+                scaled = codes[:, : channels.stop] * gain[: channels.stop]
+                inputs = self._inputs(scaled, channels, known, quality, distance, one)
+                params = self.predictors[group].exact(inputs, distance, lattice)[0]
+                params = (params.flatten(1) if lattice != EVERYWHERE else params[:, where]).numpy()
                 for p, first, last in _distributions(params, bound):
                     part = slice(channels.start + first, channels.start + last)
                     symbols = coder(p, part, mask).reshape(last - first, -1) - bound
@@ -188,19 +231,22 @@ class ContextModel(nn.Module):
         return codes[0].numpy().astype(np.int64)
 
 
-def _passes(group: int, height: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
-    """Yield for each pass the mask of its positions, the mask of known positions, and the distance of neighbors."""
+def _passes(group: int, height: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, int, Lattice]]:
+    """Yield for each pass the mask of its positions, the mask of known positions, and the distance of neighbors.
+
+    The last value is the smallest lattice that holds the positions of the pass.
+    """
     known = np.zeros((height, width), dtype=bool)
     if group == 0:
         for row, column, rows, columns, distance in ADAM7:
             mask = np.zeros_like(known)
             mask[row::rows, column::columns] = True
-            yield mask, known.copy(), distance
+            yield mask, known.copy(), distance, (row, column, rows, columns)
             known |= mask
         return
     parity = np.add.outer(np.arange(height), np.arange(width)) % 2 == 1
-    yield ~parity, known, 1
-    yield parity, ~parity, 1
+    yield ~parity, known, 1, EVERYWHERE
+    yield parity, ~parity, 1, EVERYWHERE
 
 
 def _log2_probability(x: Tensor, mean: Tensor, log2_scale: Tensor) -> Tensor:

@@ -56,13 +56,17 @@ def read(codec: CodecInterface, data: list[bytes]) -> Codes:
 
 
 def decode(codec: CodecInterface, codes: Codes) -> Tensor | list[str]:
-    """Decode codes from a container. Raises BitstreamError if the codec refuses them."""
+    """Decode codes from a container. Raises BitstreamError if the codec refuses them, or a text has another size."""
     try:
-        return codec.decode(codes)
+        decoded = codec.decode(codes)
     except BitstreamError:
         raise
     except ValueError as error:
         raise BitstreamError(f"the payload does not decode with {codec.name}: {error}") from error
+    for text, size in zip(decoded, codes.sizes[:, 0].tolist(), strict=True) if isinstance(decoded, list) else ():
+        if codec.span((size,)) is None and (found := len(text.encode("utf-8"))) != size:
+            raise BitstreamError(f"the text must have the {size} bytes that the container declares, got {found}")
+    return decoded
 
 
 def fingerprint(data: bytes) -> bytes:

@@ -18,6 +18,9 @@ class Bytes(Codec):
 
     spec = CodeSpec(Modality.TEXT, (256,), (), channels=0, causal=True)
 
+    def span(self, size: tuple[int, ...]) -> tuple[int, int]:
+        return size[0], size[0]
+
     def _encode(self, x: list[str], setting: Any) -> Codes:
         indices, lengths = pack([torch.tensor(list(text.encode("utf-8")), dtype=torch.int64) for text in x])
         return Codes(indices, lengths[:, None].clone(), lengths)

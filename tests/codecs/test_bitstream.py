@@ -309,6 +309,52 @@ def test_range_coding_under_any_counts(counts, seed):
     assert torch.equal(bitstream.read(codec, bitstream.write(codec, codes)).indices, indices)
 
 
+def declare(codec, data: bytes, size: tuple[int, ...], new: tuple[int, ...]) -> bytes:
+    """Return a container with another declared size."""
+    old = b"".join(map(varint, size))
+    assert data[container.HEAD :].startswith(old)
+    return reseal(data[: container.HEAD] + b"".join(map(varint, new)) + data[container.HEAD + len(old) : -4])
+
+
+def test_a_payload_of_another_size_is_refused(codec):
+    """Sizes of another grid, text or file are refused, smaller and larger, whatever the mode of the payload."""
+    if not codec.spec.stride and isinstance(codec, LatentCodec):
+        pytest.skip("its tokens are those of an image of any size with as many tiles")
+    size = {Modality.IMAGE: (150, 130), Modality.AUDIO: (2500,), Modality.TEXT: (60,)}[codec.spec.modality]
+    coders = [codec, counted(codec)] if isinstance(codec, LatentCodec) and codec.context is None else [codec]
+    for coder in coders:
+        x = structured(coder, size)
+        codes = coder.encode(x)
+        (data,) = bitstream.write(coder, codes)
+        size = tuple(codes.sizes[0].tolist())
+        for axis in range(len(size)):
+            for change in (-60, -50, 50, 64):
+                new = tuple(n + change * (i == axis) for i, n in enumerate(size))
+                if codec.spec.modality is Modality.TEXT:
+                    new = (size[0] + change // 10,)
+                with pytest.raises(BitstreamError):
+                    coder.decompress([declare(coder, data, size, new)])
+
+
+@pytest.mark.parametrize("words", [1, 20])
+def test_a_payload_with_words_too_many_is_refused(words):
+    codec = counted(tiny("image/fsq"))
+    (data,) = codec.compress(structured(codec, (64, 64)))
+    with pytest.raises(BitstreamError):
+        codec.decompress([reseal(data[:-4] + bytes(4 * words))])
+
+
+def test_a_small_hostile_file_is_refused_at_once():
+    """The symbols of a payload for a small picture take more bits than it has before the first pass is over."""
+    codec = codecs.load("natural-ntc")
+    (data,) = codec.compress(structured(codec, (96, 160)))
+    codec.working_memory((1, 1))  # measured once
+    start = time.process_time()
+    with pytest.raises(BitstreamError, match="payload"):
+        codec.decompress([declare(codec, data, (96, 160), (1536, 1536))])
+    assert time.process_time() - start < 2
+
+
 # -- finding the codec --------------------------------------------------------------------------
 
 

@@ -98,8 +98,19 @@ def test_the_integer_network_is_exact():
                 for j in range(5):
                     slow += int(weight[channel, c, i, j]) * int(padded[0, c, row + 2 * i, column + 2 * j])
         assert int(fast[0, channel, row, column]) == slow
-    exact = predictor.exact(x, 2)
+    exact = predictor.exact(x, 2, context.EVERYWHERE)
     assert torch.equal(exact, exact.round())
+
+
+@pytest.mark.parametrize("size", [(1, 1), (9, 4), (19, 26)])
+def test_a_pass_computes_its_positions_as_the_whole_grid_does(size):
+    """With a sparse first layer for the early passes of the first group, and a strided second layer for the others."""
+    predictor = model(spread=3.0).predictors[0]
+    x = torch.randint(-1500, 1500, (1, 6, *size), generator=torch.Generator().manual_seed(0)).double()
+    for row, column, rows, columns, distance in context.ADAM7:
+        whole = predictor.exact(x, distance, context.EVERYWHERE)[..., row::rows, column::columns]
+        if whole.numel():
+            assert torch.equal(predictor.exact(x, distance, (row, column, rows, columns)), whole)
 
 
 def test_integers_agree_with_the_network_that_was_trained():

@@ -300,11 +300,13 @@ def test_total_codecs_decode_anything_in_range(codec):
             lengths = torch.tensor(grid)
         else:
             count = trial % 30
-            grid, size, lengths = (count,), [4 * count], torch.tensor([count])
+            grid, size, lengths = (count,), [count], torch.tensor([count])
         rows = [torch.randint(n, (1, 1, *grid), generator=generator) for n in codec.spec.codebook_sizes]
         side = codec.encode(structured(codec, tuple(size))).side if codec.side_shapes(tuple(size)) else {}
         codes = Codes(torch.cat(rows, 1), torch.tensor([size]), lengths, side)
         y = codec.decode(codes)
+        if isinstance(y, list) and not byte_tokens(codec):
+            codes = Codes(codes.indices, torch.tensor([[len(y[0].encode())]]), lengths)
         assert isinstance(y[0], str) if isinstance(y, list) else (list(y.shape[2:]) == size and torch.isfinite(y).all())
         assert isinstance(codec.decompress(bitstream.write(codec, codes)), list | torch.Tensor)
 
