@@ -8,20 +8,25 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib import colormaps
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, NullFormatter, NullLocator, SymmetricalLogLocator
-from matplotlib.transforms import Bbox
 from PIL import Image
 from torch import Tensor
 
+from tokenloom import lazy
 from tokenloom.metrics.audio import log_mel
 
 from .charts import Axis, Chart, Point, SeriesStyle
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+matplotlib = lazy.load("matplotlib", "eval")
+figures = lazy.load("matplotlib.figure", "eval")
+lines = lazy.load("matplotlib.lines", "eval")
+ticker = lazy.load("matplotlib.ticker", "eval")
+transforms = lazy.load("matplotlib.transforms", "eval")
 
 DYNAMICS = 80 / 20 * math.log(10)
 """Range of a spectrogram, 80 dB, in natural logarithms."""
@@ -43,7 +48,7 @@ def draw(chart: Chart, x: str, *ys: str) -> Figure:
     No text is read as a formula, and a label that has no free place is left out.
     """
     width, height = PANEL if len(ys) == 1 else (3.6 * len(ys), 3.0)
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = figures.Figure(figsize=(width, height), layout="constrained")
     panels = figure.subplots(1, len(ys), squeeze=False)[0]
     for axes, y in zip(panels, ys, strict=True):
         _panel(axes, chart, chart.axis(x), chart.axis(y))
@@ -86,13 +91,13 @@ def _panel(axes: Axes, chart: Chart, x: Axis, y: Axis) -> None:
     for axis, scale, direction in ((x, axes.set_xscale, axes.xaxis), (y, axes.set_yscale, axes.yaxis)):
         if axis.scale == "asinh":
             scale("asinh", linear_width=axis.linear)
-            direction.set_major_locator(SymmetricalLogLocator(base=10, linthresh=axis.linear))
-            direction.set_minor_locator(NullLocator())
+            direction.set_major_locator(ticker.SymmetricalLogLocator(base=10, linthresh=axis.linear))
+            direction.set_minor_locator(ticker.NullLocator())
         elif axis.scale in ("log", "log2"):
             scale("log", base=2 if axis.scale == "log2" else 10)
-            direction.set_minor_formatter(NullFormatter())
+            direction.set_minor_formatter(ticker.NullFormatter())
             if axis.scale == "log":
-                direction.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                direction.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         direction.set_major_formatter("{x:g}")
         direction.set_inverted(axis.reversed)
         text = f"{axis.title} ({axis.about})" if axis.about else axis.title
@@ -124,13 +129,13 @@ def _legend(figure: Figure, chart: Chart, x: str, ys: Sequence[str]) -> None:
     longest = max(len(line) for name in names for line in name.splitlines())
     columns = max(1, min(len(shown), int(width * 12 / (longest + 8))))
     legend = figure.legend(
-        [Line2D([], [], **_line(series.style)) for series in shown], ["x"] * len(shown), loc="outside lower center",
-        frameon=False, fontsize=9, ncols=columns,
+        [lines.Line2D([], [], **_line(series.style)) for series in shown], ["x"] * len(shown),
+        loc="outside lower center", frameon=False, fontsize=9, ncols=columns,
     )  # fmt: skip
     for text, name in zip(legend.get_texts(), names, strict=True):  # set here: a first "_" would hide the entry
         text.set(text=name, parse_math=False)
-    lines = sum(len(name.splitlines()) for name in names)
-    figure.set_size_inches(width, height + 0.19 * math.ceil(lines / columns))
+    rows = sum(len(name.splitlines()) for name in names) / columns
+    figure.set_size_inches(width, height + 0.19 * math.ceil(rows))
 
 
 def _place_labels(axes: Axes, chart: Chart, x: str, y: str) -> None:
@@ -141,7 +146,7 @@ def _place_labels(axes: Axes, chart: Chart, x: str, y: str) -> None:
     axes.set_title(f"At each point: {chart.label.title}", fontsize=9, parse_math=False)
     points = [p for i in range(len(chart.series)) for p in _points(chart, i, x, y) if name in p.values]
     spots = [tuple(axes.transData.transform((p.values[x], p.values[y]))) for p in points]
-    taken = [Bbox.from_bounds(left - 4, bottom - 4, 8, 8) for left, bottom in spots]
+    taken = [transforms.Bbox.from_bounds(left - 4, bottom - 4, 8, 8) for left, bottom in spots]
     for point in points:
         for dx, dy, horizontal, vertical in PLACES:
             label = axes.annotate(
@@ -168,7 +173,7 @@ def spectrograms(waveforms: Sequence[Tensor], sample_rate: int, size: tuple[int,
         mel = log_mel(waveform, sample_rate, 0.032, 64, 1e-6).mean(0)
         loudest = mel.max().item() if loudest is None else loudest
         level = ((mel - loudest + DYNAMICS) / DYNAMICS).clamp(0, 1).flip(0)
-        pixels = (colormaps["magma"](level.numpy())[..., :3] * 255).astype("uint8")
+        pixels = (matplotlib.colormaps["magma"](level.numpy())[..., :3] * 255).astype("uint8")
         images.append(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
     return images
 

@@ -11,19 +11,23 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jinja2
-from markupsafe import Markup
 from PIL import Image
 from torch import Tensor
 
-from tokenloom import files
+from tokenloom import files, lazy
 from tokenloom.codecs import media
 
 from .charts import MARKERS
 from .gallery.files import SECONDS
 from .serialize import to_plain
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+jinja2 = lazy.load("jinja2", "eval")
+markupsafe = lazy.load("markupsafe", "eval")
 
 FOLDER = Path(__file__).parent / "templates"
 
@@ -42,7 +46,7 @@ class Section:
 
 def render(template: str, **values: Any) -> Markup:
     """Render a template of `templates/`. Values are escaped unless they are Markup."""
-    return Markup(_environment().get_template(template).render(**values))
+    return markupsafe.Markup(_environment().get_template(template).render(**values))
 
 
 def write_page(path: Path, template: str, **values: Any) -> Path:
@@ -53,11 +57,11 @@ def write_page(path: Path, template: str, **values: Any) -> Path:
 
 def asset(name: str) -> Markup:
     """Return the text of a style or script of `templates/`."""
-    return Markup((FOLDER / name).read_text(encoding="utf-8"))
+    return markupsafe.Markup((FOLDER / name).read_text(encoding="utf-8"))
 
 
 @functools.cache
-def _environment() -> jinja2.Environment:
+def _environment() -> Any:
     loader = jinja2.FileSystemLoader(FOLDER)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
     environment.policies["json.dumps_kwargs"] = {"sort_keys": False}

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from markupsafe import Markup
 from PIL import Image
 
 from ..compare.report import page as compare_report
@@ -13,6 +13,9 @@ from ..drawing import enlarge
 from ..render import Section, audio_file_uri, image_uri, render, write_page
 from . import tables
 from .records import ExhibitPart, OmniResults, PromptExhibit
+
+if TYPE_CHECKING:
+    from markupsafe import Markup
 
 SIDE = 128
 """Side in pixels that small pictures are enlarged to."""
