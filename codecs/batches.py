@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -61,7 +62,7 @@ def _without_padding(codes: Codes, rows: Tensor, size: tuple[int, ...], codec: C
     return Codes(indices, codes.sizes[rows], lengths, side)
 
 
-def spread(parts: Iterable[tuple[Tensor, Tensor]], sizes: Tensor) -> Tensor:
+def spread(parts: Iterable[tuple[Tensor, Any]], sizes: Tensor) -> Tensor:
     """Join signals (rows of the batch, signals of these rows) of several sizes, with zeros beyond an item's size."""
     out: Tensor | None = None
     for rows, signals in parts:

@@ -124,7 +124,7 @@ class Codec(Pretrained, precision.Float32Module, CodecInterface, ABC):
             signals = self._decode(codes)
             return signals.to(self.device) if isinstance(signals, Tensor) else signals
         parts = batches.by_size(codes, self, memory.batch_samples(self, sizes))
-        return batches.spread(((rows, self._decode(part).to(self.device)) for rows, part in parts), codes.sizes)
+        return batches.spread(((rows, self._decode(part)) for rows, part in parts), codes.sizes).to(self.device)
 
     def compress(self, x: Tensor | list[str], setting: Any = None) -> list[bytes]:
         """Encode signals and write one self-describing container per item (see bitstream/container.py)."""

@@ -63,5 +63,5 @@ def _checksums(tensors: Iterable[tuple[str, Tensor]]) -> list[tuple[Any, ...]]:
         value = value.detach().cpu()
         axes = sorted(range(value.ndim), key=value.stride, reverse=True)
         memory = value.permute(axes).reshape(-1).view(torch.uint8).numpy()
-        found.append((name, value.dtype, tuple(value.shape), value.stride(), zlib.crc32(memory)))
+        found.append((name, value.dtype, tuple(value.shape), value.stride(), zlib.crc32(memory.data)))
     return found

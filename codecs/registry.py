@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 import weakref
+from collections.abc import Callable
 from importlib.metadata import entry_points
 from typing import Any
 

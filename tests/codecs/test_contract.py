@@ -10,8 +10,7 @@ import torch
 from support.codecs import MIDDLE, one_line, signals, structured
 
 from tokenloom import codecs
-from tokenloom.codecs import Codes, Modality, Target, TargetError, bitstream, rate
-from tokenloom.codecs.codec import LatentCodec
+from tokenloom.codecs import Codes, Modality, Target, TargetError, batches, bitstream, rate
 from tokenloom.codecs.targets import psnr
 
 SIZES = {
@@ -135,14 +134,12 @@ def test_unequal_sizes_share_a_batch(codec):
         assert y == [*first, *second]
         return
     assert tuple(y.shape) == (2, codec.spec.channels, *(max(a, b) for a, b in zip(small, large, strict=True)))
-    inside = y[(slice(0, 1), slice(None), *(slice(n) for n in small))]
-    # a learned decoder sees the padding's codes near an item's edge, so only what is far from it agrees
-    alone = codec.decompress(data[:1])
-    if not isinstance(codec, LatentCodec):
-        assert torch.equal(inside, alone)
-    outside = y[0].clone()
-    outside[(slice(None), *(slice(n) for n in small))] = 0
-    assert not outside.any()
+    for i, size in enumerate((small, large)):
+        inside = (i, slice(None), *map(slice, size))
+        torch.testing.assert_close(y[inside], codec.decompress(data[i : i + 1])[0], rtol=0, atol=1e-5)
+        outside = y[i].clone()
+        outside[inside[1:]] = 0
+        assert not outside.any()
 
 
 # -- rates and bytes ----------------------------------------------------------------------------
@@ -345,6 +342,19 @@ def test_embed_is_what_decode_uses(learned):
     crop = y[(..., *(slice(n) for n in codes.sizes[0].tolist()))]
     low = 0.0 if learned.spec.modality is Modality.IMAGE else -1.0
     torch.testing.assert_close(learned.decode(codes), crop.clamp(low, 1), rtol=0, atol=1e-6)
+
+
+def test_latents_beyond_an_items_grid_are_zero(learned):
+    if not learned.spec.stride:
+        pytest.skip("its tokens have no grid")
+    small, large = SIZES[learned.spec.modality][-2:]
+    codes = batches.collate([learned.encode(structured(learned, size)) for size in (small, large)])
+    latents = learned.embed(codes)
+    grid = learned.spec.grid(small)
+    inside = (0, slice(None), *map(slice, grid))
+    assert torch.equal(latents[inside], learned.embed(learned.encode(structured(learned, small)))[0])
+    latents[inside] = 0
+    assert not latents[0].any()
 
 
 def test_learned_codes_are_local(learned):
