@@ -8,13 +8,15 @@ from tokenloom import threads
 from . import audio, image, media, text
 from .checkpoint import shipped
 from .codec import Codec, LatentCodec, build, decompress, load, save
+from .display import show
 from .media import read, write
 from .registry import names, register
 from .types import BitstreamError, Codes, CodeSpec, Modality, Settings, Target, TargetError
 
 __all__ = [
     "BitstreamError", "CodeSpec", "Codec", "Codes", "LatentCodec", "Modality", "Settings", "Target", "TargetError",
-    "build", "decompress", "load", "media", "names", "read", "register", "save", "shipped", "write",
+    "build", "decompress", "load", "media", "names", "read", "register", "save", "shipped",
+    "show", "write",
 ]  # fmt: skip
 
 

@@ -98,8 +98,8 @@ class Codec(Pretrained, precision.Float32Module, CodecInterface, ABC):
         self.require_float32(self.name)
         x = x.to(self.device) if isinstance(x, Tensor) else x
         if isinstance(setting, Target):
-            return targets.meet(self, x, setting)
-        return self._encode(x, validate.setting(setting, self)).to(self.device)
+            return targets.meet(self, x, setting).made_by(self)
+        return self._encode(x, validate.setting(setting, self)).to(self.device).made_by(self)
 
     @torch.no_grad()
     @precision.float32()

@@ -14,6 +14,7 @@ from tokenloom import errors, files, lazy
 
 from . import checkpoint
 
+display = lazy.load("tokenloom.codecs.display")  # it imports this module
 huggingface_hub = lazy.load("huggingface_hub", "hub")
 
 CONFIG, CARD = "config.json", "README.md"
@@ -64,6 +65,12 @@ class Pretrained:
     def card(self) -> Card:
         """Return the content of the model card."""
         raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return display.codec_line(self)
+
+    def _repr_html_(self) -> str:
+        return display.card_html(repr(self), self.card())
 
     def save_pretrained(self, folder: str | Path, *, store: str = "float32", **extra: Any) -> None:
         """Write `model.safetensors`, `config.json` and a model card `README.md`. An existing README.md is kept.

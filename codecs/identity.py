@@ -60,6 +60,8 @@ def _checksums(tensors: Iterable[tuple[str, Tensor]]) -> list[tuple[Any, ...]]:
     """Return name, layout and CRC-32 of each tensor. Tensors are read in the order of memory, without a copy."""
     found = []
     for name, value in tensors:
+        if value.is_meta:  # built to be described; it holds no data
+            continue
         value = value.detach().cpu()
         axes = sorted(range(value.ndim), key=value.stride, reverse=True)
         memory = value.permute(axes).reshape(-1).view(torch.uint8).numpy()

@@ -1,4 +1,4 @@
-"""Types that all modules of this folder share. This module imports no other module of tokenloom."""
+"""Types that all modules of this folder share. This module imports no other module of the folder."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 import operator
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+
+from tokenloom import lazy
+
+display = lazy.load("tokenloom.codecs.display")  # it imports this module
 
 MAX_PIXELS = 2**26
 """Largest image, in pixels. The limit bounds allocation on any input."""
@@ -87,12 +92,14 @@ class Codes:
         lengths: int64 (batch,). Number of valid positions; None unless the codec's number of codes varies.
         side: Side information that decoding needs: float32 arrays, batch first, padded with NaN. Every rate includes
             its cost.
+        origin: Weak reference to the codec that made the codes, which `repr` and notebooks use; not pickled.
     """
 
     indices: Tensor
     sizes: Tensor
     lengths: Tensor | None = None
     side: dict[str, Tensor] = field(default_factory=dict)
+    origin: Callable[[], Any] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         for name in ("indices", "sizes", "lengths"):
@@ -126,7 +133,22 @@ class Codes:
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state for pickling, without the other items of a larger batch that share its memory."""
-        return vars(self._map(torch.clone))
+        return vars(self._map(torch.clone)) | {"origin": None}
+
+    def made_by(self, codec: CodecInterface) -> Codes:
+        """Return the same codes with `codec` as their origin."""
+        return dataclasses.replace(self, origin=weakref.ref(codec))
+
+    @property
+    def codec(self) -> Any:
+        """The codec that made the codes, if it is known and still in memory; else None."""
+        return None if self.origin is None else self.origin()
+
+    def __repr__(self) -> str:
+        return display.codes_line(self)
+
+    def _repr_html_(self) -> str:
+        return display.codes_html(self)
 
     def to(self, device: torch.device | str) -> Codes:
         """Return the same codes on `device`."""
@@ -135,7 +157,7 @@ class Codes:
     def _map(self, function: Callable[[Tensor], Tensor]) -> Codes:
         lengths = None if self.lengths is None else function(self.lengths)
         side = {name: function(value) for name, value in self.side.items()}
-        return Codes(function(self.indices), function(self.sizes), lengths, side)
+        return Codes(function(self.indices), function(self.sizes), lengths, side, self.origin)
 
     def quantizers(self) -> Tensor:
         """Return the number of quantizers that each item uses, int64 (batch,)."""

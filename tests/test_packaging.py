@@ -126,6 +126,7 @@ ROOM_EXTRAS = {
     "tokenloom.bars": "train eval",
     "tokenloom.cli.hydra": "train eval",
     "tokenloom.cli.jobs": "train eval",
+    "tokenloom.cli.own": "train eval",
     "tokenloom.cli.overrides": "train eval",
     "tokenloom.data.tokens.on_ray": "ray",
     "tokenloom.data.tokens.parquet": "parquet",

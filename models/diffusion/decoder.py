@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from tokenloom import codecs, memory, precision
-from tokenloom.codecs import Codec, Codes, LatentCodec, batches, checkpoint, rate, validate
+from tokenloom.codecs import Codec, Codes, LatentCodec, batches, checkpoint, display, rate, validate
 from tokenloom.codecs.hub import Card, Pretrained
 from tokenloom.codecs.types import CodeSpec
 
@@ -61,6 +61,11 @@ class DiffusionDecoder(Pretrained, precision.Float32Module):
     def config(self) -> dict[str, Any]:
         """Arguments that build this decoder, except the codec."""
         return {"steps": self.steps, "temperature": self.temperature, **self.flow.config}
+
+    def __repr__(self) -> str:
+        parts = [f"of {self.codec.name} {self.codec.fingerprint.hex()}", f"{self.steps} steps"]
+        parts += [f"temperature {self.temperature:g}", display.parameters(self.flow), *display.license_of(self)]
+        return f"DiffusionDecoder({', '.join(parts)})"
 
     def card(self) -> Card:
         """Return the content of the model card."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from tokenloom import codecs, precision, threads
-from tokenloom.codecs import Codes, Modality, checkpoint, rate
+from tokenloom.codecs import Codes, Modality, checkpoint, display, rate
 from tokenloom.codecs.hub import Card, Pretrained
 from tokenloom.codecs.validate import are_integers, require_integer
 
@@ -75,6 +75,12 @@ class Omni(Pretrained, nn.Module):
             vocabulary.header(name, size)
         self.prompts = PromptEncoder(vocabulary, self.sizes, transformer.config["context"])
         self._results = ResultDecoder(vocabulary)
+
+    def __repr__(self) -> str:
+        channels = ", ".join(f"{c.name} ({c.codec.name})" for c in self.vocabulary.channels.values())
+        size = f"{self.vocabulary.size:,} ids, a context of {self.transformer.config['context']:,}"
+        parts = [f"{channels}; {size}", display.parameters(self.transformer), *display.license_of(self)]
+        return f"Omni({', '.join(parts)})"
 
     def card(self) -> Card:
         """Return the content of the model card."""
