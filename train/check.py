@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom import data, own_code
+from tokenloom.codecs import checkpoint
 from tokenloom.codecs.storage import STORES
 from tokenloom.data.sources.source import at_least
 
-from . import machine, state
+from . import loggers, machine, state
 from .run_config import RunConfig, betas, number
 from .tasks import all_tasks
 
@@ -27,6 +28,7 @@ def config(cfg: RunConfig) -> None:
     task = tasks[cfg.task]
     _numbers(cfg)
     _machine(cfg)
+    loggers.check(cfg.logger)
     task.check(cfg)
     if not cfg.data.get("name"):
         raise ValueError("no data chosen; data=folder data.path=… or another of " + ", ".join(data.names()))
@@ -84,8 +86,11 @@ def _folder(name: str, resume: bool) -> None:
     if not name:
         raise ValueError("out must name the folder of the run, got an empty name")
     out = Path(name)
-    if not resume and (out / state.NAME).exists():
-        raise ValueError(f"{out} already holds a run; continue it with resume=true or choose another out=")
+    if not resume:
+        if (out / state.NAME).exists():
+            raise ValueError(f"{out} already holds a run; continue it with resume={out} or choose another out=")
+        if held := [name for name in checkpoint.FILES if (out / name).exists()]:
+            raise ValueError(f"{out} already holds a model ({held[0]}); choose another out=")
     above = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
     if not above.is_dir():
         raise ValueError(f"out={out}: {above} is a file, not a folder")
@@ -100,7 +105,8 @@ def _numbers(cfg: RunConfig) -> None:
         at_least(key, getattr(cfg, key), 1)
     for key in ("max_skips", "workers", "seed"):
         at_least(key, getattr(cfg, key), 0)
-    at_least("optimizer.warmup", o.warmup, 0)
+    if o.warmup is not None and at_least("optimizer.warmup", o.warmup, 0) > cfg.steps and not cfg.resume:
+        raise ValueError(f"optimizer.warmup must be at most steps={cfg.steps}, got {o.warmup}")
     if cfg.stop_after is not None:
         at_least("stop_after", cfg.stop_after, 1)
     betas("optimizer.betas", o.betas)

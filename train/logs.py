@@ -1,38 +1,41 @@
-"""The logs of a run: log.csv, TensorBoard events, samples/, and a progress bar."""
+"""The logs of a run: log.csv, the loggers of the config, samples/, and a progress bar."""
 
 from __future__ import annotations
 
 import csv
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from pathlib import Path
 
-from tokenloom import files, lazy, progress
+from tokenloom import files, progress
 
-tensorboard = lazy.load("torch.utils.tensorboard", "train")
+from . import loggers
+from .record import RunRecord
 
 BAR_WIDTH = 100
 """Characters of the values in front of the bar."""
 
 
 class Logs:
-    """Writes scalars to log.csv (columns step, name, value) and TensorBoard, and shows a progress bar with values."""
+    """Writes scalars to log.csv (columns step, name, value) and to loggers, and shows a progress bar with values."""
 
-    def __init__(self, out: Path, start: int, steps: int) -> None:
+    def __init__(self, out: Path, start: int, steps: int, chosen: Iterable[str], record: RunRecord) -> None:
         self.samples = out / "samples"
         self.samples.mkdir(exist_ok=True)
         path = out / "log.csv"
         _drop_after(path, start)
         fresh = not path.exists()
-        self._stack = ExitStack()
-        self._csv = csv.writer(self._stack.enter_context(path.open("a", newline="", buffering=1)))
-        if fresh:
-            self._csv.writerow(["step", "name", "value"])
-        self._board = self._stack.enter_context(
-            tensorboard.SummaryWriter(out / "tensorboard", purge_step=start or None)
-        )
-        self._bar = self._stack.enter_context(progress.bar("training", steps, "steps", done=start, width=BAR_WIDTH))
+        self._loggers: list[loggers.Logger] = []
+        with ExitStack() as stack:
+            self._csv = csv.writer(stack.enter_context(path.open("a", newline="", buffering=1)))
+            if fresh:
+                self._csv.writerow(["step", "name", "value"])
+            for name in chosen:
+                self._loggers.append(loggers.LOGGERS[name](out, start, record))
+                stack.callback(self._loggers[-1].close)
+            self._bar = stack.enter_context(progress.bar("training", steps, "steps", done=start, width=BAR_WIDTH))
+            self._stack = stack.pop_all()  # a logger that fails closes those before it
         self._since = time.perf_counter()
         self._items = 0
 
@@ -45,9 +48,17 @@ class Logs:
         """Write values; with `bar`, show them in front of the progress bar too."""
         for name, value in values.items():
             self._csv.writerow([step, name, f"{value:.6g}"])
-            self._board.add_scalar(name, value, step)
+        for logger in self._loggers:
+            logger.scalars(step, values)
         if bar:
             self._bar(0, "  ".join(f"{k} {v:.4g}" for k, v in values.items()))
+
+    def show_samples(self, step: int) -> None:
+        """Send the files that a validation wrote to the loggers. Their names begin with the step."""
+        for path in sorted(self.samples.glob(f"{step:07d}*")):
+            part = path.stem.partition("-")[2]
+            for logger in self._loggers:
+                logger.sample(step, f"samples/{part}" if part else "samples", path)
 
     def rate(self) -> float:
         """Return the items per second since the last call."""

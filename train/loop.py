@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import math
 import random
+import sys
+import time
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +17,11 @@ from torch import Tensor, nn
 
 from tokenloom import own_code
 
-from . import check, machine, state
+from . import check, loggers, machine, state
 from .average import WeightAverage
 from .interrupts import Interrupts
 from .logs import Logs, NoLogs
+from .record import FINISHED, RunRecord, is_finished
 from .run_config import RunConfig
 from .tasks import all_tasks
 
@@ -39,6 +44,10 @@ def train(cfg: RunConfig) -> Path:
     return run.out
 
 
+WARMUP = 200
+"""Steps of the warm-up of a long run."""
+
+
 def learning_rate(step: int, cfg: RunConfig) -> float:
     """Return the learning rate of a step: linear warm-up, then a cosine that ends at `final` of the peak."""
     o = cfg.optimizer
@@ -53,15 +62,17 @@ class Run:
 
     def __init__(self, cfg: RunConfig) -> None:
         """Check everything, join the other processes, then create `out` and its logs."""
-        self.cfg = cfg
         check.config(cfg)
+        saved = state.load(Path(cfg.out)) if cfg.resume else None
+        self.cfg = cfg = _with_warmup(cfg, saved)
         _seed(cfg.seed, 0)
         self.job = all_tasks()[cfg.task](cfg)
         self.model = self.job.model
         self.step = self.skipped = 0
         self.recipe = check.recipe(cfg, world_size=math.prod(machine.processes()), **self.job.recipe())
-        saved = self._load_state() if cfg.resume else None
-        if not saved:
+        if saved:
+            self._start_from(saved)
+        else:
             self.job.start()
         self.fabric = machine.launch(cfg)
         self.first = self.fabric.is_global_zero  # the process that writes
@@ -77,10 +88,19 @@ class Run:
         self.optimizer = self.fabric.setup_optimizers(adamw)
         if saved:
             self._restore(saved)
-        if self.first:
+        self.finished = bool(saved) and self.step >= cfg.steps and is_finished(self.out)
+        self.began = time.perf_counter()
+        self.record, self.logs = None, NoLogs()
+        if self.first and not self.finished:
             self.out.mkdir(parents=True, exist_ok=True)
             own_code.keep(cfg.imports, self.out)
-        self.logs = Logs(self.out, self.step, cfg.steps) if self.first else NoLogs()
+            self.record = RunRecord(self.out, cfg, self.step)
+            try:
+                self.logs = Logs(self.out, self.step, cfg.steps, loggers.check(cfg.logger), self.record)
+            except Exception:
+                self.record.end(self.step, "failed", 0.0)
+                raise
+            self.record.write()  # with the ids that the loggers chose
         self.interrupts = Interrupts(self.logs.say)
 
     @property
@@ -91,15 +111,23 @@ class Run:
     # -- the loop ---------------------------------------------------------------------------------
 
     def go(self) -> None:
-        """Train from the current step to the end. Call it once."""
+        """Train from the current step to the end. Call it once. A run that is finished already stays as it is."""
+        if self.finished:
+            if self.first:
+                print(f"{self.out} is finished at step {self.step}; steps=… trains it longer", file=sys.stderr)
+            return
+        status = "failed"
         try:
             with self.interrupts.handle():
                 self._train(min(self.cfg.steps, self.cfg.stop_after or self.cfg.steps))
                 self._save_state()
                 self._finish()
                 self.fabric.barrier()
+            status = FINISHED if self.step >= self.cfg.steps else "interrupted" if self.interrupted else "stopped"
         finally:
             self.logs.close()
+            if self.record:
+                self.record.end(self.step, status, time.perf_counter() - self.began)
 
     def _train(self, last: int) -> None:
         cfg = self.cfg
@@ -199,6 +227,7 @@ class Run:
     def _evaluate(self, model: nn.Module) -> dict[str, float]:
         metrics = self.job.validate(model, self.fabric.device, self.logs.samples, self.step)
         self.logs.scalars(self.step, {f"validation/{k}": v for k, v in metrics.items()})
+        self.logs.show_samples(self.step)
         return metrics
 
     def _save_state(self) -> None:
@@ -218,17 +247,15 @@ class Run:
             self.out,
         )  # fmt: skip
 
-    def _load_state(self) -> dict[str, Any]:
-        """Check that the saved state belongs to this run, load its weights into the model, and return it."""
+    def _start_from(self, saved: dict[str, Any]) -> None:
+        """Check that a saved state belongs to this run, and load its weights into the model."""
         out = Path(self.cfg.out)
-        saved = state.load(out)
         if "recipe" not in saved or "model" not in saved:
             raise ValueError(f"{out / state.NAME} was written by another version of tokenloom; choose another out=")
         check.continuation(saved["recipe"], self.recipe, out)
         self.job.fill(self.model, saved["model"], out)
         if saved["step"] > self.cfg.steps:
             raise ValueError(f"{out} is already at step {saved['step']}, beyond steps={self.cfg.steps}")
-        return saved
 
     def _restore(self, saved: dict[str, Any]) -> None:
         state.fill_optimizer(self.optimizer, saved["optimizer"])
@@ -236,6 +263,15 @@ class Run:
         self.step, self.skipped = saved["step"], saved["skipped"]
         if self.adversary:
             self.adversary.load_state_dict(saved["adversary"], self.out)
+
+
+def _with_warmup(cfg: RunConfig, saved: Mapping[str, Any] | None) -> RunConfig:
+    """Return a config whose warm-up is a number: that of the saved run, else 200 steps, in a short run a tenth."""
+    if cfg.optimizer.warmup is not None:
+        return cfg
+    optimizer = (saved or {}).get("recipe", {}).get("optimizer", {})
+    warmup = optimizer.get("warmup", min(WARMUP, max(1, cfg.steps // 10)))
+    return replace(cfg, optimizer=replace(cfg.optimizer, warmup=warmup))
 
 
 def _seed(seed: int, step: int) -> None:

@@ -14,7 +14,7 @@ class OptimizerConfig:
     lr: float = 9e-4
     betas: list[float] = field(default_factory=lambda: [0.9, 0.95])
     weight_decay: float = 0.01
-    warmup: int = 200
+    warmup: int | None = None
     final: float = 0.02
     clip: float = 1.0
 
@@ -45,6 +45,7 @@ class RunConfig:
     log_every: int = 50
     save_every: int = 500
     validate_every: int = 1000
+    logger: Any = "tensorboard"  # a name or a list
     store: str = "float32"
 
 

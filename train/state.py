@@ -27,7 +27,7 @@ def load(out: Path) -> dict[str, Any]:
     """Read `out/state.pt`. Raises FileNotFoundError or ValueError."""
     path = out / NAME
     if not path.is_file():
-        raise FileNotFoundError(f"resume=true needs {path}, which does not exist; start with resume=false")
+        raise FileNotFoundError(f"resume needs {path}, which does not exist; begin the run without resume")
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises a dozen types on damaged files

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenloom.environment import Environment
 from tokenloom.metrics.tokens import CodebookUse
 
-from ..environment import Environment
 from ..metric import Summary
 from ..serialize import OPTIONAL
 

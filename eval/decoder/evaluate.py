@@ -14,9 +14,9 @@ from rich.console import Console
 from tokenloom import devices, files, progress
 from tokenloom.data import Source
 from tokenloom.data.sources.source import at_least
+from tokenloom.environment import Environment
 
 from ..datasets import open_dataset, open_training
-from ..environment import Environment
 from ..serialize import to_csv, to_json
 from . import claims, figure, references, report, speed, tables
 from .per_setting import SettingMeasurement, total_work

@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from tokenloom.environment import Environment
+
 from ..classifiers.realfake import ClassifierAccuracy
-from ..environment import Environment
 from ..gallery.records import Exhibit
 from ..metric import Summary
 from ..serialize import OPTIONAL

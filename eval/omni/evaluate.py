@@ -16,8 +16,8 @@ from rich.console import Console
 from tokenloom import devices, files
 from tokenloom.codecs import checkpoint
 from tokenloom.data.sources.source import at_least
+from tokenloom.environment import Environment
 
-from ..environment import Environment
 from ..serialize import from_plain, to_csv, to_json
 from . import abilities, bits_table, cost, report, tables
 from .abilities import ABILITIES

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..environment import Environment
+from tokenloom.environment import Environment
+
 from ..serialize import OPTIONAL
 
 

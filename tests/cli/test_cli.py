@@ -422,7 +422,7 @@ def test_quoting() -> None:
         (["data.path=x"], "choose one with data="),
         (["steps=abc"], "steps=abc is wrong: it must be a whole number"),
         (["optimizer.lr=abc"], "optimizer.lr=abc is wrong: it must be a number"),
-        (["resume=maybe"], "resume=maybe is wrong: it must be true or false"),
+        (["resume=maybe"], "maybe: there is no run.json; no run began there"),
         (["steps=null"], "steps=null"),
         (["steps=1,2"], "a sweep with -m"),
         (["crop.size=${nosuch}"], "nosuch"),
@@ -431,7 +431,7 @@ def test_quoting() -> None:
         (["--stepz"], "unknown option --stepz"),
         (["precision=8-bit", *TINY], "precision must be one of 32-true, bf16-mixed, 16-mixed, got '8-bit'"),
         ([*TINY, "out=photo.png"], "photo.png"),
-        ([*TINY, "resume=true"], "resume=true"),
+        ([*TINY, "resume=true"], "begin the run without resume"),
     ],
 )
 def test_train_misuse_is_one_line(capsys: pytest.CaptureFixture[str], argv: list[str], said: str) -> None:

@@ -21,7 +21,7 @@ def config(out: Path, name: str = "image/fsq", **changes) -> TrainConfig:
         "codec": {"name": name, **TINY.get(name, {})},
         "data": dict(PHRASES if audio else SCENES),
         "losses": {"l1": 1.0, "stft": 0.1, "quantizer": 1.0} if audio else {"l1": 1.0, "l2": 1.0, "quantizer": 0.1},
-        "optimizer": OptimizerConfig(lr=3e-3, warmup=5),
+        "optimizer": OptimizerConfig(lr=3e-3, warmup=min(5, max(1, changes.get("steps", 40)))),
         "crop": CropConfig(size=1024 if audio else 32, scale=0.8),
         "steps": 40, "batch_size": 4, "log_every": 1, "save_every": 1000, "validate_every": 1000,
         "device": "cpu", "out": str(out),

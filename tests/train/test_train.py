@@ -402,13 +402,13 @@ def test_mistakes_are_one_line(changes, says, tmp_path):
 
 
 def test_mistakes_about_an_existing_run(tmp_path):
-    out = tmp_path / "run"
-    train(config(out, steps=2))
+    out, same_rate = tmp_path / "run", {"optimizer": OptimizerConfig(lr=3e-3, warmup=1)}
+    train(config(out, steps=2, **same_rate))
     files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     with pytest.raises(ValueError, match="out must name the folder"):
         train(config(""))
     for changes, says in (
-        ({}, "resume=true"),
+        ({}, f"continue it with resume={out}"),
         ({"resume": True, "seed": 1}, "seed=0; it cannot go on with 1"),
         ({"resume": True, "codec": {"name": "image/fsq", **TINY["image/fsq"], "widths": [8, 24]}}, "architecture"),
         ({"resume": True, "codec": {"name": "image/rvq", **TINY["image/rvq"]}}, "architecture"),
@@ -419,7 +419,7 @@ def test_mistakes_about_an_existing_run(tmp_path):
         ({"resume": True, "steps": 1}, "already at step 2"),
     ):
         with pytest.raises(ValueError, match=says) as error:
-            train(config(out, **changes))
+            train(config(out, **(same_rate | changes)))
         assert "\n" not in str(error.value)
     assert files == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     (out / "state.pt").write_bytes(b"broken")

@@ -492,7 +492,11 @@ def test_it_learns_and_the_model_that_it_leaves_generates(there, tmp_path):
         assert 0 < logged[70, f"validation/{name}"] < logged[35, f"validation/{name}"] * 1.2
     assert {"text", "image", "audio"} <= {name for _, name in logged}
     assert {"model.safetensors", "config.yaml", "state.pt", "samples"} <= {p.name for p in out.iterdir()}
-    assert [p.name for p in sorted((out / "samples").iterdir())] == ["0000035.png", "0000070.png"]
+    assert [p.name for p in sorted((out / "samples").iterdir())] == [
+        f"{step:07d}{end}" for step in (35, 70) for end in ("-generated.wav", "-original.wav", "-text.txt", ".png")
+    ]
+    lines = (out / "samples" / "0000070-text.txt").read_text().splitlines()
+    assert 1 <= len(lines) <= transformer.MAX_SAMPLES and all(" → " in line for line in lines)
 
     model = models.load(out)
     assert model.vocabulary.fingerprints["pictures"] == tiny("image/fsq").fingerprint.hex()
@@ -520,7 +524,7 @@ def test_interrupted_and_resumed_equals_straight(there, tmp_path):
 
 def test_another_run_is_not_gone_on_with(there, tmp_path):
     out = tmp_path / "run"
-    train(config(there, out, steps=1))
+    train(config(there, out, steps=3, stop_after=1))
     files = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     other = prepared(tmp_path / "other")
     changed = codecs.load(other / "pictures")

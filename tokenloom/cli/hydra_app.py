@@ -6,7 +6,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import chdir, suppress
 from pathlib import Path
 
 import hydra
@@ -17,13 +17,15 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
-from tokenloom import errors, own_code
-from tokenloom.cli import hydra_errors, jobs, own
+from tokenloom import environment, errors, own_code
+from tokenloom.cli import hydra_errors, jobs, own, resuming
 from tokenloom.cli.overrides import folders, prepare
 from tokenloom.train.config import compose
 
 Failure = tuple[int, str]
 """Process and message of a job that failed in a sweep."""
+Job = Callable[[DictConfig], Failure | None]
+"""Function that Hydra calls for each job."""
 
 
 class _Stop(BaseException):
@@ -49,6 +51,7 @@ def run(command: str, overrides: list[str], flags: Sequence[str] = ()) -> int:
         ValueError, OSError: For an error that the user can correct.
     """
     os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises exceptions instead of printing them
+    environment.command = ["tokenloom", command, *flags, *overrides]
     config_name = jobs.JOBS[command].config
     multirun = "--multirun" in flags
     folder, flags = _config_dir(flags)
@@ -57,10 +60,21 @@ def run(command: str, overrides: list[str], flags: Sequence[str] = ()) -> int:
     own_code.load(files)  # before the configuration is composed: the files may define its choices and keys
     if command == "train" and files:
         overrides.append(f"imports={own.listed(files)}")
+    place: Path | None = None
+    if command == "train" and (run_folder := resuming.folder(overrides)):
+        config_name, overrides, place = resuming.prepare(run_folder, overrides, multirun=multirun)
     own.offer(overrides)
     ConfigStore.instance().store(name="train_schema", node=compose())
     arguments = folders(command, overrides, multirun=multirun)
-    job = _job(command, overrides, multirun, files)
+    with chdir(place or Path.cwd()):
+        return _launch(command, config_name, overrides, flags, arguments, _job(command, overrides, multirun, files))
+
+
+def _launch(
+    command: str, config_name: str, overrides: list[str], flags: list[str], arguments: list[str], job: Job
+) -> int:
+    """Let Hydra compose the configuration and call the job, once or for each job of a sweep; return the status."""
+    multirun = "--multirun" in flags
     previous, sys.argv = sys.argv, [f"tokenloom {command}", *flags, *arguments]
     try:
         if multirun and len(flags) == 1:
@@ -84,9 +98,7 @@ def _config_dir(flags: Sequence[str]) -> tuple[str | None, list[str]]:
     return rest[at + 1], rest[:at] + rest[at + 2 :]
 
 
-def _job(
-    command: str, overrides: list[str], multirun: bool, files: list[str]
-) -> Callable[[DictConfig], Failure | None]:
+def _job(command: str, overrides: list[str], multirun: bool, files: list[str]) -> Job:
     """Return the function that Hydra calls for each job. In a sweep it returns a user's error, otherwise it raises.
 
     `files` are the user's imports, for launchers that run jobs in other processes.
@@ -119,7 +131,7 @@ def _job(
     return job
 
 
-def _sweep(command: str, job: Callable[[DictConfig], Failure | None], arguments: list[str]) -> int:
+def _sweep(command: str, job: Job, arguments: list[str]) -> int:
     """Run every job of a sweep through Hydra's launcher; return status 2 if one failed."""
     config_name = jobs.JOBS[command].config
     with hydra.initialize_config_module("tokenloom.conf", version_base="1.3", job_name=command):

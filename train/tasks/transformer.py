@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import math
+import warnings
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.utils.data import DataLoader
 
-from tokenloom import errors, models
+from tokenloom import errors, files, models
 from tokenloom.codecs import Modality, media
 from tokenloom.data.documents.documents import Documents
 from tokenloom.data.documents.kind import DocumentPart
@@ -28,7 +29,7 @@ from .packing import FIELDS, MODALITIES, PackedBatches, Packer
 NAMES = (*map(str, MODALITIES), "given")
 """Keys of `losses`: a weight for each modality, and the factor `given` for the parts of a prompt."""
 MAX_SAMPLES = 8
-"""Largest number of images that a validation writes."""
+"""Largest number of samples of a modality that a validation writes."""
 VALIDATED = 512
 """Number of documents in a validation."""
 UNITS = {
@@ -119,7 +120,7 @@ class TransformerJob(TrainingJob):
                 count[modality] += int(here.sum())
             for part in (part for parts in some for part in parts if not part.given):
                 size[part.modality] += packer.size(part)
-        self._sample(model, packer, drawn, samples / f"{step:07d}.png")
+        self._sample(model, packer, drawn, samples / f"{step:07d}")
         metrics = {}
         for modality in (m for m in MODALITIES if count[m]):
             metrics[f"{modality}_perplexity"] = math.exp(nats[modality] / count[modality])
@@ -127,24 +128,46 @@ class TransformerJob(TrainingJob):
             metrics[name] = nats[modality] / math.log(2) / size[modality] * scale
         return metrics
 
-    def _sample(self, model: nn.Module, packer: Packer, drawn: list[list[DocumentPart]], path: Path) -> None:
-        """Write images for the first documents with a text prompt: decoded targets above, generated ones below."""
-        prompts = [d for d in drawn if d[-1].modality is Modality.IMAGE and d[0].modality is Modality.TEXT][
-            :MAX_SAMPLES
-        ]
-        prompts = [d for d in prompts if packer.channel(d[-1]) == packer.channel(prompts[0][-1]) and len(d) == 2]
-        if prompts:
-            channel = self.vocabulary.channels[packer.channel(prompts[0][-1])]
-            omni = models.Omni(self.vocabulary, model, **self.omni.options)
-            generated = omni.generate_batch([[d[0].text] for d in prompts], to=channel.name, seed=self.cfg.seed)
-            targets = [channel.codec.decode(packer.codes(d[1]))[0] for d in prompts]
-            sides = [min(x.shape[axis] for x in (*targets, *generated)) for axis in (1, 2)]
-            rows = [torch.cat([x[:, : sides[0], : sides[1]].cpu() for x in row], 2) for row in (targets, generated)]
-            media.write(torch.cat(rows, 1), path)
+    def _sample(self, model: nn.Module, packer: Packer, drawn: list[list[DocumentPart]], start: Path) -> None:
+        """Generate the last part of some documents of each modality from the part before it, and write both.
+
+        Images form one file, decoded targets above and generated ones below; texts form one file with a line for each
+        document; sounds form two files.
+        """
+        omni = models.Omni(self.vocabulary, model, **self.omni.options)
+        for modality in dict.fromkeys(channel.modality for channel in self.vocabulary.channels.values()):
+            pairs = [d for d in drawn if len(d) == 2 and d[0].modality is not d[1].modality is modality][:MAX_SAMPLES]
+            pairs = [d for d in pairs if packer.channel(d[1]) == packer.channel(pairs[0][1])]
+            if not pairs:
+                continue
+            prompts = [[self._signal(packer, d[0])] for d in pairs]
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # a text of a model at its beginning rarely ends within the context
+                generated = omni.generate_batch(prompts, to=packer.channel(pairs[0][1]), seed=self.cfg.seed)
+            _write(modality, [self._signal(packer, d[1]) for d in pairs], generated, start, omni.sample_rate)
+
+    def _signal(self, packer: Packer, part: DocumentPart) -> Tensor | str:
+        """Return the signal of a part as its codec decodes it."""
+        return self.vocabulary.channels[packer.channel(part)].codec.decode(packer.codes(part))[0]
 
     def save(self, model: nn.Module, out: Path, trained: dict[str, Any]) -> None:
         omni = models.Omni(self.vocabulary, model, **self.omni.options)
         models.save(omni, out, store=self.cfg.store, trained=trained)
+
+
+def _write(modality: Modality, targets: list[Any], generated: list[Any], start: Path, sample_rate: int) -> None:
+    """Write targets and generated signals to files whose names begin with `start`."""
+    if modality is Modality.TEXT:
+        lines = (f"{target!r} → {text!r}" for target, text in zip(targets, generated, strict=True))
+        files.write(start.with_name(f"{start.name}-text.txt"), "\n".join(lines) + "\n")
+    elif modality is Modality.AUDIO:
+        for name, sounds in (("original", targets), ("generated", generated)):
+            joined = torch.cat([sound.cpu() for sound in sounds], 1)
+            media.write(joined, start.with_name(f"{start.name}-{name}.wav"), sample_rate=sample_rate)
+    else:
+        sides = [min(x.shape[axis] for x in (*targets, *generated)) for axis in (1, 2)]
+        rows = [torch.cat([x[:, : sides[0], : sides[1]].cpu() for x in row], 2) for row in (targets, generated)]
+        media.write(torch.cat(rows, 1), start.with_name(f"{start.name}.png"))
 
 
 class TransformerObjective(nn.Module):

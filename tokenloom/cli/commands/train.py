@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 hydra_app = lazy.load("tokenloom.cli.hydra_app", "train")
 hydra_config = lazy.load("hydra.core.hydra_config", "train")
 jobs = lazy.load("tokenloom.cli.jobs", "train")
+resuming = lazy.load("tokenloom.cli.resuming", "train")
 loop = lazy.load("tokenloom.train.loop", "train")
 omegaconf = lazy.load("omegaconf", "train")
 
@@ -35,7 +36,9 @@ key=value pairs:
   device=auto          a GPU if there is one; or cpu, cuda, cuda:1, mps
   precision=32-true    or bf16-mixed, 16-mixed (GPU)
   out=FOLDER           folder for weights, logs and samples; default: runs/train/<date>
-  resume=true          continue the run in `out` exactly where it stopped
+  resume=FOLDER        continue the run in FOLDER exactly where it stopped, with its own configuration and data
+  logger=tensorboard   or wandb, mlflow, csv; a list: 'logger=[tensorboard,wandb]'
+  import=my_code.py    your own codecs, losses, metrics, data sources and tasks; a list: 'import=[a.py,b.py]'
   stop_after=5000      stop early without shortening the schedule
   seed=0
 Every key and its default: tokenloom train --cfg job. Ctrl-C stops after the current step and saves.
@@ -43,7 +46,9 @@ Every key and its default: tokenloom train --cfg job. Ctrl-C stops after the cur
 examples:
   tokenloom train codec=image/fsq data=folder data.path=photos out=runs/mine
   tokenloom train codec=audio/rvq codec.sample_rate=16000 data=tar data.path=speech.tar
-  tokenloom train codec=image/fsq data=images steps=500 resume=true out=runs/mine
+  tokenloom train resume=runs/mine
+  tokenloom train resume=runs/mine steps=20000
+  tokenloom train import=my_codec.py codec=image/mine data=folder data.path=photos
   tokenloom train -m codec=image/fsq,image/bsq seed=0,1 data=scenes out=runs/sweep
   tokenloom train -m hydra/launcher=joblib hydra.launcher.n_jobs=4 seed=0,1,2,3 codec=image/fsq data=scenes
   torchrun --nproc-per-node 2 -m tokenloom train codec=image/fsq data=scenes out=runs/two
@@ -57,7 +62,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 def job(cfg: DictConfig) -> None:
     """Train, and print the folder of the run."""
     run = loop.Run(omegaconf.OmegaConf.to_object(cfg))  # a TrainConfig: hydra_app registers it as the schema
-    if run.first:
+    if run.first and hydra_config.HydraConfig.get().job.config_name != resuming.CONFIG:
         jobs.record(cfg, run.out)  # now that the run is valid
     run.go()
     if run.first:

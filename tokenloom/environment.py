@@ -1,10 +1,11 @@
-"""Record of the environment of a measurement."""
+"""Record of the environment of a measurement or of a training run."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shlex
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -19,6 +20,10 @@ PACKAGES = (
 )  # fmt: skip
 
 
+command: list[str] = []
+"""Words of the running command, which the command line sets; empty in a program."""
+
+
 def _version(package: str) -> str:
     try:
         return version(package)
@@ -30,7 +35,7 @@ def _version(package: str) -> str:
 class Environment:
     """Command, date, machine and versions, to repeat a measurement. Defaults describe the running process."""
 
-    command: str = field(default_factory=lambda: shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
+    command: str = field(default_factory=lambda: shlex.join(command or [Path(sys.argv[0]).name, *sys.argv[1:]]))
     date: str = field(default_factory=lambda: datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"))
     python: str = field(default_factory=platform.python_version)
     machine: str = field(default_factory=lambda: f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores")
@@ -42,3 +47,21 @@ class Environment:
     seed: int
     seconds: float
     """Wall time of the whole run."""
+
+
+def now() -> str:
+    """Return the time as "2026-11-29 04:00:00 UTC"."""
+    return datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def revision(folder: Path) -> str | None:
+    """Return the Git commit of the work tree around a folder, with "-dirty" after it if files have changed.
+
+    None without a commit, or without Git.
+    """
+    command = ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
