@@ -128,6 +128,7 @@ ROOM_EXTRAS = {
     "tokenloom.cli.jobs": "train eval",
     "tokenloom.cli.own": "train eval",
     "tokenloom.cli.overrides": "train eval",
+    "tokenloom.cli.resuming": "train eval",
     "tokenloom.data.tokens.on_ray": "ray",
     "tokenloom.data.tokens.parquet": "parquet",
     "tokenloom.data.tokens.writing": "train",

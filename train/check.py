@@ -106,7 +106,9 @@ def _numbers(cfg: RunConfig) -> None:
     for key in ("max_skips", "workers", "seed"):
         at_least(key, getattr(cfg, key), 0)
     if o.warmup is not None and at_least("optimizer.warmup", o.warmup, 0) > cfg.steps and not cfg.resume:
-        raise ValueError(f"optimizer.warmup must be at most steps={cfg.steps}, got {o.warmup}")
+        raise ValueError(
+            f"optimizer.warmup must be at most steps={cfg.steps}, got {o.warmup}; optimizer.warmup=null fits the run"
+        )
     if cfg.stop_after is not None:
         at_least("stop_after", cfg.stop_after, 1)
     betas("optimizer.betas", o.betas)

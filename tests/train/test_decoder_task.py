@@ -224,7 +224,7 @@ def test_mistakes_are_one_line(trained, tmp_path, change, says):
 
 
 def test_another_architecture_is_not_begun_from(trained, tmp_path):
-    first = train(config(trained, tmp_path / "first", steps=1))
+    first = train(config(trained, tmp_path / "first", steps=2))
     other = {"codec": str(trained / "image/rvq"), **NETWORK, "widths": [8, 24], "begin": str(first)}
     with pytest.raises(ValueError, match="another architecture") as error:
         train(config(trained, tmp_path / "second", decoder=other))
