@@ -70,8 +70,8 @@ def test_it_trains(name, tmp_path, capsys):
     cuts = [f"codec.{key}={value}".replace(" ", "") for key, value in narrowed(recipe["codec"]).items()]
     overrides = [
         f"experiment={name}", *source[modality], *cuts, f"crop.size={CROP[Modality(modality)]}",
-        f"steps={STEPS}", "optimizer.warmup=null", "batch_size=2", "accumulate=1", "log_every=1", "losses.lpips=null", "device=cpu",
-        f"out={tmp_path / 'run'}",
+        f"steps={STEPS}", "optimizer.warmup=null", "batch_size=2", "accumulate=1", "log_every=1", "losses.lpips=null",
+        "device=cpu", f"out={tmp_path / 'run'}",
     ]  # fmt: skip
     overrides += ["adversary.start=1", "adversary.filters=4"] if recipe["adversary"]["weight"] else []
     assert hydra_app.run("train", overrides) == 0
@@ -175,7 +175,8 @@ def test_a_decoder_trains_behind_its_codec(name, tmp_path, capsys):
     modality = codecs.load(recipe["codec"]).spec.modality
     source = {"image": ["data=scenes", "data.count=6"], "audio": ["data=phrases", "data.count=3", "data.seconds=1"]}
     overrides = [
-        f"experiment={name}", *source[modality], f"crop.size={CROP[modality]}", f"steps={STEPS}", "optimizer.warmup=null", "batch_size=4",
+        f"experiment={name}", *source[modality], f"crop.size={CROP[modality]}", f"steps={STEPS}",
+        "optimizer.warmup=null", "batch_size=4",
         "log_every=1", "decoder.widths=[8,8,8]", "decoder.begin=null", "device=cpu", f"out={tmp_path / 'run'}",
     ]  # fmt: skip
     assert hydra_app.run("train", overrides) == 0

@@ -79,10 +79,11 @@ def _values(override: str) -> list[str]:
     parsed = OverridesParser.create().parse_override(override)
     value = None if parsed.is_sweep_override() else parsed.value()
     values = [getattr(one, "text", one) for one in (value if isinstance(value, list) else [value])]
-    if not all(isinstance(one, str) and one for one in values):
+    texts = [one for one in values if isinstance(one, str) and one]
+    if len(texts) < len(values):
         key = override.partition("=")[0]
         raise ValueError(f"{key} must be a path, or a list such as '{key}=[a,b]', got {override}")
-    return values
+    return texts
 
 
 def _defaults(definition: Callable[..., Any]) -> dict[str, Any]:
