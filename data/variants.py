@@ -47,7 +47,7 @@ def audio(x: Tensor, sample_rate: int, copy: int) -> Tensor:
         return x
     speed, gain = _draws(copy, 2)
     speed, gain = (low + n * (high - low) for n, (low, high) in ((speed, SPEED), (gain, GAIN_DB)))
-    x = media.convert(x, round(sample_rate * speed), sample_rate, x.shape[0])
+    x = media.resample(x, round(sample_rate * speed), sample_rate)
     return (x * min(10 ** (gain / 20), 1 / max(float(x.abs().max()), 1e-9))).clamp(-1, 1)  # against rounding errors
 
 

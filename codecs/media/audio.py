@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,21 +17,43 @@ from torch import Tensor
 from tokenloom import lazy
 
 from ..types import MAX_SAMPLES, Modality
-from .sources import Source, describe, label, openable, refusing, require_range
+from . import lengths, notices
+from .lengths import UNKNOWN
+from .sources import Source, binary, describe, label, refusing, require_range
 
 soundfile = lazy.load("soundfile")
 soxr = lazy.load("soxr")
 
 BLOCK = 65_536
 """Samples per write: libsndfile crashes on one long write of Vorbis."""
+LOSSY = ("MPEG_LAYER_III", "VORBIS", "OPUS")
+"""Subtypes whose decoded samples may exceed those that were encoded."""
+OVERSHOOT, ABSURD = 2**0.5, 32.0
+"""Peak up to which a lossy format is clipped without a word, as by every player; peak beyond which floats are refused.
+"""
+DELAY = 2304
+"""Samples that an MP3 file may lack of the number in its header: two frames."""
 FORMATS: dict[str, tuple[str, str]] = {
     ".wav": ("WAV", "PCM_16"), ".flac": ("FLAC", "PCM_16"), ".ogg": ("OGG", "VORBIS"), ".oga": ("OGG", "VORBIS"),
     ".opus": ("OGG", "OPUS"), ".mp3": ("MP3", "MPEG_LAYER_III"), ".aiff": ("AIFF", "PCM_16"),
-    ".aif": ("AIFF", "PCM_16"), ".au": ("AU", "PCM_16"), ".caf": ("CAF", "PCM_16"),
+    ".aif": ("AIFF", "PCM_16"), ".aifc": ("AIFF", "PCM_16"), ".au": ("AU", "PCM_16"), ".snd": ("AU", "PCM_16"),
+    ".caf": ("CAF", "PCM_16"), ".wave": ("WAV", "PCM_16"), ".w64": ("W64", "PCM_16"), ".rf64": ("RF64", "PCM_16"),
 }  # fmt: skip
 """Suffix → format and subtype of libsndfile."""
 AUDIO_SUFFIXES = tuple(FORMATS)
-SIGNATURES = (b"fLaC", b"OggS", b"ID3", b"FORM", b".snd", b"caff", b"\xff\xfb", b"\xff\xf3", b"\xff\xf2")
+SIGNATURES = (
+    b"RF64",
+    b"riff",
+    b"fLaC",
+    b"OggS",
+    b"ID3",
+    b"FORM",
+    b".snd",
+    b"caff",
+    b"\xff\xfb",
+    b"\xff\xf3",
+    b"\xff\xf2",
+)
 """First bytes of audio files, except RIFF."""
 
 
@@ -59,9 +83,17 @@ def mix(waveform: Tensor, channels: int) -> Tensor:
     raise ValueError(f"{waveform.shape[0]} channels, which can be mixed down to 1 channel but not to {channels}")
 
 
-def convert(waveform: Tensor, source_rate: int, target_rate: int, channels: int) -> Tensor:
-    """Mix a waveform to `channels`, then resample it to `target_rate` Hz."""
-    return resample(mix(waveform, channels), source_rate, target_rate)
+def convert(waveform: Tensor, source_rate: int, target_rate: int, channels: int, name: str = "") -> Tensor:
+    """Mix a waveform to `channels`, then resample it to `target_rate` Hz. What changes is told (see notices.py)."""
+    changes = []
+    if channels < waveform.shape[0]:
+        changes.append(f"{waveform.shape[0]} channels are averaged to {channels}")
+    if source_rate != target_rate:
+        changes.append(f"{source_rate} Hz is resampled to {target_rate} Hz")
+    converted = resample(mix(waveform, channels), source_rate, target_rate)
+    if changes:
+        notices.tell(name, ", ".join(changes))
+    return converted
 
 
 def to_int16(waveform: Tensor) -> Tensor:
@@ -86,35 +118,94 @@ def encode_audio(waveform: Tensor, rate: int, **options: Any) -> bytes:
 def decode_audio(file: Any, limit: int = MAX_SAMPLES) -> Tensor:
     """Return all samples of an open `soundfile.SoundFile`, float32 (channels, samples).
 
-    A single call reads all samples: soundfile seeks after each call, and MP3s with a bit reservoir decode wrongly after
-    a seek. Memory for samples that the header claims but the file lacks is reserved, but not touched.
+    Memory for samples that the header claims but the file lacks is reserved, but not touched.
 
     Raises:
-        ValueError: If the header states more than `limit` samples.
+        ValueError: If there are more than `limit` samples, or as many values as in 2 channels of MAX_SAMPLES.
     """
-    if file.frames > limit:
-        raise ValueError(f"it must have at most {limit} samples per channel, got {file.frames}")
-    return torch.from_numpy(np.ascontiguousarray(file.read(dtype="float32", always_2d=True).T))
+    file.seekable = lambda: False  # else soundfile seeks after each block, after which some MP3s decode wrongly
+    most = min(limit, 2 * MAX_SAMPLES // file.channels)
+    if most < file.frames < UNKNOWN:
+        raise ValueError(f"it must have at most {most} samples per channel, got {file.frames}")
+    if file.frames < UNKNOWN:
+        return _channels_first(file.read(file.frames, dtype="float32", always_2d=True))
+    parts, total = [], 0
+    while len(part := file.read(BLOCK, dtype="float32", always_2d=True)):
+        parts.append(part)
+        if (total := total + len(part)) > most:
+            raise ValueError(f"it must have at most {most} samples per channel, got more")
+    return _channels_first(np.concatenate(parts) if parts else np.zeros((0, file.channels), np.float32))
 
 
-@contextmanager
-def open_audio(source: Source) -> Iterator[Any]:
-    """Open an audio file or its bytes as a `soundfile.SoundFile`."""
-    with refusing(label(source), Modality.AUDIO), soundfile.SoundFile(openable(source)) as opened:
-        yield opened
+def _channels_first(frames: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(frames.T))
+
+
+class AudioHeader(NamedTuple):
+    """Sample rate in Hz, number of channels and of samples per channel."""
+
+    sample_rate: int
+    channels: int
+    samples: int
+
+
+def read_header(source: Source) -> AudioHeader:
+    """Return what an audio file states of itself. Its samples are decoded only if it does not state their number."""
+    with _open(source) as (streams, _):
+        first = streams[0]
+        header = AudioHeader(first.samplerate, first.channels, first.frames)
+        if len(streams) == 1 and first.frames < UNKNOWN:
+            return header
+    return header._replace(samples=read_audio(source)[0].shape[1])
 
 
 def read_audio(source: Source) -> tuple[Tensor, int | None]:
-    """Return the waveform of a file or array, and the sample rate in Hz, which is None for an array."""
+    """Return the waveform of a file or array in [-1, 1], and the sample rate in Hz, which is None for an array."""
     if isinstance(source, np.ndarray):
         return _from_array(source), None
-    with open_audio(source) as file:
-        waveform, rate = decode_audio(file), file.samplerate
+    name = label(source)
+    with _open(source) as (streams, missing):
+        rate, channels, lossy = streams[0].samplerate, streams[0].channels, streams[0].subtype in LOSSY
+        parts = []
+        for stream in streams:
+            part = decode_audio(stream, MAX_SAMPLES - sum(part.shape[1] for part in parts))
+            parts.append(convert(part, stream.samplerate, rate, channels, name))
+            if part.shape[1] + (DELAY if lossy else 0) < stream.frames < UNKNOWN:
+                missing = f"{part.shape[1]} of {stream.frames} samples"
+        waveform = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         if not waveform.numel():
             raise ValueError("it contains no samples")
         if not waveform.isfinite().all():
             raise ValueError("it contains NaN or infinity")
-    return waveform.clamp(-1, 1), rate
+        if missing:
+            notices.tell(name, "it ends before the length that its header states", missing)
+        return _in_range(waveform, lossy, name), rate
+
+
+@contextmanager
+def _open(source: Source) -> Iterator[tuple[list[Any], str]]:
+    """Open the streams of an audio file as `soundfile.SoundFile`; and what it lacks (see `lengths.repaired`)."""
+    with refusing(label(source), Modality.AUDIO), ExitStack() as opened:
+        file = opened.enter_context(binary(source))
+        files, missing = lengths.repaired(file)
+        # a file on disk is read by libsndfile itself, which is faster; a pipe cannot be opened twice
+        on_disk = isinstance(source, str | os.PathLike) and files == [file] and not isinstance(file, io.BytesIO)
+        streams = [os.fspath(source)] if on_disk else files
+        yield [opened.enter_context(soundfile.SoundFile(stream)) for stream in streams], missing
+
+
+def _in_range(waveform: Tensor, lossy: bool, name: str) -> Tensor:
+    """Return a waveform in [-1, 1]: scaled down if floats exceed it, clipped if a lossy format overshoots a little."""
+    peak = float(waveform.abs().max())
+    if peak <= (OVERSHOOT if lossy else 1):
+        return waveform.clamp(-1, 1)
+    if peak > ABSURD:
+        raise ValueError(
+            f"its samples must be in [-1, 1], got a peak of {peak:g}, which is the scale of integers: divide them by "
+            f"{2 ** math.ceil(math.log2(peak))} and write the file again"
+        )
+    notices.tell(name, "samples beyond ±1 are scaled down to a peak of 1", f"the peak is {peak:.4g}")
+    return (waveform / peak).clamp(-1, 1)
 
 
 def _from_array(array: np.ndarray) -> Tensor:

@@ -36,8 +36,11 @@ def read(
     transparent pixels are composed over white, by their sRGB values. 16-bit color keeps its precision. Texts are UTF-8,
     or UTF-16 or UTF-32 with a byte-order mark, which is left out.
 
-    What a signal loses is a warning: bits beyond 8 that cannot be read, damaged metadata, a color profile that cannot
-    be applied.
+    Audio is read to its end, also if the header does not state the length. Floats beyond ±1 are scaled down to a peak
+    of 1; floats on the scale of integers are refused. Lossy formats overshoot a little: they are clipped.
+
+    What is lost or changed is a warning: bits beyond 8 that cannot be read, damaged metadata, a color profile that
+    cannot be applied, floats that are scaled, a file that is cut, and each resampling and down-mix.
 
     Args:
         source: A path, the bytes of a file, a PIL image, or an array: images (height, width[, 1, 3 or 4]) of uint8,
@@ -62,14 +65,12 @@ def read(
     if kind is Modality.IMAGE:
         return images.read_image(source)
     waveform, rate = audio.read_audio(source)
-    if channels is not None:
-        try:
-            waveform = audio.mix(waveform, channels)
-        except ValueError as error:
-            raise ValueError(f"{label(source)} has {error}") from error
-    if sample_rate is not None and rate is not None:
-        waveform = audio.resample(waveform, rate, sample_rate)
-    return waveform
+    target = rate or sample_rate or 1  # an array has the rate that is asked for
+    try:
+        wanted = len(waveform) if channels is None else channels
+        return audio.convert(waveform, target, sample_rate or target, wanted, label(source))
+    except ValueError as error:
+        raise ValueError(f"{label(source)} has {error}") from error
 
 
 def write(signal: Tensor | str, path: str | os.PathLike, *, sample_rate: int | None = None) -> None:
@@ -116,8 +117,7 @@ def sample_rate(source: str | os.PathLike | bytes | io.BytesIO) -> int:
     """Return the sample rate of an audio file in Hz."""
     if isinstance(source, str | os.PathLike):
         require_file(Path(source), Modality.AUDIO)
-    with audio.open_audio(source) as file:
-        return file.samplerate
+    return audio.read_header(source).sample_rate
 
 
 def _infer(source: Source) -> Modality:

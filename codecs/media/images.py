@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ..types import Modality
 from . import depth, notices, pillow
-from .sources import Source, describe, label, openable, refusing, require_range
+from .sources import Source, binary, describe, label, refusing, require_range
 
 FORMATS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"}, ".jpg": {"format": "JPEG", "quality": 95}, ".jpeg": {"format": "JPEG", "quality": 95},
@@ -56,8 +56,7 @@ def read_image(source: Source) -> Tensor:
     with refusing(name, Modality.IMAGE), ExitStack() as files:
         if isinstance(source, Image.Image) and not depth.is_deep(source):
             return _tensor(*pillow.pixels(source, name), name)
-        file = _file_of(source) if isinstance(source, Image.Image) else openable(source)
-        file = files.enter_context(open(file, "rb")) if isinstance(file, str) else file
+        file = _file_of(source) if isinstance(source, Image.Image) else files.enter_context(binary(source))
         return _tensor(*pillow.read_file(file, name), name)
 
 

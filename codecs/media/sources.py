@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -41,6 +42,17 @@ def openable(source: Any) -> str | BinaryIO:
     raise ValueError(f"the source must be a path, bytes, a PIL image or an array, got {describe(source)}")
 
 
+@contextmanager
+def binary(source: Any) -> Iterator[BinaryIO]:
+    """Open a path or a bytes-like source. A pipe is read to its end, because files are read from several places."""
+    file = openable(source)
+    if not isinstance(file, str):
+        yield file
+        return
+    with open(file, "rb") as opened:
+        yield opened if opened.seekable() else io.BytesIO(opened.read())
+
+
 def content(source: Any) -> bytes:
     """Return the bytes of a path or of a bytes-like source."""
     file = openable(source)
@@ -69,6 +81,7 @@ def refusing(name: str, kind: Modality) -> Iterator[None]:
     except Exception as error:
         unknown = isinstance(error, UnidentifiedImageError)  # its message is the address of an object
         reason = "its format is damaged or not supported" if unknown else errors.first_line(error)
+        reason = re.sub(r" ?<_io\.\w+ (object at 0x[0-9a-f]+|name=.*)>", "", reason)
         raise ValueError(f"{name} cannot be read as {NOUNS[kind]}: {reason}") from error
 
 

@@ -5,19 +5,16 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from io import BytesIO
 from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
 
-from tokenloom import lazy
+from tokenloom.codecs.media.audio import AudioHeader, read_header
 from tokenloom.codecs.types import Modality
 
 from .files import FileEntry, Files
 from .source import BrokenItem, Item, Source, at_least, warn_broken
-
-soundfile = lazy.load("soundfile")
 
 
 class Segment(NamedTuple):
@@ -142,10 +139,10 @@ def _cut(name: str, segments: list[Segment], length: int) -> list[Clip]:
     return clips
 
 
-def _header(entry: FileEntry) -> tuple[int, int, int]:
-    """Return (Hz, channels, samples) without decoding."""
+def _header(entry: FileEntry) -> AudioHeader:
     try:
-        info = soundfile.info(BytesIO(entry.signal.read()))
-    except soundfile.SoundFileError as error:
+        return read_header(entry.signal.read())
+    except BrokenItem:
+        raise
+    except ValueError as error:
         raise BrokenItem(f"{entry.signal}: {error}") from error
-    return info.samplerate, info.channels, info.frames

@@ -60,7 +60,7 @@ class SpokenWordClassifier(nn.Module):
 
 def resample(waveform: Tensor, sample_rate: int | None) -> Tensor:
     """Convert a waveform (channels, samples) to (1, samples) at 8 kHz."""
-    return media.convert(waveform, sample_rate, SAMPLE_RATE, 1)
+    return media.resample(media.mix(waveform, 1), sample_rate, SAMPLE_RATE)
 
 
 def spectrogram(waveform: Tensor) -> Tensor:
