@@ -9,6 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from tokenloom.codecs.media import notices
+from tokenloom.codecs.media.notices import Notice
+
 from .augment import NO_AUGMENT, AudioCrop, Augment, ImageCrop
 from .sources.source import BrokenItem, Source, at_least, warn_broken
 
@@ -34,13 +37,18 @@ class Crops:
 
     def __iter__(self) -> Iterator[tuple[int, Tensor]]:
         broken: dict[int, str] = {}
+        counted: set[int] = set()
+        tally = notices.Tally()
         loader = DataLoader(
             self.batches, batch_size=None, sampler=range(self.start_step, self.steps), num_workers=self.workers,
             collate_fn=_unchanged, generator=torch.Generator(),  # the global one belongs to the training
         )  # fmt: skip
         try:
-            for step, batch, problems in loader:
+            for step, batch, problems, found in loader:
                 broken.update(problems)
+                for i in sorted(found.keys() - counted):  # several workers may have read an item
+                    counted.add(i)
+                    tally.add(*found[i])
                 self.skipped = len(broken)
                 if self.strict and problems:
                     raise BrokenItem(next(iter(problems.values())))
@@ -50,6 +58,7 @@ class Crops:
                 yield step, batch.float().div_(255) if batch.dtype == torch.uint8 else batch
         finally:
             warn_broken(self.batches.source.name, list(broken.values()), len(self.batches.source), "replaced")
+            tally.warn(self.batches.source.name, len(self.batches.source))
 
 
 def crops(
@@ -95,24 +104,26 @@ def crops(
 
 
 class _Batches(Dataset):
-    """Step → (step, batch or error message, broken items)."""
+    """Step → (step, batch or error message, broken items, keys and notices of items)."""
 
     def __init__(self, source: Source, crop: ImageCrop | AudioCrop, seed: int, batch_size: int, slots: range) -> None:
         self.source, self.crop, self.seed, self.batch_size, self.slots = source, crop, seed, batch_size, slots
         self.order: tuple[int, np.ndarray] | None = None
         self.cache: dict[int, Tensor | str] = {}
         self.room = CACHE_BYTES
+        self.told: dict[int, tuple[str, list[Notice]]] = {}
 
     def __getstate__(self) -> dict:
-        return {**self.__dict__, "order": None, "cache": {}, "room": CACHE_BYTES}
+        return {**self.__dict__, "order": None, "cache": {}, "room": CACHE_BYTES, "told": {}}
 
-    def __getitem__(self, step: int) -> tuple[int, Tensor | str, dict[int, str]]:
+    def __getitem__(self, step: int) -> tuple[int, Tensor | str, dict[int, str], dict[int, tuple[str, list[Notice]]]]:
         problems: dict[int, str] = {}
+        self.told = {}
         try:
             batch = torch.stack([self._slot(step * self.batch_size + slot, problems) for slot in self.slots])
         except ValueError as error:  # sent as text, because an exception from a worker carries its traceback
-            return step, str(error), problems
-        return step, batch, problems
+            return step, str(error), problems, self.told
+        return step, batch, problems, self.told
 
     def _slot(self, g: int, problems: dict[int, str]) -> Tensor:
         epoch, position = divmod(g, len(self.source))
@@ -136,7 +147,11 @@ class _Batches(Dataset):
         if i in self.cache:
             return self.cache[i]
         try:
-            signal = self.crop.prepare(self.source[i])
+            with notices.collect() as found:
+                item = self.source[i]
+                signal = self.crop.prepare(item)
+            if told := [*item.notices, *found]:
+                self.told[i] = item.key, told
         except BrokenItem as problem:
             signal = str(problem)
         size = signal.numel() * signal.element_size() if isinstance(signal, Tensor) else len(signal)

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tokenloom.codecs import media
+from tokenloom.codecs.media import notices
 from tokenloom.codecs.types import CodeSpec, Modality
 
 from .sources.source import Item, Source
@@ -73,8 +74,10 @@ class Copies(Source):
         if item.modality is Modality.IMAGE:
             return replace(item, key=key, signal=image(item.signal, copy))
         rate = self.spec.sample_rate or 1
-        signal = media.convert(item.signal, item.sample_rate or rate, rate, self.spec.channels)
-        return replace(item, key=key, signal=audio(signal, rate, copy), sample_rate=rate)
+        with notices.collect() as found:
+            signal = media.convert(item.signal, item.sample_rate or rate, rate, self.spec.channels)
+        told = (*item.notices, *found)
+        return replace(item, key=key, signal=audio(signal, rate, copy), sample_rate=rate, notices=told)
 
 
 def _draws(copy: int, count: int) -> list[float]:

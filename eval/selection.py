@@ -7,8 +7,12 @@ from collections.abc import Iterator
 
 import torch
 
+from tokenloom.codecs.media import images, notices
+from tokenloom.codecs.media.notices import Notice
 from tokenloom.codecs.types import Modality
 from tokenloom.data import BrokenItem, Item, Source
+
+DEEP = Notice("16-bit color or transparency has values between the 256 levels; figures are of values rounded to 8 bits")
 
 
 class Selection:
@@ -31,7 +35,7 @@ class Selection:
         return min(len(self.source), sum(self.left.values()))
 
     def __iter__(self) -> Iterator[Item]:
-        problems = []
+        problems, tally, count = [], notices.Tally(), 0
         for i in self.order:
             if not any(self.left.values()):
                 break
@@ -45,6 +49,10 @@ class Selection:
                 continue
             if self.left.get(item.modality, 0):
                 self.left[item.modality] -= 1
+                count += 1
+                deep = item.modality is Modality.IMAGE and images.between_levels(item.signal)
+                tally.add(item.key, (*item.notices, *[DEEP] * deep))
                 yield item
         if problems:
             warnings.warn(f"left out {len(problems)} broken items, first: {problems[0]}", stacklevel=2)
+        tally.warn(self.source.name, count)

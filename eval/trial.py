@@ -122,7 +122,7 @@ def to_codec(item: Item, codec: Codec) -> Tensor | list[str]:
         return [item.signal]
     if item.modality is Modality.IMAGE:
         return item.signal[None]
-    return media.convert(item.signal, item.sample_rate, codec.spec.sample_rate, codec.spec.channels)[None]
+    return media.convert(item.signal, item.sample_rate, codec.spec.sample_rate, codec.spec.channels, codec.name)[None]
 
 
 def from_codec(decoded: Tensor | str, item: Item, codec: Codec) -> Tensor | str:

@@ -19,7 +19,7 @@ from tokenloom import lazy
 from ..types import MAX_SAMPLES, Modality
 from . import lengths, notices
 from .lengths import UNKNOWN
-from .sources import Source, binary, describe, label, refusing, require_range
+from .sources import Source, binary, describe, label, openable, refusing, require_range
 
 soundfile = lazy.load("soundfile")
 soxr = lazy.load("soxr")
@@ -188,9 +188,9 @@ def _open(source: Source) -> Iterator[tuple[list[Any], str]]:
     with refusing(label(source), Modality.AUDIO), ExitStack() as opened:
         file = opened.enter_context(binary(source))
         files, missing = lengths.repaired(file)
-        # a file on disk is read by libsndfile itself, which is faster; a pipe cannot be opened twice
-        on_disk = isinstance(source, str | os.PathLike) and files == [file] and not isinstance(file, io.BytesIO)
-        streams = [os.fspath(source)] if on_disk else files
+        streams: list[Any] = list(files)
+        if isinstance(source, str | os.PathLike) and files == [file] and not isinstance(file, io.BytesIO):
+            streams = [openable(source)]  # a file on disk is read by libsndfile itself, which is faster
         yield [opened.enter_context(soundfile.SoundFile(stream)) for stream in streams], missing
 
 

@@ -7,10 +7,10 @@ line.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from tokenloom.errors import printable
 
@@ -57,9 +57,20 @@ class Tally:
             count, first = self.kinds.get(kind, (0, ""))
             self.kinds[kind] = (count + 1, first or _line(subject, Notice(detail)))
 
+    def merge(self, kinds: Mapping[str, Sequence[Any]]) -> None:
+        """Add the `kinds` of another tally, which may come from JSON."""
+        for kind, (count, first) in kinds.items():
+            before, earlier = self.kinds.get(kind, (0, ""))
+            self.kinds[kind] = (before + count, earlier or first)
+
     def lines(self, total: int) -> list[str]:
         """Return a line for each kind."""
         return [f"{count} of {total} items: {kind}, first: {first}" for kind, (count, first) in self.kinds.items()]
+
+    def warn(self, name: str, total: int) -> None:
+        """Warn once of each kind, for a data set of `total` items."""
+        for line in self.lines(total):
+            warnings.warn(f"{name}: {line}", stacklevel=3)
 
 
 def _line(subject: str, notice: Notice) -> str:

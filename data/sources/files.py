@@ -92,8 +92,8 @@ class Files(Source):
 
     def __getitem__(self, i: int) -> Item:
         entry = self.entries[self._check(i)]
-        signal, rate = decode(entry.signal.read(), entry.modality, entry.signal)
-        return Item(entry.key, entry.modality, signal, rate, entry.read_caption(), entry.read_meta())
+        signal, rate, told = decode(entry.signal.read(), entry.modality, entry.signal)
+        return Item(entry.key, entry.modality, signal, rate, entry.read_caption(), entry.read_meta(), told)
 
 
 def build_index(files: Iterable[tuple[str, str, Ref]], modality: Modality | None) -> list[FileEntry]:

@@ -70,8 +70,8 @@ class Hub(Source):
             data = value["bytes"] if value["bytes"] is not None else Path(value["path"]).read_bytes()
         except OSError as error:
             raise BrokenItem(f"{value['path']}: {error.strerror or error}") from error
-        signal, rate = decode(data, self.modality, f"{self.path} item {i}")
-        return Item(key, self.modality, signal, rate, caption)
+        signal, rate, told = decode(data, self.modality, f"{self.path} item {i}")
+        return Item(key, self.modality, signal, rate, caption, notices=told)
 
 
 def _signal_column(features: dict[str, Any], column: str | None) -> tuple[str, Modality]:

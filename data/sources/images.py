@@ -49,7 +49,7 @@ class Images(Source):
             data = (self.folder / file).read_bytes()
         except OSError as error:
             raise BrokenItem(f"{self.folder / file}: {error.strerror or error}") from error
-        image, _ = decode(data, Modality.IMAGE, self.folder / file)
+        image = decode(data, Modality.IMAGE, self.folder / file).signal
         assert isinstance(image, Tensor)
         return Item(key, Modality.IMAGE, self._downscaled(image), None, caption)
 

@@ -79,7 +79,8 @@ class Joined(Source):
         meta = {"takes": [item.key for item in items]}
         if self.group is not None:
             meta[self.group] = items[0].meta[self.group]
-        return Item(clip.key, Modality.AUDIO, signal.contiguous(), items[0].sample_rate, caption, meta)
+        told = tuple(notice for item in items for notice in item.notices)
+        return Item(clip.key, Modality.AUDIO, signal.contiguous(), items[0].sample_rate, caption, meta, told)
 
     def items(self, strict: bool = False) -> Iterator[Item]:
         """Iterate as `Source.items` does. Files with an unreadable header count as broken, too."""

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from tokenloom.codecs import media
+from tokenloom.codecs.media import notices
+from tokenloom.codecs.media.audio import read_audio
+from tokenloom.codecs.media.notices import Notice
 from tokenloom.codecs.types import Modality
 
 
@@ -19,14 +21,22 @@ class BrokenItem(ValueError):
     """An item cannot be read. The message is one line with the file and the reason."""
 
 
-def decode(data: bytes, modality: Modality, where: object) -> tuple[Tensor | str, int | None]:
-    """Decode the bytes of a file into a signal and its sample rate (Hz or None). Raises BrokenItem naming `where`."""
+class Decoded(NamedTuple):
+    """A signal, its sample rate in Hz (None unless it is audio), and the notices of its reading."""
+
+    signal: Tensor | str
+    sample_rate: int | None
+    notices: tuple[Notice, ...]
+
+
+def decode(data: bytes, modality: Modality, where: object) -> Decoded:
+    """Decode the bytes of a file. Raises BrokenItem naming `where`."""
     try:
-        signal = media.read(data, modality)
-        return signal, media.sample_rate(data) if modality is Modality.AUDIO else None
+        with notices.collect() as found:
+            signal, rate = read_audio(data) if modality is Modality.AUDIO else (media.read(data, modality), None)
+        return Decoded(signal, rate, tuple(found))
     except ValueError as error:
-        reason = re.sub(r" <_io\.BytesIO object at 0x[0-9a-f]+>", "", " ".join(str(error).split()))
-        raise BrokenItem(f"{where}: {reason}") from error
+        raise BrokenItem(f"{where}: {' '.join(str(error).split())}") from error
 
 
 @dataclass(frozen=True)
@@ -40,6 +50,7 @@ class Item:
         sample_rate: Hz; None unless it is audio.
         caption: Description or transcript; "" if unknown.
         meta: Other properties of the item.
+        notices: What was lost or changed when it was read. Whoever reads a whole source counts and reports them.
     """
 
     key: str
@@ -48,6 +59,7 @@ class Item:
     sample_rate: int | None = None
     caption: str = ""
     meta: dict[str, Any] = field(default_factory=dict)
+    notices: tuple[Notice, ...] = ()
 
 
 class Source(ABC):
@@ -75,11 +87,11 @@ class Source(ABC):
     def items(self, strict: bool = False) -> Iterator[Item]:
         """Iterate over all readable items in order.
 
-        Broken items are counted in `skipped` and reported in one warning at the end. With `strict` the first one
-        raises BrokenItem.
+        Broken items are counted in `skipped` and reported in one warning at the end, as are the notices of others. With
+        `strict` the first broken item raises BrokenItem.
         """
         self.skipped = 0
-        broken = []
+        broken, tally = [], notices.Tally()
         for i in range(len(self)):
             try:
                 item = self[i]
@@ -89,8 +101,10 @@ class Source(ABC):
                 broken.append(str(problem))
                 self.skipped += 1
                 continue
+            tally.add(item.key, item.notices)
             yield item
         warn_broken(self.name, broken, len(self), "skipped")
+        tally.warn(self.name, len(self))
 
     def _check(self, i: int) -> int:
         if not 0 <= i < len(self):

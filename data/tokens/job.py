@@ -16,6 +16,7 @@ from torch import Tensor
 
 from tokenloom import files
 from tokenloom.codecs import media, rate
+from tokenloom.codecs.media import notices
 from tokenloom.codecs.types import Codes, CodeSpec, Modality
 
 from ..sources.source import BrokenItem, Item, Source
@@ -66,11 +67,12 @@ class ShardJob:
         format, out = get_format(self.format), Path(self.out)
         name = f"tokens-{number:06d}{format.SUFFIX}"
         report = {"number": number, "name": name, "items": 0, "tokens": 0, "broken": [], "refused": [], "other": 0}
+        tally = notices.Tally()
         bits, left = [], len(self.range(number))
         complete = out / PROGRESS / f"{name}.{socket.gethostname()}"
         dtype = index_type(encoder.spec.codebook_sizes)
         with files.writing(complete) as part, part.open("wb") as file, format.writer(file, dtype) as write:
-            for batch in _batches(self._signals(encoder.spec, number, report), self.batch_size):
+            for batch in _batches(self._signals(encoder.spec, number, report, tally), self.batch_size):
                 for item, codes in _encode(encoder, batch, report):
                     write(TokenRow(_utf8(item.key), codes, _utf8(item.caption), item.meta))
                     report["items"] += 1
@@ -78,13 +80,16 @@ class ShardJob:
                     bits.append(float(rate.nominal(encoder.spec, codes)))
                 left -= len(batch)
                 yield len(batch)
+        report |= {"notices": tally.kinds} if tally.kinds else {}
         report |= {"nominal_bits": math.fsum(bits), "bytes": complete.stat().st_size, "sha256": sha256(complete)}
         complete.replace(out / name)
         files.write(out / PROGRESS / f"{number:06d}.json", json.dumps(report))
         yield left
         yield report
 
-    def _signals(self, spec: CodeSpec, number: int, report: Report) -> Iterator[tuple[Item, Signal]]:
+    def _signals(
+        self, spec: CodeSpec, number: int, report: Report, tally: notices.Tally
+    ) -> Iterator[tuple[Item, Signal]]:
         """Yield the items of a shard with their signals for the codec. Omitted items go to the report."""
         for i in self.range(number):
             try:
@@ -98,9 +103,13 @@ class ShardJob:
                 report["other"] += 1
                 continue
             try:
-                yield item, _convert(item, spec)
+                with notices.collect() as found:
+                    signal = _convert(item, spec)
             except ValueError as error:
                 report["refused"].append(_reason(item, error))
+                continue
+            tally.add(item.key, (*item.notices, *found))
+            yield item, signal
 
 
 def sha256(path: Path) -> str:

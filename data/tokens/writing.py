@@ -21,6 +21,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from tokenloom import devices, files, progress
 from tokenloom.codecs.codec import Codec
+from tokenloom.codecs.media import notices
 
 from ..sources.registry import open_source
 from ..sources.source import BrokenItem, Source, at_least
@@ -96,6 +97,10 @@ def main(cfg: DictConfig) -> None:
             warnings.warn(f"{left}, named in {reading.INDEX}, first: {named[0]}", stacklevel=2)
     if totals["other"]:
         warnings.warn(f"left out {totals['other']} items of another modality", stacklevel=2)
+    tally = notices.Tally()
+    for shard in index["shards"]:
+        tally.merge(shard.get("notices", {}))
+    tally.warn(plain["data"]["name"], index["data_items"])
     rest = "complete already, nothing to do: " if complete else ""
     print(f"{plain['out']}: {rest}{totals['items']:,} items, {totals['tokens']:,} tokens, "
           f"{totals['nominal_bits'] / 8:,.0f} bytes nominal, in {len(index['shards']):,} shards by "

@@ -7,12 +7,14 @@ import io
 import json
 import os
 import pickle
+import re
 import tarfile
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from PIL import Image
@@ -480,6 +482,42 @@ def test_every_config_is_read_in_full():
     demo = configs["demo"]
     source = open_source("mix", **demo)
     assert len(source) == 16 and [source[0].modality, source[15].modality] == [Modality.IMAGE, Modality.AUDIO]
+
+
+# -- notices -----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def loud(tmp_path) -> data.Source:
+    """Three stereo sounds at 16 kHz, of which two have floats beyond ±1."""
+    for name, peak in (("a", 2.0), ("b", 0.5), ("c", 4.0)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full((900, 2), peak, np.float32), 16000, subtype="FLOAT")
+    return open_source("folder", path=str(tmp_path))
+
+
+SCALED = r"2 of 3 items: samples beyond ±1 are scaled down to a peak of 1, first: a: the peak is 2$"
+CONVERTED = r"3 of 3 items: 2 channels are averaged to 1, 16000 Hz is resampled to 8000 Hz, first: [abc]$"
+
+
+def told_by(work) -> list[str]:
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        work()
+    return [str(warning.message) for warning in told]
+
+
+def test_a_pass_counts_each_kind_of_notice_in_one_line(loud):
+    lines = told_by(lambda: list(loud.items()))
+    assert len(lines) == 1 and re.fullmatch(f"folder: {SCALED}", lines[0])
+    assert [notice.detail for notice in loud[2].notices] == ["the peak is 4"] and loud[1].notices == ()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_training_counts_each_kind_of_notice_in_one_line(loud, workers):
+    lines = told_by(lambda: run(loud, size=100, sample_rate=8000, workers=workers, steps=4))
+    assert len(lines) == 2, lines
+    assert sum(bool(re.search(r": 2 of 3 items: samples beyond", line)) for line in lines) == 1
+    assert sum(bool(re.search(CONVERTED, line)) for line in lines) == 1
 
 
 # -- training batches -------------------------------------------------------------------------

@@ -389,6 +389,18 @@ def test_items_that_are_left_out_are_counted_and_named(capsys: pytest.CaptureFix
     assert "broken.png" in refuse(capsys, "codec=image/sided", "data.strict=true"), "though it is whole already"
 
 
+def test_conversions_of_sounds_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, peak in (("a", 2.0), ("b", 0.5), ("c", 0.5)):
+        soundfile.write(tmp_path / f"{name}.wav", np.full((900, 2), peak, np.float32), 16000, subtype="FLOAT")
+    out = tmp_path / "out"
+    overrides = ["data=folder", f"data.path={tmp_path}", "codec=audio/flac", f"out={out}", "workers=0", "shard_items=2"]
+    for _ in range(2):  # a complete job tells it again
+        assert main(["tokenize", *overrides]) == 0
+        said = capsys.readouterr().err
+        assert "folder: 1 of 3 items: samples beyond ±1 are scaled down to a peak of 1, first: a: the peak is 2" in said
+        assert "folder: 3 of 3 items: 2 channels are averaged to 1, 16000 Hz is resampled to 24000 Hz, first: a" in said
+
+
 def test_items_of_another_modality_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     node = {"name": "mix", "parts": [{"name": "scenes", "count": 3}, {"name": "phrases", "count": 2, "seconds": 1}]}
     assert tokenize(node, "audio/flac", "out", workers=0)["totals"]["other"] == 3

@@ -17,7 +17,7 @@ from tokenloom import codecs
 from tokenloom.codecs import registry
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, CodeSpec, Modality, Settings
-from tokenloom.data import BrokenItem, Item, Source
+from tokenloom.data import BrokenItem, Item, Source, open_source
 from tokenloom.eval import charts, protocols, trial
 from tokenloom.eval.compare import compare
 from tokenloom.eval.compare.command import compare_command
@@ -455,3 +455,14 @@ def test_a_report_is_made_again_from_its_folder(run):
     before = run.report.read_text(encoding="utf-8")
     again = Results.read(run.folder)
     assert page.write(again).read_text(encoding="utf-8") == before
+
+
+def test_pictures_of_more_than_8_bits_are_named_as_such(tmp_path):
+    """PNG is lossless for 8-bit pictures alone; PSNR compares after rounding, so it is infinite for the other, too."""
+    deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
+    for name, pixels in (("deep", deep), ("plain", (deep // 257).astype(np.uint8))):
+        Image.fromarray(pixels).save(tmp_path / f"{name}.png")
+    selection = Selection(open_source("folder", path=str(tmp_path)), {Modality.IMAGE}, None, 0, False)
+    told = r"^folder: 1 of 2 items: .* between the 256 levels; .* rounded to 8 bits, first: deep$"
+    with pytest.warns(UserWarning, match=told):
+        assert len(list(selection)) == 2

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tokenloom import data
 from tokenloom.codecs import LatentCodec, Modality, media
+from tokenloom.codecs.media import notices
 from tokenloom.data import Item, Source
 from tokenloom.data.augment import Augment
 from tokenloom.data.loader import Crops, crops
@@ -121,7 +122,9 @@ def signal_for(codec: LatentCodec, item: Item) -> Tensor:
     if codec.spec.modality is Modality.IMAGE:
         return item.signal
     signal = item.signal[:, : MAX_SECONDS * item.sample_rate]
-    return media.convert(signal, item.sample_rate, codec.spec.sample_rate, codec.spec.channels)
+    if signal.shape[1] < item.signal.shape[1]:
+        notices.tell("validation", f"longer sounds are cut to {MAX_SECONDS} s")
+    return media.convert(signal, item.sample_rate, codec.spec.sample_rate, codec.spec.channels, "validation")
 
 
 def write_samples(samples: list[dict[str, Tensor]], codec: LatentCodec, folder: Path, step: int) -> None:

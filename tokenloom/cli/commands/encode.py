@@ -131,7 +131,8 @@ def _description(codec: Codec, batch: Tensor | list[str], codes: Codes, data: by
     parts = [f"{len(data)} bytes", f"{int(rate.tokens(codec.spec, codes)[0])} tokens"]
     if codec.spec.modality == "image":
         parts += [f"{rate.bits_per_pixel(bits, codes).item():.4f} bits per pixel"]
-        parts += [f"PSNR {codecs.targets.psnr(batch, codec.decode(codes)):.2f} dB"]
+        rounded = " after rounding to 8 bits" if codecs.media.images.between_levels(batch) else ""
+        parts += [f"PSNR {codecs.targets.psnr(batch, codec.decode(codes)):.2f} dB{rounded}"]
     elif codec.spec.modality == "audio":
         parts += [f"{rate.kbps(bits, codes, codec.spec).item():.3f} kbit/s"]
     return f"{', '.join(parts)}, {extent(codec, codes)}"
