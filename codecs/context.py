@@ -213,7 +213,7 @@ class ContextModel(nn.Module):
         """
         codes = torch.zeros(1, len(self.bounds), *grid, dtype=torch.float64)
         one = 2.0**FRACTION
-        gain = self.gain.double().cpu() * one
+        gain = self.gain.cpu().double() * one
         for group, channels in enumerate(self.slices):
             bound = self.bounds[channels.start]
             for mask, before, distance, lattice in _passes(group, *grid):

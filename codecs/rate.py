@@ -1,6 +1,6 @@
 """Cost of codes in bits. No other module takes a logarithm of a codebook size.
 
-There are four costs per item, all float64 (batch,):
+There are four costs per item, all float64 (batch,), on the CPU:
 
 * nominal: positions × Σ log2(codebook size), plus 32 bits per number of side information. If the encoder chooses the
   number of tokens, whole bytes for that number are added. If the tokens are the bytes of a file: 8 × its bytes.
@@ -25,17 +25,17 @@ SIDE_BITS = 32
 
 
 def positions(spec: CodeSpec, codes: Codes) -> Tensor:
-    """Return the number of positions of each item, padding excluded, int64 (batch,)."""
+    """Return the number of positions of each item, padding excluded, int64 (batch,) on the CPU."""
     if codes.lengths is not None:
-        return codes.lengths
+        return codes.lengths.cpu()
     if not spec.stride:
         return torch.full((len(codes),), codes.indices.shape[2])
-    return torch.tensor([math.prod(spec.grid(tuple(size))) for size in codes.sizes.tolist()], device=codes.sizes.device)
+    return torch.tensor([math.prod(spec.grid(tuple(size))) for size in codes.sizes.tolist()])
 
 
 def tokens(spec: CodeSpec, codes: Codes) -> Tensor:
-    """Return the number of tokens of each item, positions × quantizers, int64 (batch,)."""
-    return positions(spec, codes) * codes.quantizers()
+    """Return the number of tokens of each item, positions × quantizers, int64 (batch,) on the CPU."""
+    return positions(spec, codes) * codes.quantizers().cpu()
 
 
 def bits_per_token(spec: CodeSpec) -> tuple[float, ...]:
@@ -51,7 +51,7 @@ def bits_per_position(codebook_sizes: tuple[int, ...]) -> float:
 def nominal(spec: CodeSpec, codes: Codes) -> Tensor:
     """Return the nominal bits of each item, float64 (batch,). All entries count as equally likely."""
     cumulative = torch.tensor([0.0, *bits_per_token(spec)], dtype=torch.float64).cumsum(0)
-    bits = positions(spec, codes).cpu() * cumulative[codes.quantizers().cpu()]
+    bits = positions(spec, codes) * cumulative[codes.quantizers().cpu()]
     return bits + _overhead(spec, codes)
 
 
@@ -71,7 +71,7 @@ def _side(codes: Codes) -> Tensor:
 
 def modelled(nats: Tensor, codes: Codes) -> Tensor:
     """Return the bits of each item, float64 (batch,), from the nats of its codes under a model."""
-    return nats.double().cpu() / math.log(2) + _side(codes)
+    return nats.cpu().double() / math.log(2) + _side(codes)
 
 
 def coded(data: list[bytes]) -> Tensor:
@@ -81,7 +81,7 @@ def coded(data: list[bytes]) -> Tensor:
 
 def smoothed(counts: Tensor) -> Tensor:
     """Convert counts to probabilities, float64, adding 0.5 to each count (Krichevsky and Trofimov, 1981)."""
-    counts = counts.double() + 0.5
+    counts = counts.cpu().double() + 0.5  # not every device has float64
     return counts / counts.sum(-1, keepdim=True)
 
 

@@ -23,7 +23,7 @@ MAX_PIXELS_AT_ONCE = 2**18
 def psnr(reference: Tensor, decoded: Tensor) -> float:
     """Return the PSNR in dB of two images in [0, 1], both rounded to 8 bits; inf if they are equal."""
     error = (reference * 255).round() - (decoded * 255).round()
-    return decibel(error.double().square().mean().item())
+    return decibel(error.cpu().double().square().mean().item())
 
 
 def decibel(mse: float) -> float:

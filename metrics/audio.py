@@ -40,19 +40,19 @@ def si_sdr(reference: Tensor, output: Tensor, *, sample_rate: int | None = None,
         return math.inf
     ratio = torchmetrics.functional.audio.scale_invariant_signal_distortion_ratio
     # float64: the library adds eps to both energies, which floors float32 near 70 dB
-    return ratio(output.double(), reference.double(), zero_mean).mean().item()
+    return ratio(output.cpu().double(), reference.cpu().double(), zero_mean).mean().item()
 
 
 # -- spectra --------------------------------------------------------------------------------------
 
 
 def magnitude(x: Tensor, n_fft: int, hop: int, window: int) -> Tensor:
-    """Return the magnitude spectrogram, float64 (channels, bins, frames). A full-scale sine has magnitude 1.
+    """Return the magnitude spectrogram, float64 (channels, bins, frames) on the CPU. A full-scale sine has magnitude 1.
 
     The window is a Hann window. Frames are centered, with zeros beyond both ends, so any length is valid.
     """
     hann = torch.hann_window(window, dtype=torch.float64)
-    spectrum = torch.stft(x.double(), n_fft, hop, window, hann, pad_mode="constant", return_complex=True)
+    spectrum = torch.stft(x.cpu().double(), n_fft, hop, window, hann, pad_mode="constant", return_complex=True)
     return spectrum.abs() * (2 / hann.sum())
 
 

@@ -94,7 +94,7 @@ def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any], *waves:
     try:
         process.stdin.write(json.dumps(request).encode() + b"\n")
         for wave in waves:
-            process.stdin.write(wave.contiguous().numpy().tobytes())
+            process.stdin.write(wave.contiguous().cpu().numpy().tobytes())
         process.stdin.flush()
     except BrokenPipeError:
         return b""

@@ -199,8 +199,8 @@ class _Head:
             if len(allowed) > 1:
                 logits = F.linear(hidden if len(groups) == 1 else hidden[:, rows], weight).float()
                 logits = logits[0] if self.guidance == 1 else torch.lerp(logits[1], logits[0], self.guidance)
-                u = torch.tensor([uniform[row] for row in rows], dtype=torch.float64, device=hidden.device)
-                chosen = allowed[choose(logits, u, **self.choice)].tolist()
+                u = torch.tensor([uniform[row] for row in rows], dtype=torch.float64)  # which not every device has
+                chosen = allowed[choose(logits.cpu(), u, **self.choice)].tolist()
             else:
                 chosen = [int(allowed)] * len(rows)
             for row, id in zip(rows, chosen, strict=True):

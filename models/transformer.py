@@ -161,7 +161,7 @@ class Transformer(nn.Module):
         if len(counts) > len(allowed):
             raise ValueError(f"a kind must be 0 to {len(allowed) - 1}, got {len(counts) - 1}")
         present = [kind for kind, count in enumerate(counts) if count]
-        ids = [allowed[kind] for kind in present]
+        ids = [allowed[kind].to(hidden.device) for kind in present]
         # one look-up for all kinds: its gradient is a single pass over the embedding
         weights = self.embedding.weight[torch.cat(ids)].split([len(i) for i in ids])
         sizes = [counts[kind] for kind in present]

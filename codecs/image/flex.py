@@ -205,7 +205,7 @@ class Flex(LatentCodec):
 
     def _errors(self, x: Tensor, codes: Codes) -> Tensor:
         """Return the squared error of each tile in 8-bit values, float64 (tiles,)."""
-        error = ((x * 255).round() - (self.decode(codes) * 255).round()).double().square().sum(1, keepdim=True)
+        error = ((x * 255).round() - (self.decode(codes) * 255).round()).cpu().double().square().sum(1, keepdim=True)
         padding = (0, -x.shape[3] % self.tile, 0, -x.shape[2] % self.tile)
         return F.avg_pool2d(F.pad(error, padding), self.tile).flatten() * self.tile**2
 

@@ -68,8 +68,8 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     length = -(-n * target_rate // source_rate)
     # a few zeros at the end, since soxr rounds its length and may drop the last sample
     padded = torch.nn.functional.pad(waveform.reshape(-1, n), (0, 2 + source_rate // target_rate))
-    out = soxr.resample(padded.T.contiguous().numpy(), source_rate, target_rate, quality="VHQ")
-    return torch.from_numpy(out[:length].T.copy()).reshape(*leading, length).clamp(-1, 1)
+    out = soxr.resample(padded.T.contiguous().cpu().numpy(), source_rate, target_rate, quality="VHQ")
+    return torch.from_numpy(out[:length].T.copy()).reshape(*leading, length).clamp(-1, 1).to(waveform.device)
 
 
 def mix(waveform: Tensor, channels: int) -> Tensor:

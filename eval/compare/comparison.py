@@ -15,7 +15,7 @@ from tokenloom.metrics.bd_rate import bd_rate
 from ..protocols import DEFAULT
 from ..selection import Selection
 from .modelled import ModelledRate
-from .plan import make_plan
+from .plan import Plan, make_plan
 from .records import BDRow
 from .report import page, plots
 from .report.takeaways import takeaways
@@ -79,6 +79,11 @@ def compare(
     run = ComparisonRun(plan, results, study)
     run.measure(selection)
     results.environment = run.environment(seed, round(time.perf_counter() - start, 1))
+    return _conclude(results, plan)
+
+
+def _conclude(results: Results, plan: Plan) -> Results:
+    """Add BD-rates and takeaways to the measured results, and write all files."""
     results.bd_rates = [row for m, label in plan.anchors.items() for row in _bd_rates(results, str(m), label)]
     results.takeaways = takeaways(results)
     results.write()

@@ -117,9 +117,9 @@ def _entropy(session: OmniSession, channel: Channel, codes: Sequence[Codes]) -> 
     if channel.modality is not Modality.TEXT:
         return None
     train = channel.encode(session.packs["emoji64-train"].captions)
-    used = torch.cat([row[0, :n] for row, n in zip(train.indices, train.lengths.tolist(), strict=True)])
+    used = torch.cat([row[0, :n] for row, n in zip(train.indices.cpu(), train.lengths.tolist(), strict=True)])
     cost = -rate.smoothed(torch.bincount(used, minlength=channel.codec.spec.codebook_sizes[0])).log2()
-    return torch.stack([cost[c.indices[0, 0, : int(c.lengths[0])]].sum() for c in codes])
+    return torch.stack([cost[c.indices[0, 0, : int(c.lengths[0])].cpu()].sum() for c in codes])
 
 
 @torch.inference_mode()
@@ -141,8 +141,10 @@ def bits_of(session: OmniSession, documents: Sequence[Sequence[Tensor]], header:
             targets.append(row[last])
             kinds.append(kind[last.start - 1 : last.stop - 1])
             where.append(torch.arange(last.start - 1, last.stop - 1) + n * width)
-        hidden = network(ids, places).flatten(0, 1)[torch.cat(where)]
-        nats = network.losses(hidden, torch.cat(targets), torch.cat(kinds), vocabulary.kinds).double()
+        device = session.omni.device
+        hidden = network(ids.to(device), places.to(device)).flatten(0, 1)[torch.cat(where).to(device)]
+        nats = network.losses(hidden, torch.cat(targets).to(device), torch.cat(kinds).to(device), vocabulary.kinds)
+        nats = nats.cpu().double()
         for i, part in zip(some, nats.split([len(t) for t in targets]), strict=True):
             bits[i] = part.sum() / math.log(2)
     return bits

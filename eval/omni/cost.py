@@ -95,7 +95,7 @@ def seconds(session: OmniSession) -> list[OmniRecord]:
         warm = []
         for seed in track(range(9), "prompt → picture, warm", "calls"):
             start = time.perf_counter()
-            session.omni.generate([PROMPT], to="image", seed=seed)
+            session.omni.generate([PROMPT], to="image", seed=seed)  # waits for the device
             warm.append(time.perf_counter() - start)
         cold = [_cold(session, count) for _ in track(range(2), "prompt → picture, cold", "processes")]
     load = f"{os.getloadavg()[0]:.1f}, this included"  # a high load explains slow results
@@ -120,8 +120,8 @@ def _cold(session: OmniSession, count: int) -> float:
         command = [sys.executable, "-m", "tokenloom", "generate", PROMPT, "--to", "image", "-o", str(out)]
         start = time.perf_counter()
         done = subprocess.run(
-            [*command, "--model", session.model], capture_output=True, text=True, check=False,
-            env={**os.environ, "OMP_NUM_THREADS": str(count)},
+            [*command, "--model", session.model, "--device", str(session.omni.device)], capture_output=True, text=True,
+            check=False, env={**os.environ, "OMP_NUM_THREADS": str(count)},
         )  # fmt: skip
         taken = time.perf_counter() - start
         if done.returncode or not out.is_file():

@@ -67,6 +67,7 @@ class OmniSession:
         for start in track(starts, label, "batches") if label else starts:
             some = prompts[start : start + BATCH]
             results = self.omni.generate_batch(some, to, seed=self.seed * SEED_STRIDE + start, **sampling)
+            results = [result.cpu() if isinstance(result, Tensor) else result for result in results]
             answers += map(Answer, results, self.omni.statistics.tokens)
         return answers
 
@@ -94,7 +95,7 @@ class OmniSession:
         for signal in track(signals, "reconstructing", "items"):
             codes = channel.encode(signal[None])
             size = tuple(codes.sizes[0].tolist())
-            out.append(channel.codec.decode(codes)[(0, slice(None), *map(slice, size))])
+            out.append(channel.codec.decode(codes)[(0, slice(None), *map(slice, size))].cpu())
         return out
 
     @property

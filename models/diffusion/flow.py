@@ -67,7 +67,7 @@ class Flow(nn.Module):
 
     def fit(self, rates: Tensor, errors: Tensor) -> None:
         """Fit the power law of σ to the rates and root-mean-square errors (in planes) of signals, by least squares."""
-        rates, logs = rates.double(), errors.double().clamp_min(1e-6).log2()
+        rates, logs = rates.cpu().double(), errors.cpu().double().clamp_min(1e-6).log2()
         variance = (rates - rates.mean()).square().mean()
         slope = ((rates - rates.mean()) * (logs - logs.mean())).mean() / variance.clamp_min(1e-9)
         self.law.copy_(torch.stack([logs.mean() - slope * rates.mean(), slope]))

@@ -49,7 +49,7 @@ class ResultDecoder:
 
     def decode(
         self, results: Sequence[Sequence[tuple[str, Codes]]], decoders: Mapping[str, Codec],
-        sample_rate: int | None, device: torch.device,
+        sample_rate: int | None,
     ) -> list[list[Any]]:  # fmt: skip
         """Return the signals of each result's segments; audio is resampled to `sample_rate`."""
         out = segments.decode_rows(results, decoders)
@@ -57,5 +57,5 @@ class ResultDecoder:
             for at, (name, _) in enumerate(result):
                 own_rate = self.vocabulary.channels[name].codec.spec.sample_rate
                 if own_rate and sample_rate:
-                    row[at] = media.resample(row[at].cpu(), own_rate, sample_rate).to(device)
+                    row[at] = media.resample(row[at], own_rate, sample_rate)
         return out

@@ -45,6 +45,9 @@ class FlowObjective(nn.Module):
         self._frozen = (decoder.codec.requires_grad_(False), decoder)
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        codec = self._frozen[0]
+        if codec.device != x.device:  # the trainer moves submodules only
+            codec.to(x.device)
         rank, world = _rank()
         rows = torch.arange(len(x)) * world + rank
         order = (rows % GROUPS).argsort(stable=True)
