@@ -4,10 +4,11 @@ from .checkpoint import load, names, save
 from .diffusion.decoder import DiffusionDecoder, decoder_for
 from .diffusion.decoder import build as build_decoder
 from .diffusion.decoder import names as decoders
+from .omni.familiarity import UnfamiliarPromptWarning
 from .omni.model import Omni, build
 from .omni.statistics import Statistics
 
 __all__ = [
-    "DiffusionDecoder", "Omni", "Statistics", "build", "build_decoder", "decoder_for", "decoders", "load", "names",
-    "save",
+    "DiffusionDecoder", "Omni", "Statistics", "UnfamiliarPromptWarning", "build", "build_decoder", "decoder_for",
+    "decoders", "load", "names", "save",
 ]  # fmt: skip

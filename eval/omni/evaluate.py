@@ -19,7 +19,7 @@ from tokenloom.data.sources.source import at_least
 from tokenloom.environment import Environment
 
 from ..serialize import from_plain, to_csv, to_json
-from . import abilities, bits_table, cost, report, tables
+from . import abilities, bits_table, cost, report, shown, tables
 from .abilities import ABILITIES
 from .packs import PackFolder
 from .records import OmniMeasurements, OmniRecord, OmniResults
@@ -28,6 +28,7 @@ from .session import OmniSession
 COSTS: dict[str, Callable[[OmniSession], list[OmniRecord]]] = {
     "variable_length": cost.variable_length,
     "seconds": cost.seconds,
+    "shown": shown.measure,
 }
 TABLE, SAMPLES = "bits", "samples"
 CHOICES = (SAMPLES, *(ability.key for ability in ABILITIES), *COSTS, TABLE)

@@ -5,12 +5,13 @@ channels     in order, each {name, setting, pattern, size}; for a new model also
              (default: the name). A checkpoint has no such key, so it causes no downloads and reads no other paths.
 longest      largest number of ids in a segment; default: the transformer's context
 sampling     default sampling parameters (Hydra reserves the key `defaults`)
+familiarity  {median, most}: bits per token of training prompts (see familiarity.py), which the trainer measures
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from torch import Tensor
@@ -21,12 +22,13 @@ from tokenloom.codecs.validate import are_integers, is_integer
 from ..transformer import Transformer
 from ..vocabulary import Channel, Vocabulary
 from ..vocabulary.channel import setting_from_plain, setting_to_plain
+from .familiarity import Familiarity
 
 MAX_LAYERS = 256
 MAX_CHANNELS = 64
 MAX_SIZE = 2**16
 """Largest width or length in a config."""
-KEYS = ("transformer", "channels", "longest", "sampling")
+KEYS = ("transformer", "channels", "longest", "sampling", "familiarity")
 CHANNEL_KEYS = ("name", "setting", "pattern", "size")
 
 
@@ -49,6 +51,7 @@ class OmniConfig:
     channels: list[ChannelConfig]
     longest: int
     sampling: Any
+    familiarity: Familiarity | None
 
     @classmethod
     def parse(cls, config: Mapping[str, Any], *, new: bool) -> OmniConfig:
@@ -68,7 +71,9 @@ class OmniConfig:
         longest = config.get("longest") or transformer.get("context", 1024)
         if not is_integer(longest, 1, MAX_SIZE):
             raise ValueError(f"omni.longest must be an integer from 1 to {MAX_SIZE}, got {longest!r:.80}")
-        return cls(dict(transformer), entries, longest, config.get("sampling"))
+        return cls(
+            dict(transformer), entries, longest, config.get("sampling"), Familiarity.parse(config.get("familiarity"))
+        )
 
     def vocabulary(self, load: Callable[[ChannelConfig], Codec]) -> Vocabulary:
         """Build the vocabulary; `load` returns the codec of a channel."""
@@ -93,15 +98,17 @@ class OmniConfig:
 
 
 def to_plain(
-    transformer: Mapping[str, Any], vocabulary: Vocabulary, sizes: Mapping[str, Any], sampling: Mapping[str, Any]
-) -> dict[str, Any]:
+    transformer: Mapping[str, Any], vocabulary: Vocabulary, sizes: Mapping[str, Any], sampling: Mapping[str, Any],
+    familiarity: Familiarity | None,
+) -> dict[str, Any]:  # fmt: skip
     """Return the config of a model as plain values."""
     channels = [
         {"name": n, "setting": setting_to_plain(c.setting), "pattern": c.pattern, "size": sizes.get(n)}
         for n, c in vocabulary.channels.items()
     ]
     longest = vocabulary.longest
-    return {"transformer": transformer, "channels": channels, "longest": longest, "sampling": sampling}
+    plain = {"transformer": transformer, "channels": channels, "longest": longest, "sampling": sampling}
+    return plain | ({} if familiarity is None else {"familiarity": asdict(familiarity)})
 
 
 def _channel(entry: Any, keys: tuple[str, ...]) -> ChannelConfig:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tokenloom import codecs, precision, threads
+from tokenloom import codecs, devices, precision, threads
 from tokenloom.codecs import Codes, Modality, checkpoint, display, rate
 from tokenloom.codecs.hub import Card, Pretrained
 from tokenloom.codecs.validate import are_integers, require_integer
@@ -30,6 +30,7 @@ from ..vocabulary.segments import Segment
 from . import scoring
 from .config import OmniConfig, to_plain
 from .decoding import ResultDecoder
+from .familiarity import Familiarity
 from .prompts import START, PromptEncoder
 from .statistics import Statistics, cumulative, timed
 
@@ -49,6 +50,7 @@ class Omni(Pretrained, nn.Module):
         sizes: Fixed size of a channel's signals, (height, width) or (samples,). Images in prompts are resized to it.
         defaults: Default sampling parameters: guidance, temperature, top_k, top_p, best_of. The name of a modality or
             a channel maps to its own defaults.
+        familiarity: Bits per token of training prompts. A prompt beyond them is answered with a warning.
 
     Attributes:
         statistics: Statistics of the last call of `generate` or `generate_batch`.
@@ -57,6 +59,7 @@ class Omni(Pretrained, nn.Module):
     def __init__(
         self, vocabulary: Vocabulary, transformer: Transformer, *,
         sizes: Mapping[str, Sequence[int]] | None = None, defaults: Mapping[str, Any] | None = None,
+        familiarity: Familiarity | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
         for key, needed in (("vocabulary", vocabulary.size), ("places", vocabulary.places)):
@@ -68,6 +71,7 @@ class Omni(Pretrained, nn.Module):
         self.sizes = {name: tuple(size) for name, size in (sizes or {}).items()}
         outputs = {*channels, *(str(channel.modality) for channel in channels.values())}
         self.defaults = sampling.check_defaults({} if defaults is None else defaults, outputs)
+        self.familiarity = familiarity
         self.statistics: Statistics | None = None
         for name, size in self.sizes.items():
             if name not in channels or not are_integers(size, 1, 2**28):
@@ -97,7 +101,7 @@ class Omni(Pretrained, nn.Module):
     @property
     def options(self) -> dict[str, Any]:
         """Keyword arguments of the constructor."""
-        return {"sizes": self.sizes, "defaults": self.defaults}
+        return {"sizes": self.sizes, "defaults": self.defaults, "familiarity": self.familiarity}
 
     @property
     def sample_rate(self) -> int | None:
@@ -179,6 +183,7 @@ class Omni(Pretrained, nn.Module):
         seconds: dict[str, float] = {}
         with timed(seconds, "encode"):
             encoded = self.prompts.encode(prompts)
+            self._warn(prompts, encoded)
         head = self.prompts.head(channel)
         ids = [torch.cat([row, head]) for row in encoded]
         count = self.prompts.remaining(ids, channel)
@@ -195,7 +200,8 @@ class Omni(Pretrained, nn.Module):
             before = [len(self.vocabulary.parse(row)) for row in encoded]
             documents = [self.vocabulary.parse(truncation.complete(self.vocabulary, *pair)) for pair in pairs]
             parts = [document[before[row] :] for row, document in zip(rows, documents, strict=True)]
-            results = self._results.decode(parts, decoders, self.sample_rate, self.device)
+            results = self._results.decode(parts, decoders, self.sample_rate)
+            devices.synchronize(self.device)
         self.statistics = Statistics(
             seed, [len(prompt) for prompt, _ in pairs], [len(one) for _, one in pairs],
             [self._nominal(some) for some in parts], seconds, tries, functools.partial(self._modelled, pairs),
@@ -206,6 +212,13 @@ class Omni(Pretrained, nn.Module):
             context = self.transformer.config["context"]
             raise ValueError(f"the context of {context} tokens was full before the {channel.modality} had begun")
         return [result[0] for result in results]
+
+    def _warn(self, prompts: Sequence[Sequence[Segment]], encoded: Sequence[Tensor]) -> None:
+        """Warn of prompts that are far from the training data."""
+        if self.familiarity is not None:
+            for prompt, ids in zip(prompts, encoded, strict=True):
+                text = " ".join(segment for segment in prompt if isinstance(segment, str))
+                self.familiarity.warn(self.transformer, self.vocabulary, ids, text)
 
     def _sample(
         self, prompts: list[Tensor], rows: Sequence[int], head: Tensor, channel: Channel | None, **how: Any
@@ -260,7 +273,7 @@ def save(
     for name, channel in omni.vocabulary.channels.items():  # codecs first: a model must never lack one
         if not dependencies.resolves(name, channel.codec):
             codecs.save(channel.codec, folder / dependencies.subfolder(name))
-    plain = to_plain(omni.transformer.config, omni.vocabulary, omni.sizes, omni.defaults)
+    plain = to_plain(omni.transformer.config, omni.vocabulary, omni.sizes, omni.defaults, omni.familiarity)
     config = {"omni": plain, "fingerprints": omni.vocabulary.fingerprints}
     checkpoint.write(folder, config | omni.terms, checkpoint.state(omni.transformer, store), config_file, **extra)
 
@@ -274,7 +287,8 @@ def read(folder: Path, config: dict[str, Any]) -> Omni:
         vocabulary = parsed.vocabulary(lambda c: dependencies.load(folder, c.name, fingerprints.get(c.name)))
         state = checkpoint.weights(folder)
         network = parsed.network(vocabulary, state)
-        omni = Omni(vocabulary, network, sizes=parsed.sizes, defaults=parsed.sampling)
+        options = {"sizes": parsed.sizes, "defaults": parsed.sampling, "familiarity": parsed.familiarity}
+        omni = Omni(vocabulary, network, **options)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error
     checkpoint.load_state(omni.transformer, state, folder)

@@ -417,6 +417,7 @@ def test_saved_and_loaded_it_is_the_same_model(saved):
     assert not model.training and model.options == {
         "sizes": {"pictures": (32, 24)},
         "defaults": {"image": {"top_k": 50}},
+        "familiarity": None,
     }
     assert model.vocabulary.fingerprints == omni().vocabulary.fingerprints
     for to in ("image", "audio", "text"):

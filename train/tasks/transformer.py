@@ -19,6 +19,7 @@ from tokenloom import errors, files, models
 from tokenloom.codecs import Modality, media
 from tokenloom.data.documents.documents import Documents
 from tokenloom.data.documents.kind import DocumentPart
+from tokenloom.models.omni.familiarity import Familiarity
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import Vocabulary
 
@@ -32,6 +33,8 @@ MAX_SAMPLES = 8
 """Largest number of samples of a modality that a validation writes."""
 VALIDATED = 512
 """Number of documents in a validation."""
+FAMILIAR = 2048
+"""Number of documents whose first texts say what is usual."""
 UNITS = {
     Modality.TEXT: ("bits_per_byte", 1.0),
     Modality.IMAGE: ("bits_per_pixel", 1.0),
@@ -149,6 +152,14 @@ class TransformerJob(TrainingJob):
     def _signal(self, packer: Packer, part: DocumentPart) -> Tensor | str:
         """Return the signal of a part as its codec decodes it."""
         return self.vocabulary.channels[packer.channel(part)].codec.decode(packer.codes(part))[0]
+
+    def complete(self, model: nn.Module, device: torch.device) -> None:
+        """Measure how usual the texts are that documents begin with, so that the model can warn of others."""
+        drawn = (self.documents.draw(self.cfg.seed + 2, g)[0] for g in range(FAMILIAR))
+        texts = sorted({part.text for part in drawn if part.given and part.modality is Modality.TEXT})
+        if texts:
+            prompts = self.omni.prompts.encode([[text] for text in texts])
+            self.omni.familiarity = Familiarity.measure(model, self.vocabulary, prompts)
 
     def save(self, model: nn.Module, out: Path, trained: dict[str, Any]) -> None:
         omni = models.Omni(self.vocabulary, model, **self.omni.options)

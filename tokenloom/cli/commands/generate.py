@@ -32,12 +32,10 @@ The model has a default for each sampling option.
 
 examples:
   tokenloom generate "red heart" --to image -o heart.png
-  tokenloom generate seven --to audio -o seven.wav
-  tokenloom generate seven.wav --to text
-  tokenloom generate face.png "make it dark skin tone" --to image
+  tokenloom generate four --to audio -o four.wav
+  tokenloom generate four.wav --to text
   tokenloom generate "waving hand" --to image -n 9 --guidance 3 --temperature 0.9 --seed 0
   tokenloom generate "red heart" --to image --decoder diffusion --steps 2
-  tokenloom generate "three plus four"
 """
 SAMPLING = ("guidance", "temperature", "top_k", "top_p", "best_of", "seed", "decoder", "steps")
 GAP = 2
