@@ -98,7 +98,8 @@ def crops(
         )
     if len(source) == 0:
         raise ValueError(f"{source.name} has no items to train on")
-    crop = ImageCrop(size, augment) if sample_rate is None else AudioCrop(size, augment, sample_rate, channels or 1)
+    channels = 1 if channels is None else channels
+    crop = ImageCrop(size, augment) if sample_rate is None else AudioCrop(size, augment, sample_rate, channels)
     slots = range(rank, batch_size, world_size)
     return Crops(_Batches(source, crop, seed, batch_size, slots), start_step, steps, workers, strict)
 

@@ -70,7 +70,7 @@ class HostPromptEncoder:
         kind = segments.modality(segment)
         if name is None and kind is Modality.TEXT:
             return None, media.read(segment, kind)
-        channel = self.vocabulary.channel(name or kind)
+        channel = self.vocabulary.channel(kind if name is None else name)
         if channel.modality is not kind:
             raise ValueError(f"channel {channel.name} takes {channel.modality}, got {kind}")
         return channel, segments.signal(segment, channel.codec)

@@ -68,7 +68,7 @@ class OmniConfig:
             most = MAX_LAYERS if key == "layers" else 2**24 if key == "vocabulary" else MAX_SIZE
             if key != "dropout" and value is not None and not is_integer(value, 1, most):
                 raise ValueError(f"omni.transformer.{key} must be an integer from 1 to {most}, got {value!r:.80}")
-        longest = config.get("longest") or transformer.get("context", 1024)
+        longest = transformer.get("context", 1024) if config.get("longest") is None else config["longest"]
         if not is_integer(longest, 1, MAX_SIZE):
             raise ValueError(f"omni.longest must be an integer from 1 to {MAX_SIZE}, got {longest!r:.80}")
         return cls(
@@ -119,7 +119,8 @@ def _channel(entry: Any, keys: tuple[str, ...]) -> ChannelConfig:
     if (size := entry.get("size")) is not None and not are_integers(size, 1, 2**28):
         raise ValueError(f"the size of {name} must be a list of samples along each axis, got {size!r:.80}")
     setting = setting_from_plain(entry.get("setting"), name)
-    return ChannelConfig(name, entry.get("codec", name), setting, entry.get("pattern") or "raster", size)
+    pattern = "raster" if entry.get("pattern") is None else entry["pattern"]
+    return ChannelConfig(name, entry.get("codec", name), setting, pattern, size)
 
 
 def _min_weights(transformer: Mapping[str, Any]) -> int:

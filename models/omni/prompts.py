@@ -75,7 +75,7 @@ class PromptEncoder:
 
     def _require_fit(self, prompt: int, count: int | None = None, channel: Channel | None = None) -> None:
         """Raise ValueError unless the context has room for a prompt and `count` more ids (default: one)."""
-        if prompt + (count or 1) > self.context:
+        if prompt + (1 if count is None else count) > self.context:
             more = "" if count is None or channel is None else f" with the {count} tokens of {channel.name} to come"
             raise ValueError(
                 f"a prompt of {prompt} tokens{more} does not fit into the context of {self.context} tokens"

@@ -245,6 +245,31 @@ def test_a_prompt_longer_than_the_context_names_both_lengths():
         omni().generate(["x" * 1000], "image")
 
 
+def test_models_travel(tmp_path):
+    """Copies and pickles generate what the model does, also after it has generated; they keep their statistics."""
+    model, decoder = fresh(), untrained_decoder(tmp_path, "image/fsq")
+    expected = model.generate(["red"], None, seed=3)[0]
+    for other in (pickle.loads(pickle.dumps(model)), deepcopy(model)):
+        again = other.generate(["red"], None, seed=3)[0]
+        assert len(again) == len(expected)
+        assert all(a == b if isinstance(a, str) else torch.equal(a, b) for a, b in zip(again, expected, strict=True))
+        assert other.statistics.modelled == model.statistics.modelled
+    codes = decoder.codec.encode(picture()[None])
+    for other in (pickle.loads(pickle.dumps(decoder)), deepcopy(decoder)):
+        assert torch.equal(other.decode(codes), decoder.decode(codes))
+    for module in (model, decoder):
+        assert all(value.is_contiguous() for value in module.state_dict().values())
+
+
+def test_a_codec_of_a_model_is_found_wherever_one_stands(tmp_path, monkeypatch):
+    """Another codec in a folder of the same name does not take its place."""
+    monkeypatch.chdir(tmp_path)
+    shipped = codecs.load("captions-bpe")
+    codecs.save(tiny("image/fsq"), "captions-bpe")
+    found = dependencies.load(tmp_path / "model", "captions-bpe", shipped.fingerprint.hex())
+    assert found.name == "text/bpe" and dependencies.resolves("captions-bpe", shipped)
+
+
 # -- the diffusion decoder --------------------------------------------------------------------------
 
 
@@ -489,6 +514,9 @@ WRONG = {
     "a vocabulary": (lambda c: c["omni"]["transformer"].update(vocabulary=3), "got vocabulary=3"),
     "an argument": (lambda c: c["omni"]["transformer"].update(rope=3), "rope"),
     "longest": (lambda c: c["omni"].update(longest="long"), "longest must be an integer from 1 to 65536, got 'long'"),
+    "a longest of 0": (lambda c: c["omni"].update(longest=0), "longest must be an integer from 1 to 65536, got 0"),
+    "an empty pattern": (lambda c: c["omni"]["channels"][3].update(pattern=""), "must be one of raster, delay, got ''"),
+    "a pattern of false": (lambda c: c["omni"]["channels"][3].update(pattern=False), "got False"),
 }
 
 
