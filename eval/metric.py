@@ -16,6 +16,8 @@ from .serialize import to_plain
 
 scipy = lazy.load("scipy", "eval")
 
+NO_NUMBER = "the metric gave no number"
+"""Reason of a value that is NaN or −∞."""
 Z = 1.959964
 """97.5 % point of the normal distribution."""
 
@@ -62,7 +64,7 @@ class Metric:
     """All arguments that change the value."""
     set_level: bool = False
     """Whether the metric belongs to a whole set. `function` then takes the settings and returns an object with
-    `update(reference, output)` and `value()`."""
+    `features(reference, output)`, a tensor for an item, `add(features)` and `value()`."""
     missing: Callable[[], str | None] = lambda: None
     """Returns the reason why the metric cannot be computed on this machine, or None."""
 
@@ -139,8 +141,12 @@ class ItemValues:
     def add(self, value: float) -> None:
         """Add a value. +inf is perfect; NaN and −inf count as failures."""
         if math.isnan(value) or value == -math.inf:
-            return self.fail("the metric gave no number")
+            return self.fail(NO_NUMBER)
         self.values.append(float(value))
+
+    def take(self, value: float | str) -> None:
+        """Add a value, or the reason of a failure."""
+        self.fail(value) if isinstance(value, str) else self.add(value)
 
     def fail(self, reason: str) -> None:
         self.values.append(None)

@@ -134,26 +134,25 @@ class KernelDistance:
     """KID between originals and their reconstructions in one of FEATURES, updated item by item."""
 
     def __init__(self, *, features: str, minimum: int) -> None:
-        self.features, self.minimum = features, minimum
-        self.real: list[Tensor] = []
-        self.fake: list[Tensor] = []
-        self.left_out = ""
+        self.name, self.minimum = features, minimum
+        self.pairs: list[Tensor] = []
 
-    def update(self, reference: Tensor, output: Tensor, **rate: int) -> None:
-        """Add a signal and its reconstruction. A signal without these features is left out."""
-        try:
-            real, fake = (FEATURES[self.features](x, **rate) for x in (reference, output))
-        except Unmeasurable as reason:
-            self.left_out = f" (others are left out: {reason})"
-            return
-        self.real.append(real)
-        self.fake.append(fake)
+    def features(self, reference: Tensor, output: Tensor, **rate: int) -> Tensor:
+        """Return the features of a signal and its reconstruction (2, d). Raises Unmeasurable if it has none."""
+        pair = torch.stack([FEATURES[self.name](x, **rate) for x in (reference, output)])
+        if not pair.isfinite().all():
+            raise Unmeasurable("the features are not finite")
+        return pair
+
+    def add(self, pair: Tensor) -> None:
+        """Add the features of an item."""
+        self.pairs.append(pair)
 
     def value(self) -> float:
         """Return the distance. Raises Unmeasurable with fewer items than the minimum."""
-        if len(self.real) < self.minimum:
-            raise Unmeasurable(f"{len(self.real)} items{self.left_out}; a distance between sets needs {self.minimum}")
-        return kid(torch.stack(self.real), torch.stack(self.fake), paired=True)
+        if len(self.pairs) < self.minimum:
+            raise Unmeasurable(f"{len(self.pairs)} items; a distance between sets needs {self.minimum}")
+        return kid(*torch.stack(self.pairs, 1), paired=True)
 
 
 class FrechetInception:
@@ -165,10 +164,18 @@ class FrechetInception:
             2048, normalize=True, feature_extractor_weights_path=str(errors.hub_file(INCEPTION))
         )
 
-    def update(self, reference: Tensor, output: Tensor) -> None:
-        """Add an image (3, height, width) in [0, 1] and its reconstruction."""
-        self.fid.update(prepare(reference, self.rounding, self.space), real=True)
-        self.fid.update(prepare(output, self.rounding, self.space), real=False)
+    def features(self, reference: Tensor, output: Tensor) -> Tensor:
+        """Return the features (2, 2048) of an image (3, height, width) in [0, 1] and its reconstruction."""
+        images = (prepare(x, self.rounding, self.space) for x in (reference, output))
+        return torch.cat([self.fid.inception((x * 255).byte()) for x in images])
+
+    def add(self, pair: Tensor) -> None:
+        """Add the features of an item."""
+        for kind, x in zip(("real", "fake"), pair.double(), strict=True):
+            getattr(self.fid, f"{kind}_features_sum").add_(x)
+            getattr(self.fid, f"{kind}_features_cov_sum").addr_(x, x)
+            getattr(self.fid, f"{kind}_features_num_samples").add_(1)
+        self.fid.orig_dtype = pair.dtype
         self.count += 1
 
     def value(self) -> float:

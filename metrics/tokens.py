@@ -9,6 +9,9 @@ from torch import Tensor
 
 from tokenloom.codecs.types import Codes
 
+Occurrences = list[tuple[list[int], list[int]]]
+"""For each quantizer the entries that occur in an item, and how often."""
+
 
 @dataclass
 class CodebookUse:
@@ -34,8 +37,12 @@ class CodeCounts:
     def update(self, codes: Codes) -> None:
         """Count the codes of a batch."""
         for row in range(len(codes)):
-            for count, used in zip(self.counts, sequences(codes, row), strict=False):  # codes may have fewer quantizers
-                count += torch.bincount(used.cpu(), minlength=len(count))
+            self.add(occurrences(codes, row))
+
+    def add(self, counts: Occurrences) -> None:
+        """Add the counts of one item."""
+        for total, (entries, times) in zip(self.counts, counts, strict=False):  # codes may have fewer quantizers
+            total[torch.tensor(entries, dtype=torch.int64)] += torch.tensor(times, dtype=torch.int64)
 
     def summary(self) -> list[CodebookUse]:
         """Return the use of each quantizer's codebook."""
@@ -56,6 +63,12 @@ def sequences(codes: Codes, row: int) -> list[Tensor]:
     if codes.lengths is not None:
         flat = flat[:, : int(codes.lengths[row])]
     return [q[q >= 0] for q in flat]
+
+
+def occurrences(codes: Codes, row: int) -> Occurrences:
+    """Return the counts of one item: for each quantizer the entries that occur, and how often."""
+    found = (torch.unique(used.cpu(), return_counts=True) for used in sequences(codes, row))
+    return [(entries.tolist(), times.tolist()) for entries, times in found]
 
 
 def same_share(first: Codes, second: Codes) -> float:

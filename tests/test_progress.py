@@ -16,22 +16,37 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_a_line_every_interval_with_the_time_left(capsys, monkeypatch):
-    """A step that takes long does not silence it."""
-    monkeypatch.setattr(progress, "SECONDS", 0.05)
-    with progress.bar("comparing", 20, "items") as advance:
-        advance(5, "image/jpeg")
+def test_lines_have_count_rate_and_remaining_time(capsys, monkeypatch):
+    """The first comes at once, the next although a step takes long, the last at the end."""
+    monkeypatch.setattr(progress, "SECONDS", 0.2)
+    with progress.bar("work", 8, "items", done=2) as advance:
+        advance(0, "first one")
+        time.sleep(0.1)
+        advance(2)
+        advance.say("[a] remark")
         time.sleep(0.2)
+        advance(4)
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) >= 2
-    assert lines[0].startswith("image/jpeg: 5 of 20 items, ") and lines[0].endswith(" left")
+    assert lines[0] == "work, first one: 2 of 8 items"
+    assert lines[1] == "[a] remark"
+    assert lines[2].startswith("work, first one: 4 of 8 items, ") and lines[2].endswith(" items/s, about 1 s left")
+    assert lines[-1] == "work: 8 items in 1 s"
 
 
-def test_nothing_in_a_short_run(capsys):
-    with progress.bar("comparing", 20, "items") as advance:
-        advance(20)
-        advance.say("done")
-    assert capsys.readouterr().err == "done\n"
+@pytest.mark.parametrize(("amounts", "said"), [((), 0), ((1,), 1)])
+def test_an_error_before_the_first_progress_stays_alone_and_one_after_it_has_no_last_line(capsys, amounts, said):
+    with pytest.raises(ValueError, match="wrong"), progress.bar("work", 2, "items") as advance:
+        for amount in amounts:
+            advance(amount)
+            time.sleep(0.1)
+        raise ValueError("wrong")
+    assert len(capsys.readouterr().err.splitlines()) == said
+
+
+def test_short_work_can_be_silent(capsys):
+    with progress.bar("work", None, "tokens", after=5) as advance:
+        advance.move_to(3, None)
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The progress of every long command: a bar on a terminal, else a line every half minute."""
+"""The progress of every long command: a bar on a terminal, else lines at the start, every half minute and the end."""
 
 from __future__ import annotations
 
@@ -29,16 +29,22 @@ class Bar:
 
     def __init__(self, text: str, total: float | None, unit: str, done: float) -> None:
         self.text, self.total, self.unit, self.done = text, total, unit, done
-        self._began, self._before = time.monotonic(), done
+        self._title, self._began, self._before = text, time.monotonic(), done
+        self.started = threading.Event()
+        """Set at the first progress. An error before it stays the only line."""
+        self.told = False
+        """Whether a line was said."""
 
     def __call__(self, amount: float = 1, text: str | None = None) -> None:
         """Advance by `amount`, and replace the text if `text` is not None."""
         self.done += amount
         self.text = self.text if text is None else text
+        self.started.set()
 
     def move_to(self, amount: float, total: float | None) -> None:
         """Set the amount that is done, and replace the total if `total` is not None."""
         self.done, self.total = amount, self.total if total is None else total
+        self.started.set()
 
     def say(self, line: str) -> None:
         """Print a line."""
@@ -51,7 +57,15 @@ class Bar:
             parts.append(f"{speed:,.{0 if speed > 100 else 2}f} {self.unit}/s")
             if self.total and self.total > self.done:
                 parts.append(f"about {duration((self.total - self.done) / speed)} left")
-        return f"{self.text.strip()}: {', '.join(parts)}"
+        return f"{self._subject()}: {', '.join(parts)}"
+
+    def last_line(self) -> str:
+        """Return what was done in which time as text."""
+        return f"{self._title}: {self.done:,.0f} {self.unit} in {duration(time.monotonic() - self._began)}"
+
+    def _subject(self) -> str:
+        text = " ".join(self.text.split())
+        return text if text == self._title else f"{self._title}, {text}"
 
 
 def duration(seconds: float) -> str:
@@ -63,10 +77,13 @@ def duration(seconds: float) -> str:
 
 
 @contextmanager
-def bar(text: str, total: float | None, unit: str, *, done: float = 0, width: int = 28) -> Iterator[Bar]:
+def bar(
+    text: str, total: float | None, unit: str, *, done: float = 0, width: int = 28, after: float = 0.0
+) -> Iterator[Bar]:
     """Show progress on standard error: a bar on a terminal, which is removed at the end, else lines.
 
-    A bar needs the package rich, which the extras train and eval install.
+    A bar needs the package rich, which the extras train and eval install. Lines come at the first progress, every
+    SECONDS, and at the end, each with the count, the rate and the remaining time.
 
     Args:
         text: What is being done.
@@ -74,21 +91,31 @@ def bar(text: str, total: float | None, unit: str, *, done: float = 0, width: in
         unit: Plural noun, such as "items".
         done: Amount of work that is done already.
         width: Number of characters of later texts in front of a bar.
+        after: Seconds before the first line. Shorter work prints none.
     """
     if sys.stderr.isatty() and find_spec("rich"):
         with bars.open_bar(text, total, unit, done, width) as shown:
             yield shown
         return
     shown, ended = Bar(text, total, unit, done), threading.Event()
-
-    def tell() -> None:
-        while not ended.wait(SECONDS):
-            shown.say(shown.line())
-
-    teller = threading.Thread(target=tell, daemon=True)  # a thread, since one step may take minutes
-    teller.start()
+    teller = threading.Thread(target=_tell, args=(shown, ended, after), daemon=True)  # one step may take minutes
+    complete = False
     try:
+        teller.start()
         yield shown
+        complete = True
     finally:
         ended.set()
+        shown.started.set()
         teller.join()
+    if complete and shown.told:
+        shown.say(shown.last_line())
+
+
+def _tell(shown: Bar, ended: threading.Event, after: float) -> None:
+    """Say a line at the first progress and every SECONDS, until the work has ended."""
+    shown.started.wait()
+    wait = after
+    while not ended.wait(wait):
+        shown.say(shown.line())
+        shown.told, wait = True, SECONDS

@@ -23,10 +23,8 @@ def compare_command(cfg: DictConfig) -> Results:
     terminal.show(results, console)
     for line in results.takeaways:
         console.print(f"• {line}", highlight=False, markup=False, soft_wrap=True)
-    if results.interrupted:
-        console.print("interrupted: the results hold the complete items only")
     console.print(f"report: {results.report}", highlight=False, markup=False, soft_wrap=True)
-    return results
+    return _ended(results, console)
 
 
 def evaluate_command(cfg: DictConfig) -> Results:
@@ -36,6 +34,14 @@ def evaluate_command(cfg: DictConfig) -> Results:
     results, console = _run(cfg, KEYS), Console()
     terminal.show(results, console)
     console.print(f"{results.folder / 'results.json'}", highlight=False, markup=False, soft_wrap=True)
+    return _ended(results, console)
+
+
+def _ended(results: Results, console: Console) -> Results:
+    """Return the results of a complete comparison. Raises KeyboardInterrupt for those of an interrupted one."""
+    if results.interrupted:
+        console.print(f"{results.status}; the same command continues", highlight=False, markup=False, soft_wrap=True)
+        raise KeyboardInterrupt
     return results
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,15 +9,13 @@ from typing import Any
 import torch
 
 from tokenloom.data import Source
-from tokenloom.metrics.bd_rate import bd_rate
 
 from ..protocols import DEFAULT
-from ..selection import Selection
+from ..selection import Selection, contents
+from .journal import Journal
 from .modelled import ModelledRate
-from .plan import Plan, make_plan
-from .records import BDRow
-from .report import page, plots
-from .report.takeaways import takeaways
+from .plan import make_plan
+from .publishing import Publisher
 from .results import Results
 from .run import ComparisonRun
 
@@ -41,8 +38,8 @@ def compare(
 ) -> Results:
     """Measure every codec at every setting of its sweep on the data.
 
-    Writes results.json, results.csv, plots/, exhibits/ and report.html to `out`. After Ctrl-C, the results hold the
-    complete items, and `interrupted` is True.
+    Writes results.json, results.csv and report.html to `out` after each codec, then plots/ and exhibits/. After Ctrl-C,
+    the results hold the complete codecs. The same call continues an unfinished comparison in `out`.
 
     Args:
         codec_names: Registry names, shipped names, folders, globs of folders. "+diffusion" adds the diffusion decoder
@@ -52,64 +49,38 @@ def compare(
         out: Folder for the results.
         anchor: Reference codec of BD-rate, at most one per modality. Default: JPEG, Opus, bytes, else the first codec.
         items: Largest number of items of each modality, drawn with `seed`. Default: all.
-        rate: Rate of the exhibits, a number or {"bits_per_pixel": …, "kbps": …}. Default: the rate of the first
-            learned codec at its default setting.
+        rate: Rate of the exhibits, a number or {"bits_per_pixel": …, "kbps": …}. Default: that of a learned codec.
         seed: Seed of the draw and the training.
         protocols: Names of protocols, at most one per modality.
-        targets: "psnr", "slope" or both, to compare with fixed settings of image codecs at equal mean tokens. Default:
-            both, for codecs of variable length.
+        targets: "psnr", "slope" or both, against fixed settings of image codecs at equal mean tokens. Default: both,
+            for codecs of variable length.
         modelled: Options of the modelled rate; None: not measured. Without training data and `items`, a fifth of the
             data is evaluated and the transformers learn from the rest.
-        device: auto, cpu, cuda, cuda:1 or mps, for learned codecs. Other codecs, metrics and the transformers of the
-            modelled rate run on the CPU.
+        device: auto, cpu, cuda, cuda:1 or mps, for learned codecs. All else runs on the CPU.
         title: Title of the data.
         strict: Raise an error for a broken item instead of counting it.
 
     Raises:
-        ValueError: If an argument is invalid, or the data have no item for the codecs.
+        ValueError: If an argument is invalid, or the data have no item for the codecs, or changed since the call
+            that this one continues.
         FileNotFoundError: If a codec or its checkpoint does not exist.
     """
     plan = make_plan(codec_names, protocols, anchor, rate, targets, device)
     results = Results(Path(out), title or source.name or "data")
     source, study = modelled.study(source, items, seed) if modelled else (source, None)
-    if study:
-        study.check(plan.entries)
-    selection = Selection(source, plan.modalities, items, seed, strict)
-    start = time.perf_counter()
-    run = ComparisonRun(plan, results, study)
-    run.measure(selection)
-    results.environment = run.environment(seed, round(time.perf_counter() - start, 1))
-    return _conclude(results, plan)
-
-
-def _conclude(results: Results, plan: Plan) -> Results:
-    """Add BD-rates and takeaways to the measured results, and write all files."""
-    results.bd_rates = [row for m, label in plan.anchors.items() for row in _bd_rates(results, str(m), label)]
-    results.takeaways = takeaways(results)
-    results.write()
-    plots.write(results)
-    page.write(results)
+    selections = {m: Selection(source, m, items, seed, strict) for m in sorted(plan.modalities)}
+    identity = plan.identity() | contents(source) | {"items": items, "seed": seed, "strict": strict}
+    journal = Journal(results.folder, identity | {"modelled": modelled and modelled.describe()})
+    run = ComparisonRun(plan, results, study, selections, journal)
+    publisher = Publisher(results, lambda seconds: run.environment(seed, seconds))
+    with journal.open():
+        run.measure(publisher.partial)
+        publisher.final()
+    if not results.interrupted:
+        journal.remove()
     return results
 
 
 def evaluate(codec: str, source: Source, out: str | Path, **arguments: Any) -> Results:
     """Measure one codec; see `compare` for the arguments."""
     return compare([codec], source, out, **arguments)
-
-
-def _bd_rates(results: Results, modality: str, anchor: str) -> list[BDRow]:
-    """Return the BD-rates of all other codecs of a modality, in every metric with a curve of the anchor."""
-    rows, records = [], results.of(modality)
-    codecs = [codec for codec in dict.fromkeys(r.codec for r in records) if codec != anchor]
-    for metric in dict.fromkeys(name for r in records for name in r.metrics):
-        base = results.curve(modality, anchor, metric)
-        for codec in codecs if base else ():
-            percent = overlap = reason = None
-            try:
-                percent, overlap = bd_rate(base, results.curve(modality, codec, metric))
-            except ValueError as error:
-                reason = str(error)
-            rows.append(BDRow(modality=modality, anchor=anchor, codec=codec, metric=metric,
-                              label=results.metric(modality, metric).label, percent=percent, overlap=overlap,
-                              reason=reason))  # fmt: skip
-    return rows

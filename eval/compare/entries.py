@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import hashlib
 import inspect
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,6 +14,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from tokenloom import codecs, devices
 from tokenloom.codecs import checkpoint
@@ -52,6 +54,15 @@ class CodecEntry:
     def name_at(self, setting: Any) -> str:
         """Return the label with the setting, if the codec has settings."""
         return self.label if setting is None else f"{self.label} at {setting}"
+
+    def identity(self) -> str:
+        """Return a hash of the codec with its decoder, and its sweep."""
+        digest = hashlib.sha256(repr([self.codec.name, self.codec.settings.sweep]).encode() + self.codec.fingerprint)
+        for name, value in sorted(self.codec.state_dict().items()):
+            if isinstance(value, Tensor):
+                data = value.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
+                digest.update(name.encode() + data.numpy().tobytes())
+        return digest.hexdigest()[:16]
 
     def adapt(self, item: Item) -> None:
         """Adapt codec and settings to the first item. An item that does not fit fails later, when it is coded."""

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Modality, Target, TargetError
 from tokenloom.data import Item
-from tokenloom.errors import describe
 
 from .. import trial
 from ..gallery.files import save, save_for_display, slug
@@ -51,25 +51,24 @@ class Example(NamedTuple):
     settings: list[ExhibitTile]
 
 
-def make_example(
-    number: int, item: Item, measurements: list[CodecMeasurement], results: list[ItemResult], folder: Path
-) -> Example:
-    """Write the reconstructions of a measured item at every setting to folder/exhibits, as a report shows them."""
+def make_tile(
+    number: int, item: Item, place: int, m: CodecMeasurement, result: ItemResult, folder: Path
+) -> ExhibitTile | None:
+    """Write the reconstruction of a measured item at one setting to folder/exhibits, as a report shows it.
+
+    Returns:
+        None if the codec failed or has no settings.
+    """
+    if result.trial is None or m.setting is None:
+        return None
     (folder / "exhibits").mkdir(parents=True, exist_ok=True)
-    tiles = []
-    for place, (m, result) in enumerate(zip(measurements, results, strict=True)):
-        if result.trial is None or m.setting is None:
-            continue
-        name = f"{_name(number, item)}-setting-{place:03d}-{slug(m.name)}"
-        file, psnr = save_for_display(result.trial.output, item, folder, name)
-        tiles.append(
-            ExhibitTile(
-                codec=m.entry.label, learned=m.entry.learned, rate=result.trial.rates["coded"],
-                bytes=len(result.trial.data), figures=_figures(result.values, item), file=file,
-                setting=f"{m.entry.codec.settings.name} {m.setting}", display_psnr=psnr,
-            )
-        )  # fmt: skip
-    return Example(item, tiles)
+    name = f"{_name(number, item)}-setting-{place:03d}-{slug(m.name)}"
+    file, psnr = save_for_display(result.trial.output, item, folder, name)
+    return ExhibitTile(
+        codec=m.entry.label, learned=m.entry.learned, rate=result.rates["coded"], bytes=result.bytes,
+        figures=_figures(result.values, item), file=file, setting=f"{m.entry.codec.settings.name} {m.setting}",
+        display_psnr=psnr,
+    )  # fmt: skip
 
 
 def _name(number: int, item: Item) -> str:
@@ -113,12 +112,12 @@ def make_exhibits(
             settings=settings,
         )
         exhibits.append(exhibit)
-        try:
-            if exhibit.rate is None:
-                exhibit.rate, exhibit.rate_of = _usual_rate(suitable, item, anchors[item.modality])
-        except Exception as error:  # other codecs cannot be compared without a rate
-            exhibit.problem = f"the codec that sets the rate failed: {describe(error)}"
-            continue
+        if exhibit.rate is None:
+            usual = trial.attempt(lambda i=item, s=suitable: _usual_rate(s, i, anchors[i.modality]))
+            if isinstance(usual, trial.Failure):  # other codecs cannot be compared without a rate
+                exhibit.problem = f"the codec that sets the rate failed: {usual}"
+                continue
+            exhibit.rate, exhibit.rate_of = usual
         for place, entry in enumerate(suitable):
             tile, output = _tile(entry, item, exhibit.rate, protocols[item.modality])
             if output is not None:
@@ -142,18 +141,11 @@ def _usual_rate(entries: list[CodecEntry], item: Item, anchor: str) -> tuple[flo
 def _tile(entry: CodecEntry, item: Item, rate: float, protocol: Protocol) -> tuple[ExhibitTile, Any]:
     """Return a codec's tile and its reconstruction; None if the codec failed."""
     tile = ExhibitTile(codec=entry.label, learned=entry.learned)
-    try:
-        codec = entry.codec_for(item)
-        if len(codec.settings) < 2:
-            done, tile.note = trial.run(codec, item), "has one rate only"
-        else:
-            try:
-                done = trial.run(codec, item, Target(**{UNITS[item.modality]: rate * SLACK}))
-            except TargetError:
-                done, tile.note = trial.run(codec, item, codec.settings.values[0]), "cannot go lower"
-    except Exception as error:  # a codec of a third party can raise anything
-        tile.note = f"failed: {describe(error)}"
+    done = trial.attempt(lambda: _nearest(entry.codec_for(item), item, rate))
+    if isinstance(done, trial.Failure):
+        tile.note = f"failed: {done}"
         return tile, None
+    done, tile.note = done
     reached = done.rates["coded"]
     if not tile.note and reached < 0.9 * rate:
         tile.note = "its nearest setting below"
@@ -163,3 +155,13 @@ def _tile(entry: CodecEntry, item: Item, rate: float, protocol: Protocol) -> tup
     tile.figures = _figures(values, item)
     tile.rate, tile.bytes = reached, len(done.data)
     return tile, done.output
+
+
+def _nearest(codec: Codec, item: Item, rate: float) -> tuple[trial.Trial, str]:
+    """Code an item at the largest rate up to `rate` that the codec has, and return a note if that is not near."""
+    if len(codec.settings) < 2:
+        return trial.run(codec, item), "has one rate only"
+    try:
+        return trial.run(codec, item, Target(**{UNITS[item.modality]: rate * SLACK})), ""
+    except TargetError:
+        return trial.run(codec, item, codec.settings.values[0]), "cannot go lower"

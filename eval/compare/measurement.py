@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+import torch
 
 from tokenloom import devices
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item
-from tokenloom.errors import describe
-from tokenloom.metrics.errors import Unmeasurable
-from tokenloom.metrics.tokens import CodeCounts, same_share
+from tokenloom.metrics.tokens import CodeCounts, Occurrences, occurrences, same_share
 
 from .. import trial
-from ..metric import ItemValues, Metric, Protocol
+from ..metric import NO_NUMBER, ItemValues, Metric, Protocol
+from ..selection import digest
 from ..trial import Trial
 from .entries import CodecEntry
 from .records import KINDS, ModelledRecord, Record, Timing
@@ -24,15 +25,32 @@ Value = float | str
 """A value, or the reason why it is missing."""
 
 
-@dataclass(frozen=True)
+@dataclass(kw_only=True)
 class ItemResult:
-    """Result of one item: a trial with the values of metrics, or the reason of a failure."""
+    """Result of one item at one setting. Its fields can be written as JSON, except `trial`."""
 
-    item: Item
-    trial: Trial | None = None
+    key: str
+    digest: str
+    """Hash of the signal."""
+    failed: str = ""
+    """Reason why the codec failed. The fields below are empty then."""
+    size: float = 0.0
+    """Size of the signal in the unit of the modality; see `trial.AMOUNTS`."""
+    bytes: int = 0
+    tokens: int = 0
+    bits: dict[str, float | None] = field(default_factory=dict)
+    rates: dict[str, float | None] = field(default_factory=dict)
     values: dict[str, Value] = field(default_factory=dict)
-    idempotence: float | None = None
-    reason: str = ""
+    features: dict[str, list[list[float]] | str] = field(default_factory=dict)
+    """Metric of a whole set → features of the original and the reconstruction, or the reason why there are none."""
+    counts: Occurrences = field(default_factory=list)
+    idempotence: Value | None = None
+    encode_seconds: float = 0.0
+    decode_seconds: float = 0.0
+    codes: str = ""
+    """Codes as text, for the modelled rate; see `journal.pack`."""
+    trial: Trial | None = None
+    """None in a result that was read from a file."""
 
 
 class CodecMeasurement:
@@ -57,46 +75,68 @@ class CodecMeasurement:
 
     def attempt(self, item: Item) -> ItemResult:
         """Code an item and compute its metrics. A failure of the codec becomes a result with a reason."""
-        try:
-            codec = self.entry.codec_for(item)
-            done = trial.run(codec, item, self.setting)
-            # not for codecs whose tokens are the bytes of a file: hardly any would be equal
-            again = codec.encode(done.decoded, self.setting) if codec.spec.total else None
-        except Exception as error:  # a codec of a third party can raise anything
-            return ItemResult(item, reason=describe(error))
-        values = {m.name: measure(m, item, done) for m in self.metrics if not m.set_level}
-        return ItemResult(item, done, values, None if again is None else same_share(done.codes, again))
-
-    def add(self, result: ItemResult) -> None:
-        item, done = result.item, result.trial
-        if done is None:
-            self.failures.fail(result.reason)
-            self.items.append({"key": item.key, "failed": result.reason})
-            return
-        for kind, bits in done.bits.items():
-            if bits is not None:
-                self.rates[kind].add(done.rates[kind])
-                self.per_token[kind].add(bits / done.tokens if done.tokens else math.nan)
-        for name, value in result.values.items():
-            self.values[name].add(value) if isinstance(value, float) else self.values[name].fail(value)
-        for state in self.set_level.values():
-            state.update(item.signal, done.output, **_sample_rate(item))
-        size = trial.amount(item)
-        self.tokens.add(done.tokens / size if self.entry.modality is Modality.AUDIO else done.tokens)
-        if result.idempotence is not None:
-            self.idempotence.add(result.idempotence)
-        self.counts.update(done.codes)
-        self.encode_seconds += done.encode_seconds
-        self.decode_seconds += done.decode_seconds
-        self.amount += size
-        values = {name: "inf" if value == math.inf else value for name, value in result.values.items()}
-        self.items.append(
-            {"key": item.key, "bytes": len(done.data), "tokens": done.tokens, **done.rates, **values}
-            | {"idempotence": result.idempotence}
-            | {"encode_seconds": done.encode_seconds, "decode_seconds": done.decode_seconds}
+        result = ItemResult(key=item.key, digest=digest(item))
+        done = trial.attempt(lambda: trial.run(self.entry.codec_for(item), item, self.setting))
+        if isinstance(done, trial.Failure):
+            result.failed = done
+            return result
+        codec = self.entry.codec_for(item)
+        features = {
+            name: trial.attempt(lambda s=state: s.features(item.signal, done.output, **sample_rate(item)))
+            for name, state in self.set_level.items()
+        }
+        idempotence = None
+        if codec.spec.total:  # else the tokens are the bytes of a file: hardly any would be equal
+            idempotence = trial.attempt(lambda: same_share(done.codes, codec.encode(done.decoded, self.setting)))
+        return replace(
+            result,
+            size=trial.amount(item),
+            bytes=len(done.data),
+            tokens=done.tokens,
+            bits=done.bits,
+            rates=done.rates,
+            values={m.name: measure(m, item, done) for m in self.metrics if not m.set_level},
+            features={name: f if isinstance(f, str) else f.tolist() for name, f in features.items()},
+            counts=occurrences(done.codes, 0),
+            idempotence=idempotence,
+            encode_seconds=done.encode_seconds,
+            decode_seconds=done.decode_seconds,
+            trial=done,
         )
 
-    def add_modelled(self, modelled: ModelledRecord, trials: Sequence[Trial], bits: Sequence[float]) -> None:
+    def add(self, result: ItemResult) -> None:
+        if result.failed:
+            self.failures.fail(result.failed)
+            self.items.append({"key": result.key, "failed": result.failed})
+            return
+        for kind, bits in result.bits.items():
+            if bits is not None:
+                self.rates[kind].add(result.rates[kind])
+                self.per_token[kind].add(bits / result.tokens if result.tokens else math.nan)
+        for name, value in result.values.items():
+            self.values[name].take(value)
+        for name, pair in result.features.items():
+            if isinstance(pair, str):
+                self.values[name].fail(pair)
+            else:
+                self.set_level[name].add(torch.tensor(pair, dtype=torch.float64))
+        audio = self.entry.modality is Modality.AUDIO
+        self.tokens.add(result.tokens / result.size if audio else result.tokens)
+        if result.idempotence is not None:
+            self.idempotence.take(result.idempotence)
+        self.counts.add(result.counts)
+        self.encode_seconds += result.encode_seconds
+        self.decode_seconds += result.decode_seconds
+        self.amount += result.size
+        values = {name: "inf" if value == math.inf else value for name, value in result.values.items()}
+        left_out = {name: pair for name, pair in result.features.items() if isinstance(pair, str)}
+        self.items.append(
+            {"key": result.key, "bytes": result.bytes, "tokens": result.tokens, **result.rates, **values, **left_out}
+            | {"idempotence": result.idempotence}
+            | {"encode_seconds": result.encode_seconds, "decode_seconds": result.decode_seconds}
+        )
+
+    def add_modelled(self, modelled: ModelledRecord, trials: Sequence[ItemResult], bits: Sequence[float]) -> None:
         """Add the record of the training, and the modelled bits of all items in their order; () if it failed."""
         self.modelled = modelled
         rows = (row for row in self.items if "failed" not in row)
@@ -108,11 +148,7 @@ class CodecMeasurement:
     def record(self, title: str) -> Record:
         """Return the record of a set with this title."""
         for name, state in self.set_level.items():
-            self.values[name] = ItemValues()
-            try:
-                self.values[name].add(state.value())
-            except Unmeasurable as reason:
-                self.values[name].fail(str(reason))
+            self.values[name].take(trial.attempt(lambda s=state: float(s.value())))
         failures = self.failures.summary()
         codec, modality = self.entry.codec, self.entry.modality
         return Record(
@@ -155,11 +191,12 @@ class CodecMeasurement:
 
 def measure(metric: Metric, item: Item, done: Trial) -> Value:
     """Return the value of a metric on an item, or the reason why it is missing."""
-    return trial.attempt(
-        lambda: float(metric.function(item.signal, done.output, **_sample_rate(item), **metric.settings))
+    value = trial.attempt(
+        lambda: float(metric.function(item.signal, done.output, **sample_rate(item), **metric.settings))
     )
+    return NO_NUMBER if isinstance(value, float) and (math.isnan(value) or value == -math.inf) else value
 
 
-def _sample_rate(item: Item) -> dict[str, int]:
+def sample_rate(item: Item) -> dict[str, int]:
     """Return the additional argument of audio metrics."""
     return {"sample_rate": item.sample_rate} if item.modality is Modality.AUDIO else {}

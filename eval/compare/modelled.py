@@ -7,10 +7,10 @@ one transformer per codec and setting (see eval/modelled/learner.py).
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,8 +22,10 @@ from tokenloom.progress import Bar
 
 from ..modelled.layout import PATTERN, CodeLayout
 from ..modelled.learner import BATCH_TOKENS, CHECKS, HELD, LEARNING_RATE, NETWORK, steps_for, train
-from ..trial import Trial, to_codec
+from ..selection import contents, digest
+from ..trial import Failure, attempt, to_codec
 from .entries import CodecEntry
+from .journal import unpack
 from .measurement import CodecMeasurement, ItemResult
 from .records import ModelledRecord
 
@@ -47,6 +49,10 @@ class ModelledRate:
 
     def __post_init__(self) -> None:
         at_least("budget", self.tokens, 1)
+
+    def describe(self) -> dict[str, Any]:
+        """Return the options as plain values."""
+        return {"training": self.training and contents(self.training), "tokens": self.tokens, "strict": self.strict}
 
     def study(self, source: Source, items: int | None, seed: int) -> tuple[Source, Study]:
         """Return the data to evaluate, and the study that learns from the rest."""
@@ -75,8 +81,8 @@ class Study:
 
     def __init__(self, options: ModelledRate, training: Source, seed: int, where: str) -> None:
         self.options, self.training, self.seed, self.where = options, training, seed, where
-        self.evaluated: set[bytes] = set()
-        self.trials: dict[CodecMeasurement, list[Trial]] = {}
+        self.evaluated: set[str] = set()
+        self.trials: dict[CodecMeasurement, list[ItemResult]] = {}
 
     def check(self, entries: Sequence[CodecEntry]) -> None:
         """Raise ValueError if the training data have no item for a codec."""
@@ -88,12 +94,12 @@ class Study:
         modality, label = next(iter(missing.items()))
         raise ValueError(f"training: {self.training.name} has no {modality}, which {label} would need")
 
-    def add(self, item: Item, measurements: Sequence[CodecMeasurement], results: Sequence[ItemResult]) -> None:
-        self.evaluated.add(_digest(item))
+    def add(self, measurements: Sequence[CodecMeasurement], results: Sequence[ItemResult]) -> None:
+        """Add the results of one item, with their codes."""
         for measurement, result in zip(measurements, results, strict=True):
-            if result.trial is not None:  # without signals, to save memory
-                light = dataclasses.replace(result.trial, data=b"", decoded=[], output="")
-                self.trials.setdefault(measurement, []).append(light)
+            self.evaluated.add(result.digest)
+            if not result.failed:
+                self.trials.setdefault(measurement, []).append(result)
 
     @property
     def total(self) -> int:
@@ -115,7 +121,7 @@ class Study:
                 measurement.add_modelled(record, [], [])
                 advance(steps_for(self.options.tokens) * BATCH_TOKENS)
                 continue
-            bits = [model.bits(done.codes).item() for done in trials]
+            bits = [model.bits(unpack(done.codes)).item() for done in trials]
             seconds = round(time.perf_counter() - start, 1)
             record = dataclasses.replace(record, **vars(model.training), seconds=seconds)
             measurement.add_modelled(record, trials, bits)
@@ -137,16 +143,15 @@ class Study:
                 continue
             if item.modality is not measurement.entry.modality:
                 continue
-            if _digest(item) in self.evaluated:
+            if digest(item) in self.evaluated:
                 record.left_out += 1
                 continue
-            try:
-                codec = measurement.entry.codec_for(item)
-                rows.append(layout.row(codec.encode(to_codec(item, codec), measurement.setting), 0))
-            except Exception as error:  # a codec of a third party can raise anything
+            row = attempt(lambda i=item: _row(layout, measurement, i))
+            if isinstance(row, Failure):
                 record.failed += 1
-                record.reasons = list(dict.fromkeys([*record.reasons, describe(error)]))[:REASONS]
+                record.reasons = list(dict.fromkeys([*record.reasons, row]))[:REASONS]
                 continue
+            rows.append(row)
             tokens += rows[-1].shape[1]
         return rows, record
 
@@ -172,8 +177,6 @@ class Study:
         }
 
 
-def _digest(item: Item) -> bytes:
-    if isinstance(item.signal, str):
-        return hashlib.sha256(item.signal.encode()).digest()
-    shape = repr(tuple(item.signal.shape)).encode()
-    return hashlib.sha256(shape + item.signal.contiguous().numpy().tobytes()).digest()
+def _row(layout: CodeLayout, measurement: CodecMeasurement, item: Item) -> Tensor:
+    codec = measurement.entry.codec_for(item)
+    return layout.row(codec.encode(to_codec(item, codec), measurement.setting), 0)

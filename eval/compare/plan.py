@@ -11,6 +11,7 @@ import torch
 from tokenloom import devices
 from tokenloom.codecs.types import Modality
 
+from ..environment import Environment
 from ..metric import Protocol
 from ..protocols import protocol
 from .entries import CodecEntry, load_entries
@@ -35,6 +36,16 @@ class Plan:
     @property
     def modalities(self) -> set[Modality]:
         return {entry.modality for entry in self.entries}
+
+    def identity(self) -> dict[str, Any]:
+        """Return all of the plan that determines the trials, and the machine."""
+        return {
+            "codecs": {entry.label: entry.identity() for entry in self.entries},
+            "protocols": [p.name for p in self.protocols.values()],
+            "targets": self.targets,
+            "device": devices.describe(self.device),
+            "versions": Environment(seed=0, seconds=0).versions,
+        }
 
 
 def make_plan(

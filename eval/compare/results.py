@@ -39,6 +39,16 @@ class Results:
     skipped: int = 0
     """Number of broken items that were left out."""
     interrupted: bool = False
+    pending: list[str] = field(default_factory=list)
+    """Codecs that are not measured yet. Results with pending codecs are partial."""
+
+    @property
+    def status(self) -> str:
+        """What is missing; "" for a complete comparison."""
+        if not (self.interrupted or self.pending):
+            return ""
+        rest = f", {', '.join(self.pending)} not measured yet" if self.pending else ""
+        return f"partial results{' (interrupted)' if self.interrupted else ''}{rest}"
 
     @property
     def report(self) -> Path:

@@ -15,11 +15,10 @@ import numpy as np
 from tokenloom.codecs.targets import Curve
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item
-from tokenloom.errors import describe
 from tokenloom.models.diffusion.codec import DiffusionCodec
 
 from ..metric import ItemValues
-from ..trial import to_codec
+from ..trial import attempt, to_codec
 from .entries import CodecEntry
 from .records import PsnrSummary, TargetRecord
 
@@ -74,11 +73,11 @@ class TargetSearch:
 
     def attempt(self, item: Item) -> Curve | str:
         """Return the item's curve, or the reason of a failure."""
-        try:
-            codec = self.entry.codec_for(item)
-            return replace(codec.curve(to_codec(item, codec)), codes=None)
-        except Exception as error:  # a codec of a third party can raise anything
-            return describe(error)
+        return attempt(lambda: self._curve(item))
+
+    def _curve(self, item: Item) -> Curve:
+        codec = self.entry.codec_for(item)
+        return replace(codec.curve(to_codec(item, codec)), codes=None)
 
     def add(self, outcome: Curve | str) -> None:
         """Add a result of `attempt`."""

@@ -135,7 +135,7 @@ def read(
 
 
 def _draw(setup: DecoderSetup, source: Source, count: int | None, strict: bool) -> Selection:
-    return Selection(source, {setup.codec.spec.modality}, count, setup.seed, strict)
+    return Selection(source, setup.codec.spec.modality, count, setup.seed, strict)
 
 
 def _read(setup: DecoderSetup, items: Selection, text: str) -> list[ReferenceItem]:

@@ -167,9 +167,9 @@ def _settings(
     view: ExhibitView, metrics: Mapping[str, MetricDescription]
 ) -> Iterator[tuple[Stop, ExhibitTile, TileView]]:
     """Yield the stop of each setting with its record and the tile that it belongs to, without repeated rates."""
-    for record in view.exhibit.settings:
-        tile = next(tile for tile in view.tiles if tile.codec == record.codec)
-        equal = next(t for t in view.exhibit.tiles if t.codec == record.codec)
+    equals = {t.codec: t for t in view.exhibit.tiles}  # empty if the codec that sets the rate failed
+    for record in (r for r in view.exhibit.settings if r.codec in equals):
+        tile, equal = next(tile for tile in view.tiles if tile.codec == record.codec), equals[record.codec]
         if tile.stops and (record.rate, record.bytes) != (equal.rate, equal.bytes):
             yield _stop(record, view.exhibit.unit, metrics), record, tile
 

@@ -274,19 +274,25 @@ def test_failures_are_counted_and_told(tmp_path):
     assert rows_of(nothing, "image/blocks")[0]["coded"] == ""
 
 
-def test_an_interruption_keeps_whole_items_only(tmp_path):
+def test_an_interruption_keeps_complete_codecs(tmp_path):
     source = Few(picture(20, 24, 0), picture(20, 34, 1), picture(20, 28, 2))
-    results = compare(["image/jpeg", "image/blocks"], source, tmp_path)
-    assert results.interrupted
-    assert {r.n for r in results.records} == {1}
-    assert Results.read(tmp_path).interrupted
-    assert "interrupted" in results.report.read_text(encoding="utf-8")
+    results = compare(["image/png", "image/blocks", "image/webp"], source, tmp_path)
+    assert results.interrupted and results.pending == ["image/blocks", "image/webp"]
+    assert [(r.codec, r.n) for r in results.records] == [("image/png", 3)]
+    assert Results.read(tmp_path).pending == results.pending
+    assert "partial results (interrupted), image/blocks, image/webp not measured yet" in results.report.read_text()
+
+
+def test_an_interruption_of_the_first_codec_keeps_its_complete_items(tmp_path):
+    results = compare(["image/blocks", "image/png"], Few(picture(20, 24, 0), picture(20, 34, 1)), tmp_path)
+    assert results.interrupted and results.seen == 1
+    assert [(r.codec, r.n) for r in Results.read(tmp_path).records] == [("image/blocks", 1)] * 2
 
 
 def test_an_interruption_at_once_leaves_a_report_without_figures(tmp_path):
     results = compare(["image/blocks", "image/png"], Few(picture(20, 34)), tmp_path)
     assert results.interrupted
-    assert [r.n for r in Results.read(tmp_path).records] == [0, 0, 0]
+    assert [r.n for r in Results.read(tmp_path).records] == [0, 0]
     assert results.takeaways == []
     assert results.report.is_file()
 
@@ -405,13 +411,13 @@ def test_items_are_drawn_by_the_seed():
     source = Few(*(picture(8, 8, i) for i in range(30)))
 
     def drawn(count, seed):
-        return [item.key for item in Selection(source, {Modality.IMAGE}, count, seed, strict=False)]
+        return [item.key for item in Selection(source, Modality.IMAGE, count, seed, strict=False)]
 
     assert drawn(None, 0) == [f"picture{i}" for i in range(30)]
     assert drawn(5, 1) == drawn(5, 1) != drawn(5, 2)
     assert len(set(drawn(5, 1))) == 5
     with pytest.raises(BrokenItem, match="torn"):
-        list(Selection(Few("torn"), {Modality.IMAGE}, None, 0, strict=True))
+        list(Selection(Few("torn"), Modality.IMAGE, None, 0, strict=True))
 
 
 def test_takeaways_say_who_wins_also_when_the_learned_codec_loses(run):

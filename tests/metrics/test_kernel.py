@@ -205,15 +205,19 @@ def test_protocols_have_it_with_its_definition(protocol, label):
     state, make = metric.function(**metric.settings), picture if protocol == "rgb8" else wave
     rate = {} if protocol == "rgb8" else {"sample_rate": 8000}
     for seed in range(7):
-        state.update(make(seed=seed), make(seed=seed) * 0.5, **rate)
+        state.add(state.features(make(seed=seed), make(seed=seed) * 0.5, **rate))
     with pytest.raises(Unmeasurable, match="7 items; a distance between sets needs 8"):
         state.value()
-    state.update(make(seed=7), make(seed=7) * 0.5, **rate)
+    state.add(state.features(make(seed=7), make(seed=7) * 0.5, **rate))
     assert state.value() > 0
 
 
-def test_items_without_the_features_are_left_out_with_the_reason():
+def test_an_item_without_the_features_says_why():
     state = kernel.KernelDistance(features="block DCT", minimum=2)
-    state.update(torch.zeros(3, 5, 5), torch.zeros(3, 5, 5))
-    with pytest.raises(Unmeasurable, match=r"0 items \(others are left out: a side is shorter than a block"):
+    with pytest.raises(Unmeasurable, match="a side is shorter than a block"):
+        state.features(torch.zeros(3, 5, 5), torch.zeros(3, 5, 5))
+    sounds = kernel.KernelDistance(features="mel statistics", minimum=2)
+    with pytest.raises(Unmeasurable, match="not finite"):
+        sounds.features(wave(), wave() * math.nan, sample_rate=8000)
+    with pytest.raises(Unmeasurable, match="0 items; a distance between sets needs 2"):
         state.value()

@@ -79,7 +79,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if output is not None and modality is not None and (named := media.modality(output)) is not modality:
         raise ValueError(f"the name {output} is for {named}, but --to {to} generates {modality}")
     sampling = {name: getattr(args, name) for name in SAMPLING}
-    with progress.bar("sampling", None, "tokens") as bar:
+    with progress.bar("sampling", None, "tokens", after=2) as bar:
         results = omni.generate(prompt, None if to == "any" else to, args.count, progress=bar.move_to, **sampling)
     path, fresh = output or Path(_default_name(prompt, modality)), output is None
     if modality is None:
