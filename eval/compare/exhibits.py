@@ -52,9 +52,17 @@ class Example(NamedTuple):
 
 
 def make_tile(
-    number: int, item: Item, place: int, m: CodecMeasurement, result: ItemResult, folder: Path
+    number: int, item: Item, place: str, m: CodecMeasurement, result: ItemResult, folder: Path
 ) -> ExhibitTile | None:
     """Write the reconstruction of a measured item at one setting to folder/exhibits, as a report shows it.
+
+    Args:
+        number: Number of the item, for the name of the file.
+        item: The item.
+        place: Text in the name of the file that no other codec and setting has.
+        m: The measurement at one setting of a codec.
+        result: Its result for the item.
+        folder: The folder of the comparison.
 
     Returns:
         None if the codec failed or has no settings.
@@ -62,7 +70,7 @@ def make_tile(
     if result.trial is None or m.setting is None:
         return None
     (folder / "exhibits").mkdir(parents=True, exist_ok=True)
-    name = f"{_name(number, item)}-setting-{place:03d}-{slug(m.name)}"
+    name = f"{_name(number, item)}-setting-{place}-{slug(m.name)}"
     file, psnr = save_for_display(result.trial.output, item, folder, name)
     return ExhibitTile(
         codec=m.entry.label, learned=m.entry.learned, rate=result.rates["coded"], bytes=result.bytes,

@@ -10,8 +10,8 @@ import torch
 
 from tokenloom import devices
 from tokenloom.codecs.types import Modality
+from tokenloom.environment import Environment
 
-from ..environment import Environment
 from ..metric import Protocol
 from ..protocols import protocol
 from .entries import CodecEntry, load_entries

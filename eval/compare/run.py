@@ -162,7 +162,8 @@ class ComparisonRun:
             if self.study and result.trial:
                 result.codes = pack(result.trial.codes)
             if position < MOST[modality]:
-                made = make_tile(position, item, number, measurement, result, self.results.folder)
+                place = f"{self.plan.entries.index(measurement.entry):02d}-{number:02d}"  # codecs may have like names
+                made = make_tile(position, item, place, measurement, result, self.results.folder)
                 journal.note(tile, to_plain(made)) if made else None
             journal.add(key, result)
             result.trial = None  # it holds the signals

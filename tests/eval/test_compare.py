@@ -22,7 +22,7 @@ from tokenloom.eval import charts, protocols, trial
 from tokenloom.eval.compare import compare
 from tokenloom.eval.compare.command import compare_command
 from tokenloom.eval.compare.entries import CodecEntry
-from tokenloom.eval.compare.exhibits import make_example, make_exhibits
+from tokenloom.eval.compare.exhibits import Example, make_exhibits, make_tile
 from tokenloom.eval.compare.measurement import CodecMeasurement
 from tokenloom.eval.compare.records import Record
 from tokenloom.eval.compare.report import page, plots, takeaways
@@ -228,9 +228,9 @@ def test_codecs_with_like_names_have_files_of_their_own(tmp_path):
     item, protocol = picture(20, 24), protocols.protocol("rgb8")
     entries = [CodecEntry(label, Blocks()) for label in ("runs/a b", "runs/a-b", "runs/a:b")]
     measured = [CodecMeasurement(entry, 16, protocol, dict.fromkeys(("lpips", "rfid"), "slow")) for entry in entries]
-    example = make_example(0, item, measured, [m.attempt(item) for m in measured], tmp_path)
-    (exhibit,) = make_exhibits(entries, [example], tmp_path, rates={Modality.IMAGE: 9.0}, anchors={},
-                               protocols={Modality.IMAGE: protocol})  # fmt: skip
+    tiles = [make_tile(0, item, str(i), m, m.attempt(item), tmp_path) for i, m in enumerate(measured)]
+    (exhibit,) = make_exhibits(entries, [Example(item, tiles)], tmp_path, rates={Modality.IMAGE: 9.0},
+                               anchors={}, protocols={Modality.IMAGE: protocol})  # fmt: skip
     assert len({tile.file for tile in (*exhibit.tiles, *exhibit.settings)}) == 6
 
 
