@@ -468,7 +468,7 @@ def test_pictures_of_more_than_8_bits_are_named_as_such(tmp_path):
     deep = np.linspace(0, 65535, 64).astype(np.uint16).reshape(8, 8)
     for name, pixels in (("deep", deep), ("plain", (deep // 257).astype(np.uint8))):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
-    selection = Selection(open_source("folder", path=str(tmp_path)), {Modality.IMAGE}, None, 0, False)
+    selection = Selection(open_source("folder", path=str(tmp_path)), Modality.IMAGE, None, 0, False)
     told = r"^folder: 1 of 2 items: .* between the 256 levels; .* rounded to 8 bits, first: deep$"
     with pytest.warns(UserWarning, match=told):
         assert len(list(selection)) == 2
