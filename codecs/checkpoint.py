@@ -28,6 +28,8 @@ from .types import Modality
 
 huggingface_hub = lazy.load("huggingface_hub", "hub")
 
+KINDS = {"codec": "a codec", "omni": "a model for text, images and sound", "decoder": "a diffusion decoder"}
+"""Section of a config → what the checkpoint is."""
 CONFIGS = ("config.yaml", "config.json")
 """File names of a config in the order of preference: tokenloom's own, the hub's."""
 WEIGHTS = "model.safetensors"
@@ -121,12 +123,14 @@ def find(source: str, *kinds: str) -> Path:
     if re.fullmatch(HUB_ID, source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
         return download(source, PATTERNS)
     refuse_research(source)
+    if path.is_file():
+        raise ValueError(f"a codec or model is named by its folder, {source} is a file")
     what = "model" if kinds else "codec"
-    registered = "" if kinds else f", a registered name ({', '.join(registry.names())})"
-    known = ", ".join(name for kind in kinds or ("codec",) for name in shipped(kind))
-    raise ValueError(
-        f"unknown {what} {source!r}; it must be a folder, a shipped name ({known}){registered} or a hub id"
-    )
+    known = [name for kind in kinds or ("codec",) for name in shipped(kind)]
+    others = "a folder or a hub id is possible, too"
+    if kinds:
+        raise ValueError(errors.unknown(what, source, known, others))
+    raise ValueError(errors.unknown(what, source, [*known, *registry.names()], f"tokenloom codecs lists all; {others}"))
 
 
 def refuse_research(name: str) -> None:
@@ -218,7 +222,10 @@ def section(folder: Path, config: dict[str, Any], kind: str, key: str) -> tuple[
         fingerprints = {}
     if not isinstance(given, dict) or key not in given or not isinstance(fingerprints, dict):
         needed = f"{kind}.{key}" if kind == "codec" else f"{kind}.{key} or fingerprints"
-        raise ValueError(f"{folder} describes no {kind}: its config lacks {needed}")
+        held = next((noun for name, noun in KINDS.items() if name != kind and name in config), None)
+        reason = f"it is {held}" if held else f"its config lacks {needed}"
+        name = folder.name if folder.parent == shipped_root() else folder
+        raise ValueError(f"{name} describes no {kind}: {reason}")
     return given, fingerprints
 
 

@@ -262,7 +262,7 @@ def build(
     cls = registry.codec_class(name)
     allowed = arguments(cls) if checkpoint is None else import_arguments(cls)
     if unknown := sorted(set(kwargs) - allowed):
-        raise ValueError(f"{name} takes no {unknown[0]!r}; it takes {', '.join(sorted(allowed)) or 'no arguments'}")
+        raise ValueError(f"{name} takes no {unknown[0]!r}{errors.choice(unknown[0], sorted(allowed))}")
     try:
         if checkpoint is not None:
             codec = cls.imported(str(checkpoint), **kwargs)

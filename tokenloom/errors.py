@@ -39,12 +39,24 @@ def unknown(kind: str, name: object, names: Iterable[object], listing: str = "")
         "unknown loss 'dists'; known: l1, l2, msssim". It is the text of the ValueError to raise.
     """
     known = list(dict.fromkeys(map(str, names)))
-    near = nearest(str(name), known)
+    guess = suggestion(name, known)
     shown = str(name) if len(str(name)) <= LISTED else f"{str(name)[:LISTED]}…"
-    parts = [f"unknown {kind} {shown!r}" + (f" (did you mean {' or '.join(near)}?)" if near else "")]
-    if not near or (not listing and len(", ".join(known)) <= LISTED):
+    parts = [f"unknown {kind} {shown!r}{guess}"]
+    if not guess or (not listing and len(", ".join(known)) <= LISTED):
         parts += [f"known: {listed(known)}" if known else f"no {kind} is known"]
     return "; ".join(parts + [listing] * bool(listing))
+
+
+def suggestion(name: object, names: Iterable[object]) -> str:
+    """Return " (did you mean A or B?)" for the nearest of `names`, or an empty text."""
+    near = nearest(str(name), map(str, names))
+    return f" (did you mean {' or '.join(near)}?)" if near else ""
+
+
+def choice(name: object, names: Iterable[object]) -> str:
+    """Return the end of a message of the form "X takes no 'name'": the nearest of `names`, and all of them."""
+    known = [str(known) for known in names]
+    return f"{suggestion(name, known)}; it takes {listed(known) or 'no arguments'}"
 
 
 def nearest(name: str, names: Iterable[str]) -> list[str]:
@@ -77,10 +89,12 @@ def _likeness(a: str, b: str) -> float:
     whole = difflib.SequenceMatcher(None, a, b).ratio()
     while (head := re.match(r"[^./]*[./]", a)) and b.startswith(head[0]):  # a common group says nothing
         a, b = a[head.end() :], b[head.end() :]
+    if len(a) >= 3 and b.startswith(a) and a != b:
+        return 0.9 + 0.1 * whole
     ends = [[text[cut:] for cut in (0, *(m.end() for m in re.finditer(r"[./]", text)))] for text in (a, b)]
     pairs = itertools.product(*map(enumerate, ends))
     best = max(difflib.SequenceMatcher(None, x, y).ratio() - 0.01 * (i + j) for (i, x), (j, y) in pairs)
-    return best + 0.1 * whole if best > 0.65 else 0.0
+    return best + 0.1 * whole if best >= 0.7 else 0.0
 
 
 class MissingPackage(ValueError):

@@ -19,6 +19,8 @@ from .tasks import all_tasks
 
 FIXED = ("seed", "batch_size", "ema", "losses", "optimizer")
 """Keys that a resumed run must share, besides those of the tasks. `steps` may grow, and machines may change."""
+WARMUP = 200
+"""Default steps of the warm-up of a long run."""
 
 
 def config(cfg: RunConfig) -> None:
@@ -99,7 +101,7 @@ def _folder(name: str, resume: bool) -> None:
 
 
 def _numbers(cfg: RunConfig) -> None:
-    """Check the ranges of integers and numbers."""
+    """Check the ranges of integers and numbers, and set the default warm-up."""
     o = cfg.optimizer
     for key in ("steps", "batch_size", "accumulate", "log_every", "save_every", "validate_every"):
         at_least(key, getattr(cfg, key), 1)

@@ -50,10 +50,11 @@ WARMUP = 200
 
 def learning_rate(step: int, cfg: RunConfig) -> float:
     """Return the learning rate of a step: linear warm-up, then a cosine that ends at `final` of the peak."""
-    o = cfg.optimizer
-    if step < o.warmup:
-        return o.lr * (step + 1) / o.warmup
-    progress = (step - o.warmup) / max(1, cfg.steps - o.warmup)
+    o, warmup = cfg.optimizer, cfg.optimizer.warmup
+    assert warmup is not None  # `check.config` sets the default
+    if step < warmup:
+        return o.lr * (step + 1) / warmup
+    progress = (step - warmup) / max(1, cfg.steps - warmup)
     return o.lr * (o.final + (1 - o.final) * (1 + math.cos(math.pi * min(1.0, progress))) / 2)
 
 

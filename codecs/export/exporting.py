@@ -49,12 +49,9 @@ def export(codec: Codec, folder: str | Path, format: str = "onnx", setting: Any 
         ValueError: If the codec cannot be exported, the folder holds other files, a package is missing, or more than
             0.1 % of the codes differ from PyTorch's. The folder then stays unchanged.
     """
-    folder = Path(folder)
-    _check_format(format)
-    codec = _exportable(codec, format)
+    folder = Path(folder).absolute()
+    codec = check(codec, folder, format)
     setting = validate.setting(setting, codec)
-    _check_folder(folder)
-    folder = folder.absolute()
     parent = next(parent for parent in folder.parents if parent.is_dir())
     with tempfile.TemporaryDirectory(dir=parent, prefix=".export-") as scratch:
         staged = Path(scratch)
@@ -79,9 +76,16 @@ def export(codec: Codec, folder: str | Path, format: str = "onnx", setting: Any 
     return measured
 
 
+def check(codec: Codec, folder: Path, format: str) -> LatentCodec:
+    """Return the codec if it can be exported to the folder, else raise ValueError. Nothing is computed."""
+    _check_format(format)
+    _check_folder(folder)
+    return _exportable(codec, format)
+
+
 def _check_format(format: str) -> None:
     if format not in FORMATS:
-        raise ValueError(f"format must be one of {', '.join(FORMATS)}, got {format!r}")
+        raise ValueError(errors.unknown("format", format, FORMATS))
     for package in ("onnx", "onnxscript", "onnxruntime") if format == "onnx" else ():
         if importlib.util.find_spec(package) is None:
             raise errors.missing(package, "export")

@@ -109,8 +109,8 @@ def modality(path: str | os.PathLike) -> Modality:
     for kind, suffixes in SUFFIXES.items():
         if suffix in suffixes:
             return kind
-    known = " ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes)
-    raise ValueError(f"{path}: the suffix must be one of {known}, got {suffix or 'none'}")
+    usual = " ".join(suffix for suffixes in SUFFIXES.values() for suffix in suffixes[:4])
+    raise ValueError(f"{path}: the suffix must be one of {usual} or others of these kinds, got {suffix or 'none'}")
 
 
 def sample_rate(source: str | os.PathLike | bytes | io.BytesIO) -> int:

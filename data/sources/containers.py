@@ -8,8 +8,6 @@ import tarfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from tokenloom.codecs.media.files import SUFFIXES
-
 from . import walk
 from .files import Files, Ref, build_index
 from .joined import Joined
@@ -77,7 +75,7 @@ def _source(files: Files, path: str, limit: int | None, join: float | None, grou
     if limit is not None:
         at_least("limit", limit, 1)
     if not files.entries:
-        raise ValueError(f"data.path {path!r} holds no file that can be read: {', '.join(sum(SUFFIXES.values(), ()))}")
+        raise ValueError(f"data.path {path!r} holds no image, sound or text: .png, .jpg, .wav, .txt …")
     if join is None:
         if group is not None:
             raise ValueError(f"group {group!r} needs join")

@@ -32,6 +32,8 @@ class Hub(Source):
 
     name = "hub"
 
+    modality: Modality
+
     def __init__(
         self, path: str, *, split: str = "train", config: str | None = None, column: str | None = None,
         caption_column: str | None = None, limit: int | None = None,

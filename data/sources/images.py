@@ -31,6 +31,7 @@ class Images(Source):
     """The eight color photographs of scikit-image, downscaled to at most `max_side` pixels; None: original sizes."""
 
     name = "images"
+    modality = Modality.IMAGE
 
     def __init__(self, max_side: int | None = 512) -> None:
         self.max_side = None if max_side is None else at_least("max_side", max_side, 1)

@@ -48,6 +48,8 @@ class Joined(Source):
         ValueError: There is not enough audio for one clip, or a group mixes formats.
     """
 
+    modality = Modality.AUDIO
+
     def __init__(self, files: Files, seconds: float, group: str | None = None, limit: int | None = None) -> None:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
             raise ValueError(f"join must be a positive number of seconds, got {seconds!r}")

@@ -75,6 +75,7 @@ class Phrases(Source):
     """Mono phrases of `seconds` with captions. Item i is a pure function of (seed, i)."""
 
     name = "phrases"
+    modality = Modality.AUDIO
 
     def __init__(self, count: int = 64, seconds: float = 4.0, sample_rate: int = 24000, seed: int = 0) -> None:
         if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 1 <= seconds <= 600:

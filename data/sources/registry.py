@@ -9,6 +9,7 @@ from dataclasses import replace
 from itertools import accumulate, chain
 from typing import Any
 
+from tokenloom import errors
 from tokenloom.codecs.types import Modality
 from tokenloom.registry import Registry
 
@@ -90,7 +91,7 @@ def open_source(name: str, **kwargs: Any) -> Source:
     make = SOURCES[name]
     parameters = inspect.signature(make).parameters
     if unknown := sorted(set(kwargs) - set(parameters)):
-        raise ValueError(f"data source {name} takes no {unknown[0]!r}; it takes {', '.join(parameters)}")
+        raise ValueError(f"data source {name} takes no {unknown[0]!r}{errors.choice(unknown[0], parameters)}")
     required = [key for key, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
     if missing := [key for key in required if kwargs.get(key) is None]:
         raise ValueError(f"data source {name} needs data.{missing[0]}")

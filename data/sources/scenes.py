@@ -46,6 +46,7 @@ class Scenes(Source):
     """
 
     name = "scenes"
+    modality = Modality.IMAGE
 
     def __init__(self, count: int = 1000, size: int = 64, seed: int = 0, words: float = 0.3) -> None:
         self.count, self.size = at_least("count", count, 1), at_least("size", size, 16)

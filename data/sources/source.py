@@ -66,6 +66,8 @@ class Source(ABC):
     """Random access to items. A source holds an index and no open file, so it is cheap to fork and to pickle."""
 
     name: str = ""
+    modality: Modality | None = None
+    """Modality of all items; None if it is known of each item alone."""
     skipped: int = 0
     """Number of broken items that the last pass of `items` left out."""
 
@@ -78,7 +80,7 @@ class Source(ABC):
 
     def candidates(self, modality: Modality) -> Sequence[int]:
         """Return the indices of the items that may have a modality, without reading them."""
-        return range(len(self))
+        return range(len(self) if self.modality in (None, modality) else 0)
 
     def contents(self) -> Iterator[tuple[str, int]]:
         """Yield name and size in bytes of each file behind the items."""
@@ -117,7 +119,7 @@ class Subset(Source):
 
     def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.source, self.indices = source, indices
-        self.name = source.name
+        self.name, self.modality = source.name, source.modality
 
     def __len__(self) -> int:
         return len(self.indices)

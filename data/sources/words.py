@@ -31,6 +31,7 @@ class Words(Source):
     """
 
     name = "words"
+    modality = Modality.IMAGE
 
     def __init__(self, count: int = 1000, size: int = 64, seed: int = 0, split: str = "train") -> None:
         self.count, self.size = at_least("count", count, 1), at_least("size", size, 16)

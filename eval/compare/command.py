@@ -42,7 +42,15 @@ def _ended(results: Results, console: Console) -> Results:
     if results.interrupted:
         console.print(f"{results.status}; the same command continues", highlight=False, markup=False, soft_wrap=True)
         raise KeyboardInterrupt
+    _require_measured(results)
     return results
+
+
+def _require_measured(results: Results) -> None:
+    """Raise ValueError if a codec could code no item at any setting. The results of the other codecs are written."""
+    measured = {record.codec for record in results.records if record.n}
+    if empty := {r.codec: None for r in results.records if r.codec not in measured}:
+        raise ValueError(f"{', '.join(empty)} coded no item of {results.title}; the reasons are in {results.folder}")
 
 
 def _run(cfg: DictConfig, keys: tuple[str, ...]) -> Results:

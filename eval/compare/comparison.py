@@ -67,6 +67,7 @@ def compare(
     """
     plan = make_plan(codec_names, protocols, anchor, rate, targets, device)
     results = Results(Path(out), title or source.name or "data")
+    plan.check(source, results.title)
     source, study = modelled.study(source, items, seed) if modelled else (source, None)
     selections = {m: Selection(source, m, items, seed, strict) for m in sorted(plan.modalities)}
     identity = plan.identity() | contents(source) | {"items": items, "seed": seed, "strict": strict}

@@ -8,8 +8,9 @@ from typing import Any
 
 import torch
 
-from tokenloom import devices
+from tokenloom import devices, errors
 from tokenloom.codecs.types import Modality
+from tokenloom.data import Source
 from tokenloom.environment import Environment
 
 from ..metric import Protocol
@@ -47,6 +48,12 @@ class Plan:
             "versions": Environment(seed=0, seconds=0).versions,
         }
 
+    def check(self, source: Source, title: str) -> None:
+        """Raise ValueError if the data cannot have an item for one of the codecs."""
+        for entry in self.entries:
+            if not source.candidates(entry.modality):
+                raise ValueError(f"{title} has no {entry.modality}, which {entry.label} would need")
+
 
 def make_plan(
     codec_names: Sequence[str | Mapping[str, Any]],
@@ -81,7 +88,7 @@ def _anchors(anchor: str | Sequence[str] | None, entries: list[CodecEntry]) -> d
     anchors: dict[Modality, str] = {}
     for label in given:
         if label not in known:
-            raise ValueError(f"anchor must be one of the codecs compared ({', '.join(known)}), got {label!r}")
+            raise ValueError(errors.unknown("anchor", label, known, "it must be one of the codecs compared"))
         if known[label] in anchors:
             raise ValueError(f"anchors {anchors[known[label]]} and {label} are both for {known[label]}; choose one")
         anchors[known[label]] = label

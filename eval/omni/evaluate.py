@@ -13,7 +13,7 @@ import torch
 from omegaconf import OmegaConf
 from rich.console import Console
 
-from tokenloom import devices, files
+from tokenloom import devices, errors, files
 from tokenloom.codecs import checkpoint
 from tokenloom.data.sources.source import at_least
 from tokenloom.environment import Environment
@@ -107,7 +107,7 @@ def evaluate(
 def _choose(rows: Sequence[str] | None) -> list[str]:
     for row in rows or ():
         if row not in CHOICES:
-            raise ValueError(f"rows must be among {', '.join(CHOICES)}, got {row!r}")
+            raise ValueError(errors.unknown("row", row, CHOICES, "--help and conf/abilities.yaml name them"))
     return [row for row in CHOICES if rows is None or row in rows]
 
 

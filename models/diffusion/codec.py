@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenloom import codecs
+from tokenloom import codecs, errors
 from tokenloom.codecs import Codec, Codes, checkpoint
 
 from . import decoder as decoders
@@ -106,9 +106,16 @@ def find_decoder(codec: Codec, name: str, label: str | None = None) -> Diffusion
     """Return the decoder `name` of a codec; "diffusion" selects the codec's own."""
     if name == DIFFUSION:
         return decoders.decoder_for(codec)
-    decoder = decoders.load(name)
+    decoder = load_decoder(name)
     require_codec(decoder, name, codec, label)
     return decoder
+
+
+def load_decoder(name: str) -> DiffusionDecoder:
+    """Load a decoder by its folder, shipped name or hub id. The error of another name knows DIFFUSION, too."""
+    if "/" not in name and checkpoint.shipped_folder(name) is None and not Path(name).exists():
+        raise ValueError(errors.unknown("decoder", name, [DIFFUSION, *decoders.names()]))
+    return decoders.load(name)
 
 
 def require_codec(decoder: DiffusionDecoder, name: str, codec: Codec, label: str | None = None) -> None:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenloom import codecs, memory, precision
+from tokenloom import codecs, errors, memory, precision
 from tokenloom.codecs import Codec, Codes, LatentCodec, batches, checkpoint, display, rate, validate
 from tokenloom.codecs.hub import Card, Pretrained
 from tokenloom.codecs.types import CodeSpec
@@ -261,9 +261,8 @@ def decoder_for(codec: Codec) -> DiffusionDecoder:
         return decoder
     if name := checkpoint.shipped_with(codec.fingerprint.hex(), "decoder"):
         return load(checkpoint.shipped_folder(name) or name)
-    ships = ", ".join(names()) or "none"
     raise ValueError(
-        f"no diffusion decoder for this {codec.name} was loaded, and none ships (those that ship: {ships})"
+        f"no diffusion decoder for this {codec.name} was loaded, and none ships ({errors.listed(names())})"
     )
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from tokenloom import errors
 from tokenloom.codecs import Codec, Codes, Modality, media
 
 from ..diffusion import samplers
@@ -30,7 +31,7 @@ class ResultDecoder:
         """Return the decoder of each channel (see `Omni.generate`). None stands for all channels."""
         decoders: dict[str, Any] = {n: c.codec for n, c in self.vocabulary.channels.items()}
         if name not in DECODERS:
-            raise ValueError(f"decoder must be one of {', '.join(DECODERS)}, got {name!r}")
+            raise ValueError(errors.unknown("decoder", name, DECODERS))
         if name == "plain":
             if steps is not None:
                 raise ValueError(f"steps must be None unless decoder='diffusion', got {steps!r}")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from tokenloom import errors
+
 from . import streams
 from .channel import Channel
 from .layout import ChannelLayout
@@ -40,8 +42,10 @@ class IdSpace:
         for key in ("name", "modality"):
             if found := [layout for layout in self.layouts if getattr(layout.channel, key) == to]:
                 return found[0]
-        channels = ", ".join(f"{layout.channel.name} ({layout.channel.modality})" for layout in self.layouts)
-        raise ValueError(f"unknown channel or modality {to!r}; the vocabulary has {channels}")
+        channels = {layout.channel.name: layout.channel.modality for layout in self.layouts}
+        guess = errors.suggestion(to, [*channels, *channels.values()])
+        held = ", ".join(f"{name} ({modality})" for name, modality in channels.items())
+        raise ValueError(f"unknown channel or modality {to!r}{guess}; the vocabulary has {held}")
 
     def describe(self, id: int) -> str:
         """Return the meaning of an id in words."""

@@ -156,7 +156,7 @@ def test_misuse_is_one_line(capsys, model):
         (["red", "--to", "image", "-o", "heart.xyz"], "heart.xyz"),
         (["red", "--to", "image", "-o", "no/heart.png"], "no folder no"),
         (["x" * 500, "--to", "image"], "a prompt of 503 tokens does not fit into the context of 160 tokens"),
-        (["red", "--to", "image", "--decoder", "magic"], "decoder must be one of plain, diffusion, got 'magic'"),
+        (["red", "--to", "image", "--decoder", "magic"], "unknown decoder 'magic'; known: plain, diffusion"),
         (["red", "--to", "flexible", "--decoder", "diffusion"], "channel flexible: no diffusion decoder"),
         (["red", "--to", "image", "--steps", "2"], "steps must be None unless decoder='diffusion', got 2"),
         (["red", "--to", "image", "--decoder", "diffusion", "--steps", "few"], "--steps"),

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from support.codecs import TINY, one_line, structured, tiny
 
-from tokenloom import codecs, data
+from tokenloom import codecs, conf, data
 from tokenloom.codecs import Codes, CodeSpec, LatentCodec, Modality, Settings, checkpoint, registry, storage
 from tokenloom.codecs.quantizers import FSQ
 
@@ -23,6 +23,19 @@ PLUGIN = Path(__file__).parents[1] / "support" / "toy_plugin"
 
 
 # -- names --------------------------------------------------------------------------------------
+
+
+CHOICES = sorted(Path(conf.__path__[0], "codec").rglob("*.yaml"))
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=lambda path: path.stem)
+def test_a_name_stands_for_one_architecture(path):
+    """`codecs.build(NAME)` and `tokenloom train codec=NAME` build the same network."""
+    config = {key: value for key, value in checkpoint.read_mapping(path).items() if value is not None}
+    with torch.device("meta"):
+        built, chosen = codecs.build(config["name"]), codecs.build(**config)
+    assert chosen.spec == built.spec
+    assert {k: v.shape for k, v in chosen.state_dict().items()} == {k: v.shape for k, v in built.state_dict().items()}
 
 
 def test_names_by_modality():

@@ -82,6 +82,8 @@ def _launch(
         hydra.main(version_base="1.3", config_path="pkg://tokenloom.conf", config_name=config_name)(job)()
     except _Stop as stop:
         raise stop.error from stop.error.__cause__
+    except FileExistsError as error:  # from Hydra, which creates the folder of the job
+        raise ValueError(f"out must be a folder, {error.filename} is a file") from error
     except (HydraException, OmegaConfBaseException) as error:
         raise ValueError(hydra_errors.explain(error, config_name, overrides)) from error
     finally:

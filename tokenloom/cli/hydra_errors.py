@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import hydra
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -14,6 +15,10 @@ from tokenloom import errors
 from tokenloom.cli import own
 
 GROUPS = ("codec", "data", "experiment")
+MEANINGS = {
+    "learning_rate": "optimizer.lr", "epochs": "steps", "output": "out", "accelerator": "device", "dataset": "data",
+}  # fmt: skip
+"""Keys of other tools → the key that does the same."""
 _REQUIREMENTS = {
     "could not be converted to Integer": "it must be a whole number",
     "could not be converted to Float": "it must be a number",
@@ -35,6 +40,8 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
     if several := re.match(r"Ambiguous value for argument '(.*)'$", text):
         key, _, value = several[1].partition("=")
         return f"{key}={value} has several values: write a list as '{key}=[{value}]', a text in quotes, a sweep with -m"
+    if refused := re.match(r"Could not override '([^'@]*)", text):
+        return _unknown_key(refused[1], config_name, overrides)
     inner: BaseException | None = error
     while inner is not None and not isinstance(inner, ConfigAttributeError | ConfigKeyError | ValidationError):
         inner = inner.__cause__
@@ -63,14 +70,19 @@ def _missing_choice(error: MissingConfigException, overrides: list[str]) -> str:
     group, _, choice = str(error.missing_cfg_file).partition("/")
     if group not in GROUPS:
         return errors.first_line(error)
+    if group == "data" and Path(choice).exists():
+        source = "folder" if Path(choice).is_dir() else "tar"
+        return f"unknown data {choice!r}; for own files: data={source} data.path={choice}"
     return errors.unknown(group, choice, own.known(group, overrides))
 
 
 def _unknown_key(key: str, config_name: str, overrides: list[str]) -> str:
-    known = _keys(config_name, overrides)
+    known = [*_keys(config_name, overrides), "data"]
     parent = key.rpartition(".")[0]
     if parent in GROUPS and not any(name.startswith(f"{parent}.") for name in known):
         return f"unknown key {key}: there is no {parent} yet, choose one with {parent}=…"
+    if meant := MEANINGS.get(key):
+        return f"unknown key {key!r} (did you mean {meant}?); --cfg job lists all"
     siblings = [name for name in known if name.startswith(f"{parent}.")] if parent else []
     names = known if errors.nearest(key, known) else siblings or known
     return errors.unknown("key", key, names, "--cfg job lists all")

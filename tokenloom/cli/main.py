@@ -43,17 +43,34 @@ def _guarded(argv: list[str], debug: bool) -> int:
 
 def _run(argv: list[str]) -> int:
     name = next((argument for argument in argv if not argument.startswith("-")), None)
-    args, rest = commands.parser(name).parse_known_args(argv)
+    if name is not None and name not in commands.COMMANDS:
+        raise ValueError(errors.unknown("command", name, commands.COMMANDS, "see tokenloom --help"))
+    parser = commands.parser(name)
+    options = parser.get_default("options") or []
+    for argument in argv:
+        if argument.startswith("-") and argument not in options and os.path.lexists(argument):
+            raise ValueError(f"{argument} is read as an option; the file of this name is ./{argument}")
+    args, rest = parser.parse_known_args(argv)
     if args.command is None:
         raise ValueError(f"no command given; choose one of {', '.join(commands.COMMANDS)} (tokenloom --help)")
     for argument in rest:
-        if argument.startswith("-") or not commands.COMMANDS[args.command].more:
-            kind = "option" if argument.startswith("-") else "argument"
-            raise ValueError(f"unknown {kind} {argument}; see tokenloom {args.command} --help")
+        if argument.startswith("-"):
+            known = [option for option in options if option.startswith("--")]
+            raise ValueError(_unknown_option(argument, known, args.command))
+        if not commands.COMMANDS[args.command].more:
+            raise ValueError(f"unknown argument {argument}; see tokenloom {args.command} --help")
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "140")  # a pipe has no width, and tables break at the default of 80 columns
     own_code.load(getattr(args, "imports", None) or [])
     return commands.module(args.command).run(args, rest)
+
+
+def _unknown_option(argument: str, known: list[str], command: str) -> str:
+    option = argument.partition("=")[0]
+    guess = errors.suggestion(option, known)
+    if not guess and commands.COMMANDS[command].more == "key=value":
+        guess = f"; keys are written {option.strip('-').replace('-', '_')}=VALUE"
+    return f"unknown option {option}{guess}; see tokenloom {command} --help"
 
 
 def _fail(line: str, debug: bool, status: int) -> int:

@@ -32,7 +32,9 @@ def check_form(overrides: list[str]) -> None:
     """Raise ValueError for the first override without the form key=value, often a part of a value with blanks."""
     for before, override in zip(["", *overrides], overrides, strict=False):
         if "=" not in override and not override.startswith("~"):
-            quoted = f"; quote a value with blanks: '{before} {override}'" if "=" in before else ""
+            key, _, value = before.partition("=")
+            torn = value and (key.rpartition(".")[2] in PATHS or value.count("[") > value.count("]"))
+            quoted = f"; quote a value with blanks: '{before} {override}'" if torn else ""
             raise ValueError(f"an override must have the form key=value, got {override!r}{quoted}")
 
 

@@ -87,7 +87,12 @@ class SignalJob(TrainingJob):
         """Return a batch of one crop. Raises ValueError if modality, sizes or options do not fit the data."""
         modality, item = self.codec.spec.modality, next(self.validation_set.items())
         if item.modality is not modality:
-            raise ValueError(f"validation: {item.key} is {item.modality}, the codec is for {modality}")
+            data = self.cfg.validation or self.cfg.data
+            where = f"path {data['path']}" if "path" in data else f"data={data['name']}"
+            raise ValueError(
+                f"the codec is for {modality}, but {where} holds {item.modality}, such as the item {item.key!r}; "
+                f"data.modality={modality} leaves other items out"
+            )
         if self.crop_size > MAX_CROP[modality]:
             unit = "pixels" if modality is Modality.IMAGE else "samples"
             raise ValueError(f"crop.size must be at most {MAX_CROP[modality]} {unit}, got {self.crop_size}")

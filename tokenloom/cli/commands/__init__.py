@@ -21,8 +21,8 @@ class Command(NamedTuple):
 
     summary: str
     """Line of the help page, without an initial capital and a full stop."""
-    more: bool = False
-    """Whether the command accepts positional arguments beyond those it declares, such as key=value."""
+    more: str = ""
+    """Positional arguments that the command accepts beyond those it declares."""
 
 
 COMMANDS = {
@@ -30,11 +30,11 @@ COMMANDS = {
     "encode": Command("turn an image, a sound or a text into a file of tokens"),
     "decode": Command("turn a file of tokens back into an image, a sound or a text"),
     "export": Command("write a codec's encoder and decoder for ONNX Runtime or torch.export"),
-    "generate": Command("generate images, sounds and texts from one another", more=True),
-    "train": Command("train a codec, a transformer over codecs, or a diffusion decoder", more=True),
-    "compare": Command("compare the fidelity of codecs and the bits they need", more=True),
-    "evaluate": Command("measure one codec at each of its settings, or a model", more=True),
-    "tokenize": Command("turn a data set into shards of tokens", more=True),
+    "generate": Command("generate images, sounds and texts from one another", more="SEGMENT"),
+    "train": Command("train a codec, a transformer over codecs, or a diffusion decoder", more="key=value"),
+    "compare": Command("compare the fidelity of codecs and the bits they need", more="key=value"),
+    "evaluate": Command("measure one codec at each of its settings, or a model", more="key=value"),
+    "tokenize": Command("turn a data set into shards of tokens", more="key=value"),
 }
 
 _EXAMPLES = """\
@@ -84,4 +84,5 @@ def parser(name: str | None) -> argparse.ArgumentParser:
         subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if command == name:
             module(command).arguments(subparser)
+            root.set_defaults(options=[*subparser._option_string_actions])
     return root

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 codecs = lazy.load("tokenloom.codecs")
 diffusion = lazy.load("tokenloom.models.diffusion.codec")
-decoders = lazy.load("tokenloom.models.diffusion.decoder")
 devices = lazy.load("tokenloom.devices")
 
 EPILOG = """\
@@ -88,7 +87,7 @@ def _codec(data: bytes, args: argparse.Namespace) -> Codec:
     if args.decoder == diffusion.DIFFUSION:
         decoder = diffusion.find_decoder(_writer(data, args.codec), args.decoder)
     else:
-        decoder = decoders.load(args.decoder)  # loads the decoder's codec too, which _writer can then find
+        decoder = diffusion.load_decoder(args.decoder)  # loads the decoder's codec too, which _writer can then find
         diffusion.require_codec(decoder, args.decoder, _writer(data, args.codec))
     return diffusion.DiffusionCodec(decoder, args.steps, args.seed or 0)
 

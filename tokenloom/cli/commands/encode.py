@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenloom import files, lazy
+from tokenloom import errors, files, lazy
 from tokenloom.cli import options, paths
 
 if TYPE_CHECKING:
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
 
 codecs = lazy.load("tokenloom.codecs")
 
+TARGETS = {"psnr": "psnr", "bpp": "bits_per_pixel", "kbps": "kbps"}
+"""Option → attribute of `Target`."""
 EPILOG = """\
 An audio codec without weights, such as audio/opus, is built for the sample rate and channels of the file.
 For a trained audio codec, the sound is converted to the sample rate and channels of the codec.
@@ -97,14 +100,35 @@ def _setting(args: argparse.Namespace, codec: Codec) -> Any:
     """Return the setting or the target of the command; None for the codec's default."""
     if args.setting is not None:
         return parse_setting(args.setting, codec, args.codec)
-    target = {"psnr": args.psnr, "bits_per_pixel": args.bpp, "kbps": args.kbps}
-    return codecs.Target(**target) if any(value is not None for value in target.values()) else None
+    given = [name for name in TARGETS if getattr(args, name) is not None]
+    if not given:
+        return None
+    option, value = given[0], getattr(args, given[0])
+    if codec.settings.values == (None,):
+        raise ValueError(f"{args.codec} has no setting{_fixed_rate(codec)}; omit --{option} {value:g}")
+    if (modality := codecs.targets.MODALITIES[TARGETS[option]]) is not codec.spec.modality:
+        raise ValueError(f"--{option} is for {modality} codecs, {args.codec} is for {codec.spec.modality}")
+    return codecs.Target(**{TARGETS[option]: value})
+
+
+def _fixed_rate(codec: Codec) -> str:
+    """Return the nominal rate of a codec that has a single one."""
+    spec = codec.spec
+    if not (isinstance(codec, codecs.LatentCodec) and spec.stride):
+        return ""
+    bits = sum(codecs.rate.bits_per_token(spec)) / math.prod(spec.stride)
+    rate = f"{bits * spec.sample_rate / 1000:.4g} kbit/s" if spec.sample_rate else f"{bits:.4g} bits per pixel"
+    return f", its rate is always {rate}"
 
 
 def _open(source: Path, name: str, device: str) -> tuple[Codec, Tensor | str]:
     """Load a codec, and read a file as the codec needs it. Audio codecs without weights are built to fit the file."""
     codec, media = codecs.load(name, device=device), codecs.media
     spec = codec.spec
+    named = next((kind for kind, suffixes in media.files.SUFFIXES.items() if source.suffix.lower() in suffixes), None)
+    if named not in (None, spec.modality):
+        noun = media.sources.NOUNS[named]
+        raise ValueError(f"{name} is for {spec.modality}, {source} is {noun}; {_suggestions(source)}")
     if spec.modality != "audio":
         return codec, media.read(source, spec.modality)
     variants = [v for v in codec.variants if "sample_rate" in v] if name in codecs.names() else []
@@ -119,9 +143,11 @@ def _open(source: Path, name: str, device: str) -> tuple[Codec, Tensor | str]:
 
 def _suggestions(source: Path) -> str:
     modality = codecs.media.modality(source)
-    fitting = [name for name in codecs.shipped() if codecs.load(name).spec.modality is modality]
-    fitting += [name for name in codecs.names(modality) if codecs.registry.codec_class(name).variants]
-    return f"for {modality} choose {', '.join(fitting)}, or a codec of your own"
+    checkpoint = codecs.checkpoint
+    configs = {name: checkpoint.read_config(checkpoint.find(name))["codec"]["name"] for name in codecs.shipped()}
+    shipped = [name for name, codec in configs.items() if codec.startswith(f"{modality}/")]
+    ready = [name for name in codecs.names(modality) if codecs.registry.codec_class(name).variants]
+    return f"for {modality} choose {errors.listed([*shipped, *ready])} (tokenloom codecs lists all)"
 
 
 def _description(codec: Codec, batch: Tensor | list[str], codes: Codes, data: bytes) -> str:

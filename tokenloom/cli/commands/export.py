@@ -12,7 +12,7 @@ from tokenloom.cli import options, paths
 from tokenloom.cli.commands.encode import parse_setting
 
 codecs = lazy.load("tokenloom.codecs")
-export = lazy.load("tokenloom.codecs.export")
+exporting = lazy.load("tokenloom.codecs.export.exporting")
 
 EPILOG = """\
 The encoder turns signals of any size into indices. The decoder turns indices into signals whose sizes are multiples of
@@ -45,8 +45,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     name = re.sub(r"[^\w.-]+", "-", Path(args.codec).name)
     output = args.output or paths.fitting(Path(f"{name}-{args.format}"))
     value = None if args.setting is None else parse_setting(args.setting, codec, args.codec)
+    exporting.check(codec, output, args.format)
     print(f"tokenloom: exporting {args.codec} as {args.format} …", file=sys.stderr, flush=True)
-    agreement = export.export(codec, output, args.format, value)
+    agreement = exporting.export(codec, output, args.format, value)
     size = sum(path.stat().st_size for path in output.iterdir()) / 1e6
     print(f"{output}: encoder and decoder of {args.codec}, {size:.1f} MB; against PyTorch {agreement}")
     return 0

@@ -48,7 +48,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("segments", nargs="*", metavar="SEGMENT", help="a text, or an image, sound or text file")
     add("--to", metavar="KIND", default="any",
         help="image, audio, text, a channel of the model, or any: the model chooses (default)")  # fmt: skip
-    add("-o", "--output", type=paths.path, metavar="FILE", help="the file to write; default: named after the prompt")
+    add("-o", "--output", type=paths.path, metavar="FILE", help="a file or folder; default: named after the prompt")
     add("-n", "--count", type=int, metavar="N", default=1, help="number of results; images form a grid (default: 1)")
     add("--model", type=paths.name, metavar="NAME", default="omni-small",
         help="a shipped name, a folder or a hub id (default: omni-small)")  # fmt: skip
@@ -69,8 +69,12 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     # argparse collects positional arguments only up to the first option; `rest` holds the others
     prompt = [_segment(text) for text in (*args.segments, *rest)]
     to, output = args.to, args.output
+    folder = output if output is not None and output.is_dir() else None
+    if folder is not None:
+        output = None
     if output is not None:
-        media.modality(output)
+        if to != "any" or output.suffix:  # the model chooses the suffixes
+            media.modality(output)
         paths.check_output(output)
     omni = models.load(args.model, device=args.device)
     if not isinstance(omni, models.Omni):
@@ -81,11 +85,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     sampling = {name: getattr(args, name) for name in SAMPLING}
     with progress.bar("sampling", None, "tokens", after=2) as bar:
         results = omni.generate(prompt, None if to == "any" else to, args.count, progress=bar.move_to, **sampling)
-    path, fresh = output or Path(_default_name(prompt, modality)), output is None
+    path, fresh = output or (folder or Path()) / _default_name(prompt, modality), output is None
     if modality is None:
         _write_any([segment for result in results for segment in result], path, omni.sample_rate, fresh=fresh)
     elif modality == "text":
-        _write_texts(results, output)
+        _write_texts(results, _free([path])[0] if folder else output)
     else:
         _write_signals(results, path, omni.sample_rate, fresh=fresh)
     if omni.statistics is not None:
@@ -160,7 +164,7 @@ def _write_any(segments: list[str | Tensor], base: Path, sample_rate: int | None
     paths = []
     for i, segment in enumerate(signals):
         modality = "image" if segment.ndim == 3 else "audio"
-        fits = not fresh and media.modality(base) == modality
+        fits = not fresh and base.suffix and media.modality(base) == modality
         path = base if fits else base.with_name((base.name if fresh else base.stem) + SUFFIX[modality])
         paths.append(_numbered(path, i + 1, len(signals)) if len(signals) > 1 else path)
     remaining = iter(_free(paths) if fresh else paths)
