@@ -20,8 +20,9 @@ from pathlib import Path
 from tokenloom.lock import locked
 with locked(Path(sys.argv[1])):
     if not os.fork():
-        time.sleep(60)  # a worker that outlives its parent
-    print(os.getpid(), flush=True)
+        print(os.getppid(), flush=True)
+        time.sleep(5)  # a worker that outlives its parent
+        os._exit(0)
     time.sleep(60)
 """
 
