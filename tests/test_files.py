@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,13 +16,15 @@ from safetensors.torch import save_file
 from tokenloom import files
 
 
-@pytest.fixture
-def full_disk():
-    """Let every file of this process have at most 1000 bytes."""
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let every file of this process have at most 1000 bytes, for the block alone: pytest may print to a file."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def by_torch(path: Path) -> None:
@@ -34,10 +38,10 @@ def by_safetensors(path: Path) -> None:
 
 
 @pytest.mark.parametrize("write", [by_torch, by_safetensors, lambda path: files.write(path, b"0" * 5000)])
-def test_a_full_disk_names_the_path_and_leaves_the_old_file(write, full_disk, tmp_path):
+def test_a_full_disk_names_the_path_and_leaves_the_old_file(write, tmp_path):
     path = tmp_path / "result"
     files.write(path, "old")
-    with pytest.raises(OSError, match=r"File too large: '.*/result'"):
+    with full_disk(), pytest.raises(OSError, match=r"File too large: '.*/result'"):
         write(path)
     assert path.read_text() == "old" and os.listdir(tmp_path) == ["result"]
 
@@ -49,8 +53,8 @@ def test_an_error_that_is_not_the_disks_stays_as_it_is(tmp_path):
     assert raised.value is error and not os.listdir(tmp_path)
 
 
-def test_of_several_files_all_or_none_are_written(full_disk, tmp_path):
-    with pytest.raises(OSError, match=r"/b'"):
+def test_of_several_files_all_or_none_are_written(tmp_path):
+    with full_disk(), pytest.raises(OSError, match=r"/b'"):
         files.write_together({tmp_path / "a": "small", tmp_path / "b": "0" * 5000})
     assert not os.listdir(tmp_path)
 

@@ -92,6 +92,8 @@ def open_source(name: str, **kwargs: Any) -> Source:
     parameters = inspect.signature(make).parameters
     if unknown := sorted(set(kwargs) - set(parameters)):
         raise ValueError(f"data source {name} takes no {unknown[0]!r}{errors.choice(unknown[0], parameters)}")
+    if kwargs.get("path") == "":
+        raise ValueError(f"data source {name} needs data.path, got an empty name")
     required = [key for key, parameter in parameters.items() if parameter.default is inspect.Parameter.empty]
     if missing := [key for key in required if kwargs.get(key) is None]:
         raise ValueError(f"data source {name} needs data.{missing[0]}")

@@ -24,7 +24,7 @@ def run(job: ShardJob, numbers: Sequence[int], workers: int | None) -> Events:
     """Write shards with at most `workers` actors, on the cluster of RAY_ADDRESS or this process, else locally."""
     started_here = not ray.is_initialized()
     if started_here:
-        alone = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False, "num_cpus": workers or None}
+        alone = {} if os.environ.get("RAY_ADDRESS") else {"include_dashboard": False, "num_cpus": workers}
         ray.init(logging_level=logging.ERROR, log_to_driver=False, **alone)
     try:
         yield from _map(job, numbers, workers)
@@ -40,7 +40,7 @@ def _map(job: ShardJob, numbers: Sequence[int], workers: int | None) -> Events:
     available = int(ray.cluster_resources().get(resource, 0))
     if not available:
         raise ValueError(f"device={job.encoder.device}: this Ray cluster has no {resource}")
-    actors = min(workers or available, available, len(numbers))
+    actors = min(available if workers is None else workers, available, len(numbers))
     shards = ray.data.from_items([{"shard": n} for n in numbers], override_num_blocks=len(numbers))
     done = shards.map(
         _Actor, fn_constructor_args=(job, os.getcwd()), concurrency=(1, actors), num_cpus=1,

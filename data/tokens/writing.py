@@ -71,7 +71,7 @@ def tokenize(
     for name, value in (("shard_items", shard_items), ("batch_size", batch_size)):
         at_least(name, value, 1)
     if workers is not None:
-        at_least("workers", workers, 0)
+        at_least("workers", workers, 0 if engine == "local" else 1)  # actors are never in this process
     if engine == "local" or device == devices.AUTO:  # the machines of a cluster may have other devices
         device = str(devices.resolve(device))
     config = {"name": codec} if isinstance(codec, str) else dict(codec)

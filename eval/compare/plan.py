@@ -85,6 +85,8 @@ def _protocols(names: Sequence[str], entries: list[CodecEntry]) -> dict[Modality
 def _anchors(anchor: str | Sequence[str] | None, entries: list[CodecEntry]) -> dict[Modality, str]:
     known = {entry.label: entry.modality for entry in entries}
     given = [] if anchor is None else [anchor] if isinstance(anchor, str) else list(anchor)
+    if anchor is not None and not given:
+        raise ValueError("anchor must not be empty; null takes the default")
     anchors: dict[Modality, str] = {}
     for label in given:
         if label not in known:

@@ -114,7 +114,7 @@ def _stop(tile: ExhibitTile, unit: str, metrics: Mapping[str, MetricDescription]
         about = metrics[name]
         text = value if isinstance(value, str) else f"{value:.{2 if about.unit == 'dB' else 3}f} {about.unit}"
         lines.append(f"{about.label} {text.replace('inf', '∞')}".strip())
-    return Stop(str(tile.file), tile.rate, unit, tile.setting or "", lines)
+    return Stop(str(tile.file), tile.rate, unit, "" if tile.setting is None else tile.setting, lines)
 
 
 # -- pictures --------------------------------------------------------------------------------------

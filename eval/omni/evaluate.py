@@ -105,6 +105,8 @@ def evaluate(
 
 
 def _choose(rows: Sequence[str] | None) -> list[str]:
+    if rows is not None and not rows:
+        raise ValueError("rows must not be empty; null measures all")
     for row in rows or ():
         if row not in CHOICES:
             raise ValueError(errors.unknown("row", row, CHOICES, "--help and conf/abilities.yaml name them"))

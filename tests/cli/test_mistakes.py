@@ -121,17 +121,22 @@ compare codecs=[image/jpeg] data.path=pictures               | unknown key 'data
 compare codecs=[image/jpeg] data=folder data.path=pictures items=0 out=o | items must be an integer of at least 1, got 0
 compare codecs=[image/jpeg] data=images anchor=image/webp    | unknown anchor 'image/webp'
 compare codecs=[image/jpeg] data=images protocols=[rgb]      | unknown protocol 'rgb'
+compare codecs=[image/jpeg] data=images anchor=[]            | anchor must not be empty
+compare codecs=[image/jpeg] data=images out=                 | out must name a folder
+compare codecs=[image/jpeg] data=folder data.path= out=o     | needs data.path, got an empty name
 compare --codecs image/jpeg                                  | keys are written codecs=VALUE
 evaluate image/jpeg image/webp                               | must have the form key=value, got 'image/webp'
 evaluate image/jpeg data=folder data.path=sounds out=o       | sounds has no image, which image/jpeg would need
 evaluate image/jpeg dta=images                               | unknown key 'dta' (did you mean data?)
 evaluate omni-small data=images                              | unknown key 'data'
+evaluate omni-small rows=[] out=o                            | rows must not be empty
 evaluate omni-small rows=[speech] out=o                      | unknown row 'speech'
 tokenize                                                     | no data chosen
 tokenize data=images                                         | no codec chosen
 tokenize data=images codec=natural-fsk out=o                 | did you mean natural-fsq
 tokenize data=folder data.path=sounds codec=image/jpeg out=o | data=folder holds no image, which image/jpeg needs
 tokenize data=images codec=image/png workers=-1 out=o        | workers must be an integer of at least 0, got -1
+tokenize data=images codec=image/png engine=ray workers=0 out=o | workers must be an integer of at least 1, got 0
 tokenize data=images codec=image/png shard_items=0 out=o     | shard_items must be an integer of at least 1, got 0
 tokenize data=images codec=image/png format=csv out=o        | format must be one of webdataset, parquet, got 'csv'
 tokenize data=images codec=image/png out=pictures            | holds other files

@@ -403,10 +403,11 @@ def test_conversions_of_sounds_are_counted(tmp_path: Path, capsys: pytest.Captur
 
 def test_items_of_another_modality_are_left_out(capsys: pytest.CaptureFixture[str]) -> None:
     node = {"name": "mix", "parts": [{"name": "scenes", "count": 3}, {"name": "phrases", "count": 2, "seconds": 1}]}
-    assert tokenize(node, "audio/flac", "out", workers=0)["totals"]["other"] == 3
+    index = tokenize(node, "audio/flac", "out", workers=0)
+    assert (index["data_items"], index["totals"]["items"]) == (2, 2)
     assert [row.key[0] for row in reading.read("out")] == ["1", "1"]
     node["parts"] = node["parts"][:1]
-    with pytest.raises(ValueError, match="all are of another modality"):
+    with pytest.raises(ValueError, match="data=mix holds no audio, which audio/flac needs"):
         tokenize(node, "audio/flac", "none", workers=0)
 
 
@@ -496,7 +497,7 @@ def test_reading_refuses_what_is_not_its_own(mine: str) -> None:
         (["codec=audio/opus", "codec.nosuch=8"], "takes no 'nosuch'"),
         (["codec=image/jpeg", "data.path=nosuch"], "nosuch"),
         (["codec=image/jpeg", "data=tar"], "tar"),
-        (["codec=image/jpeg", "dat=tar"], "unknown key dat"),
+        (["codec=image/jpeg", "dat=tar"], "unknown key 'dat' (did you mean data"),
         (["codec=image/jpeg", "data.modality=audio"], "holds no image, which image/jpeg needs"),
         (["codec=image/jpeg", "setting=200"], "quality of image/jpeg must be one of"),
         (["codec=image/jpeg", "setting={psnr: -3}"], "must be a positive number"),

@@ -85,6 +85,8 @@ def run(name: str, cfg: DictConfig) -> None:
         _check_complete(cfg)
     if job.types is not None:
         _convert(cfg, job.types)
+    if not str(cfg.out):
+        raise ValueError("out must name a folder, got an empty name")
     function, out = getattr(lazy.load(job.module, job.extra), job.function), Path(cfg.out)
     first = int(os.environ.get("RANK", "0")) == 0  # torchrun starts several processes of one run
     with files.naming(out), lock.locked(out) if first else nullcontext():
