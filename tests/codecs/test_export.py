@@ -194,7 +194,7 @@ def test_chunks_of_a_sound_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
-        ({"format": "tflite"}, "onnx, torch.export, got 'tflite'"),
+        ({"format": "tflite"}, "unknown format 'tflite'; known: onnx, torch.export"),
         ({"format": "torch.export", "setting": 7}, "quantizers of image/rvq must be one of"),
     ],
 )
@@ -281,7 +281,7 @@ def test_the_command_says_what_it_measured_and_nothing_else(tmp_path, monkeypatc
     for arguments, line in (
         (["image/jpeg"], "image/jpeg cannot be exported"),
         (["mine", "--setting", "9"], "quantizers of mine must be one of (1, 2, 3), got 9"),
-        (["mine", "--format", "coreml"], "onnx, torch.export, got 'coreml'"),
+        (["mine", "--format", "coreml"], "unknown format 'coreml'; known: onnx, torch.export"),
         (["nothing"], "unknown codec 'nothing'"),
     ):
         assert main(["export", *arguments]) == 2

@@ -250,7 +250,7 @@ def test_the_command_knows_a_decoder(pictures, tmp_path, monkeypatch, capsys):
     assert json.loads(Path("here/decoder.json").read_text())["settings"] == [2]
     for arguments, said in (
         (["training=tar"], "training must name a data source"),
-        (["train_item=3"], "unknown key train_item (did you mean train_items?)"),
+        (["train_item=3"], "unknown key 'train_item' (did you mean train_items?)"),
         (["items=many"], "items=many is wrong: it must be a whole number"),
         (["--modelled"], "--modelled needs a codec"),
     ):

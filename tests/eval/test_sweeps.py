@@ -55,9 +55,9 @@ def test_sweep_within_the_codec_and_over_data(capsys: pytest.CaptureFixture[str]
 @pytest.mark.parametrize(
     ("argv", "says"),
     [
-        (["codec=image/fsq,image/nosuch"], "unknown choice codec=image/nosuch"),
+        (["codec=image/fsq,image/nosuch"], "unknown codec 'image/nosuch'"),
         (["codec.stride=8,16"], "there is no codec yet"),
-        (["codec=image/fsq", "stepz=1,2"], "unknown key stepz"),
+        (["codec=image/fsq", "stepz=1,2"], "unknown key 'stepz'"),
         (["codec=image/fsq", "steps=1,many"], "steps=1,many is wrong: it must be a whole number"),
         (["hydra/launcher=nosuch", "seed=0,1"], "hydra/launcher"),
     ],

@@ -217,7 +217,7 @@ def test_wrong_sampling_is_one_line():
         ({"n": 0}, "n must be an integer from 1 to 10000, got 0"),
         ({"n": True}, "got True"),
         ({"seed": -1}, "got -1"),
-        ({"decoder": "magic"}, "decoder must be one of plain, diffusion, got 'magic'"),
+        ({"decoder": "magic"}, "unknown decoder 'magic'; known: plain, diffusion"),
         ({"steps": 2}, "steps must be None unless decoder='diffusion', got 2"),
         ({"decoder": "diffusion", "steps": 0}, "steps must be an integer from 1 to 1000, got 0"),
         ({"decoder": "diffusion", "steps": 1.5}, "steps must be an integer from 1 to 1000, got 1.5"),

@@ -352,7 +352,7 @@ def test_a_toy_codec_trains(tmp_path):
         ({"codec": {"name": "audio/rvq", **TINY["audio/rvq"]}, "losses": {"l1": 1.0}}, "image"),
         ({"validation": {"name": "nothing"}}, "nothing"),
         ({"validation": "photos"}, "validation must be a data source"),
-        ({"validation": dict(PHRASES)}, "is audio"),
+        ({"validation": dict(PHRASES)}, "holds audio, such as the item"),
         ({"accumulate": 3}, "into accumulate=3 parts"),
         ({"accumulate": 0}, "accumulate"),
         ({"max_skips": -1}, "max_skips"),
