@@ -124,6 +124,7 @@ IMPORTED = {"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "skimage":
 """Imported name → distribution, where the names differ by more than - and _."""
 ROOM_EXTRAS = {
     "tokenloom.bars": "train eval",
+    "tokenloom.cli.compose": "train",
     "tokenloom.cli.hydra": "train eval",
     "tokenloom.cli.jobs": "train eval",
     "tokenloom.cli.own": "train eval",

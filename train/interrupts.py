@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +27,10 @@ class Interrupts:
 
     @contextmanager
     def handle(self) -> Iterator[None]:
-        """Receive the signals inside the block."""
+        """Receive the signals inside the block. Only the main thread of a process can; another one ignores them."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
         previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield

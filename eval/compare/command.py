@@ -7,9 +7,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 
-from ..datasets import open_dataset, open_training
-from .comparison import compare
-from .modelled import ModelledRate
+from . import front
 from .report import terminal
 from .results import Results
 
@@ -55,19 +53,5 @@ def _require_measured(results: Results) -> None:
 
 def _run(cfg: DictConfig, keys: tuple[str, ...]) -> Results:
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)
-    data = open_dataset(plain["data"])
-    arguments = {key: plain[key] for key in keys} | {"modelled": modelled_rate(plain)}
-    return compare(plain["codecs"], data.source, plain["out"], title=data.title, strict=data.strict, **arguments)
-
-
-def modelled_rate(plain: dict[str, Any]) -> ModelledRate | None:
-    """Return the options of the modelled rate from the keys `modelled`, `training` and `budget`."""
-    if not plain["modelled"]:
-        if plain["training"] is not None:
-            raise ValueError("training is the data of the modelled rate: add modelled=true")
-        return None
-    training = open_training(plain["training"])
-    if training is None:
-        return ModelledRate(tokens=plain["budget"])
-    training.source.name = training.title
-    return ModelledRate(training.source, plain["budget"], training.strict)
+    options = {key: plain[key] for key in (*keys, "modelled", "training", "budget")}
+    return front.run(plain["codecs"], plain["data"], plain["out"], **options).results

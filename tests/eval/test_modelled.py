@@ -15,7 +15,7 @@ from tokenloom.codecs import rate
 from tokenloom.codecs.types import Codes, CodeSpec, Modality
 from tokenloom.data import Item, Source, open_source
 from tokenloom.eval.compare import ModelledRate, compare, evaluate
-from tokenloom.eval.compare.command import modelled_rate
+from tokenloom.eval.compare.front import modelled_rate
 from tokenloom.eval.compare.report import terminal
 from tokenloom.eval.compare.report.text import problems
 from tokenloom.eval.compare.results import Results
@@ -303,7 +303,7 @@ def test_what_cannot_be_learned_from_is_refused_before_anything_is_measured(tmp_
 )
 def test_keys_that_mean_nothing(keys, said):
     with pytest.raises(ValueError, match=said) as error:
-        modelled_rate({"budget": BATCH_TOKENS, **keys})
+        modelled_rate(**{"budget": BATCH_TOKENS, **keys})
     assert one_line(error)
 
 

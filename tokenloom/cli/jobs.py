@@ -82,7 +82,7 @@ def run(name: str, cfg: DictConfig) -> None:
     if name == "tokenize":
         _check_choices(cfg)
     if name != "omni":
-        _check_complete(cfg)
+        check_complete(cfg)
     if job.types is not None:
         _convert(cfg, job.types)
     if not str(cfg.out):
@@ -110,7 +110,7 @@ def _check_choices(cfg: DictConfig) -> None:
         raise ValueError("no codec chosen; use codec=NAME: a shipped name, a folder, a hub id or a registered name")
 
 
-def _check_complete(cfg: DictConfig) -> None:
+def check_complete(cfg: DictConfig) -> None:
     """Raise ValueError for the first required key that has no value."""
     if missing := sorted(OmegaConf.missing_keys(cfg)):
         key = missing[0]
