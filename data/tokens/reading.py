@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,13 @@ def read(folder: str | Path, codec: Codec | None = None) -> Iterator[TokenRow]:
         FileNotFoundError: The folder has no index.
         ValueError: The codec differs, shards are missing, or, while iterating, a shard is damaged.
     """
+    index, folder = complete_index(folder, codec), Path(folder)
+    rows = get_format(index["format"]).read
+    return (row for shard in index["shards"] for row in _read_shard(folder / shard["name"], rows))
+
+
+def complete_index(folder: str | Path, codec: Codec | None = None) -> dict[str, Any]:
+    """Return the index of a folder with all shards, which `codec`, if given, wrote. Raises as `read` does."""
     folder = Path(folder)
     index = read_index(folder)
     if codec is not None:
@@ -71,8 +79,7 @@ def read(folder: str | Path, codec: Codec | None = None) -> Iterator[TokenRow]:
     for shard in index["shards"]:
         if not is_whole(folder, shard):
             raise ValueError(f"{folder / shard['name']} is missing or cut; the same tokenloom tokenize writes it again")
-    rows = get_format(index["format"]).read
-    return (row for shard in index["shards"] for row in _read_shard(folder / shard["name"], rows))
+    return index
 
 
 def is_complete(folder: str | Path) -> bool:
@@ -91,8 +98,15 @@ def is_whole(folder: Path, shard: Mapping[str, Any]) -> bool:
 
 
 def _read_shard(path: Path, rows: Callable[[Path], Iterator[TokenRow]]) -> Iterator[TokenRow]:
-    try:
+    with naming_damage(path):
         yield from rows(path)
+
+
+@contextmanager
+def naming_damage(path: Path) -> Iterator[None]:
+    """Raise ValueError in one line for any error in the block that reads a shard."""
+    try:
+        yield
     except Exception as error:  # tarfile, NumPy, JSON and Arrow raise a dozen types for damage
         reason = f"it lacks {error}" if isinstance(error, KeyError) else " ".join(str(error).split())
         raise ValueError(f"{path} is damaged: {reason or type(error).__name__}") from error

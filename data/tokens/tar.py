@@ -39,18 +39,48 @@ def writer(file: IO[bytes], dtype: str) -> Iterator[Callable[[TokenRow], None]]:
 def read(path: Path) -> Iterator[TokenRow]:
     """Read the rows of a shard in order."""
     with tarfile.open(path, "r:", encoding="utf-8") as archive:
-        members: dict[str, bytes] = {}
-        current = ""
+        yield from _rows(archive)
+
+
+def positions(path: Path) -> np.ndarray:
+    """Return what `read_at` needs to find each row: the byte where it begins, int64, and the end of the last row."""
+    starts, current = [], ""
+    with tarfile.open(path, "r:", encoding="utf-8") as archive:
         for member in archive:
-            folder, slash, name = member.name.rpartition("/")
-            first, _, suffix = name.partition(".")
-            if (key := folder + slash + first) != current and members:
-                yield _to_row(members)
-                members = {}
+            if (key := _key(member)[0]) != current:
+                starts.append(member.offset)
             current = key
-            members[suffix] = archive.extractfile(member).read()
-        if members:
+        return np.array([*starts, archive.offset], dtype=np.int64)
+
+
+def read_at(path: Path, found: np.ndarray, i: int) -> TokenRow:
+    """Read row i of a shard, with the `positions` of the shard."""
+    with path.open("rb") as file:
+        file.seek(found[i])
+        part = io.BytesIO(file.read(found[i + 1] - found[i]))
+    with tarfile.open(fileobj=part, mode="r:", encoding="utf-8") as archive:
+        return next(_rows(archive))
+
+
+def _rows(archive: tarfile.TarFile) -> Iterator[TokenRow]:
+    members: dict[str, bytes] = {}
+    current = ""
+    for member in archive:
+        key, suffix = _key(member)
+        if key != current and members:
             yield _to_row(members)
+            members = {}
+        current = key
+        members[suffix] = archive.extractfile(member).read()
+    if members:
+        yield _to_row(members)
+
+
+def _key(member: tarfile.TarInfo) -> tuple[str, str]:
+    """Return the key of a member's row, and the rest of its name."""
+    folder, slash, name = member.name.rpartition("/")
+    first, _, suffix = name.partition(".")
+    return folder + slash + first, suffix
 
 
 def _members(row: TokenRow, dtype: str) -> Iterator[tuple[str, bytes]]:
