@@ -6,8 +6,6 @@ import ast
 import email
 import importlib.metadata
 import re
-import shutil
-import subprocess
 import sys
 import tarfile
 import tomllib
@@ -18,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from support.building import build
 from support.tree import MODULES, ROOMS, ROOT, files
 
 from tokenloom.codecs import checkpoint
@@ -31,20 +30,7 @@ MOST = 12
 @pytest.fixture(scope="module")
 def built(tmp_path_factory) -> tuple[Path, Path]:
     """Return the source distribution, and the wheel that is built from it."""
-    out = tmp_path_factory.mktemp("built")
-    ignored = shutil.ignore_patterns(
-        ".*", "__pycache__", "*.egg-info", "build", "dist", "runs", "docs", "benchmarks", "multirun", "site"
-    )
-    shutil.copytree(ROOT, out / "tree", ignore=ignored, symlinks=True)
-    program = "import sys; from setuptools import build_meta; build_meta.build_sdist(sys.argv[1])"
-    build = [sys.executable, "-c", program, str(out)]
-    subprocess.run(build, check=True, timeout=600, cwd=out / "tree", capture_output=True)
-    (sdist,) = out.glob("*.tar.gz")
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "wheel", "-q", "--no-index", "--no-deps"]
-    pip += ["--no-build-isolation", "-w", str(out), str(sdist)]
-    subprocess.run(pip, check=True, timeout=600, cwd=out)
-    (wheel,) = out.glob("*.whl")
-    return sdist, wheel
+    return build(tmp_path_factory.mktemp("built"))
 
 
 # -- the wheel and its license --------------------------------------------------------------------
