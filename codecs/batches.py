@@ -36,7 +36,7 @@ def collate(parts: list[Codes]) -> Codes:
     lengths = [part.lengths for part in parts if part.lengths is not None]
     side = {key: join([part.side[key] for part in parts], math.nan) for key in parts[0].side}
     return Codes(indices, torch.cat([part.sizes for part in parts]), torch.cat(lengths) if lengths else None, side,
-                 parts[0].origin)  # fmt: skip
+                 parts[0].spec, parts[0].origin)  # fmt: skip
 
 
 default_collate_fn_map[Codes] = lambda batch, **_: collate(batch)  # for DataLoader; the documented way to extend it

@@ -165,6 +165,8 @@ def download(hub_id: str, patterns: Sequence[str], **options: Any) -> Path:
     """
     try:
         return Path(huggingface_hub.snapshot_download(hub_id, allow_patterns=[*patterns], **options))
+    except errors.MissingPackage:
+        raise
     except Exception as error:  # offline, missing, gated: dozens of types
         raise FileNotFoundError(
             f"{hub_id!r} is neither a folder ({Path(hub_id).absolute()}) nor a shipped name, and the hub refused it: "

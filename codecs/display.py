@@ -20,7 +20,7 @@ from tokenloom.errors import first_line
 
 from . import media, rate
 from .hub import Card, number
-from .types import CodecInterface, Codes, CodeSpec, Modality
+from .types import Codes, CodeSpec, Modality
 
 soundfile = lazy.load("soundfile")
 
@@ -73,15 +73,15 @@ def _rate(spec: CodeSpec) -> str:
 
 
 def codes_line(codes: Codes) -> str:
-    """Return codes as one line: shapes, sizes of the signals, and bits if their codec is still in memory."""
+    """Return codes as one line: shapes, sizes of the signals, and bits if the spec of their codec is known."""
     sizes = [" x ".join(map(str, size)) for size in codes.sizes[:SHOWN].tolist()]
     more = ", …" if len(codes) > SHOWN else ""
     parts = [f"indices {tuple(codes.indices.shape)}", f"sizes {', '.join(dict.fromkeys(sizes))}{more}"]
     parts += [f"{name} {tuple(value.shape)}" for name, value in codes.side.items()]
     if codes.lengths is not None:
         parts.append(f"lengths {', '.join(map(str, codes.lengths[:SHOWN].tolist()))}{more}")
-    if (codec := codes.codec) is not None:
-        parts.append(f"{codec.name}, {float(rate.nominal(codec.spec, codes).sum()):,.0f} bits nominal")
+    if codes.spec is not None:
+        parts.append(f"{float(rate.nominal(codes.spec, codes).sum()):,.0f} bits nominal")
     return f"Codes({'; '.join(parts)})"
 
 
@@ -94,7 +94,7 @@ def codes_html(codes: Codes) -> str:
     for one in codes[:SHOWN]:
         codec = codes.codec
         signal = "" if codec is None else _decoded(codec, one)
-        rows.append(f"<tr><td>{image(_map(one, codec), 'map of the tokens')}</td><td>{signal}</td></tr>")
+        rows.append(f"<tr><td>{image(_map(one), 'map of the tokens')}</td><td>{signal}</td></tr>")
     more = f"<p>and {len(codes) - SHOWN} more</p>" if len(codes) > SHOWN else ""
     return f"<div><code>{html.escape(codes_line(codes))}</code><table>{''.join(rows)}</table>{more}</div>"
 
@@ -196,13 +196,13 @@ def table_html(columns: Sequence[str], rows: Sequence[Sequence[str]], caption: s
     return f"{start}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _map(codes: Codes, codec: CodecInterface | None) -> Image.Image:
+def _map(codes: Codes) -> Image.Image:
     """Draw the tokens of one item, the quantizers side by side, or one below another where the grid is a line."""
     indices = codes.indices[0, :SHOWN].cpu()
     if codes.lengths is not None:
         indices = indices[:, : int(codes.lengths[0])]
-    elif codec is not None and codec.spec.stride:
-        indices = indices[(slice(None), *(slice(n) for n in codec.spec.grid(tuple(codes.sizes[0].tolist()))))]
+    elif codes.spec is not None and codes.spec.stride:
+        indices = indices[(slice(None), *(slice(n) for n in codes.spec.grid(tuple(codes.sizes[0].tolist()))))]
     if indices.ndim == 2:
         rows = -(-indices.shape[1] // MAP_ROW)
         flat = F.pad(indices, (0, rows * MAP_ROW - indices.shape[1]), value=-1)[:, : MAP_ROW * MAP_SIDE]

@@ -92,14 +92,16 @@ class Codes:
         lengths: int64 (batch,). Number of valid positions; None unless the codec's number of codes varies.
         side: Side information that decoding needs: float32 arrays, batch first, padded with NaN. Every rate includes
             its cost.
-        origin: Weak reference to the codec that made the codes, which `repr` and notebooks use; not pickled.
+        spec: Spec of the codec that made the codes, if known. `repr` states their bits with it.
+        origin: Weak reference to that codec, with which notebooks show what the codes decode to; not pickled.
     """
 
     indices: Tensor
     sizes: Tensor
     lengths: Tensor | None = None
     side: dict[str, Tensor] = field(default_factory=dict)
-    origin: Callable[[], Any] | None = field(default=None, repr=False)
+    spec: CodeSpec | None = None
+    origin: Callable[[], Any] | None = None
 
     def __post_init__(self) -> None:
         for name in ("indices", "sizes", "lengths"):
@@ -136,8 +138,8 @@ class Codes:
         return vars(self._map(torch.clone)) | {"origin": None}
 
     def made_by(self, codec: CodecInterface) -> Codes:
-        """Return the same codes with `codec` as their origin."""
-        return dataclasses.replace(self, origin=weakref.ref(codec))
+        """Return the same codes with `codec` as the one that made them."""
+        return dataclasses.replace(self, spec=codec.spec, origin=weakref.ref(codec))
 
     @property
     def codec(self) -> Any:
@@ -157,14 +159,14 @@ class Codes:
     def _map(self, function: Callable[[Tensor], Tensor]) -> Codes:
         lengths = None if self.lengths is None else function(self.lengths)
         side = {name: function(value) for name, value in self.side.items()}
-        return Codes(function(self.indices), function(self.sizes), lengths, side, self.origin)
+        return Codes(function(self.indices), function(self.sizes), lengths, side, self.spec, self.origin)
 
     def quantizers(self) -> Tensor:
         """Return the number of quantizers that each item uses, int64 (batch,)."""
         return (self.indices.flatten(2) >= 0).all(2).sum(1)
 
 
-torch.serialization.add_safe_globals([Codes])  # torch.load reads codes with weights_only
+torch.serialization.add_safe_globals([Codes, CodeSpec, Modality])  # torch.load reads codes with weights_only
 
 
 @dataclass(frozen=True)
