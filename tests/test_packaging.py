@@ -68,6 +68,80 @@ def test_the_license_of_the_wheel_is_that_of_its_code_and_weights(built):
     )
 
 
+def test_the_description_has_absolute_links(built):
+    """PyPI shows the README outside of the repository."""
+    archive = zipfile.ZipFile(built[1])
+    (metadata,) = (name for name in archive.namelist() if name.endswith("METADATA"))
+    fields = email.message_from_bytes(archive.read(metadata))
+    text = fields.get_payload()
+    links = re.findall(r"(?:\]\(|src=\")([^)\"]+)", text)
+    repository = PROJECT["urls"]["Repository"]
+    assert links and all(link.startswith("https://") for link in links)
+    own = [link.partition("/main/")[2] for link in links if link.split("/")[3:5] == repository.split("/")[3:5]]
+    assert len(own) == len(links) and all((ROOT / name).exists() for name in own)
+    assert fields["Description-Content-Type"] == "text/markdown"
+    assert f"Repository, {repository}" in fields.get_all("Project-URL")
+
+
+LEAN = """
+import sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        top = name.partition(".")[0]
+        if path is None and top not in sys.stdlib_module_names and top not in ALLOWED and not top.startswith("_"):
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Refuse())
+from tokenloom.cli.main import main
+"""
+"""Beginning of a program that has only ALLOWED packages besides the standard library."""
+
+
+def test_the_wheel_encodes_decodes_and_generates_with_the_base_packages(built, tmp_path):
+    """Whatever else a command needs, one line says which extra installs it; the same for research-use weights."""
+    zipfile.ZipFile(built[1]).extractall(tmp_path / "site")
+    base = needed(PROJECT["dependencies"])
+    tops = [
+        top for top, names in importlib.metadata.packages_distributions().items() if base & set(map(normalize, names))
+    ]
+    program = (
+        f"ALLOWED = {sorted({*tops, 'tokenloom'})!r}{LEAN}"
+        + """
+from pathlib import Path
+import torch, tokenloom
+from tokenloom import codecs, compare
+
+def said(function, *given):
+    try:
+        function(*given)
+    except ValueError as error:
+        return str(error)
+
+assert str(Path(tokenloom.__file__)).startswith(str(Path.cwd()))
+codecs.write(torch.rand(3, 40, 50), "p.png")
+codecs.write(torch.rand(1, 8000) - 0.5, "s.wav", sample_rate=8000)
+Path("t.txt").write_text("a red heart")
+for name, codec, back in (("p.png", "emoji-fsq", "q.png"), ("s.wav", "audio/opus", "o.wav"), ("t.txt", "captions-bpe", "u.txt")):
+    assert main(["encode", name, "--codec", codec, "-o", "x.tlm"]) == main(["decode", "x.tlm", "-o", back]) == 0
+assert Path("u.txt").read_text() == "a red heart"
+assert main(["generate", "seven", "--to", "text", "--seed", "0"]) == 0
+assert "pip install 'tokenloom[eval]'" in said(compare, ["image/jpeg"])
+assert "pip install 'tokenloom[train]'" in said(tokenloom.train, "image/fsq", "scenes")
+assert "pip install 'tokenloom[hub]'" in said(codecs.load, "someone/codec")
+assert "pip install 'tokenloom[text]'" in said(codecs.registry.codec_class("text/bpe").train_from_iterator, ["a"])
+assert said(codecs.load, "natural-fsq").startswith("natural-fsq is for research use only") 
+assert main(["compare", "codecs=[image/jpeg]"]) == 2
+"""
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path / "site", capture_output=True, text=True, check=False, timeout=300,
+        env={"PATH": "", "OMP_NUM_THREADS": "1", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stderr.splitlines()[-1].startswith("tokenloom: ") and "Traceback" not in done.stderr
+
+
 def test_the_names_left_out_are_those_for_research_use():
     stated = {p.parent.name: yaml.safe_load(p.read_text())["license"] for p in ROOT.glob("checkpoints/*/config.yaml")}
     assert sorted(checkpoint.RESEARCH_USE) == sorted(name for name, license in stated.items() if license == RESEARCH)
