@@ -41,7 +41,8 @@ def explain(error: Exception, config_name: str, overrides: list[str]) -> str:
         key, _, value = several[1].partition("=")
         return f"{key}={value} has several values: write a list as '{key}=[{value}]', a text in quotes, a sweep with -m"
     if refused := re.match(r"Could not override '([^'@]*)", text):
-        return _unknown_key(refused[1], config_name, overrides)
+        key = getattr(error.__cause__, "full_key", None) or refused[1]  # of a mapping, the key inside
+        return _unknown_key(key, config_name, overrides)
     inner: BaseException | None = error
     while inner is not None and not isinstance(inner, ConfigAttributeError | ConfigKeyError | ValidationError):
         inner = inner.__cause__
