@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from tokenloom import devices, errors, memory, own_code, precision
 
-from . import batches, bitstream, cards, checkpoint, registry, storage, targets, validate
-from .hub import Card, Pretrained
+from . import batches, bitstream, checkpoint, registry, storage, targets, validate
+from .hub import Card, Pretrained, cards
 from .identity import Identity
 from .layers.tracing import Traceable
 from .registry import arguments, import_arguments

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import nn
 
 from tokenloom.codecs import Codec
-from tokenloom.codecs.cards import NOUN
 from tokenloom.codecs.hub import Card, number
+from tokenloom.codecs.hub.cards import NOUN
 
 from .vocabulary.vocabulary import Vocabulary
 

@@ -190,7 +190,7 @@ BROUGHT = {"omegaconf": "hydra-core", "markupsafe": "jinja2", "torch_fidelity": 
 IMPORTED = {"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "skimage": "scikit-image"} | BROUGHT
 """Imported name → distribution, where the names differ by more than - and _."""
 ROOM_EXTRAS = {
-    "tokenloom.bars": "train eval",
+    "tokenloom.progress.terminal": "train eval",
     "tokenloom.cli.compose": "train",
     "tokenloom.cli.hydra": "train eval",
     "tokenloom.cli.jobs": "train eval",

@@ -15,7 +15,7 @@ import pytest
 from support.tree import MODULES, ROOT, module_name, paths
 
 SMALL = {
-    "bars", "devices", "environment", "errors", "files", "interrupts", "lazy", "lock", "memory", "own_code",
+    "devices", "environment", "errors", "files", "interrupts", "lazy", "lock", "memory", "own_code",
     "precision", "progress", "registry", "threads",
 }  # fmt: skip
 """Modules of the root package that every room may import."""

@@ -12,7 +12,7 @@ import yaml
 
 from tokenloom import errors, files, lazy
 
-from . import checkpoint
+from .. import checkpoint
 
 display = lazy.load("tokenloom.codecs.display")  # it imports this module
 huggingface_hub = lazy.load("huggingface_hub", "hub")

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 
 from tokenloom import lazy
 
-bars = lazy.load("tokenloom.bars", "train")
+terminal = lazy.load("tokenloom.progress.terminal", "train")
 
 SECONDS = 30
 """Time between two lines."""
@@ -94,7 +94,7 @@ def bar(
         after: Seconds before the first line. Shorter work prints none.
     """
     if sys.stderr.isatty() and find_spec("rich"):
-        with bars.open_bar(text, total, unit, done, width) as shown:
+        with terminal.open_bar(text, total, unit, done, width) as shown:
             yield shown
         return
     shown, ended = Bar(text, total, unit, done), threading.Event()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from . import rate
-from .hub import Card, number
-from .types import CodecInterface, Modality
+from .. import rate
+from ..types import CodecInterface, Modality
+from . import Card, number
 
 NOUN = {Modality.TEXT: "text", Modality.IMAGE: "images", Modality.AUDIO: "audio"}
 UNIT = {Modality.TEXT: "characters", Modality.IMAGE: "pixels", Modality.AUDIO: "samples"}
