@@ -55,8 +55,10 @@ def by_size(codes: Codes, codec: CodecInterface, most: float = math.inf) -> Iter
 
 
 def _without_padding(codes: Codes, rows: Tensor, size: tuple[int, ...], codec: CodecInterface) -> Codes:
-    lengths = None if codes.lengths is None else codes.lengths[rows]
-    grid = codec.spec.grid(size) if lengths is None else (int(lengths.max()),)
+    lengths, grid = None, codec.spec.grid(size)
+    if codes.lengths is not None:
+        lengths = codes.lengths[rows]
+        grid = (int(lengths.max()),)
     indices = codes.indices[rows][(..., *map(slice, grid))]
     shapes = codec.side_shapes(size)
     side = {key: value[rows][(..., *map(slice, shapes[key]))] for key, value in codes.side.items()}

@@ -390,7 +390,7 @@ def test_sound_is_coded_at_its_own_rate_and_text_exactly(tmp_path):
         ({"codec_names": ["image/jpeg", "image/jpeg"]}, "'image/jpeg' is listed twice"),
         ({"codec_names": ["image/jpg"]}, "unknown codec 'image/jpg'"),
         ({"codec_names": ["nowhere/*"]}, "matches no folder with a config.yaml or config.json"),
-        ({"anchor": "image/webp"}, "anchor must be one of the codecs compared (image/png), got 'image/webp'"),
+        ({"anchor": "image/webp"}, "unknown anchor 'image/webp'; known: image/png"),
         ({"items": 0}, "items must be an integer of at least 1, got 0"),
         ({"rate": -1}, "rate bits_per_pixel must be a positive number, got -1"),
         ({"rate": {"bpp": 1}}, "the unit of rate must be one of bits_per_pixel, kbps, got 'bpp'"),

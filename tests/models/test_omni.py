@@ -5,8 +5,10 @@ from __future__ import annotations
 import functools
 import gc
 import math
+import pickle
 import shutil
 import struct
+from copy import deepcopy
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +21,7 @@ from support.omni import CONTEXT, fresh, picture, sound, untrained_decoder
 
 from tokenloom import codecs, models
 from tokenloom.codecs import Codes, Target, batches, media
-from tokenloom.models import Omni, generate
+from tokenloom.models import Omni, dependencies, generate
 from tokenloom.models.omni import scoring
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import DOCUMENT, STOP, Channel, Vocabulary, segments, truncation
