@@ -125,6 +125,17 @@ def to_codec(item: Item, codec: Codec) -> Tensor | list[str]:
     return media.convert(item.signal, item.sample_rate, codec.spec.sample_rate, codec.spec.channels, codec.name)[None]
 
 
+def narrowed(item: Item, codec: Codec) -> str:
+    """Return how a codec's sample rate and channels are below those of a sound; "" if they are not."""
+    if item.modality is not Modality.AUDIO:
+        return ""
+    have, want = codec.spec.sample_rate, item.sample_rate
+    rate = f"sounds of {want / 1000:g} kHz at {have / 1000:g} kHz" if have < want else ""
+    few = codec.spec.channels < len(item.signal)
+    channels = f"{len(item.signal)} channels as {codec.spec.channels}" if few else ""
+    return " and ".join(filter(None, (rate, channels)))
+
+
 def from_codec(decoded: Tensor | str, item: Item, codec: Codec) -> Tensor | str:
     """Return a codec's output for one item at the item's sample rate, channels and length."""
     if isinstance(decoded, str):

@@ -11,11 +11,14 @@ from . import errors
 
 bjontegaard = lazy.load("bjontegaard", "eval")
 
+LEAST_OVERLAP = 0.25
+"""Smallest overlap with a BD-rate. A mean over less says little about the curves."""
 DEFINITION = {
     "method": "piecewise cubic (pchip) through log10 rate over quality",
     "curve": "the means of a set per setting; a point of no higher quality than a cheaper one is left out",
     "rate": "coded",
-    "interval": "the qualities that both curves reach; overlap = its share of all that either reaches",
+    "interval": "the qualities that both curves reach; overlap = its share of all that either reaches; absent below "
+    f"{LEAST_OVERLAP:.0%}",
 }
 
 Point = tuple[float, float]
@@ -30,8 +33,8 @@ def bd_rate(anchor: list[Point], test: list[Point]) -> tuple[float, float]:
         test: Points of the other curve.
 
     Returns:
-        The difference in percent, negative if `test` needs fewer bits. The overlap in (0, 1]: the quality range that
-        both curves cover, as a share of the range that they cover together.
+        The difference in percent, negative if `test` needs fewer bits. The overlap in [LEAST_OVERLAP, 1]: the quality
+        range that both curves cover, as a share of the range that they cover together.
 
     Raises:
         ValueError: If the curves have no BD-rate. The message states the reason.
@@ -46,6 +49,8 @@ def bd_rate(anchor: list[Point], test: list[Point]) -> tuple[float, float]:
     if low >= high:
         raise ValueError("the two curves have no quality in common")
     overlap = (high - low) / (max(anchor[-1][1], test[-1][1]) - min(anchor[0][1], test[0][1]))
+    if overlap < LEAST_OVERLAP:
+        raise ValueError(f"the two curves share {overlap:.1%} of their quality range, less than {LEAST_OVERLAP:.0%}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")  # the library warns of fits that it does not trust

@@ -36,6 +36,8 @@ class ItemResult:
     """Reason why the codec failed. The fields below are empty then."""
     size: float = 0.0
     """Size of the signal in the unit of the modality; see `trial.AMOUNTS`."""
+    narrowed: str = ""
+    """How the codec's sample rate and channels are below those of the item."""
     bytes: int = 0
     tokens: int = 0
     bits: dict[str, float | None] = field(default_factory=dict)
@@ -66,6 +68,7 @@ class CodecMeasurement:
         self.counts = CodeCounts(entry.codec.spec.codebook_sizes)
         self.encode_seconds = self.decode_seconds = self.amount = 0.0
         self.items: list[dict[str, Any]] = []
+        self.narrowed: list[str] = []
         self.modelled: ModelledRecord | None = None
 
     @property
@@ -91,6 +94,7 @@ class CodecMeasurement:
         return replace(
             result,
             size=trial.amount(item),
+            narrowed=trial.narrowed(item, codec),
             bytes=len(done.data),
             tokens=done.tokens,
             bits=done.bits,
@@ -128,6 +132,8 @@ class CodecMeasurement:
         self.encode_seconds += result.encode_seconds
         self.decode_seconds += result.decode_seconds
         self.amount += result.size
+        if result.narrowed and result.narrowed not in self.narrowed:
+            self.narrowed.append(result.narrowed)
         values = {name: "inf" if value == math.inf else value for name, value in result.values.items()}
         left_out = {name: pair for name, pair in result.features.items() if isinstance(pair, str)}
         self.items.append(
@@ -175,6 +181,7 @@ class CodecMeasurement:
             codebooks=self.counts.summary(),
             idempotence=self.idempotence.summary(),
             time=self._timing(),
+            narrowed=self.narrowed,
             items=self.items,
         )
 

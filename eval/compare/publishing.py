@@ -9,6 +9,7 @@ from tokenloom.metrics.bd_rate import bd_rate
 
 from .records import BDRow, ComparisonEnvironment
 from .report import page, plots
+from .report.standings import standings
 from .report.takeaways import takeaways
 from .results import Results
 
@@ -50,6 +51,7 @@ class Publisher:
         modality = {r.codec: r.modality for r in results.records}
         anchors = [anchor for anchor in results.environment.anchors if anchor in modality]
         results.bd_rates = [row for anchor in anchors for row in _bd_rates(results, modality[anchor], anchor)]
+        results.standings = standings(results)
         results.takeaways = takeaways(results)
         results.write()
 
@@ -57,7 +59,7 @@ class Publisher:
 def _bd_rates(results: Results, modality: str, anchor: str) -> list[BDRow]:
     """Return the BD-rates of all other codecs of a modality, in every metric with a curve of the anchor."""
     rows, records = [], results.of(modality)
-    codecs = [codec for codec in dict.fromkeys(r.codec for r in records) if codec != anchor]
+    codecs = [codec for codec in results.codecs(modality) if codec != anchor]
     for metric in dict.fromkeys(name for r in records for name in r.metrics):
         base = results.curve(modality, anchor, metric)
         for codec in codecs if base else ():

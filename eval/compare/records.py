@@ -116,6 +116,8 @@ class Record:
     codebooks: list[CodebookUse] = field(default_factory=list)
     idempotence: Summary = field(default_factory=Summary)
     time: Timing = field(default_factory=Timing)
+    narrowed: list[str] = field(default_factory=list)
+    """How the codec's sample rate and channels are below those of the data."""
     items: list[dict[str, Any]] = field(default_factory=list)
     """A row per item: its key, and its values or the reason of a failure under "failed"."""
     targets: dict[str, TargetRecord] = field(default_factory=dict)
@@ -147,3 +149,38 @@ class BDRow:
     percent: float | None
     overlap: float | None
     reason: str | None
+
+
+@dataclass(kw_only=True)
+class Place:
+    """Quality of one codec at the rate of a standing."""
+
+    codec: str
+    value: float
+    gap: float
+    """How much worse than the first codec, in the unit of the metric."""
+    ci95: float | None
+    """Half the width of the 95 % interval of the gap; None for fewer than two items."""
+
+    @property
+    def tie(self) -> bool:
+        """Whether the gap to the first codec lies inside its interval."""
+        return self.ci95 is not None and self.gap <= self.ci95
+
+
+@dataclass(kw_only=True)
+class Standing:
+    """All codecs that have a value of one metric at one coded rate, the best one first."""
+
+    modality: str
+    metric: str
+    rate: float
+    rate_unit: str
+    center: float | None = None
+    """Center of the band of rates, if the standing is that of a band."""
+    places: list[Place] = field(default_factory=list)
+
+    @property
+    def best(self) -> list[Place]:
+        """The first codec and those that tie with it."""
+        return [place for i, place in enumerate(self.places) if i == 0 or place.tie]

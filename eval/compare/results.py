@@ -14,7 +14,7 @@ from tokenloom.metrics.bd_rate import Point
 from ..gallery.records import Exhibit
 from ..metric import MetricDescription, ProtocolDescription, Summary
 from ..serialize import from_plain, to_csv, to_json, to_plain
-from .records import KINDS, BDRow, ComparisonEnvironment, Record
+from .records import KINDS, BDRow, ComparisonEnvironment, Record, Standing
 
 JSON, CSV = "results.json", "results.csv"
 
@@ -31,6 +31,8 @@ class Results:
     absent: dict[str, str] = field(default_factory=dict)
     """Metric → reason why it is missing."""
     bd_rates: list[BDRow] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
+    """The best codecs of each metric in each band of rates."""
     exhibits: list[Exhibit] = field(default_factory=list)
     takeaways: list[str] = field(default_factory=list)
     environment: ComparisonEnvironment = field(default_factory=lambda: ComparisonEnvironment(seed=0, seconds=0.0))
@@ -61,6 +63,10 @@ class Results:
     def of(self, modality: str) -> list[Record]:
         """Return the records of a modality with at least one item."""
         return [r for r in self.records if r.modality == modality and r.n]
+
+    def codecs(self, modality: str) -> list[str]:
+        """Return the codecs of a modality with at least one item."""
+        return list(dict.fromkeys(r.codec for r in self.of(modality)))
 
     def metric(self, modality: str, name: str) -> MetricDescription:
         """Return the description of a metric in the protocol of a modality."""

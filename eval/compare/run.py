@@ -23,6 +23,7 @@ from .measurement import CodecMeasurement, ItemResult
 from .modelled import Study
 from .plan import Plan
 from .records import ComparisonEnvironment
+from .report.standings import DEFINITION as STANDING
 from .report.text import summary
 from .results import Results
 from .targets import DEFINITIONS, TargetSearch, targets_of
@@ -86,7 +87,7 @@ class ComparisonRun:
 
     def environment(self, seed: int, seconds: float) -> ComparisonEnvironment:
         """Return the record of the environment, with all definitions."""
-        definitions = {"rates": RATES, "tokens": TOKENS, "BD-rate": BD_RATE}
+        definitions = {"rates": RATES, "tokens": TOKENS, "best by rate": STANDING, "BD-rate": BD_RATE}
         definitions |= {"modelled rate": self.study.definition()} if self.study else {}
         definitions |= {"targets": DEFINITIONS} if self.searches else {}
         rates = {str(modality): rate for modality, rate in self.plan.rates.items()}

@@ -25,7 +25,7 @@ from tokenloom.eval.compare.entries import CodecEntry
 from tokenloom.eval.compare.exhibits import Example, make_exhibits, make_tile
 from tokenloom.eval.compare.measurement import CodecMeasurement
 from tokenloom.eval.compare.records import Record
-from tokenloom.eval.compare.report import page, plots, takeaways
+from tokenloom.eval.compare.report import page, plots
 from tokenloom.eval.compare.results import Results
 from tokenloom.eval.drawing import draw
 from tokenloom.eval.metric import MetricDescription, ProtocolDescription, Summary
@@ -418,26 +418,6 @@ def test_items_are_drawn_by_the_seed():
     assert len(set(drawn(5, 1))) == 5
     with pytest.raises(BrokenItem, match="torn"):
         list(Selection(Few("torn"), Modality.IMAGE, None, 0, strict=True))
-
-
-def test_takeaways_say_who_wins_also_when_the_learned_codec_loses(run):
-    assert takeaways.quality_at([(0.1, 20.0), (0.4, 30.0)], 0.2) == pytest.approx(25.0)
-    assert takeaways.quality_at([(0.2, 25.0)], 0.205) == 25.0
-    assert takeaways.quality_at([(0.2, 25.0)], 0.3) is None
-    results = Results.read(run.folder)
-    for record in results.records:
-        record.learned = record.codec == "image/blocks"
-        if record.codec == "image/blocks" and record.default:
-            rate, quality = record.rates["coded"].mean, record.metrics["psnr"].mean
-    jpeg = [r for r in results.records if r.codec == "image/jpeg"]
-    for i, record in enumerate(jpeg):  # a straight line in log rate, 2 dB above the learned codec at its rate
-        record.rates["coded"].mean = rate * 2 ** (i - 3)
-        record.metrics["psnr"].mean = quality + 2 + 3 * (i - 3)
-    expected = (
-        f"At {rate:.3g} bpp, image/jpeg has the best PSNR: {quality + 2:.2f} dB; "
-        f"image/blocks has {quality:.2f} dB, 2.00 dB worse than image/jpeg."
-    )
-    assert takeaways.takeaways(results)[0] == expected
 
 
 def test_the_command_composes_and_ends_with_the_report(tmp_path, capsys):

@@ -10,7 +10,7 @@ from ...gallery.views import views
 from ...render import Section, write_page
 from ..results import Results
 from . import plots
-from .tables import bd_table, record_table, speed_table, target_rows
+from .tables import bd_table, best_table, record_table, speed_table, target_rows
 from .text import PLURALS, problems
 
 
@@ -35,6 +35,7 @@ def write(results: Results, sections: Sequence[Section] = ()) -> Path:
         images=images,
         clips=clips,
         tables=[record_table(results, m) for m in modalities],
+        best=[table for m in signals if (table := best_table(results, m))],
         bd=[bd_table(results, m) for m in signals],
         speeds=[table for m in modalities if (table := speed_table(results, m))],
         problems=problems(results),

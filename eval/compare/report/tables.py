@@ -6,10 +6,11 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from ..records import KINDS, BDRow, Record
+from ...metric import MetricDescription
+from ..records import KINDS, BDRow, Record, Standing
 from ..results import Results, mean_use
 from ..targets import FIXED, LABELS
-from .text import MISSING, PLURALS, decimals, number
+from .text import MISSING, PLURALS, Words, decimals, number
 
 
 @dataclass
@@ -40,7 +41,7 @@ def record_table(results: Results, modality: str) -> dict[str, Any]:
         {
             "codec": r.codec,
             "cells": _cells(r, kinds, metrics),
-            "why": "; ".join(f"{count} failed: {reason}" for reason, count in r.reasons.items()),
+            "why": "; ".join([*(f"{count} failed: {reason}" for reason, count in r.reasons.items()), *r.narrowed]),
             "default": r.default,
         }
         for r in records
@@ -92,6 +93,36 @@ def target_rows(codec: str, records: list[Record]) -> dict[str, Any]:
             }
         )
     return {"codec": codec, "labels": [LABELS[name] for name in records[0].targets], "rows": rows}
+
+
+def best_table(results: Results, modality: str) -> dict[str, Any]:
+    """Return the table of the best codecs, a row per band of rates and a column per metric; {} for a single codec."""
+    found = [s for s in results.standings if s.modality == modality]
+    if not found or len(results.codecs(modality)) < 2:
+        return {}
+    metrics = list(dict.fromkeys(s.metric for s in found))
+    cells = {(s.center, s.metric): _best(s, results.metric(modality, s.metric)) for s in found}
+    return {
+        "title": PLURALS[modality],
+        "unit": found[0].rate_unit,
+        "labels": [results.metric(modality, name).title for name in metrics],
+        "rows": [
+            {"rate": f"{center:.3g}", "cells": [cells.get((center, name)) for name in metrics]}
+            for center in sorted({s.center for s in found})
+        ],
+    }
+
+
+def _best(standing: Standing, about: MetricDescription) -> dict[str, Any]:
+    """Return the winners of a standing and how far they lead."""
+    words, best = Words(standing.metric, about), standing.best
+    if len(standing.places) == 1:
+        lead = "no rival"
+    elif len(best) > 1:
+        lead = "tie"
+    else:
+        lead = f"{words.gap(standing.places[1])} better than {standing.places[1].codec}"
+    return {"codecs": [place.codec for place in best], "value": words.values(best[:1]), "lead": lead}
 
 
 def bd_table(results: Results, modality: str) -> dict[str, Any]:

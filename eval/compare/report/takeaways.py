@@ -1,148 +1,120 @@
-"""Takeaways: up to three sentences with measured values that summarize a comparison."""
+"""Takeaways: sentences with measured values that summarize a comparison.
+
+They compare the best codec with the runner-up at an equal rate. A difference inside its 95 % interval is a tie.
+"""
 
 from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass
 
-from tokenloom.metrics.bd_rate import Point
-
-from ...metric import MetricDescription
+from ...metric import ItemValues
+from ..records import Place, Record, Standing
 from ..results import Results
-
-MOST = 3
-TOLERANCE = 1.05
-"""Factor by which a curve extends beyond its ends, so that a codec with a single rate has a value near it."""
+from .standings import standing
+from .text import MAIN, Words, listed
 
 
 def takeaways(results: Results) -> list[str]:
-    """Return up to MOST sentences, the most important first."""
-    lines = [
-        _learnability(results),
-        _at_equal_rate(results, "image", "psnr"),
-        _at_equal_rate(results, "image", "ms_ssim"),
-        _below_the_anchor(results, "audio", "mel") or _at_equal_rate(results, "audio", "mel"),
-        _best_bd_rate(results, "image", "psnr"),
-        _best_bd_rate(results, "audio", "mel"),
-        _text(results),
-    ]
-    return [line for line in lines if line][:MOST]
+    """Return the sentences, the most important first."""
+    lines = [_learnability(results)]
+    for modality in results.modalities():
+        if modality == "text":
+            lines.append(_text(results))
+        elif MAIN[modality] in results.measured(modality):
+            lines += [_at_equal_rate(results, modality), _by_rate(results, modality)]
+    return [line for line in [*lines, *_narrowed(results)] if line]
 
 
-def quality_at(points: list[Point], rate: float) -> float | None:
-    """Return the quality of a curve at a rate, linear in log rate; None outside the curve (see TOLERANCE)."""
-    points = sorted(points)
-    if not points or not points[0][0] / TOLERANCE <= rate <= points[-1][0] * TOLERANCE:
-        return None
-    rate = min(max(rate, points[0][0]), points[-1][0])
-    for (r0, q0), (r1, q1) in itertools.pairwise(points):
-        if r0 <= rate <= r1 and r0 < r1:
-            return q0 + (q1 - q0) * math.log(rate / r0) / math.log(r1 / r0)
-    return max(q for _, q in points)
-
-
-@dataclass(frozen=True)
-class _MetricCurves:
-    """Curves (see `Results.curve`) of one metric in one modality."""
-
-    curves: dict[str, list[Point]]
-    anchor: str
-    learned: str | None
-    rate: float
-    rate_unit: str
-    metric: MetricDescription
-
-    @property
-    def label(self) -> str:
-        return _in_sentence(self.metric.label)
-
-    def value(self, quality: float) -> str:
-        digits = 2 if self.metric.unit == "dB" else 3
-        value = abs(quality) if self.metric.better == "lower" else quality
-        return f"{value:.{digits}f} {self.metric.unit}".strip()
-
-    def gap(self, quality: float, base: float) -> str:
-        """Return the difference to the anchor, such as "0.31 dB better than image/jpeg"."""
-        return f"{self.value(abs(quality - base))} {'better' if quality >= base else 'worse'} than {self.anchor}"
-
-
-def _curves(results: Results, modality: str, metric: str) -> _MetricCurves | None:
-    records = results.of(modality)
-    if not any(r.value(metric) is not None for r in records):
-        return None
-    names = list(dict.fromkeys(r.codec for r in records))
-    anchor = next((a for a in results.environment.anchors if a in names), names[0])
-    learned = next((r.codec for r in records if r.learned), None)
-    reference = [r for r in records if r.codec == (learned or anchor)]
-    usual = next((r for r in reference if learned and r.default), reference[len(reference) // 4])
-    curves = {name: results.curve(modality, name, metric) for name in names}
-    rate = results.environment.rates.get(modality) or usual.rate()
-    return _MetricCurves(curves, anchor, learned, rate, usual.rate_unit, results.metric(modality, metric))
-
-
-def _in_sentence(label: str) -> str:
-    """Return a metric's label for use within a sentence: "mel distance", but "PSNR"."""
-    return label[0].lower() + label[1:] if label[1:2].islower() else label
-
-
-def _at_equal_rate(results: Results, modality: str, metric: str) -> str:
-    """Compare the best and the learned codec at one rate: the user's, else the learned codec's, else the anchor's."""
-    curves = _curves(results, modality, metric)
-    if curves is None:
+def _at_equal_rate(results: Results, modality: str) -> str:
+    """Compare the best codec, the runner-up and the learned codecs at one rate."""
+    learned = {r.codec for r in results.of(modality) if r.learned}
+    rate = _usual_rate(results, modality)
+    if rate is None or len(results.codecs(modality)) < 2:
         return ""
-    at_rate = {name: quality_at(points, curves.rate) for name, points in curves.curves.items()}
-    known = {name: quality for name, quality in at_rate.items() if quality is not None}
-    if len(known) < 2:
-        return ""
-    best, second, *_ = sorted(known, key=lambda name: known[name], reverse=True)
-    base = known.get(curves.anchor)
-    text = f"At {curves.rate:.3g} {curves.rate_unit}, {best} has the best {curves.label}: {curves.value(known[best])}"
-    if base is not None and best != curves.anchor:
-        text += f", {curves.gap(known[best], base)}"
-    if curves.learned in known and curves.learned != best:
-        text += f"; {curves.learned} has {curves.value(known[curves.learned])}"
-        text += "" if base is None else f", {curves.gap(known[curves.learned], base)}"
-    elif best == curves.anchor:
-        text += f"; next is {second} with {curves.value(known[second])}"
+    found = standing(results, modality, MAIN[modality], rate)
+    words, places, tied = Words(found.metric, results.metric(modality, found.metric)), found.places, found.best
+    text = f"At {rate:.3g} {found.rate_unit}, "
+    if len(places) < 2:
+        return "".join(f"{text}{place.codec} has no rival: {_nearest(results, found, words)}" for place in places)
+    if len(tied) > 1:
+        text += (
+            f"{listed(place.codec for place in tied)} tie for the best {words.label}, {words.values(tied)}: "
+            f"no difference to {tied[0].codec} exceeds its 95 % interval"
+        )
+    else:
+        text += (
+            f"{places[0].codec} has the best {words.label}: {words.values(tied)}, {words.gap(places[1])} better than "
+            f"the runner-up, {places[1].codec}"
+        )
+    told = tied if len(tied) > 1 else places[:2]
+    for rank, place in enumerate(places, 1):
+        if place.codec in learned and place not in told:
+            text += f"; {place.codec} is number {rank} of {len(places)}: {words.values([place])}, "
+            text += f"{words.gap(place)} worse than {places[0].codec}"
     return text + "."
 
 
-def _below_the_anchor(results: Results, modality: str, metric: str) -> str:
-    """Compare a learned codec, at rates up to the anchor's lowest one, with the anchor; "" without such rates."""
-    curves = _curves(results, modality, metric)
-    if curves is None or curves.learned is None or not curves.curves[curves.anchor]:
-        return ""
-    base_rate, base = min(curves.curves[curves.anchor])
-    below = [p for p in curves.curves[curves.learned] if p[0] <= base_rate]
-    if not below or curves.learned == curves.anchor:
-        return ""
-    rate, quality = max(below, key=lambda p: p[1])
+def _usual_rate(results: Results, modality: str) -> float | None:
+    """Return the user's rate, else that of the first learned codec by default, else one that most codecs reach."""
+    defaults = [r.rate() for r in results.of(modality) if r.learned and r.default]
+    bands = _bands(results, modality)
+    most = max(bands, key=lambda s: len(s.places)).rate if bands else None
+    return results.environment.rates.get(modality) or next(filter(None, defaults), most)
+
+
+def _bands(results: Results, modality: str) -> list[Standing]:
+    return [s for s in results.standings if (s.modality, s.metric) == (modality, MAIN[modality])]
+
+
+def _nearest(results: Results, found: Standing, words: Words) -> str:
+    """Return the value of the only codec at a rate, and the value of another one at the nearest rate."""
+
+    def distance(record: Record) -> float:
+        return abs(math.log((record.rate() or math.inf) / found.rate))
+
+    (place,) = found.places
+    others = [r for r in results.of(found.modality) if r.codec != place.codec and r.value(found.metric) is not None]
+    text = f"its {words.label} is {words.values([place])}"
+    if not others:
+        return f"{text}."
+    near = min(others, key=distance)
+    value = words.values([Place(codec=near.codec, value=near.value(found.metric) or 0.0, gap=0.0, ci95=None)])
     return (
-        f"At {rate:.3g} {curves.rate_unit}, {curves.learned} has a {curves.label} of {curves.value(quality)}, "
-        f"{'better' if quality > base else 'worse'} than the {curves.value(base)} of {curves.anchor} at "
-        f"{base_rate:.3g} {curves.rate_unit}, the lowest rate of its sweep ({curves.metric.better} is better)."
+        f"{text}. At {near.rate():.3g} {found.rate_unit}, the nearest rate of another codec, {near.codec} has {value}."
     )
 
 
-def _best_bd_rate(results: Results, modality: str, metric: str) -> str:
-    rows = [r for r in results.bd_rates if (r.modality, r.metric) == (modality, metric) and r.percent is not None]
-    if not rows:
+def _by_rate(results: Results, modality: str) -> str:
+    """Name the best codec for each band of rates."""
+    bands = _bands(results, modality)
+    if len(bands) < 2 or len(results.codecs(modality)) < 2:
         return ""
-    best = min(rows, key=lambda r: r.percent)
-    return (
-        f"At equal {_in_sentence(best.label)}, {best.codec} needs {abs(best.percent):.0f} % "
-        f"{'fewer' if best.percent < 0 else 'more'} bits than {best.anchor}, averaged over the "
-        f"{best.overlap:.0%} of the quality range that both reach (BD-rate)."
-    )
+    words, parts = Words(MAIN[modality], results.metric(modality, MAIN[modality])), []
+    for winner, same in itertools.groupby(bands, _winner):
+        centers = [f"{s.center:.3g}" for s in same]
+        parts.append(f"{winner} around {centers[0]}" + (f" to {centers[-1]}" if len(centers) > 1 else ""))
+    return f"Best {words.label} by rate, in {bands[0].rate_unit}: {'; '.join(parts)}."
+
+
+def _winner(standing: Standing) -> str:
+    names = sorted(place.codec for place in standing.best)
+    note = " (tie)" if len(names) > 1 else " (no rival)" if len(standing.places) == 1 else ""
+    return f"{listed(names)}{note}"
+
+
+def _narrowed(results: Results) -> list[str]:
+    """Name the codecs whose sample rate or channels are below those of the data."""
+    lines = (f"{r.codec} codes {how}; its figures include that loss." for r in results.records for how in r.narrowed)
+    return list(dict.fromkeys(lines))
 
 
 def _learnability(results: Results) -> str:
-    """Compare the codecs with the smallest and the largest ratio of modelled to nominal rate."""
+    """Compare the two codecs with the smallest ratios of modelled to nominal rate."""
     share = {
-        r.codec: (r.rates["modelled"].mean / r.rates["nominal"].mean, r)
+        r.codec: (modelled / nominal, r)
         for r in results.records
-        if r.n and r.default and r.rates["modelled"].mean is not None and r.rates["nominal"].mean
+        if r.n and r.default and (modelled := r.rate("modelled")) is not None and (nominal := r.rate("nominal"))
     }
     if not share:
         return ""
@@ -150,17 +122,20 @@ def _learnability(results: Results) -> str:
     r = share[best][1]
     text = (
         f"A small transformer that saw {r.modelled.tokens_seen:,} tokens of other items codes {best} at "
-        f"{r.rates['modelled'].mean:.3g} {r.rate_unit}, {share[best][0]:.0%} of its nominal rate"
+        f"{r.rate('modelled'):.3g} {r.rate_unit}, {share[best][0]:.0%} of its nominal rate"
     )
-    return text + (f", and {others[-1]} at {share[others[-1]][0]:.0%} of its own." if others else ".")
+    return text + (f", and {others[0]} at {share[others[0]][0]:.0%} of its own." if others else ".")
 
 
 def _text(results: Results) -> str:
-    records = results.of("text")
-    if not records:
-        return ""
-    best = min(records, key=lambda r: r.rate("nominal"))
-    return (
-        f"{best.codec} codes text at {best.rate('nominal'):.2f} bits per byte (nominal); "
-        f"{best.value('exact'):.0%} of the texts come back exactly."
-    )
+    """Compare the two codecs with the fewest bits per byte of text."""
+    best, *others = sorted(results.of("text"), key=lambda r: r.rate() or math.inf)
+    text = f"{best.codec} codes text at {best.rate():.2f} bits per byte ({best.value('exact'):.0%} come back exactly)"
+    if not others:
+        return f"{text}."
+    (near, *_), rates = others, [{row["key"]: row.get("coded") for row in r.items} for r in (best, others[0])]
+    pairs = [(rates[0][key], rates[1][key]) for key in rates[0] if rates[0][key] and rates[1].get(key)]
+    ci95 = ItemValues(b - a for a, b in pairs).summary().ci95
+    gap = (near.rate() or 0.0) - (best.rate() or 0.0)
+    how = "a tie with" if ci95 is not None and gap <= ci95 else f"{gap:.2f} fewer than the runner-up,"
+    return f"{text}, {how} {near.codec}."

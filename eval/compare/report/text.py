@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
 
-from ...metric import Summary
-from ..records import Record
+from ...metric import MetricDescription, Summary
+from ..records import Place, Record
 from ..results import Results
 
 DECIMALS = {"psnr": 2, "si_sdr": 2, "ssim": 4, "ms_ssim": 4}
@@ -61,6 +63,37 @@ def summary(results: Results, records: list[Record]) -> str:
 def span(texts: list[str]) -> str:
     """Return the first and the last of several texts: "0.1 to 1.9"."""
     return texts[0] if texts[0] == texts[-1] else f"{texts[0]} to {texts[-1]}"
+
+
+@dataclass(frozen=True)
+class Words:
+    """Values of a metric in sentences."""
+
+    metric: str
+    about: MetricDescription
+
+    @property
+    def label(self) -> str:
+        """The label within a sentence: "mel distance", but "PSNR"."""
+        label = self.about.label
+        return label[0].lower() + label[1:] if label[1:2].islower() else label
+
+    def values(self, places: Iterable[Place]) -> str:
+        numbers = [f"{place.value:.{decimals(self.metric)}f}" for place in places]
+        return f"{listed(numbers)} {self.about.unit}".strip()
+
+    def gap(self, place: Place) -> str:
+        """Return the gap to the best codec with its interval."""
+        digits = decimals(self.metric)
+        interval = "" if place.ci95 is None else f" ± {place.ci95:.{digits}f}"
+        unit = f" {self.about.unit}".rstrip() + (" (one item, no interval)" if place.ci95 is None else "")
+        return f"{place.gap:.{digits}f}{interval}{unit}"
+
+
+def listed(texts: Iterable[str]) -> str:
+    """Join texts: "a, b and c"."""
+    *most, last = texts
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def problems(results: Results) -> list[str]:
