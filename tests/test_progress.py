@@ -43,6 +43,16 @@ def test_an_error_before_the_first_progress_stays_alone_and_one_after_it_has_no_
     assert len(capsys.readouterr().err.splitlines()) == said
 
 
+def test_work_is_never_silent_before_its_first_progress(capsys, monkeypatch):
+    """A first item may take minutes, and some work has no steps."""
+    monkeypatch.setattr(progress, "SECONDS", 0.1)
+    with progress.bar("work", 8, "items"), progress.bar("encoding a.png", None, ""):
+        time.sleep(0.15)
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(lines[:2]) == ["encoding a.png: 1 s so far", "work: 0 of 8 items, 1 s so far"]
+    assert lines[2:] == ["encoding a.png: 1 s", "work: 0 items in 1 s"]
+
+
 def test_short_work_can_be_silent(capsys):
     with progress.bar("work", None, "tokens", after=5) as advance:
         advance.move_to(3, None)
@@ -50,7 +60,8 @@ def test_short_work_can_be_silent(capsys):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(0.2, "1 s"), (40, "1 min"), (29, "29 s"), (125, "2 min"), (7500, "2 h 05 min")]
+    ("seconds", "text"),
+    [(0.2, "1 s"), (29, "29 s"), (40, "40 s"), (59.6, "1 min"), (125, "2 min"), (3599, "1 h 00 min"), (7500, "2 h 05 min")],
 )
 def test_durations(seconds, text):
     assert progress.duration(seconds) == text

@@ -19,7 +19,7 @@ from tokenloom.cli.main import main
 MISTAKES = """
 weave                                                        | unknown command 'weave'; known: codecs, encode
 encod photo.png                                              | unknown command 'encod' (did you mean encode?)
-decode                                                       | required: input
+decode -o a.png                                              | required: input
 codecs --jsn                                                 | unknown option --jsn (did you mean --json?)
 codecs natural-fsq                                           | unknown argument natural-fsq
 encode photo.png                                             | encode needs --codec; for image choose emoji-flex, emoji-fsq
@@ -85,7 +85,7 @@ generate nosuch.png --to text                                | there is no file 
 generate hi --model omni-smal                                | unknown model 'omni-smal' (did you mean omni-small?)
 generate hi --model emoji-fsq                                | emoji-fsq describes no omni: it is a codec
 generate hi --prompt x                                       | unknown option --prompt
-train                                                        | no codec chosen
+train steps=5                                                | no codec chosen
 train codec=image/fsq                                        | no data chosen
 train codec=fsq data=images                                  | unknown codec 'fsq' (did you mean image/fsq?)
 train codec=image/fsq data=pictures                          | for own files: data=folder data.path=pictures
@@ -131,7 +131,7 @@ evaluate image/jpeg dta=images                               | unknown key 'dta'
 evaluate omni-small data=images                              | unknown key 'data'
 evaluate omni-small rows=[] out=o                            | rows must not be empty
 evaluate omni-small rows=[speech] out=o                      | unknown row 'speech'
-tokenize                                                     | no data chosen
+tokenize out=o                                               | no data chosen
 tokenize data=images                                         | no codec chosen
 tokenize data=images codec=natural-fsk out=o                 | did you mean natural-fsq
 tokenize data=folder data.path=sounds codec=image/jpeg out=o | data=folder holds no image, which image/jpeg needs
@@ -191,6 +191,18 @@ def test_a_mistake_is_answered_in_one_line(command: str, answer: str, capsys: py
     assert answer in line
     assert len(line) <= 210
     assert contents() == before
+
+
+@pytest.mark.parametrize("command", [name for name, row in commands.COMMANDS.items() if row.needs])
+def test_a_bare_command_explains_itself(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    before = contents()
+    assert main([command]) == 2
+    out, lines = capsys.readouterr()
+    first, *examples, last = lines.splitlines()
+    assert out == "" and contents() == before
+    assert first.startswith(f"tokenloom {command}: ") and first.endswith(", for example:")
+    assert len(examples) == 3 and all(line.startswith(f"  tokenloom {command} ") for line in examples)
+    assert last == f"tokenloom {command} --help explains all options and keys."
 
 
 def test_there_are_enough_mistakes_of_each_command() -> None:

@@ -3,31 +3,52 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from tokenloom import models
+from tokenloom.cli.commands import parser
 from tokenloom.eval.omni import abilities
 from tokenloom.eval.omni.shown import NEEDED, SEEDS, SHOWN, is_word
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("README.md", "docs/*.md", "checkpoints/omni-small/README.md", "tokenloom/cli/commands/*.py", "examples/*.md")
-COMMAND = re.compile(r"""tokenloom generate (?:"([^"]+)"|([\w.-]+))""")
-CALL = re.compile(r"""omni\.generate\(\[(?:"([^"]*)"|(\w+))\]""")
-FILES = {"heart.png", "hand.png", "four.wav", "image"}
-"""Results of other examples, which `ShownPrompt.then` measures."""
+PAGES = ("*.md", "docs/**/*.md", "checkpoints/*/*.md", "examples/*.*", "tokenloom/**/*.py", "models/**/*.py", "eval/**/*.py")
+COMMAND = re.compile(r"tokenloom generate ([^`\n]+)")
+CALL = re.compile(r"""\.generate\(\[([^\]]*)\]""")
+TEXT = re.compile(r'"([^"]+)"')
+OTHERS = {"a prompt"}
+"""Placeholder of the generated model cards."""
+
+
+def shown_in(text: str) -> set[str]:
+    """Return the texts among the prompts of all commands and calls on a page, wherever their options stand."""
+    found = {literal for call in CALL.findall(text) for literal in TEXT.findall(call)}
+    for line in COMMAND.findall(text):
+        try:
+            words = shlex.split(line.removesuffix("\\"), comments=True)
+            args, rest = parser("generate").parse_known_args(["generate", *words])
+        except ValueError:  # prose
+            continue
+        found |= {word for word in (*args.segments, *rest) if not Path(word).suffix}
+    return found
 
 
 def test_every_prompt_that_is_shown_is_measured():
     found = set()
-    for pattern in PAGES:
-        for path in ROOT.glob(pattern):
-            text = path.read_text(encoding="utf-8")
-            found |= {next(filter(None, match)) for form in (COMMAND, CALL) for match in form.findall(text)}
-    assert {"red heart", "four", "heart.png"} <= found
-    assert found - FILES <= {shown.text for shown in SHOWN}
+    for path in {path for pattern in PAGES for path in ROOT.glob(pattern)}:
+        found |= shown_in(path.read_text(encoding="utf-8")) if path.suffix in (".md", ".py") else set()
+    assert {"red heart", "four", "waving hand"} <= found
+    assert found - OTHERS <= {shown.text for shown in SHOWN}
     assert {*abilities.PICTURES, *abilities.SPOKEN} <= {shown.text for shown in SHOWN}
+
+
+def test_prompts_are_found_wherever_they_stand():
+    page = '''tokenloom generate --to image "a b" -n 9   # c
+    tokenloom generate x.png "make it y" --to image
+    (z,) = models.load("m").generate(["p q", image, "r"], to="image")'''
+    assert shown_in(page) == {"a b", "make it y", "p q", "r"}
 
 
 @pytest.fixture(scope="module")

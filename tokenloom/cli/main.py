@@ -45,6 +45,9 @@ def _run(argv: list[str]) -> int:
     name = next((argument for argument in argv if not argument.startswith("-")), None)
     if name is not None and name not in commands.COMMANDS:
         raise ValueError(errors.unknown("command", name, commands.COMMANDS, "see tokenloom --help"))
+    if name is not None and argv == [name] and commands.COMMANDS[name].needs:
+        print(commands.explanation(name), file=sys.stderr)
+        return 2
     parser = commands.parser(name)
     options = parser.get_default("options") or []
     for argument in argv:

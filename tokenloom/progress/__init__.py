@@ -31,7 +31,7 @@ class Bar:
         self.text, self.total, self.unit, self.done = text, total, unit, done
         self._title, self._began, self._before = text, time.monotonic(), done
         self.started = threading.Event()
-        """Set at the first progress. An error before it stays the only line."""
+        """Set at the first progress. An error soon after the start stays the only line."""
         self.told = False
         """Whether a line was said."""
 
@@ -51,17 +51,21 @@ class Bar:
         print(line, file=sys.stderr, flush=True)
 
     def line(self) -> str:
-        """Return count, rate and remaining time as text."""
+        """Return count, rate and remaining time as text; the time so far if nothing is done yet."""
+        seconds = max(time.monotonic() - self._began, 1e-9)
         parts = [f"{self.done:,.0f}" + (f" of {self.total:,.0f} {self.unit}" if self.total else f" {self.unit}")]
-        if (speed := (self.done - self._before) / max(time.monotonic() - self._began, 1e-9)) > 0:
+        if (speed := (self.done - self._before) / seconds) > 0:
             parts.append(f"{speed:,.{0 if speed > 100 else 2}f} {self.unit}/s")
             if self.total and self.total > self.done:
                 parts.append(f"about {duration((self.total - self.done) / speed)} left")
+        elif seconds >= SECONDS:
+            parts = [*(parts if self.unit else []), f"{duration(seconds)} so far"]
         return f"{self._subject()}: {', '.join(parts)}"
 
     def last_line(self) -> str:
         """Return what was done in which time as text."""
-        return f"{self._title}: {self.done:,.0f} {self.unit} in {duration(time.monotonic() - self._began)}"
+        amount = f"{self.done:,.0f} {self.unit} in " if self.unit else ""
+        return f"{self._title}: {amount}{duration(time.monotonic() - self._began)}"
 
     def _subject(self) -> str:
         text = " ".join(self.text.split())
@@ -70,10 +74,10 @@ class Bar:
 
 def duration(seconds: float) -> str:
     """Return a time as text: 2 h 05 min, 3 min, 40 s."""
+    if round(seconds) < 60:
+        return f"{max(1, round(seconds))} s"
     minutes = round(seconds / 60)
-    if minutes >= 60:
-        return f"{minutes // 60} h {minutes % 60:02} min"
-    return f"{minutes} min" if minutes else f"{max(1, round(seconds))} s"
+    return f"{minutes // 60} h {minutes % 60:02} min" if minutes >= 60 else f"{minutes} min"
 
 
 @contextmanager
@@ -82,13 +86,13 @@ def bar(
 ) -> Iterator[Bar]:
     """Show progress on standard error: a bar on a terminal, which is removed at the end, else lines.
 
-    A bar needs the package rich, which the extras train and eval install. Lines come at the first progress, every
-    SECONDS, and at the end, each with the count, the rate and the remaining time.
+    A bar needs the package rich, which the extras train and eval install. Lines come at the first progress, or after
+    SECONDS without any, then every SECONDS, and at the end, each with the count, the rate and the remaining time.
 
     Args:
         text: What is being done.
         total: Amount of work, in `unit`; None if unknown.
-        unit: Plural noun, such as "items".
+        unit: Plural noun, such as "items"; empty for work without steps, of which lines tell the time.
         done: Amount of work that is done already.
         width: Number of characters of later texts in front of a bar.
         after: Seconds before the first line. Shorter work prints none.
@@ -114,8 +118,7 @@ def bar(
 
 def _tell(shown: Bar, ended: threading.Event, after: float) -> None:
     """Say a line at the first progress and every SECONDS, until the work has ended."""
-    shown.started.wait()
-    wait = after
+    wait = after if shown.started.wait(SECONDS) else 0.0
     while not ended.wait(wait):
         shown.say(shown.line())
         shown.told, wait = True, SECONDS

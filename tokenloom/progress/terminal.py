@@ -14,7 +14,8 @@ from . import Bar
 
 class _Count(ProgressColumn):
     def render(self, task: Task) -> Text:
-        return Text(f"{task.completed:,.0f}" + (f"/{task.total:,.0f}" if task.total else ""))
+        total = f"/{task.total:,.0f}" if task.total else ""
+        return Text(f"{task.completed:,.0f}{total}" if total or task.completed else "")
 
 
 class _Speed(ProgressColumn):

@@ -23,19 +23,25 @@ class Command(NamedTuple):
     """Line of the help page, without an initial capital and a full stop."""
     more: str = ""
     """Positional arguments that the command accepts beyond those it declares."""
+    needs: str = ""
+    """What the command cannot do without. A bare command explains itself instead of starting."""
 
 
 COMMANDS = {
     "codecs": Command("list the available codecs"),
-    "encode": Command("turn an image, a sound or a text into a file of tokens"),
-    "decode": Command("turn a file of tokens back into an image, a sound or a text"),
-    "export": Command("write a codec's encoder and decoder for ONNX Runtime or torch.export"),
-    "generate": Command("generate images, sounds and texts from one another", more="SEGMENT"),
-    "train": Command("train a codec, a transformer over codecs, or a diffusion decoder", more="key=value"),
-    "compare": Command("compare the fidelity of codecs and the bits they need", more="key=value"),
-    "evaluate": Command("measure one codec at each of its settings, or a model", more="key=value"),
-    "tokenize": Command("turn a data set into shards of tokens", more="key=value"),
+    "encode": Command("turn an image, a sound or a text into a file of tokens", needs="a file and a codec"),
+    "decode": Command("turn a file of tokens back into an image, a sound or a text", needs="a file of tokens"),
+    "export": Command(
+        "write a codec's encoder and decoder for ONNX Runtime or torch.export", needs="a codec with weights"
+    ),
+    "generate": Command("generate images, sounds and texts from one another", "SEGMENT", "a prompt"),
+    "train": Command("train a codec, a transformer over codecs, or a diffusion decoder", "key=value", "a codec and data"),
+    "compare": Command("compare the fidelity of codecs and the bits they need", "key=value", "codecs and data"),
+    "evaluate": Command("measure one codec at each of its settings, or a model", "key=value", "a codec and data"),
+    "tokenize": Command("turn a data set into shards of tokens", "key=value", "data and a codec"),
 }
+SHOWN = 3
+"""Number of examples that the explanation of a bare command shows."""
 
 _EXAMPLES = """\
 examples:
@@ -73,7 +79,7 @@ def parser(name: str | None) -> argparse.ArgumentParser:
     root.add_argument("--version", action="version", version=f"tokenloom {__version__}")
     root.add_argument("--debug", action="store_true", help="show the traceback of an error; also after a command")
     subparsers = root.add_subparsers(dest="command", metavar="COMMAND")
-    for command, (summary, _) in COMMANDS.items():
+    for command, (summary, *_) in COMMANDS.items():
         subparser = subparsers.add_parser(
             command,
             help=summary,
@@ -84,5 +90,13 @@ def parser(name: str | None) -> argparse.ArgumentParser:
         subparser.add_argument("--debug", action="store_true", help="show the traceback of an error")
         if command == name:
             module(command).arguments(subparser)
-            root.set_defaults(options=[*subparser._option_string_actions])
+            root.set_defaults(options=[*subparser._option_string_actions], epilog=subparser.epilog)
     return root
+
+
+def explanation(name: str) -> str:
+    """Return some lines that say what a command does, what it needs, and how to call it."""
+    epilog, (summary, _, needs) = parser(name).get_default("epilog"), COMMANDS[name]
+    examples = [line for line in epilog.splitlines() if line.startswith(f"  tokenloom {name} ")]
+    head = f"tokenloom {name}: {summary}. It needs {needs}, for example:"
+    return "\n".join([head, *examples[:SHOWN], f"tokenloom {name} --help explains all options and keys."])

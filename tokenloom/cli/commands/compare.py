@@ -30,6 +30,7 @@ key=value pairs:
 Every key and its default: tokenloom compare --cfg job. Ctrl-C writes the results so far.
 
 examples:
+  tokenloom compare 'codecs=[image/jpeg,natural-fsq]' data=images
   tokenloom compare 'codecs=[image/jpeg,image/avif,natural-fsq]' data=folder data.path=photos
   tokenloom compare 'codecs=[audio/opus,audio/mp3]' data=phrases out=runs/music
   tokenloom compare 'codecs=[image/jpeg,runs/mine]' data=tar data.path=photos.tar items=20

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 codecs = lazy.load("tokenloom.codecs")
 diffusion = lazy.load("tokenloom.models.diffusion.codec")
 devices = lazy.load("tokenloom.devices")
+progress = lazy.load("tokenloom.progress")
 
 EPILOG = """\
 The file identifies its codec by a fingerprint. Codecs without weights and shipped codecs are found by it.
@@ -69,7 +70,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             raise ValueError(f"the name {output} is for {named}, but {source} holds {modality}")
         if args.output is None and output.exists():
             raise ValueError(f"{output} exists and may be the original; name the output with -o")
-        signal = codec.decompress([data])[0]
+        with progress.bar(f"decoding {source}", None, ""):
+            signal = codec.decompress([data])[0]
     except codecs.BitstreamError as error:
         raise ValueError(f"{source}: {error}") from error
     codecs.media.write(signal, output, sample_rate=codec.spec.sample_rate)

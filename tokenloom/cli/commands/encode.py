@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from tokenloom.codecs import Codec, Codes
 
 codecs = lazy.load("tokenloom.codecs")
+progress = lazy.load("tokenloom.progress")
 
 TARGETS = {"psnr": "psnr", "bpp": "bits_per_pixel", "kbps": "kbps"}
 """Option → attribute of `Target`."""
@@ -59,10 +60,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     paths.check_output(output, source)
     codec, signal = _open(source, args.codec, args.device)
     batch = [signal] if isinstance(signal, str) else signal[None]
-    codes = codec.encode(batch, _setting(args, codec))
-    (data,) = codecs.bitstream.write(codec, codes)
-    files.write(output, data)
-    print(f"{output}: {_description(codec, batch, codes, data)} by {args.codec}")
+    setting = _setting(args, codec)
+    with progress.bar(f"encoding {source}", None, ""):
+        codes = codec.encode(batch, setting)
+        (data,) = codecs.bitstream.write(codec, codes)
+        files.write(output, data)
+        description = _description(codec, batch, codes, data)
+    print(f"{output}: {description} by {args.codec}")
     return 0
 
 

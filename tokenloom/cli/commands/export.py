@@ -13,6 +13,7 @@ from tokenloom.cli.commands.encode import parse_setting
 
 codecs = lazy.load("tokenloom.codecs")
 exporting = lazy.load("tokenloom.codecs.export.exporting")
+progress = lazy.load("tokenloom.progress")
 
 EPILOG = """\
 The encoder turns signals of any size into indices. The decoder turns indices into signals whose sizes are multiples of
@@ -47,7 +48,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     value = None if args.setting is None else parse_setting(args.setting, codec, args.codec)
     exporting.check(codec, output, args.format)
     print(f"tokenloom: exporting {args.codec} as {args.format} …", file=sys.stderr, flush=True)
-    agreement = exporting.export(codec, output, args.format, value)
+    with progress.bar(f"exporting {args.codec}", None, ""):
+        agreement = exporting.export(codec, output, args.format, value)
     size = sum(path.stat().st_size for path in output.iterdir()) / 1e6
     print(f"{output}: encoder and decoder of {args.codec}, {size:.1f} MB; against PyTorch {agreement}")
     return 0
