@@ -25,6 +25,8 @@ _REQUIREMENTS = {
     "is not a valid bool": "it must be true or false",
     "is not Optional": "it must not be null",
     "is not a subclass of": "it has keys of its own, written key.name=value",
+    "to Dict[": "it has keys of its own, written key.name=value",
+    "to string": "it must be a text",
     "is not a ListConfig": "it must be a list, [a,b]",
 }
 """Part of OmegaConf's message → what must hold."""

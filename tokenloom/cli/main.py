@@ -61,7 +61,9 @@ def _run(argv: list[str]) -> int:
             known = [option for option in options if option.startswith("--")]
             raise ValueError(_unknown_option(argument, known, args.command))
         if not commands.COMMANDS[args.command].more:
-            raise ValueError(f"unknown argument {argument}; see tokenloom {args.command} --help")
+            key, equals, value = argument.partition("=")
+            guess = f" (did you mean --{key} {value}?)" if equals and f"--{key}" in options else ""
+            raise ValueError(f"unknown argument {argument}{guess}; see tokenloom {args.command} --help")
     if not sys.stdout.isatty():
         os.environ.setdefault("COLUMNS", "140")  # a pipe has no width, and tables break at the default of 80 columns
     own_code.load(getattr(args, "imports", None) or [])

@@ -15,6 +15,8 @@ SUFFIX = {"image": ".png", "audio": ".wav", "text": ".txt"}
 
 def name(text: str) -> str:
     """Return a path or another name of a command, with the home folder in place of ~. For `type` of argparse."""
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty")
     try:
         return files.expand(text)
     except ValueError as error:
