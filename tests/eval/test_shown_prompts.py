@@ -14,7 +14,8 @@ from tokenloom.eval.omni import abilities
 from tokenloom.eval.omni.shown import NEEDED, SEEDS, SHOWN, is_word
 
 ROOT = Path(__file__).parents[2]
-PAGES = ("*.md", "docs/**/*.md", "checkpoints/*/*.md", "examples/*.*", "tokenloom/**/*.py", "models/**/*.py", "eval/**/*.py")
+PAGES = ("*.md", "docs/**/*.md", "checkpoints/*/*.md", "examples/*.*",
+         "tokenloom/**/*.py", "models/**/*.py", "eval/**/*.py")  # fmt: skip
 COMMAND = re.compile(r"tokenloom generate ([^`\n]+)")
 CALL = re.compile(r"""\.generate\(\[([^\]]*)\]""")
 TEXT = re.compile(r'"([^"]+)"')
@@ -45,9 +46,9 @@ def test_every_prompt_that_is_shown_is_measured():
 
 
 def test_prompts_are_found_wherever_they_stand():
-    page = '''tokenloom generate --to image "a b" -n 9   # c
+    page = """tokenloom generate --to image "a b" -n 9   # c
     tokenloom generate x.png "make it y" --to image
-    (z,) = models.load("m").generate(["p q", image, "r"], to="image")'''
+    (z,) = models.load("m").generate(["p q", image, "r"], to="image")"""
     assert shown_in(page) == {"a b", "make it y", "p q", "r"}
 
 

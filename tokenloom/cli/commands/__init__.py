@@ -35,7 +35,9 @@ COMMANDS = {
         "write a codec's encoder and decoder for ONNX Runtime or torch.export", needs="a codec with weights"
     ),
     "generate": Command("generate images, sounds and texts from one another", "SEGMENT", "a prompt"),
-    "train": Command("train a codec, a transformer over codecs, or a diffusion decoder", "key=value", "a codec and data"),
+    "train": Command(
+        "train a codec, a transformer over codecs, or a diffusion decoder", "key=value", "a codec and data"
+    ),
     "compare": Command("compare the fidelity of codecs and the bits they need", "key=value", "codecs and data"),
     "evaluate": Command("measure one codec at each of its settings, or a model", "key=value", "a codec and data"),
     "tokenize": Command("turn a data set into shards of tokens", "key=value", "data and a codec"),
