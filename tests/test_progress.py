@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 import time
 
@@ -28,9 +29,11 @@ def test_lines_have_count_rate_and_remaining_time(capsys, monkeypatch):
         advance(4)
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "work, first one: 2 of 8 items"
-    assert lines[1] == "[a] remark"
-    assert lines[2].startswith("work, first one: 4 of 8 items, ") and lines[2].endswith(" items/s, about 1 s left")
-    assert lines[-1] == "work: 8 items in 1 s"
+    assert "[a] remark" in lines
+    rates = [
+        line for line in lines if re.fullmatch(r"work, first one: 4 of 8 items, .+ items/s, about \d+ s left", line)
+    ]
+    assert rates and re.fullmatch(r"work: 8 items in \d+ s", lines[-1])
 
 
 @pytest.mark.parametrize(("amounts", "said"), [((), 0), ((1,), 1)])

@@ -55,6 +55,9 @@ encode photo.png -c image/jpeg -o pictures                   | must be a file, p
 encode photo.png -c image/jpeg -o ~nosuch/x.tlm              | no user has the home folder ~nosuch
 encode photo.png -c image/jpeg -o LONG.tlm                   | at most 255 bytes, it has 304
 encode photo.png notes.txt -c image/jpeg                     | unknown argument notes.txt
+encode photo.png codec=image/jpeg                            | did you mean --codec image/jpeg?
+encode photo.png -c ""                                       | argument -c/--codec: must not be empty
+encode "" -c image/jpeg                                      | argument input: must not be empty
 encode photo.png -c image/jpeg --device tpu                  | 'tpu'
 encode -x.png -c image/jpeg                                  | -x.png is read as an option; the file of this name is ./-x.png
 decode nosuch.tlm                                            | there is no file nosuch.tlm
@@ -99,6 +102,8 @@ train codec=image/fsq data=images batch=4                    | did you mean batc
 train codec=image/fsq data=images epochs=3                   | did you mean steps?
 train codec=image/fsq data=images steps=abc                  | steps=abc is wrong: it must be a whole number
 train codec=image/fsq data=images steps=0                    | steps must be an integer of at least 1, got 0
+train codec=image/fsq data=images device=[cpu]               | device=[cpu] is wrong: it must be a text
+train codec=image/fsq data=images losses=l1                  | losses=l1 is wrong: it has keys of its own, written key.name=value
 train codec=image/fsq data=images stop_after=0               | stop_after must be an integer of at least 1, got 0
 train codec=image/fsq data=images crop.size=0                | crop.size must be an integer of at least 1, got 0
 train codec=image/fsq data=images optimizer.warmup=20000     | optimizer.warmup must be at most steps=10000, got 20000

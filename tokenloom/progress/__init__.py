@@ -48,7 +48,7 @@ class Bar:
 
     def say(self, line: str) -> None:
         """Print a line."""
-        print(line, file=sys.stderr, flush=True)
+        print(f"{line}\n", end="", file=sys.stderr, flush=True)  # whole, whatever other threads print
 
     def line(self) -> str:
         """Return count, rate and remaining time as text; the time so far if nothing is done yet."""
