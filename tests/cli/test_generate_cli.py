@@ -158,7 +158,7 @@ def test_misuse_is_one_line(capsys, model):
         (["x" * 500, "--to", "image"], "a prompt of 503 tokens does not fit into the context of 160 tokens"),
         (["red", "--to", "image", "--decoder", "magic"], "unknown decoder 'magic'; known: plain, diffusion"),
         (["red", "--to", "flexible", "--decoder", "diffusion"], "channel flexible: no diffusion decoder"),
-        (["red", "--to", "image", "--steps", "2"], "steps must be None unless decoder='diffusion', got 2"),
+        (["red", "--to", "image", "--steps", "2"], "--steps 2 needs a decoder; add --decoder diffusion"),
         (["red", "--to", "image", "--decoder", "diffusion", "--steps", "few"], "--steps"),
         (["red", "--to", "image", "--temperature", "hot"], "--temperature"),
         (["red", "--to", "image", "--temperature", "-1"], "temperature must be a number of at least 0, got -1.0"),

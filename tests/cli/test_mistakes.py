@@ -82,6 +82,7 @@ generate hi --to image -o heart.wav                          | the name heart.wa
 generate hi --to image -o no/heart.png                       | there is no folder no to write heart.png to
 generate hi -o no/any                                        | there is no folder no to write any to
 generate hi --to image -n 0                                  | n must be an integer from 1 to 10000, got 0
+generate hi --to image --steps 3                             | --steps 3 needs a decoder; add --decoder diffusion
 generate hi --to image --temperature -1                      | temperature must be a number of at least 0
 generate hi --to image --decoder difusion                    | did you mean diffusion
 generate nosuch.png --to text                                | there is no file nosuch.png; a text must not end in .png

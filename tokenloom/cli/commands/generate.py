@@ -69,6 +69,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     # argparse collects positional arguments only up to the first option; `rest` holds the others
     prompt = [_segment(text) for text in (*args.segments, *rest)]
     to, output = args.to, args.output
+    if args.steps is not None and args.decoder == "plain":
+        raise ValueError(f"--steps {args.steps} needs a decoder; add --decoder diffusion")
     folder = output if output is not None and output.is_dir() else None
     if folder is not None:
         output = None
