@@ -17,6 +17,20 @@ from tokenloom.cli.main import main
 from tokenloom.codecs import media
 
 
+def signal_of(path: str) -> torch.Tensor:
+    """Return the image or the sound of a file."""
+    signal = media.read(path)
+    assert isinstance(signal, torch.Tensor)
+    return signal
+
+
+def loaded(folder: str) -> models.Omni:
+    """Return the model of a folder."""
+    omni = models.load(folder)
+    assert isinstance(omni, models.Omni)
+    return omni
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("models") / "mine"
@@ -46,9 +60,9 @@ def run(capsys: pytest.CaptureFixture[str], model: str, *argv: str) -> tuple[str
 def test_a_picture_and_its_cost(capsys, model):
     out, err = run(capsys, model, "red heart", "--to", "image", "-o", "heart.png", "--seed", "3", "--guidance", "2")
     assert out == "heart.png: an image of 24 x 32 pixels\n"
-    assert media.read("heart.png").shape == (3, 32, 24)
-    expected = models.load(model).generate(["red heart"], "image", seed=3, guidance=2.0)[0]
-    assert (media.read("heart.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
+    assert signal_of("heart.png").shape == (3, 32, 24)
+    expected = loaded(model).generate(["red heart"], "image", seed=3, guidance=2.0)[0]
+    assert (signal_of("heart.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
     found = re.search(r"15 tokens of prompt; 12 tokens: 87\.9 bits nominal, ([\d.]+) bits under the model", err)
     assert found and 20 < float(found[1]) < 300
     assert re.search(r"encode [\d.]+ s, transformer [\d.]+ s, decode [\d.]+ s; seed 3", err)
@@ -58,8 +72,8 @@ def test_a_picture_from_the_diffusion_decoder(capsys, model, tmp_path):
     decoder = untrained_decoder(tmp_path, "image/fsq")
     argv = ["red heart", "--to", "image", "--seed", "3", "--decoder", "diffusion", "--steps", "1"]
     run(capsys, model, *argv, "-o", "heart.png")
-    expected = models.load(model).generate(["red heart"], "image", seed=3, decoder="diffusion", steps=1)[0]
-    assert (media.read("heart.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
+    expected = loaded(model).generate(["red heart"], "image", seed=3, decoder="diffusion", steps=1)[0]
+    assert (signal_of("heart.png") - expected).abs().max() <= 0.5 / 255 + 1e-6
     assert decoder is models.decoder_for(decoder.codec)
 
 
@@ -67,23 +81,23 @@ def test_sounds_texts_and_prompts_of_all_kinds(capsys, model):
     out, _ = run(capsys, model, "seven", "--to", "audio", "-o", "out.wav", "--seed", "0")
     assert re.fullmatch(r"out\.wav: [\d.]+ s at 8000 Hz\n", out) and media.sample_rate("out.wav") == 8000
     out, err = run(capsys, model, "seven.wav", "face.png", "notes.txt", "make it so", "--to", "text", "--seed", "1")
-    prompt = [media.read("seven.wav"), media.read("face.png"), "red", "make it so"]
-    assert out == models.load(model).generate(prompt, "text", seed=1)[0] + "\n" and "seed 1" in err
+    prompt = [signal_of("seven.wav"), signal_of("face.png"), "red", "make it so"]
+    assert out == loaded(model).generate(prompt, "text", seed=1)[0] + "\n" and "seed 1" in err
     run(capsys, model, "face.png", "--to", "text", "-o", "said.txt", "-n", "2", "--seed", "1")
-    texts = models.load(model).generate([media.read("face.png")], "text", n=2, seed=1)
+    texts = loaded(model).generate([signal_of("face.png")], "text", n=2, seed=1)
     assert Path("said.txt").read_bytes().decode() == "".join(f"{text}\n" for text in texts)
 
 
 def test_options_stand_anywhere(capsys, model):
     """Options may stand between segments, which argparse alone does not allow. The order of the segments stays."""
-    expected = models.load(model).generate([media.read("face.png"), "red"], "image", temperature=0)[0]
+    expected = loaded(model).generate([signal_of("face.png"), "red"], "image", temperature=0)[0]
     for argv in (
         ["face.png", "--to", "image", "red"],
         ["--to", "image", "face.png", "red"],
         ["face.png", "red", "--to=image"],
     ):
         run(capsys, model, *argv, "--temperature", "0", "-o", "x.png")
-        assert (media.read("x.png") - expected).abs().max() < 0.01
+        assert (signal_of("x.png") - expected).abs().max() < 0.01
 
 
 def test_file_names_follow_the_prompt_and_overwrite_nothing(capsys, model):
@@ -102,9 +116,9 @@ def test_file_names_follow_the_prompt_and_overwrite_nothing(capsys, model):
 def test_several_pictures_form_a_grid_and_several_sounds_are_numbered(capsys, model):
     out, err = run(capsys, model, "red", "--to", "image", "-n", "5", "--seed", "0", "--top-k", "20", "--top-p", "0.9")
     assert out == "red.png: 5 images of 24 x 32 pixels\n" and "60 tokens in 5 results" in err
-    sheet = media.read("red.png")
+    sheet = signal_of("red.png")
     assert sheet.shape == (3, 2 * 32 + GAP, 3 * 24 + 2 * GAP)
-    pictures = models.load(model).generate(["red"], "image", n=5, seed=0, top_k=20, top_p=0.9)
+    pictures = loaded(model).generate(["red"], "image", n=5, seed=0, top_k=20, top_p=0.9)
     assert (sheet[:, -32:, 24 + GAP : 48 + GAP] - pictures[4]).abs().max() < 0.01 and (sheet[:, -32:, -24:] == 1).all()
     out, _ = run(capsys, model, "seven", "--to", "audio", "-n", "2", "-o", "say.flac")
     assert [line.split(":")[0] for line in out.splitlines()] == ["say-1.flac", "say-2.flac"]
@@ -122,7 +136,7 @@ def test_any_prints_texts_and_writes_the_rest(capsys, model, monkeypatch):
     out, _ = run(capsys, model, "three plus four", "-n", "2")
     base = "three-plus-four"
     assert out.splitlines() == ["one", f"{base}-1.png", f"{base}-2.wav", "two", f"{base}-3.png"]
-    assert torch.equal(media.read(f"{base}-2.wav"), media.read("seven.wav"))
+    assert torch.equal(signal_of(f"{base}-2.wav"), signal_of("seven.wav"))
     out, _ = run(capsys, model, "x", "--to", "any", "-o", "y.png")
     assert out.splitlines() == ["one", "y-1.png", "y-2.wav", "two", "y-3.png"]
 
