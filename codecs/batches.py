@@ -55,10 +55,8 @@ def by_size(codes: Codes, codec: CodecInterface, most: float = math.inf) -> Iter
 
 
 def _without_padding(codes: Codes, rows: Tensor, size: tuple[int, ...], codec: CodecInterface) -> Codes:
-    lengths, grid = None, codec.spec.grid(size)
-    if codes.lengths is not None:
-        lengths = codes.lengths[rows]
-        grid = (int(lengths.max()),)
+    lengths = None if codes.lengths is None else codes.lengths[rows]
+    grid = codec.spec.grid(size) if lengths is None else (int(lengths.max()),)
     indices = codes.indices[rows][(..., *map(slice, grid))]
     shapes = codec.side_shapes(size)
     side = {key: value[rows][(..., *map(slice, shapes[key]))] for key, value in codes.side.items()}
@@ -67,14 +65,13 @@ def _without_padding(codes: Codes, rows: Tensor, size: tuple[int, ...], codec: C
 
 def spread(parts: Iterable[tuple[Tensor, Any]], sizes: Tensor) -> Tensor:
     """Join signals (rows of the batch, signals of these rows) of several sizes, with zeros beyond an item's size."""
-    out: Tensor | None = None
+    out: Any = None  # a tensor, once the type and channels are known
     for rows, signals in parts:
         if len(rows) == len(sizes):
             return signals
         if out is None:
             out = signals.new_zeros(len(sizes), signals.shape[1], *sizes.amax(0).tolist())
         out[(rows.to(out.device), slice(None), *map(slice, signals.shape[2:]))] = signals
-    assert out is not None  # a batch has at least one item
     return out
 
 

@@ -18,7 +18,7 @@ from ..selection import Selection, digest
 from ..serialize import to_plain
 from .entries import CodecEntry
 from .exhibits import MOST, Example, make_exhibits, make_tile
-from .journal import Journal, pack
+from .journal import Journal, Key, pack
 from .measurement import CodecMeasurement, ItemResult
 from .modelled import Study
 from .plan import Plan

@@ -108,7 +108,7 @@ def best_table(results: Results, modality: str) -> dict[str, Any]:
         "labels": [results.metric(modality, name).title for name in metrics],
         "rows": [
             {"rate": f"{center:.3g}", "cells": [cells.get((center, name)) for name in metrics]}
-            for center in sorted({s.center for s in found})
+            for center in sorted({s.center for s in found if s.center})
         ],
     }
 
