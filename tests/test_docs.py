@@ -14,6 +14,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
@@ -45,10 +46,11 @@ for code, commands, where in json.load(sys.stdin):
             sys.exit(f"{where}: tokenloom {' '.join(command)}")
 """
 RECORDER = r"""
-record() { printf '%s\0' "$@"; echo; }
+exec 3>&1
+record() { printf '%s\0' "$@" $'\n' >&3; }
 for name in tokenloom torchrun make pip source; do eval "$name() { record $name \"\$@\"; }"; done
 """
-"""Shell functions that print the words of a command instead of running it."""
+"""Shell functions that print the words of a command instead of running it, also inside a pipe."""
 
 
 class Block(NamedTuple):
@@ -192,8 +194,9 @@ def test_the_code_of_a_model_card_is_valid(card, capsys):
 def commands(block: Block) -> list[list[str]]:
     """Return the words of each command of a shell block."""
     script = ["bash", "-euc", RECORDER + block.code]
-    output = subprocess.run(script, capture_output=True, text=True, check=True, timeout=60).stdout
-    return [line.split("\0") for line in output.split("\0\n")[:-1]]
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(script, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
+    return [line.split("\0") for line in done.stdout.split("\0\n\0")[:-1]]
 
 
 def tokenloom(block: Block) -> list[list[str]]:

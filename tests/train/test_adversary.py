@@ -20,7 +20,7 @@ from tokenloom.cli.main import main
 from tokenloom.codecs import CodeSpec, Modality
 from tokenloom.train import state
 from tokenloom.train.adversarial import adversary, balance, discriminators
-from tokenloom.train.config import AdversaryConfig, CropConfig, TrainConfig
+from tokenloom.train.config import AdversaryConfig, CropConfig, OptimizerConfig, TrainConfig
 from tokenloom.train.loop import Run, train
 
 AUDIO = CodeSpec(Modality.AUDIO, (32,), (8,), 1, 8000, total=True, ordered=False, causal=True)
@@ -339,13 +339,16 @@ def test_a_resumed_run_equals_the_straight_one(name, stop, changes, tmp_path):
         assert {"l1", "stft", "adversarial", "feature_matching"} == set(saved["adversary"]["balancer"])
 
 
+SHORT = OptimizerConfig(lr=3e-3, warmup=3)
+
+
 def test_without_an_adversary_nothing_is_different_and_with_one_much_is(tmp_path):
     runs = {
         "off": {},
         "later": {"adversary": adversarial(start=3, balance="adaptive")},
         "on": {"adversary": adversarial(start=1)},
     }
-    out = {key: train(config(tmp_path / key, steps=3, **changes)) for key, changes in runs.items()}
+    out = {key: train(config(tmp_path / key, steps=3, optimizer=SHORT, **changes)) for key, changes in runs.items()}
     weights = {key: (folder / "model.safetensors").read_bytes() for key, folder in out.items()}
     assert weights["off"] == weights["later"] != weights["on"]
     saved = {key: state.load(folder) for key, folder in out.items()}
@@ -354,7 +357,7 @@ def test_without_an_adversary_nothing_is_different_and_with_one_much_is(tmp_path
     assert "adversary" not in (out["off"] / "config.yaml").read_text()
     for key, other in (("off", {"adversary": adversarial(start=1)}), ("on", {})):
         with pytest.raises(ValueError, match="trained with adversary=") as error:
-            train(config(out[key], steps=6, resume=True, **other))
+            train(config(out[key], steps=6, optimizer=SHORT, resume=True, **other))
         assert one_line(error)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import lightning_fabric
 import pytest
 import torch
@@ -50,6 +52,7 @@ def second(monkeypatch):
 def run(cfg):
     """Train in two parts, the second one resumed."""
     options = vars(cfg) | {"device": "auto", "precision": "32-true", "log_every": 1, "ema": 0.9, "steps": 2}
+    options["optimizer"] = dataclasses.replace(cfg.optimizer, warmup=1)
     train(type(cfg)(**options | {"stop_after": 1}))
     out = train(type(cfg)(**options | {"resume": True}))
     assert (out / "log.csv").read_text().count("\n") > 2

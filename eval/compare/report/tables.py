@@ -10,7 +10,7 @@ from ...metric import MetricDescription
 from ..records import KINDS, BDRow, Record, Standing
 from ..results import Results, mean_use
 from ..targets import FIXED, LABELS
-from .text import MISSING, PLURALS, Words, decimals, number
+from .text import MISSING, PLURALS, MetricWords, decimals, number
 
 
 @dataclass
@@ -115,7 +115,7 @@ def best_table(results: Results, modality: str) -> dict[str, Any]:
 
 def _best(standing: Standing, about: MetricDescription) -> dict[str, Any]:
     """Return the winners of a standing and how far they lead."""
-    words, best = Words(standing.metric, about), standing.best
+    words, best = MetricWords(standing.metric, about), standing.best
     if len(standing.places) == 1:
         lead = "no rival"
     elif len(best) > 1:

@@ -12,7 +12,7 @@ from ...metric import ItemValues
 from ..records import Place, Record, Standing
 from ..results import Results
 from .standings import standing
-from .text import MAIN, Words, listed
+from .text import MAIN, MetricWords, listed
 
 
 def takeaways(results: Results) -> list[str]:
@@ -33,7 +33,7 @@ def _at_equal_rate(results: Results, modality: str) -> str:
     if rate is None or len(results.codecs(modality)) < 2:
         return ""
     found = standing(results, modality, MAIN[modality], rate)
-    words, places, tied = Words(found.metric, results.metric(modality, found.metric)), found.places, found.best
+    words, places, tied = MetricWords(found.metric, results.metric(modality, found.metric)), found.places, found.best
     text = f"At {rate:.3g} {found.rate_unit}, "
     if len(places) < 2:
         return "".join(f"{text}{place.codec} has no rival: {_nearest(results, found, words)}" for place in places)
@@ -67,7 +67,7 @@ def _bands(results: Results, modality: str) -> list[Standing]:
     return [s for s in results.standings if (s.modality, s.metric) == (modality, MAIN[modality])]
 
 
-def _nearest(results: Results, found: Standing, words: Words) -> str:
+def _nearest(results: Results, found: Standing, words: MetricWords) -> str:
     """Return the value of the only codec at a rate, and the value of another one at the nearest rate."""
 
     def distance(record: Record) -> float:
@@ -90,7 +90,7 @@ def _by_rate(results: Results, modality: str) -> str:
     bands = _bands(results, modality)
     if len(bands) < 2 or len(results.codecs(modality)) < 2:
         return ""
-    words, parts = Words(MAIN[modality], results.metric(modality, MAIN[modality])), []
+    words, parts = MetricWords(MAIN[modality], results.metric(modality, MAIN[modality])), []
     for winner, same in itertools.groupby(bands, _winner):
         centers = [f"{s.center:.3g}" for s in same]
         parts.append(f"{winner} around {centers[0]}" + (f" to {centers[-1]}" if len(centers) > 1 else ""))

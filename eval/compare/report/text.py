@@ -66,7 +66,7 @@ def span(texts: list[str]) -> str:
 
 
 @dataclass(frozen=True)
-class Words:
+class MetricWords:
     """Values of a metric in sentences."""
 
     metric: str
