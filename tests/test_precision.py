@@ -54,8 +54,8 @@ def test_a_converted_part_is_one_line():
 @pytest.mark.parametrize("name", ["image/fsq", "image/ntc", "image/flex", "image/taming", "audio/rvq", "audio/encodec",
                                   "image/jpeg", "audio/opus"])  # fmt: skip
 def test_another_default_type_changes_nothing(name, default):
-    codec = tiny(name)
     with precision.float32():
+        codec = tiny(name)
         x = signals(codec, MIDDLE[codec.spec.modality])
         codes, decoded = codec.encode(x), codec.decode(codec.encode(x))
     assert codec.encode(x) == codes and torch.equal(codec.decode(codes), decoded)
@@ -104,3 +104,32 @@ def test_threads_share_the_default_type(default):
     with ThreadPoolExecutor(4) as pool:
         found = list(pool.map(lambda _: codec.encode(x), range(40)))
     assert len(set(found)) == 1 and torch.get_default_dtype() == default
+
+
+@pytest.fixture
+def fast(request):
+    """Set the precision of products and convolutions, with the older or the newer call of PyTorch."""
+    before = {part: part.fp32_precision for part in (torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv)}
+    if request.param == "older":
+        torch.set_float32_matmul_precision("medium")
+    else:
+        for part in before:
+            part.fp32_precision = "bf16"
+    yield request.param
+    if request.param == "older":
+        torch.set_float32_matmul_precision("highest")
+    for part, value in before.items():
+        part.fp32_precision = value
+
+
+@pytest.mark.parametrize("fast", ["older", "newer"], indirect=True)
+def test_a_lower_precision_of_products_changes_nothing(fast):
+    parts = torch.backends.mkldnn.matmul, torch.backends.mkldnn.conv, torch.backends.cuda.matmul
+    given, codec = [part.fp32_precision for part in parts], tiny("image/fsq")
+    with precision.float32():
+        assert {part.fp32_precision for part in parts} == {"ieee"}
+        assert torch.backends.cudnn.conv.fp32_precision == "ieee", "on a GPU, convolutions use TF32 by default"
+        x = signals(codec, MIDDLE[codec.spec.modality])
+        codes, decoded = codec.encode(x), codec.decode(codec.encode(x))
+    assert codec.encode(x) == codes and torch.equal(codec.decode(codes), decoded)
+    assert [part.fp32_precision for part in parts] == given and "bf16" in given

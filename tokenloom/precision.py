@@ -1,30 +1,32 @@
-"""Computation in float32, whatever type a caller sets as the default of PyTorch or converts a module to."""
+"""Computation in float32, whatever a caller sets as the default type or precision of PyTorch or converts modules to."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 _lock = threading.Lock()
 _users = 0
-_default = torch.float32
+_before: list[tuple[Any, str, Any]] = []
+"""The caller's settings: object, attribute and value."""
 
 
 @contextmanager
 def float32() -> Iterator[None]:
-    """Make float32 the default type of PyTorch inside the block. Also works as a decorator.
+    """Make float32 the default type, and its products and convolutions exact, inside the block. Also a decorator.
 
-    All threads share the default type, so the last one to leave its block restores the caller's.
+    `torch.set_float32_matmul_precision("medium")` and its like round factors to bfloat16 or TF32, which changes codes.
+    All threads share these settings, so the last one to leave its block restores the caller's.
     """
-    global _users, _default
+    global _users, _before
     with _lock:
         if _users == 0:
-            _default = torch.get_default_dtype()
-            _restore(torch.float32)
+            _before = list(_change(_exact()))
         _users += 1
     try:
         yield
@@ -32,12 +34,33 @@ def float32() -> Iterator[None]:
         with _lock:
             _users -= 1
             if _users == 0:
-                _restore(_default)
+                list(_change(_before))
 
 
-def _restore(dtype: torch.dtype) -> None:
-    if torch.get_default_dtype() is not dtype:
-        torch.set_default_dtype(dtype)
+class _Default:
+    """The default type of PyTorch, as an attribute."""
+
+    dtype = property(lambda _: torch.get_default_dtype(), lambda _, dtype: torch.set_default_dtype(dtype))
+
+
+def _exact() -> Iterator[tuple[Any, str, Any]]:
+    yield _Default(), "dtype", torch.float32
+    cpu, gpu, products = torch.backends.mkldnn, torch.backends.cudnn, torch.backends.cuda.matmul
+    operations = [(cpu, "matmul"), (cpu, "conv"), (cpu, "rnn"), (gpu, "conv")]
+    if hasattr(cpu, "matmul"):  # PyTorch 2.9 and later
+        for owner in (products, *(getattr(owner, name) for owner, name in operations)):
+            yield owner, "fp32_precision", "ieee"
+    else:
+        yield products, "allow_tf32", False
+        yield gpu, "allow_tf32", False
+
+
+def _change(settings: Iterable[tuple[Any, str, Any]]) -> Iterator[tuple[Any, str, Any]]:
+    """Change settings, and yield those that they replace."""
+    for owner, name, value in settings:
+        if (replaced := getattr(owner, name)) != value:
+            setattr(owner, name, value)
+            yield owner, name, replaced
 
 
 @contextmanager

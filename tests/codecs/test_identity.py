@@ -7,6 +7,7 @@ import pickle
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from support.codecs import MIDDLE, signals, tiny
 
 from tokenloom.codecs import Codec
@@ -76,7 +77,47 @@ def change_the_config(codec: Codec) -> None:
     codec.config["levels"] = [3, 3, 3]
 
 
+def flip_the_sign_in_a_view(codec: Codec) -> None:
+    codec.encoder[1].weight = torch.nn.Parameter(torch._neg_view(weight(codec).detach()))
+
+
+def make_sparse(codec: Codec) -> None:
+    codec.encoder[1].weight = torch.nn.Parameter((weight(codec).detach() * 2).to_sparse())
+
+
+def repeat_one_number(codec: Codec) -> None:
+    codec.encoder[1].weight = torch.nn.Parameter(torch.ones(1).expand_as(weight(codec)))
+
+
+def add_a_quantized_tensor(codec: Codec) -> None:
+    codec.register_buffer("scale", torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.qint8))
+
+
+def add_what_is_no_tensor(codec: Codec) -> None:
+    layer = codec.encoder[1]
+    layer.__class__ = type("Scaled", (type(layer),), {"get_extra_state": lambda _: {"scale": (2, torch.ones(2))}})
+
+
+def prune_a_layer(codec: Codec) -> None:
+    torch.nn.utils.prune.random_unstructured(codec.encoder[1], "weight", 0.5)
+
+
+def add_a_parametrization(codec: Codec) -> None:
+    torch.nn.utils.parametrizations.weight_norm(codec.encoder[1])
+
+
+def write_a_vector(codec: Codec) -> None:
+    vector = torch.nn.utils.parameters_to_vector(codec.parameters())
+    torch.nn.utils.vector_to_parameters(vector * 2, codec.parameters())
+
+
+def swap_tensors(codec: Codec) -> None:
+    torch.utils.swap_tensors(weight(codec), torch.nn.Parameter(weight(codec).detach() * 2))
+
+
 CHANGES = [
+    flip_the_sign_in_a_view, make_sparse, repeat_one_number, add_a_quantized_tensor, add_what_is_no_tensor,
+    prune_a_layer, add_a_parametrization, write_a_vector, swap_tensors,
     add_in_place, add_to_data, write_through_numpy, negate_rows_through_numpy, swap_two_numbers, load_other_weights,
     replace_the_parameter, point_to_other_memory, set_to_another_tensor, swap_two_layers, change_in_inference_mode,
     change_a_count, change_a_buffer_that_is_not_stored, change_the_config,
@@ -92,6 +133,12 @@ def test_a_fingerprint_follows_every_change(change):
     after = codec.fingerprint
     assert after != before and codec.fingerprint == after
     assert undo.fingerprint == before, "the copy has its own weights"
+
+
+def test_without_weights_there_is_no_fingerprint():
+    codec = copy.deepcopy(tiny("image/fsq")).to_empty(device="meta")
+    with pytest.raises(ValueError, match=r"the weight counts cannot be read: .* meta tensor"):
+        codec.fingerprint  # noqa: B018
 
 
 def test_use_changes_no_fingerprint(codec):
