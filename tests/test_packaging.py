@@ -104,6 +104,13 @@ from tokenloom.cli.main import main
 """Beginning of a program that has only ALLOWED packages besides the standard library."""
 
 
+def documented_imports() -> list[str]:
+    """Return the lines of README and docs that import from the package."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    lines = [line for page in pages for line in page.read_text("utf-8").splitlines()]
+    return sorted({line for line in lines if re.fullmatch(r"from tokenloom[\w.]* import [\w., ]+", line)})
+
+
 def test_the_wheel_encodes_decodes_and_generates_with_the_base_packages(built, tmp_path):
     """Whatever else a command needs, one line says which extra installs it; the same for research-use weights."""
     zipfile.ZipFile(built[1]).extractall(tmp_path / "site")
@@ -112,11 +119,14 @@ def test_the_wheel_encodes_decodes_and_generates_with_the_base_packages(built, t
         top for top, names in importlib.metadata.packages_distributions().items() if base & set(map(normalize, names))
     ]
     program = (
-        f"ALLOWED = {sorted({*tops, 'tokenloom'})!r}{LEAN}"
+        f"ALLOWED = {sorted({*tops, 'tokenloom'})!r}\nDOCUMENTED = {documented_imports()!r}{LEAN}"
         + """
 from pathlib import Path
 import torch, tokenloom
 from tokenloom import codecs, compare
+
+for line in DOCUMENTED:
+    exec(line, {})
 
 def said(function, *given):
     try:
@@ -133,6 +143,11 @@ for name, codec, back in trips:
     assert main(["encode", name, "--codec", codec, "-o", "x.tlm"]) == main(["decode", "x.tlm", "-o", back]) == 0
 assert Path("u.txt").read_text() == "a red heart"
 assert main(["generate", "seven", "--to", "text", "--seed", "0"]) == 0
+from tokenloom.data import tokens
+tokens.tokenize({"name": "scenes", "count": 3, "size": 32}, "image/png", "shards", workers=0)
+assert len(tokens.TokenDataset("shards")) == 3
+from tokenloom.models.bridge import Bridge
+assert "pip install 'tokenloom[hf]'" in said(Bridge.merge, None, None, [])
 assert "pip install 'tokenloom[eval]'" in said(compare, ["image/jpeg"])
 assert "pip install 'tokenloom[train]'" in said(tokenloom.train, "image/fsq", "scenes")
 assert "pip install 'tokenloom[hub]'" in said(codecs.load, "someone/codec")
@@ -199,9 +214,7 @@ ROOM_EXTRAS = {
     "tokenloom.cli.resuming": "train eval",
     "tokenloom.data.tokens.on_ray": "ray",
     "tokenloom.data.tokens.parquet": "parquet",
-    "tokenloom.data.tokens.writing": "train",
     "tokenloom.eval": "eval",
-    "tokenloom.models.bridge": "hf",
     "tokenloom.train": "train",
 }
 """Beginning of a module's name → extras, each of which must install what the module imports at its head."""

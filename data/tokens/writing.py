@@ -17,9 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
-
-from tokenloom import devices, files, progress
+from tokenloom import devices, files, lazy, progress
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.media import notices
 
@@ -30,6 +28,8 @@ from .encoder import EncoderConfig, open_codec, plain_setting
 from .job import PROGRESS, Events, Report, ShardJob
 from .optional import ENGINES, get, get_format
 from .row import index_type
+
+omegaconf = lazy.load("omegaconf", "train")
 
 Run = Callable[[ShardJob, Sequence[int]], Events]
 """Function that writes the shards of a job with these numbers."""
@@ -85,9 +85,9 @@ def tokenize(
     return write_shards(job, opened, data, lambda job, numbers: run(job, numbers, workers))
 
 
-def main(cfg: DictConfig) -> None:
+def main(cfg: omegaconf.DictConfig) -> None:
     """Run `tokenloom tokenize` with the composed conf/tokenize.yaml, and print a summary."""
-    plain = OmegaConf.to_container(cfg, resolve=True)
+    plain = omegaconf.OmegaConf.to_container(cfg, resolve=True)
     complete = reading.is_complete(plain["out"])
     index = tokenize(**plain)
     totals = index["totals"]

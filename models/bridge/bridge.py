@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenloom import errors
+from tokenloom import errors, lazy
 from tokenloom.codecs import Codec, Codes
 from tokenloom.codecs.validate import are_integers
 
@@ -20,10 +20,7 @@ from . import checkpoint, results, tokens
 from .logits_processor import GrammarConstraint
 from .prompts import HostPromptEncoder, Prompt, as_batch
 
-try:
-    import transformers
-except ImportError:  # an extra; `_require_transformers` says how to install it
-    transformers = None
+transformers = lazy.load("transformers", "hf")
 
 
 class Bridge:

@@ -16,14 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
-from tokenizers import AddedToken, Tokenizer
 from torch import Tensor, nn
+
+from tokenloom import lazy
 
 from ..vocabulary import Vocabulary
 from ..vocabulary.id_space import DIGITS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+tokenizers = lazy.load("tokenizers", "hf")
 
 CLASS = "PreTrainedTokenizerFast"
 
@@ -51,7 +54,7 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> in
         raise ValueError(f"the tokenizer is merged already: it has {new[0]}; merge all channels at once")
     if taken := next((name for name in new if name in known), None):
         raise ValueError(f"the tokenizer has a token {taken} already; give the channel another name")
-    tokens = [AddedToken(name, special=True, normalized=False) for name in new]
+    tokens = [tokenizers.AddedToken(name, special=True, normalized=False) for name in new]
     backend = tokenizer.backend_tokenizer
     added, size = tokenizer.get_added_vocab().values(), backend.get_vocab_size(with_added_tokens=False)
     first = max(size, max(added, default=-1) + 1)  # id of the next token
@@ -59,7 +62,7 @@ def add_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary) -> in
         raise ValueError(
             f"the ids of the tokenizer must not have gaps, got {len(known)} tokens, the last with id {last}"
         )
-    trial = Tokenizer.from_str(backend.to_str())
+    trial = tokenizers.Tokenizer.from_str(backend.to_str())
     trial.add_special_tokens(tokens[:3])
     text = trial.decode(ids := [first + 1, first, first + 2], skip_special_tokens=False)
     if (back := trial.encode(text, add_special_tokens=False).ids) != ids:
@@ -78,11 +81,11 @@ def check_tokens(tokenizer: PreTrainedTokenizerBase, vocabulary: Vocabulary, fir
             )
 
 
-def original_tokenizer(tokenizer: PreTrainedTokenizerBase, first: int) -> Tokenizer:
+def original_tokenizer(tokenizer: PreTrainedTokenizerBase, first: int) -> tokenizers.Tokenizer:
     """Return the tokenizer without the merged tokens, so that no text becomes a code."""
     state = json.loads(tokenizer.backend_tokenizer.to_str())
     state["added_tokens"] = [token for token in state["added_tokens"] if token["id"] < first]
-    plain = Tokenizer.from_str(json.dumps(state))
+    plain = tokenizers.Tokenizer.from_str(json.dumps(state))
     plain.no_truncation()
     plain.no_padding()
     return plain
