@@ -31,6 +31,8 @@ LOSSY = ("MPEG_LAYER_III", "VORBIS", "OPUS")
 OVERSHOOT, ABSURD = 2**0.5, 32.0
 """Peak up to which a lossy format is clipped without a word, as by every player; peak beyond which floats are refused.
 """
+MOST_CHANNELS = 32
+"""Channels beyond which an array with more channels than samples is taken for one of (samples, channels)."""
 DELAY = 2304
 """Samples that an MP3 file may lack of the number in its header: two frames."""
 FORMATS: dict[str, tuple[str, str]] = {
@@ -65,7 +67,8 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     if source_rate == target_rate:
         return waveform
     *leading, n = waveform.shape
-    length = -(-n * target_rate // source_rate)
+    if (length := -(-n * target_rate // source_rate)) > MAX_SAMPLES:
+        raise ValueError(f"at {target_rate} Hz it must have at most {MAX_SAMPLES} samples, {n} become {length}")
     # a few zeros at the end, since soxr rounds its length and may drop the last sample
     padded = torch.nn.functional.pad(waveform.reshape(-1, n), (0, 2 + source_rate // target_rate))
     out = soxr.resample(padded.T.contiguous().cpu().numpy(), source_rate, target_rate, quality="VHQ")
@@ -80,7 +83,7 @@ def mix(waveform: Tensor, channels: int) -> Tensor:
         return waveform.mean(0, keepdim=True)
     if waveform.shape[0] == 1:
         return waveform.expand(channels, -1).contiguous()
-    raise ValueError(f"{waveform.shape[0]} channels, which can be mixed down to 1 channel but not to {channels}")
+    raise ValueError(f"it has {waveform.shape[0]} channels, which can be mixed down to 1 channel but not to {channels}")
 
 
 def convert(waveform: Tensor, source_rate: int, target_rate: int, channels: int, name: str = "") -> Tensor:
@@ -164,40 +167,40 @@ def read_audio(source: Source) -> tuple[Tensor, int | None]:
     if isinstance(source, np.ndarray):
         return _from_array(source), None
     name = label(source)
-    with _open(source) as (streams, missing):
+    with _open(source) as (streams, notice):
         rate, channels, lossy = streams[0].samplerate, streams[0].channels, streams[0].subtype in LOSSY
         parts = []
         for stream in streams:
             part = decode_audio(stream, MAX_SAMPLES - sum(part.shape[1] for part in parts))
             parts.append(convert(part, stream.samplerate, rate, channels, name))
             if part.shape[1] + (DELAY if lossy else 0) < stream.frames < UNKNOWN:
-                missing = f"{part.shape[1]} of {stream.frames} samples"
+                notice = notices.Notice(lengths.CUT, f"{part.shape[1]} of {stream.frames} samples")
         waveform = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         if not waveform.numel():
             raise ValueError("it contains no samples")
         if not waveform.isfinite().all():
             raise ValueError("it contains NaN or infinity")
-        if missing:
-            notices.tell(name, "it ends before the length that its header states", missing)
+        if notice:
+            notices.tell(name, *notice)
         return _in_range(waveform, lossy, name), rate
 
 
 @contextmanager
-def _open(source: Source) -> Iterator[tuple[list[Any], str]]:
-    """Open the streams of an audio file as `soundfile.SoundFile`; and what it lacks (see `lengths.repaired`)."""
+def _open(source: Source) -> Iterator[tuple[list[Any], notices.Notice | None]]:
+    """Open the streams of an audio file as `soundfile.SoundFile`, with the notice of `lengths.repaired`."""
     with refusing(label(source), Modality.AUDIO), ExitStack() as opened:
         file = opened.enter_context(binary(source))
-        files, missing = lengths.repaired(file)
+        files, notice = lengths.repaired(file)
         streams: list[Any] = list(files)
         if isinstance(source, str | os.PathLike) and files == [file] and not isinstance(file, io.BytesIO):
             streams = [openable(source)]  # a file on disk is read by libsndfile itself, which is faster
-        yield [opened.enter_context(soundfile.SoundFile(stream)) for stream in streams], missing
+        yield [opened.enter_context(soundfile.SoundFile(stream)) for stream in streams], notice
 
 
 def _in_range(waveform: Tensor, lossy: bool, name: str) -> Tensor:
     """Return a waveform in [-1, 1]: scaled down if floats exceed it, clipped if a lossy format overshoots a little."""
     peak = float(waveform.abs().max())
-    if peak <= (OVERSHOOT if lossy else 1):
+    if peak <= (OVERSHOOT if lossy else 1 + 2**-15):  # half a step of 16 bits
         return waveform.clamp(-1, 1)
     if peak > ABSURD:
         raise ValueError(
@@ -210,6 +213,8 @@ def _in_range(waveform: Tensor, lossy: bool, name: str) -> Tensor:
 
 def _from_array(array: np.ndarray) -> Tensor:
     scale = 32768 if array.dtype == np.int16 else 1
+    if array.ndim == 2 and array.shape[0] > max(MOST_CHANNELS, array.shape[1]):
+        raise ValueError(f"the array must be audio (channels, samples), got {describe(array)}; transpose it")
     if array.ndim not in (1, 2) or not array.size or (array.dtype.kind != "f" and scale == 1):
         raise ValueError(f"the array must be audio ([channels,] samples) of floats or int16, got {describe(array)}")
     waveform = torch.from_numpy(np.atleast_2d(array).astype(np.float32) / np.float32(scale))

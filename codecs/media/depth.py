@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 Pixels = tuple[np.ndarray, float]
 """Pixels (height, width[, bands]) with alpha last, and the value of white."""
-BITS, PHOTOMETRIC, PLANES = 258, 262, 284
+BITS, COMPRESSION, PHOTOMETRIC, PLANES, KIND = 258, 259, 262, 284, 339
 """Tags of TIFF."""
 CUT = "more than 8 bits per channel are read as 8"
 SWAPPED = {"B": "L", "L": "B", "N": "B" if sys.byteorder == "little" else "L"}
@@ -83,6 +84,22 @@ def lost(image: Any, head: bytes) -> str:
     if image.format == "JPEG2000" and (bits := jpeg2000_bits(head)) > 8:
         return f"{bits}-bit JPEG 2000"
     return ""
+
+
+def tiff_layout(file: BinaryIO) -> str:
+    """Return the pixels of a TIFF file in words, "3 channels of 32-bit float, compression 1"; "" for other files."""
+    try:
+        file.seek(0)
+        head = file.read(8)
+        tags = ImageFileDirectory_v2(head + file.read(8) if b"+" in head[:4] else head)
+        file.seek(tags.next)
+        tags.load(file)
+        bits, kind = tags.get(BITS, (1,)), tags.get(KIND, (1,))[0]
+    except Exception:  # Pillow raises a dozen types
+        return ""
+    name = {1: "integers", 2: "signed integers", 3: "floats"}.get(kind, "values of an unknown kind")
+    channels = f"{len(bits)} channel{'s' * (len(bits) > 1)}"
+    return f"{channels} of {max(bits)}-bit {name}, compression {tags.get(COMPRESSION, 1)}"
 
 
 def jpeg2000_bits(head: bytes) -> int:

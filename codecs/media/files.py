@@ -13,6 +13,7 @@ from torch import Tensor
 from tokenloom import files
 
 from ..types import Modality
+from ..validate import require_integer
 from . import audio, images
 from .sources import NOUNS, Source, content, describe, label, refusing, require_file
 from .text import decode_text
@@ -57,6 +58,9 @@ def read(
         ValueError: If the source is damaged, animated, of another modality, or larger than MAX_PIXELS or MAX_SAMPLES.
     """
     kind = _infer(source) if modality is None else Modality(modality)
+    for name, value, most in (("sample_rate", sample_rate, 2**31 - 1), ("channels", channels, 1024)):
+        if value is not None:
+            require_integer(name, int(value) if isinstance(value, np.integer) else value, 1, most)
     if isinstance(source, str | os.PathLike):
         require_file(Path(source), kind)
     if kind is Modality.TEXT:
@@ -70,7 +74,7 @@ def read(
         wanted = len(waveform) if channels is None else channels
         return audio.convert(waveform, target, sample_rate or target, wanted, label(source))
     except ValueError as error:
-        raise ValueError(f"{label(source)} has {error}") from error
+        raise ValueError(f"{label(source)}: {error}") from error
 
 
 def write(signal: Tensor | str, path: str | os.PathLike, *, sample_rate: int | None = None) -> None:
@@ -89,18 +93,21 @@ def write(signal: Tensor | str, path: str | os.PathLike, *, sample_rate: int | N
         ValueError: If the suffix is unknown or of another modality, or if values are NaN or out of range.
     """
     path = Path(path)
+    data = to_bytes(signal, path, sample_rate=sample_rate)
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
+    files.write(path, data)
+
+
+def to_bytes(signal: Tensor | str, path: str | os.PathLike, *, sample_rate: int | None = None) -> bytes:
+    """Return the bytes that `write` writes to `path`, whose suffix selects the format. Raises its ValueError."""
+    path = Path(path)
     kind = modality(path)
     if isinstance(signal, str) != (kind is Modality.TEXT):
         raise ValueError(f"{path}: a {path.suffix.lower()} file must hold {NOUNS[kind]}, got {describe(signal)}")
     if isinstance(signal, str):
-        data = signal.encode("utf-8")
-    elif kind is Modality.IMAGE:
-        data = images.image_file(signal, path)
-    else:
-        data = audio.audio_file(signal, path, sample_rate)
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"{path}: there is no folder {path.parent}")
-    files.write(path, data)
+        return signal.encode("utf-8")
+    return images.image_file(signal, path) if kind is Modality.IMAGE else audio.audio_file(signal, path, sample_rate)
 
 
 def modality(path: str | os.PathLike) -> Modality:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Any, BinaryIO
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from ..types import MAX_PIXELS
 from . import color, depth, metadata, notices
@@ -43,9 +43,11 @@ def read_file(file: BinaryIO, name: str) -> Pixels:
     try:
         opened = OpenedFile(file)
         return pixels(opened.open(), name, opened)
-    except Exception:
+    except Exception as error:
         plain = metadata.stripped(file)
         if plain is None:
+            if isinstance(error, UnidentifiedImageError) and (layout := depth.tiff_layout(file)):
+                raise ValueError(f"a TIFF of {layout} cannot be read; convert it to 16-bit PNG") from error
             raise
         opened = OpenedFile(io.BytesIO(plain), file)
         return pixels(opened.open(), name, opened)

@@ -161,6 +161,53 @@ def test_unusual_rates_and_channels_are_converted(
     assert media.read("back.wav").shape == (1, 5_960)  # ceil(5000 · 44100 / 37000)
 
 
+def test_pipes() -> None:
+    """`-` is standard input and standard output. What is said goes to standard error."""
+    assert main(["encode", "photo.png", "--codec", "image/png"]) == 0
+    tool = f"{sys.executable} -m tokenloom"
+    command = f"set -o pipefail; cat photo.png | {tool} encode - -o - -c image/png | tee pipe.tlm | {tool} decode -"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert done.returncode == 0 and Path("pipe.tlm").read_bytes() == Path("photo.tlm").read_bytes(), done.stderr
+    assert media.read(done.stdout).equal(media.read("photo.png"))
+    assert sorted(line.partition(": ")[0] for line in done.stderr.decode().splitlines()) == ["-", "-"]
+    assert main(["encode", "photo.png", "--codec", "image/png", "-o", "./-"]) == 0
+    assert Path("-").read_bytes() == Path("photo.tlm").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("argv", "given", "said"),
+    [
+        ("encode - -c audio/flac -o s.tlm", "song.wav", "44100 Hz stereo by audio/flac"),
+        ("encode -", "song.wav", "encode needs --codec; tokenloom codecs lists all"),
+        ("encode - -c image/png", "/dev/null", "the bytes cannot be read as an image"),
+        ("decode -", "song.wav", "-: a container must start with b'tlm'"),
+    ],
+)
+def test_standard_input_is_read_as_a_file(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, argv: str, given: str, said: str
+) -> None:
+    with open(given, encoding="utf-8") as stream:
+        monkeypatch.setattr(sys, "stdin", stream)
+        assert main(argv.split()) == (0 if "s.tlm" in argv else 2)
+    text = "".join(capsys.readouterr())
+    assert said in text and text.count("\n") == 1, text
+
+
+def test_a_result_for_a_closed_or_full_stream_is_not_lost_in_silence() -> None:
+    script = """
+    $tool decode - <&-
+    $tool encode photo.png -c image/png -o - >&-
+    $tool encode photo.png -c image/png -o - >/dev/full
+    """
+    script = script.replace("$tool", f"{sys.executable} -m tokenloom")
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+    assert done.returncode == 2 and done.stderr.splitlines() == [
+        "tokenloom: standard input is closed; name a file",
+        "tokenloom: standard output: it is closed",
+        "tokenloom: standard output: No space left on device",
+    ]
+
+
 def test_text_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
     succeed(capsys, "encode", "notes.txt", "--codec", "text/bytes")
     succeed(capsys, "decode", "notes.tlm", "-o", "back.txt")
@@ -407,7 +454,6 @@ def test_quoting() -> None:
 @pytest.mark.parametrize(
     ("argv", "said"),
     [
-        ([], "no codec chosen"),
         (["codec=image/fsq"], "no data chosen"),
         (["codec=image/fsq", "data=folder"], "data=folder needs data.path"),
         (["codec=image/fsq", "data=folder", "data.path=nosuch"], "nosuch"),

@@ -96,12 +96,55 @@ def test_empty_audio_stays_empty():
         media.read(bytes(file))
 
 
-@pytest.mark.parametrize("form", ["WAV", "W64", "RF64"])
+@pytest.mark.parametrize("form", ["WAV", "W64", "RF64", "AU", "CAF"])
 def test_a_file_that_is_cut_says_so(form):
     waveform, told = read(sound(format=form, subtype="PCM_16")[:20_000])
     assert waveform.shape[1] < RATE and len(told) == 1
-    assert told[0].startswith("the bytes: it ends before the length that its header states (19")
-    assert told[0].endswith(f" of {2 * RATE} bytes)")
+    assert told[0].startswith("the bytes: it ends before the length that its header states (1")
+    assert told[0].endswith(f" of {2 * RATE + (4 if form == 'CAF' else 0)} bytes)")
+
+
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+def test_an_ogg_file_that_is_cut_says_so(subtype):
+    file = sound(np.tile(TONE, 9), format="OGG", subtype=subtype)
+    for part in (file[: len(file) * 2 // 3], bytes(file) + bytes(file[: len(file) * 2 // 3])):
+        waveform, told = read(part)
+        assert waveform.shape[1] % (9 * RATE) and told == ["the bytes: its last page is missing"]
+    assert not read(file)[1]
+
+
+@pytest.mark.parametrize(("form", "name", "at", "size"), [
+    ("WAV", b"data", 4, struct.pack("<I", 2_000)), ("AU", None, 8, struct.pack(">I", 2_000)),
+    ("CAF", b"data", 4, struct.pack(">Q", 2_004)),
+])  # fmt: skip
+def test_a_length_that_is_too_small_is_told(form, name, at, size):
+    """As of a recorder that states the length from time to time, and was cut off."""
+    waveform, told = read(with_sizes(form, (name, at, size)))
+    assert waveform.shape[1] == 1_000
+    assert told[0].startswith("the bytes: it holds more samples than its header states, which are not read (200")
+    assert not read(sound(format="WAV") + b"LIST" + struct.pack("<I", 9_000) + bytes(9_000))[1]
+    assert not read(sound(format="WAV") + b"TAG" + bytes(125))[1]
+
+
+def test_aiff_with_the_size_of_no_samples():
+    file = with_sizes("AIFF", (b"SSND", 4, struct.pack(">I", 8)))
+    assert read(file)[0].shape == (1, RATE)
+
+
+def test_mp3_files_that_were_joined_are_read_to_the_end():
+    loud = np.random.default_rng(0).uniform(-0.3, 0.3, 100_000).astype(np.float32)
+    one, two = (bytes(sound(part, 44_100, format="MP3")) for part in (loud, loud[:50_000]))
+    first = lengths._frame(two, 0)[0]
+    for file in (one + two, one + b"TAG" + bytes(125) + b"ID3\4\0\0\0\0\0\x0a" + bytes(10) + two, one + two[first:]):
+        waveform, told = read(file)
+        assert abs(waveform.shape[1] - 150_000) <= 2 * 1152 and not told
+    at = max(one.find(b"Xing"), one.find(b"Info")) + 8
+    waveform, told = read(put(bytearray(one), at, struct.pack(">I", 9)))
+    assert abs(waveform.shape[1] - 100_000) <= 2 * 1152 and not told
+    assert read(b"ID3\4\0\0\x7f\x7f\x7f\x7f" + one)[0].shape[1] >= 100_000
+    for damaged in (b"ID3\4\0\0\x7f\x7f\x7f\x7f" + bytes(99), b"ID3", b"\xff\xfb"):
+        with pytest.raises(ValueError, match="cannot be read as audio: Error opening"):
+            read(damaged)
 
 
 @pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
@@ -155,7 +198,7 @@ def test_many_chunks_before_the_samples_do_not_hang():
     assert read(few)[0].shape == (1, RATE)
     with pytest.raises(ValueError, match="cannot be read as audio"):  # libsndfile looks at fewer than we do
         read(file[:12] + b"junk\0\0\0\0" * 300_000 + file[12:])
-    assert lengths.repaired(io.BytesIO(b"riff" + bytes(500)))[1] == ""  # chunks of W64 of size 0
+    assert lengths.repaired(io.BytesIO(b"riff" + bytes(500)))[1] is None  # chunks of W64 of size 0
 
 
 # -- floats -----------------------------------------------------------------------------------
@@ -166,7 +209,8 @@ def test_floats_beyond_1_are_scaled_with_a_warning(subtype):
     waveform, told = read(sound(TONE * 4, format="WAV", subtype=subtype))
     assert told == ["the bytes: samples beyond ±1 are scaled down to a peak of 1 (the peak is 2)"]
     assert np.abs(waveform[0].numpy() - 2 * TONE).max() < 1e-6
-    assert read(sound(TONE * 2, format="WAV", subtype=subtype))[1] == []
+    for gain in (2, 2 + 2**-16):  # a rounding error is not worth a word
+        assert read(sound(TONE * gain, format="WAV", subtype=subtype))[1] == []
     for scale, by in ((128, 64), (65534, 32768)):
         with pytest.raises(
             ValueError, match=rf"must be in \[-1, 1\], got a peak of .*: divide them by {by} "
@@ -200,6 +244,21 @@ def test_each_conversion_is_told_and_no_other():
     ):  # fmt: skip
         assert read(stereo, **options)[1] == told
     assert read(sound(format="WAV"), channels=2)[1] == []  # repeating a channel loses nothing
+
+
+@pytest.mark.parametrize("value", [0, -1, False, True, 1.5, "16000", [], 2**31])
+def test_a_rate_and_a_number_of_channels_are_checked(value):
+    for name in ("sample_rate", "channels"):
+        with pytest.raises(ValueError, match=f"{name} must be an integer from 1 to "):
+            read(sound(format="WAV"), **{name: value})
+
+
+def test_what_a_conversion_cannot_give_is_refused():
+    with pytest.raises(ValueError, match=r"the bytes: at 2000000000 Hz it must have at most 268435456 samples"):
+        read(sound(format="WAV"), sample_rate=2_000_000_000)
+    with pytest.raises(ValueError, match=r"must be audio \(channels, samples\), got .*\(16000, 2\); transpose it"):
+        media.read(np.stack([TONE, TONE], 1), "audio")
+    assert read(sound(format="WAV"), sample_rate=np.int64(RATE))[0].shape == (1, RATE)
 
 
 def test_notices_are_counted_by_kind():

@@ -444,3 +444,26 @@ def test_reading_from_several_threads_and_under_a_callers_filter():
             many = list(pool.map(lambda data: media.read(data, "image"), files * 4))
         assert warnings.filters == filters  # settings of the process stay as they are
     assert all(torch.equal(found, once[i % len(files)]) for i, found in enumerate(many))
+
+
+@pytest.mark.parametrize(("dtype", "channels", "layout"), [
+    ("<f4", 3, "3 channels of 32-bit floats"), (">u2", 2, "2 channels of 16-bit integers"),
+    ("<f8", 1, "1 channel of 64-bit floats"),
+])  # fmt: skip
+def test_a_tiff_that_pillow_does_not_know_is_described(dtype, channels, layout):
+    pixels, bits = np.zeros((4, 5, channels), dtype), 8 * np.dtype(dtype).itemsize
+    order, kind = dtype[0], 3 if dtype[1] == "f" else 1
+    color = 2 if channels == 3 else 1
+    tags = [(256, [5]), (257, [4]), (258, [bits] * channels), (259, [1]), (262, [color]), (273, [512]),
+            (277, [channels]), (278, [4]), (279, [pixels.nbytes]), *([(338, [2])] * (channels == 2)),
+            (339, [kind] * channels)]  # fmt: skip
+    entries, longer = b"", b""
+    for tag, values in tags:
+        value = struct.pack(f"{order}{len(values)}H", *values)
+        if len(value) > 4:
+            value, longer = struct.pack(order + "I", 256 + len(longer)), longer + value
+        entries += struct.pack(order + "HHI", tag, 3, len(values)) + value.ljust(4, b"\0")
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IH", 8, len(tags)) + entries + bytes(4)
+    data = (head.ljust(256, b"\0") + longer).ljust(512, b"\0") + pixels.tobytes()
+    with pytest.raises(ValueError, match=f"a TIFF of {layout}, compression 1 cannot be read; convert it to 16-bit PNG"):
+        media.read(data)

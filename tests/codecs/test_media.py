@@ -238,7 +238,7 @@ def test_bad_sources(tmp_path):
         media.read(np.full(4, np.nan))
     with pytest.raises(ValueError, match="int64 array of shape"):
         media.read(np.zeros((2, 2, 3), np.int64))
-    with pytest.raises(ValueError, match="2 channels, which can be mixed down to 1 channel but not to 3"):
+    with pytest.raises(ValueError, match="it has 2 channels, which can be mixed down to 1 channel but not to 3"):
         media.read(np.zeros((2, 8), np.float32), channels=3)
 
 

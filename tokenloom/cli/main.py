@@ -51,7 +51,7 @@ def _run(argv: list[str]) -> int:
     parser = commands.parser(name)
     options = parser.get_default("options") or []
     for argument in argv:
-        if argument.startswith("-") and argument not in options and os.path.lexists(argument):
+        if argument.startswith("-") and argument not in ("-", *options) and os.path.lexists(argument):
             raise ValueError(f"{argument} is read as an option; the file of this name is ./{argument}")
     args, rest = parser.parse_known_args(argv)
     if args.command is None:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import warnings
 from pathlib import Path
 
 from tokenloom import files
+from tokenloom.cli import streams
 
 SUFFIX = {"image": ".png", "audio": ".wav", "text": ".txt"}
 """Modality → suffix of the file that a signal is written to by default."""
+STREAM = Path("-")
+"""Standard input or standard output. A file of this name is ./-"""
 
 
 def name(text: str) -> str:
@@ -25,11 +29,14 @@ def name(text: str) -> str:
 
 def path(text: str) -> Path:
     """Return a path of a command, with the home folder in place of ~. For `type` of argparse."""
-    return Path(name(text))
+    given = Path(name(text))
+    return given.absolute() if text != "-" and given == STREAM else given  # ./- is a file
 
 
 def check_input(source: Path, required: str) -> None:
-    """Raise ValueError or FileNotFoundError unless `source` is a file. The message calls it `required`."""
+    """Raise ValueError or FileNotFoundError unless `source` is a file or -. The message calls it `required`."""
+    if source == STREAM:
+        return
     if source.is_dir():
         raise ValueError(f"the input must be {required}, {source} is a folder")
     if not source.exists():
@@ -37,7 +44,11 @@ def check_input(source: Path, required: str) -> None:
 
 
 def check_output(output: Path, source: Path | None = None) -> None:
-    """Raise ValueError or OSError if `output` cannot be written, or is the input `source`."""
+    """Raise ValueError or OSError if `output` cannot be written, or is the input `source`. - is standard output."""
+    if output == STREAM:
+        if sys.stdout.isatty():
+            raise ValueError("the output is not text for a terminal; redirect it, or name a file with -o")
+        return
     if (length := len(os.fsencode(output.name))) > files.LONGEST:
         raise ValueError(f"the name of the output must have at most {files.LONGEST} bytes, it has {length}")
     if output.is_dir():
@@ -64,3 +75,22 @@ def fitting(output: Path) -> Path:
     if fits != output:
         warnings.warn(f"a name of {len(os.fsencode(output.name))} bytes is too long; writing {fits.name}", stacklevel=2)
     return fits
+
+
+def content(source: Path) -> bytes:
+    """Return the bytes of a file, or of standard input."""
+    if source != STREAM:
+        return source.read_bytes()
+    if sys.stdin is None:
+        raise ValueError("standard input is closed; name a file")
+    return sys.stdin.buffer.read()
+
+
+def write(output: Path, data: bytes) -> None:
+    """Write bytes to a file, atomically, or to standard output."""
+    streams.write(data) if output == STREAM else files.write(output, data)
+
+
+def report(output: Path, line: str) -> None:
+    """Print a line about the output: to standard output, or to standard error if the output itself is there."""
+    print(f"{output}: {line}", file=sys.stderr if output == STREAM else sys.stdout)

@@ -50,6 +50,23 @@ def tolerant() -> Iterator[None]:
             raise OSError(stream.error.errno, stream.error.strerror, name)
 
 
+def write(data: bytes) -> None:
+    """Write bytes to standard output, as the result of a command.
+
+    Raises:
+        OSError: If they are lost: the stream is closed, its reader has left, or the disk is full.
+    """
+    if sys.__stdout__ is None:
+        raise OSError(errno.EBADF, "it is closed", "standard output")
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+    raw = getattr(sys.stdout.buffer, "raw", None)
+    if isinstance(raw, _Stream) and raw.error is not None:
+        error, raw.error = raw.error, None  # `tolerant` does not tell it again
+        raise OSError(error.errno, error.strerror, "standard output") from error
+
+
 class _Stream(io.FileIO):
     """Standard output (1) or standard error (2). It swallows what it cannot write, and keeps the first error."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenloom import lazy
@@ -26,6 +27,7 @@ original.
 examples:
   tokenloom decode photo.tlm -o back.png
   tokenloom decode song.tlm
+  tokenloom decode song.tlm -o - | ffplay -
   tokenloom decode photo.tlm -o back.png --codec runs/mine
   tokenloom decode photo.tlm -o sharp.png --decoder diffusion
   tokenloom decode photo.tlm -o sharp.png --decoder natural-fsq-diffusion --steps 2 --seed 1
@@ -34,9 +36,12 @@ examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parser.add_argument("input", type=paths.path, help="a file that tokenloom encode wrote")
+    parser.add_argument("input", type=paths.path, help="a file that tokenloom encode wrote; - for standard input")
     parser.add_argument(
-        "-o", "--output", type=paths.path, help="the file to write; default: the input's name with .png, .wav or .txt"
+        "-o",
+        "--output",
+        type=paths.path,
+        help="the file to write, - for standard output; default: the input's name with .png, .wav or .txt, or -",
     )
     parser.add_argument(
         "-c", "--codec", type=paths.name, help="the codec that wrote the file, if it is not shipped: a folder or hub id"
@@ -60,25 +65,27 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             raise ValueError(f"{option} {number} needs a decoder; name one with --decoder, such as --decoder diffusion")
     paths.check_input(source, "a file that tokenloom encode wrote")
     device = devices.resolve(args.device)
-    data = source.read_bytes()
+    data = paths.content(source)
     try:
         codec = _codec(data, args).to(device)
         modality = codec.spec.modality
-        output = args.output or paths.derived(source, paths.SUFFIX[modality])
+        suffix = paths.SUFFIX[modality]
+        output = args.output or (source if source == paths.STREAM else paths.derived(source, suffix))
         paths.check_output(output, source)
-        if (named := codecs.media.modality(output)) is not modality:
+        written = Path(f"standard output{suffix}") if output == paths.STREAM else output
+        if (named := codecs.media.modality(written)) is not modality:
             raise ValueError(f"the name {output} is for {named}, but {source} holds {modality}")
-        if args.output is None and output.exists():
+        if args.output is None and output != paths.STREAM and output.exists():
             raise ValueError(f"{output} exists and may be the original; name the output with -o")
         with progress.bar(f"decoding {source}", None, ""):
             signal = codec.decompress([data])[0]
     except codecs.BitstreamError as error:
         raise ValueError(f"{source}: {error}") from error
-    codecs.media.write(signal, output, sample_rate=codec.spec.sample_rate)
+    paths.write(output, codecs.media.to_bytes(signal, written, sample_rate=codec.spec.sample_rate))
     by = args.codec or codec.name.partition("+")[0]
     if isinstance(codec, diffusion.DiffusionCodec):
         by += f", decoded by {args.decoder} in {codec.steps} step{'s' * (codec.steps != 1)}"
-    print(f"{output}: {extent(codec, codecs.bitstream.read(codec, [data]))} from {len(data)} bytes by {by}")
+    paths.report(output, f"{extent(codec, codecs.bitstream.read(codec, [data]))} from {len(data)} bytes by {by}")
     return 0
 
 

@@ -7,13 +7,13 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tokenloom import errors, files, lazy
+from tokenloom import errors, lazy
 from tokenloom.cli import options, paths
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokenloom.codecs import Codec, Codes
+    from tokenloom.codecs import Codec, Codes, Modality
 
 codecs = lazy.load("tokenloom.codecs")
 progress = lazy.load("tokenloom.progress")
@@ -30,14 +30,18 @@ examples:
   tokenloom encode photo.png --codec image/jpeg --setting 30
   tokenloom encode song.wav --codec audio/opus --kbps 24
   tokenloom encode notes.txt --codec text/bytes
+  cat photo.png | tokenloom encode - -o - --codec natural-fsq | tokenloom decode - -o - > back.png
 """
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parser.add_argument("input", type=paths.path, help="an image, sound or text file")
+    parser.add_argument("input", type=paths.path, help="an image, sound or text file; - for standard input")
     parser.add_argument(
-        "-o", "--output", type=paths.path, help="the file to write; default: the input's name with .tlm"
+        "-o",
+        "--output",
+        type=paths.path,
+        help="the file to write, - for standard output; default: the input's name with .tlm, or -",
     )
     parser.add_argument(
         "-c", "--codec", type=paths.name, help="a registered name, a shipped name, a folder or a hub id"
@@ -56,7 +60,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     paths.check_input(source, "a file with an image, a sound or a text")
     if args.codec is None:
         raise ValueError(f"encode needs --codec; {_suggestions(source)}")
-    output = args.output or paths.derived(source, ".tlm")
+    output = args.output or (source if source == paths.STREAM else paths.derived(source, ".tlm"))
     paths.check_output(output, source)
     codec, signal = _open(source, args.codec, args.device)
     batch = [signal] if isinstance(signal, str) else signal[None]
@@ -64,9 +68,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     with progress.bar(f"encoding {source}", None, ""):
         codes = codec.encode(batch, setting)
         (data,) = codecs.bitstream.write(codec, codes)
-        files.write(output, data)
+        paths.write(output, data)
         description = _description(codec, batch, codes, data)
-    print(f"{output}: {description} by {args.codec}")
+    paths.report(output, f"{description} by {args.codec}")
     return 0
 
 
@@ -128,25 +132,33 @@ def _fixed_rate(codec: Codec) -> str:
 def _open(source: Path, name: str, device: str) -> tuple[Codec, Tensor | str]:
     """Load a codec, and read a file as the codec needs it. Audio codecs without weights are built to fit the file."""
     codec, media = codecs.load(name, device=device), codecs.media
-    spec = codec.spec
-    named = next((kind for kind, suffixes in media.files.SUFFIXES.items() if source.suffix.lower() in suffixes), None)
+    spec, named = codec.spec, _modality(source)
     if named not in (None, spec.modality):
         noun = media.sources.NOUNS[named]
         raise ValueError(f"{name} is for {spec.modality}, {source} is {noun}; {_suggestions(source)}")
+    content = source if source.is_file() else paths.content(source)  # a pipe is read once
     if spec.modality != "audio":
-        return codec, media.read(source, spec.modality)
+        return codec, media.read(content, spec.modality)
     variants = [v for v in codec.variants if "sample_rate" in v] if name in codecs.names() else []
     if variants:
-        native, channels = media.sample_rate(source), len(media.read(source, spec.modality))
+        native, channels, _ = media.audio.read_header(content)
         rates = sorted({v["sample_rate"] for v in variants})  # decoding finds only these
         nearest = next((r for r in rates if r >= native), rates[-1])
         codec = codecs.build(name, device=device, sample_rate=nearest, channels=channels if channels <= 2 else 1)
         spec = codec.spec
-    return codec, media.read(source, spec.modality, sample_rate=spec.sample_rate, channels=spec.channels)
+    return codec, media.read(content, spec.modality, sample_rate=spec.sample_rate, channels=spec.channels)
+
+
+def _modality(source: Path) -> Modality | None:
+    """Return the modality of a file's suffix; None for another suffix."""
+    named = codecs.media.files.SUFFIXES.items()
+    return next((modality for modality, suffixes in named if source.suffix.lower() in suffixes), None)
 
 
 def _suggestions(source: Path) -> str:
-    modality = codecs.media.modality(source)
+    modality = _modality(source)
+    if modality is None:
+        return "tokenloom codecs lists all"
     checkpoint = codecs.checkpoint
     configs = {name: checkpoint.read_config(checkpoint.find(name))["codec"]["name"] for name in codecs.shipped()}
     shipped = [name for name, codec in configs.items() if codec.startswith(f"{modality}/")]
