@@ -122,6 +122,9 @@ def find(source: str, *kinds: str) -> Path:
         raise FileNotFoundError(f"the folder {source} must hold {' or '.join(CONFIGS)}, it holds neither")
     if re.fullmatch(HUB_ID, source) and source.split("/", maxsplit=1)[0] not in tuple(Modality):
         return download(source, PATTERNS)
+    if "://" in source:
+        shown = source[: errors.LISTED]
+        raise ValueError(f"{shown} is an address; name a folder, a shipped name or a hub id (owner/name)")
     refuse_research(source)
     if path.is_file():
         raise ValueError(f"a codec or model is named by its folder, {source} is a file")
@@ -169,8 +172,8 @@ def download(hub_id: str, patterns: Sequence[str], **options: Any) -> Path:
         raise
     except Exception as error:  # offline, missing, gated: dozens of types
         raise FileNotFoundError(
-            f"{hub_id!r} is neither a folder ({Path(hub_id).absolute()}) nor a shipped name, and the hub refused it: "
-            f"{errors.first_line(error)}"
+            f"{hub_id!r} is neither a folder ({Path(hub_id).absolute()}) nor a shipped name, and the hub has not given "
+            f"it: {errors.first_line(error).removeprefix('Got: ')}"
         ) from error
 
 

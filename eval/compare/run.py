@@ -107,6 +107,7 @@ class ComparisonRun:
         for position, (i, item) in enumerate(known):
             if entry.label not in self.measurements:
                 assert item is not None  # the first one is not skipped
+                advance(0, entry.label)
                 entry.adapt(item)
                 if not self._known(entry, i):
                     self._of(entry)[0].attempt(item)  # warm-up: the first call imports packages

@@ -44,6 +44,9 @@ encode photo.png -c emoji-fsq --setting 3                    | emoji-fsq has no 
 encode photo.png -c image/jpeg --kbps 24                     | --kbps is for audio codecs, image/jpeg is for image
 encode song.wav -c audio/opus --psnr 30                      | --psnr is for image codecs, audio/opus is for audio
 encode photo.png -c audio/opus                               | audio/opus is for audio, photo.png is an image; for image choose
+encode song.wav -c emoji-fsq --setting 3                     | emoji-fsq is for image, song.wav is audio; for audio choose
+encode song.wav -c digits-rvq --setting 99                   | quantizers of digits-rvq must be one of (1, 2, 3, 4, 5, 6), got 99
+encode photo.png -c https://hub.co/a/b                       | https://hub.co/a/b is an address; name a folder, a shipped name or a hub id
 encode song.wav -c emoji-fsq                                 | emoji-fsq is for image, song.wav is audio; for audio choose
 encode notes.txt -c image/jpeg                               | image/jpeg is for image, notes.txt is text
 encode photo.jpg -c image/jpeg                               | there is no file photo.jpg

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from support.codecs import tiny
 
-from tokenloom import codecs
+from tokenloom import codecs, progress
 from tokenloom.codecs import registry
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, CodeSpec, Modality, Settings
@@ -272,6 +272,19 @@ def test_failures_are_counted_and_told(tmp_path):
     assert [r.n for r in nothing.records] == [0, 0]
     assert "33 columns" in nothing.report.read_text(encoding="utf-8")
     assert rows_of(nothing, "image/blocks")[0]["coded"] == ""
+
+
+def test_the_bar_names_the_codec_that_loads(tmp_path, monkeypatch):
+    texts, loading, advance, adapt = [], [], progress.Bar.__call__, CodecEntry.adapt
+
+    def recorded(bar, amount=1, text=None):
+        advance(bar, amount, text)
+        texts.append(bar.text)
+
+    monkeypatch.setattr(progress.Bar, "__call__", recorded)
+    monkeypatch.setattr(CodecEntry, "adapt", lambda entry, item: loading.append(texts[-1]) or adapt(entry, item))
+    compare(["image/png", "image/webp"], Few(picture(20, 24)), tmp_path)
+    assert loading == ["image/png", "image/webp"]
 
 
 def test_an_interruption_keeps_complete_codecs(tmp_path):

@@ -82,7 +82,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     except codecs.BitstreamError as error:
         raise ValueError(f"{source}: {error}") from error
     paths.write(output, codecs.media.to_bytes(signal, written, sample_rate=codec.spec.sample_rate))
-    by = args.codec or codec.name.partition("+")[0]
+    shipped = codecs.checkpoint.shipped_with(codecs.bitstream.fingerprint(data).hex())
+    by = args.codec or shipped or codec.name.partition("+")[0]
     if isinstance(codec, diffusion.DiffusionCodec):
         by += f", decoded by {args.decoder} in {codec.steps} step{'s' * (codec.steps != 1)}"
     paths.report(output, f"{extent(codec, codecs.bitstream.read(codec, [data]))} from {len(data)} bytes by {by}")

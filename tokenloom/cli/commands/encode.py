@@ -62,9 +62,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(f"encode needs --codec; {_suggestions(source)}")
     output = args.output or (source if source == paths.STREAM else paths.derived(source, ".tlm"))
     paths.check_output(output, source)
-    codec, signal = _open(source, args.codec, args.device)
-    batch = [signal] if isinstance(signal, str) else signal[None]
+    codec = codecs.load(args.codec, device=args.device)
+    if (named := _modality(source)) not in (None, codec.spec.modality):
+        noun = codecs.media.sources.NOUNS[named]
+        raise ValueError(f"{args.codec} is for {codec.spec.modality}, {source} is {noun}; {_suggestions(source)}")
     setting = _setting(args, codec)
+    codec, signal = _read(source, codec, args)
+    batch = [signal] if isinstance(signal, str) else signal[None]
     with progress.bar(f"encoding {source}", None, ""):
         codes = codec.encode(batch, setting)
         (data,) = codecs.bitstream.write(codec, codes)
@@ -129,13 +133,9 @@ def _fixed_rate(codec: Codec) -> str:
     return f", its rate is always {rate}"
 
 
-def _open(source: Path, name: str, device: str) -> tuple[Codec, Tensor | str]:
-    """Load a codec, and read a file as the codec needs it. Audio codecs without weights are built to fit the file."""
-    codec, media = codecs.load(name, device=device), codecs.media
-    spec, named = codec.spec, _modality(source)
-    if named not in (None, spec.modality):
-        noun = media.sources.NOUNS[named]
-        raise ValueError(f"{name} is for {spec.modality}, {source} is {noun}; {_suggestions(source)}")
+def _read(source: Path, codec: Codec, args: argparse.Namespace) -> tuple[Codec, Tensor | str]:
+    """Read a file as the codec needs it. An audio codec without weights is replaced by one that fits the file."""
+    media, spec, name = codecs.media, codec.spec, args.codec
     content = source if source.is_file() else paths.content(source)  # a pipe is read once
     if spec.modality != "audio":
         return codec, media.read(content, spec.modality)
@@ -144,7 +144,7 @@ def _open(source: Path, name: str, device: str) -> tuple[Codec, Tensor | str]:
         native, channels, _ = media.audio.read_header(content)
         rates = sorted({v["sample_rate"] for v in variants})  # decoding finds only these
         nearest = next((r for r in rates if r >= native), rates[-1])
-        codec = codecs.build(name, device=device, sample_rate=nearest, channels=channels if channels <= 2 else 1)
+        codec = codecs.build(name, device=args.device, sample_rate=nearest, channels=channels if channels <= 2 else 1)
         spec = codec.spec
     return codec, media.read(content, spec.modality, sample_rate=spec.sample_rate, channels=spec.channels)
 
