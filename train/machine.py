@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 from typing import Any
+
+from torch import distributed
 
 from tokenloom import devices, lazy
 
@@ -64,6 +67,14 @@ def launch(cfg: RunConfig) -> Any:
         options["precision"] = cfg.precision
     fabric = lightning_fabric.Fabric(**options)
     fabric.launch()
+    if local * machines > 1:
+        atexit.register(_leave)
     if fabric.world_size != local * machines:
         raise ValueError(f"{local * machines} processes must train together, got {fabric.world_size}")
     return fabric
+
+
+def _leave() -> None:
+    """End the group of processes, whose threads may abort a process that ends. Fabric does so for NCCL only."""
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
