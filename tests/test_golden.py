@@ -1,20 +1,24 @@
-"""Containers of earlier releases decode to the same signals, and shipped checkpoints keep their fingerprints.
+"""Files of earlier releases are read as before, and shipped checkpoints keep their fingerprints.
 
-tests/golden/ holds containers that release 0.1 wrote, of every shipped and every classical codec, the signals that they
-decode to, and all fingerprints.
+tests/golden/ holds containers of every shipped and every classical codec, the signals that they decode to, and all
+fingerprints. Its folders hold checkpoints, shards and a training state of one release each; see support/golden.py.
 """
 
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from support import golden
 
 from tokenloom import codecs, models
 from tokenloom.codecs import checkpoint
+from tokenloom.data import tokens
+from tokenloom.train import state
 
 GOLDEN = Path(__file__).parent / "golden"
 FACTS = json.loads((GOLDEN / "facts.json").read_text(encoding="utf-8"))
@@ -46,3 +50,34 @@ def test_fingerprints_are_unchanged(name):
 def test_models_keep_the_fingerprints_of_their_codecs(name):
     config = checkpoint.read_config(checkpoint.shipped_root() / name)
     assert config["fingerprints"] == FACTS[name]["channels"]
+
+
+@pytest.fixture(params=[path for path in sorted(GOLDEN.iterdir()) if path.is_dir()], ids=lambda path: path.name)
+def release(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+def test_stored_checkpoints_compute_the_same(release):
+    facts, expected = json.loads((release / "facts.json").read_text()), load_file(release / "results.safetensors")
+    for folder, fingerprint in facts["fingerprints"].items():
+        assert codecs.load(release / folder).fingerprint.hex() == fingerprint
+    found = golden.results(release)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, rtol=0, atol=1e-4, msg=name)
+
+
+@pytest.mark.parametrize("format", ["webdataset", "parquet"])
+def test_stored_shards_hold_the_same_tokens(release, format):
+    rows = tokens.TokenDataset(release / format, codecs.load(release / "codecs" / "fsq-float32"))
+    assert [row["codes"].indices.tolist() for row in rows] == json.loads((release / "facts.json").read_text())[
+        "indices"
+    ]
+
+
+def test_a_stored_training_goes_on(release, tmp_path):
+    run = shutil.copytree(release / "run", tmp_path / "run")
+    golden.training(run, resume=True)
+    before, after = state.load(release / "run"), state.load(run)
+    assert (before["step"], after["step"]) == (golden.STEPS, 4) and before.keys() == after.keys()
+    assert before["recipe"] == after["recipe"]
