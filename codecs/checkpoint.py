@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 import yaml
-from safetensors.torch import load_file
+from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
@@ -37,6 +37,8 @@ FILES = (*CONFIGS, WEIGHTS)
 PATTERNS = tuple(name for file in FILES for name in (file, f"*/{file}"))
 """Files that are downloaded from a hub repository, including those of the codecs inside a model."""
 HUB_ID = r"[\w.-]+/[\w.-]+"
+CHECKSUM = "sha256"
+"""Key of the checksum of the weights, see `storage.digest`, in the metadata of their file."""
 MAX_CONFIG_BYTES = 2**24
 VARIABLE = "TOKENLOOM_WEIGHTS"
 """Environment variable with a folder of checkpoints, whose names are then used like those that ship."""
@@ -234,18 +236,31 @@ def section(folder: Path, config: dict[str, Any], kind: str, key: str) -> tuple[
     return given, fingerprints
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
+def weights(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:
     """Return the tensors of a checkpoint, in float32 or int64.
+
+    Args:
+        folder: The folder.
+        config: Its config. It holds the checksum of weights that were written before the file itself held one.
 
     Raises:
         FileNotFoundError: If the folder has no weights.
-        ValueError: If the file is damaged.
+        ValueError: If the file is damaged, differs from its checksum, or holds NaN or infinity.
     """
     path = folder / WEIGHTS
     if not path.is_file():
         raise FileNotFoundError(f"{folder} holds no {WEIGHTS}")
     try:
-        return storage.widen(load_file(path))
+        with safe_open(path, "pt") as file:
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            metadata = file.metadata() or {}
+        stated = metadata.get(CHECKSUM, config.get(CHECKSUM))
+        if stated is not None and stated != (found := storage.digest(state)):
+            raise ValueError(f"its values have the SHA-256 {found[:16]}…, not {str(stated)[:16]}…")
+        wide = storage.widen(state)
+        if bad := next((k for k, v in wide.items() if v.is_floating_point() and not v.isfinite().all()), None):
+            raise ValueError(f"{bad} holds NaN or infinity")
+        return wide
     except Exception as error:  # safetensors raises its own untyped error on damaged files
         raise ValueError(f"{path} is damaged: {errors.first_line(error)}") from error
 
@@ -317,5 +332,6 @@ def write(
     text = json.dumps(config | extra, indent=2, ensure_ascii=False)  # YAML writes aliases of shared objects
     if config_file.endswith(".yaml"):
         text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True)
-    contents = {WEIGHTS: to_bytes(state, {"format": "pt"}), config_file: text.encode("utf-8")}
+    metadata = {"format": "pt", CHECKSUM: storage.digest(state)}
+    contents = {WEIGHTS: to_bytes(state, metadata), config_file: text.encode("utf-8")}
     files.write_together({folder / name: content for name, content in contents.items()})

@@ -316,7 +316,7 @@ def load(source: str | Path | Mapping[str, Any], *, device: str | torch.device |
     name = given.pop("name")
     own_code.recall(config.get("imports"), folder, known=name in registry.names())
     codec = build(name, **given)
-    checkpoint.load_state(codec, checkpoint.weights(folder), folder)
+    checkpoint.load_state(codec, checkpoint.weights(folder, config), folder)
     codec.license = checkpoint.license_of(config)
     registry.remember(codec)
     return codec.to(place).eval()

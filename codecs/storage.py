@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection
 
 import torch
@@ -57,3 +58,12 @@ def widen(state: dict[str, Tensor]) -> dict[str, Tensor]:
             raise ValueError(f"the scale of {name} does not match its shape")
         out[name] = out[name].float() * scale.float()
     return out
+
+
+def digest(state: dict[str, Tensor]) -> str:
+    """Return the SHA-256 of names, types, shapes and values in hex, in the order of the names."""
+    found = hashlib.sha256()
+    for name, value in sorted(state.items()):
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(value.contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return found.hexdigest()

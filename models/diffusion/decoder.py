@@ -245,7 +245,7 @@ def read(folder: Path, config: dict[str, Any]) -> DiffusionDecoder:
     given, fingerprints = checkpoint.section(folder, config, "decoder", "codec")
     try:
         codec = dependencies.load(folder, _codec_name(given), fingerprints.get("codec"))
-        state = checkpoint.weights(folder)
+        state = checkpoint.weights(folder, config)
         decoder = _assemble(given, codec, state)
     except ValueError as error:
         raise ValueError(f"{folder}: {error}") from error

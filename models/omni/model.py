@@ -285,7 +285,7 @@ def read(folder: Path, config: dict[str, Any]) -> Omni:
     try:
         parsed = OmniConfig.parse(given, new=False)
         vocabulary = parsed.vocabulary(lambda c: dependencies.load(folder, c.name, fingerprints.get(c.name)))
-        state = checkpoint.weights(folder)
+        state = checkpoint.weights(folder, config)
         network = parsed.network(vocabulary, state)
         options = {"sizes": parsed.sizes, "defaults": parsed.sampling, "familiarity": parsed.familiarity}
         omni = Omni(vocabulary, network, **options)
