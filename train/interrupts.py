@@ -1,16 +1,17 @@
-"""SIGINT and SIGTERM: a run finishes its step and saves before it ends."""
+"""SIGINT, SIGTERM and SIGHUP: a run finishes its step and saves before it ends."""
 
 from __future__ import annotations
 
 import os
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+
+from tokenloom import interrupts
 
 REPEAT_SECONDS = 3
 """A second signal after this time ends the run at once. An earlier one is the first, passed on by torchrun."""
@@ -27,16 +28,9 @@ class Interrupts:
 
     @contextmanager
     def handle(self) -> Iterator[None]:
-        """Receive the signals inside the block. Only the main thread of a process can; another one ignores them."""
-        if threading.current_thread() is not threading.main_thread():
+        """Receive the signals inside the block."""
+        with interrupts.handled((signal.SIGINT, *interrupts.ENDING), self._receive):
             yield
-            return
-        previous = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def stop(self, fabric: Any) -> bool:
         """Return whether any process was interrupted, so that all stop at the same step."""

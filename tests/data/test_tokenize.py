@@ -301,7 +301,8 @@ def test_bytes_do_not_depend_on_kills(mine: str, format: str) -> None:
     assert held("out") == held("straight")
 
 
-def test_ctrl_c_leaves_whole_shards_and_says_how_to_go_on(mine: str) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_whole_shards_and_says_how_to_go_on(mine: str, number: signal.Signals) -> None:
     overrides = ["data=scenes", "data.count=200", "data.size=32", f"codec={mine}", "shard_items=10", "out=out"]
 
     def start() -> None:
@@ -314,7 +315,7 @@ def test_ctrl_c_leaves_whole_shards_and_says_how_to_go_on(mine: str) -> None:
     process.start()
     while not list(Path("out").glob("tokens-*")) and process.is_alive():
         time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does, to the worker too
+    os.killpg(process.pid, number)  # as a terminal does, to the worker too
     process.join()
     err = Path("err").read_text(encoding="utf-8")
     assert (process.exitcode, Path("said").read_text(encoding="utf-8")) == (130, ""), err

@@ -154,7 +154,7 @@ train(TrainConfig(codec=dict(name="image/fsq", levels=[8, 5, 4], **network), dat
 """
 
 
-@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 1)])
+@pytest.mark.parametrize(("number", "workers"), [(signal.SIGTERM, 0), (signal.SIGINT, 1), (signal.SIGHUP, 0)])
 def test_a_signal_leaves_a_whole_checkpoint(number, workers, tmp_path):
     program = PROGRAM.format(network=NETWORK, scenes=SCENES)
     process = subprocess.Popen(

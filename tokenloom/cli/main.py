@@ -12,7 +12,7 @@ import traceback
 import warnings
 from collections.abc import Sequence
 
-from tokenloom import errors, own_code
+from tokenloom import errors, interrupts, own_code
 from tokenloom.cli import commands, streams
 
 INTERRUPTED = 130
@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _guarded(argv: list[str], debug: bool) -> int:
     """Run one command, and report an error of the user."""
     try:
-        with warnings.catch_warnings():
+        with interrupts.terminable(), warnings.catch_warnings():
             warnings.showwarning = _show_warning
             return _run(argv)
     except KeyboardInterrupt:
