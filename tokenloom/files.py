@@ -34,6 +34,7 @@ def writing(path: Path) -> Iterator[Path]:
         yield part
         _sync(part)
         part.replace(path)
+        _sync(path.parent)
 
 
 def write(path: Path, data: bytes | str) -> None:
@@ -53,6 +54,8 @@ def write_together(contents: Mapping[Path, bytes | str]) -> None:
         for path, part in parts.items():
             with naming(path, part):
                 part.replace(path)
+        for folder in {path.parent for path in contents}:
+            _sync(folder)
 
 
 @contextmanager
@@ -120,8 +123,15 @@ def _part(path: Path) -> Iterator[Path]:
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """Flush a file, or the names in a folder, to disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EBADF) or not path.is_dir():  # some file systems sync no folder
+            raise
+    finally:
+        os.close(number)
 
 
 def _disk_error(error: BaseException | None, part: Path | None) -> int | None:

@@ -131,7 +131,7 @@ def test_picture_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
 def test_setting_by_value_and_by_target(capsys: pytest.CaptureFixture[str]) -> None:
     sizes = {}
     for option in ("--setting=10", "--setting=90", "--psnr=40", "--bpp=1.3"):
-        said = succeed(capsys, "encode", "photo.png", "-o", "q.tlm", "--codec", "image/jpeg", option)
+        said = succeed(capsys, "encode", "photo.png", "-o", "q.tlm", "--force", "--codec", "image/jpeg", option)
         sizes[option] = Path("q.tlm").stat().st_size
         if option == "--psnr=40":
             assert float(said.split("PSNR ")[1].split()[0]) >= 40
@@ -371,7 +371,8 @@ def test_debug_adds_the_traceback(capsys: pytest.CaptureFixture[str]) -> None:
         assert err.splitlines()[-1].startswith("tokenloom: there is no file")
 
 
-def test_ctrl_c_prints_one_line_and_returns_130() -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_prints_one_line_and_returns_130(number: signal.Signals) -> None:
     os.mkfifo("pipe.tlm")
     command = [sys.executable, "-m", "tokenloom", "decode", "pipe.tlm"]
     child = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -382,7 +383,7 @@ def test_ctrl_c_prints_one_line_and_returns_130() -> None:
         except OSError:  # ENXIO until the child reads
             time.sleep(0.01)
     assert pipe is not None, child.stderr.read()
-    child.send_signal(signal.SIGINT)
+    child.send_signal(number)
     _, err = child.communicate(timeout=60)
     os.close(pipe)
     assert child.returncode == 130

@@ -96,7 +96,7 @@ def test_options_stand_anywhere(capsys, model):
         ["--to", "image", "face.png", "red"],
         ["face.png", "red", "--to=image"],
     ):
-        run(capsys, model, *argv, "--temperature", "0", "-o", "x.png")
+        run(capsys, model, *argv, "--temperature", "0", "-o", "x.png", "--force")
         assert (signal_of("x.png") - expected).abs().max() < 0.01
 
 

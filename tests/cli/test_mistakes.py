@@ -51,7 +51,10 @@ encode song.wav -c emoji-fsq                                 | emoji-fsq is for 
 encode notes.txt -c image/jpeg                               | image/jpeg is for image, notes.txt is text
 encode photo.jpg -c image/jpeg                               | there is no file photo.jpg
 encode pictures -c image/jpeg                                | must be a file with an image, a sound or a text, pictures is a folder
-encode cut.png -c image/jpeg                                 | cut.png cannot be read as an image
+encode cut.png -c image/jpeg -o new.tlm                      | cut.png cannot be read as an image
+encode photo.png -c image/jpeg -o notes.txt                  | notes.txt exists; replace it with --force, or name another file with -o
+encode cut.png -c image/jpeg                                 | cut.tlm exists; replace it with --force
+generate a --to text -o notes.txt                            | notes.txt exists; replace it with --force
 encode photo.png -c image/jpeg -o no/x.tlm                   | there is no folder no to write x.tlm to
 encode photo.png -c image/jpeg -o photo.png                  | photo.png is the input
 encode photo.png -c image/jpeg -o pictures                   | must be a file, pictures is a folder

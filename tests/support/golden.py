@@ -1,7 +1,7 @@
 """Write the checkpoints, shards and training state of a release.
 
-Run `python -m support.golden golden/VERSION` in the folder tests. A change of a format raises its version and gets a new
-folder. The old folders stay, and the tests read them all.
+Run `python -m support.golden golden/VERSION` in the folder tests. A change of a format raises its version and gets a
+new folder. The old folders stay, and the tests read them all.
 """
 
 from __future__ import annotations

@@ -41,6 +41,11 @@ def add(parser: argparse.ArgumentParser, positional: str = "") -> None:
     parser.add_argument("--info", nargs="?", const="all", choices=topics, help="show how the configuration is composed")
 
 
+def add_force(parser: argparse.ArgumentParser) -> None:
+    """Add --force to the parser of a command that writes a file."""
+    parser.add_argument("-f", "--force", action="store_true", help="replace the output if it exists")
+
+
 def add_import(parser: argparse.ArgumentParser) -> None:
     """Add the option --import to the parser of a command without key=value pairs."""
     parser.add_argument(

@@ -43,8 +43,11 @@ def check_input(source: Path, required: str) -> None:
         raise FileNotFoundError(f"there is no file {source}; the input must be {required}")
 
 
-def check_output(output: Path, source: Path | None = None) -> None:
-    """Raise ValueError or OSError if `output` cannot be written, or is the input `source`. - is standard output."""
+def check_output(output: Path, source: Path | None = None, *, force: bool) -> None:
+    """Raise ValueError or OSError if `output` cannot be written, or is the input `source`. - is standard output.
+
+    A file that exists is replaced only if `force` is set.
+    """
     if output == STREAM:
         if sys.stdout.isatty():
             raise ValueError("the output is not text for a terminal; redirect it, or name a file with -o")
@@ -60,6 +63,8 @@ def check_output(output: Path, source: Path | None = None) -> None:
             raise ValueError(f"{output} is the input; name another output with -o")
         if not output.is_file():
             raise ValueError(f"the output must be a regular file, {output} is not")
+        if not force:
+            raise ValueError(f"{output} exists; replace it with --force, or name another file with -o")
     if not os.access(output.parent, os.W_OK):
         raise PermissionError(f"the folder {output.parent} cannot be written to")
 

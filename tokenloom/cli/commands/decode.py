@@ -55,6 +55,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the decoder, 1 is fastest; default: its own")
     options.add_device(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the decoder's noise (default: 0)")
+    options.add_force(parser)
     options.add_import(parser)
 
 
@@ -71,12 +72,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         modality = codec.spec.modality
         suffix = paths.SUFFIX[modality]
         output = args.output or (source if source == paths.STREAM else paths.derived(source, suffix))
-        paths.check_output(output, source)
+        paths.check_output(output, source, force=args.force)
         written = Path(f"standard output{suffix}") if output == paths.STREAM else output
         if (named := codecs.media.modality(written)) is not modality:
             raise ValueError(f"the name {output} is for {named}, but {source} holds {modality}")
-        if args.output is None and output != paths.STREAM and output.exists():
-            raise ValueError(f"{output} exists and may be the original; name the output with -o")
         with progress.bar(f"decoding {source}", None, ""):
             signal = codec.decompress([data])[0]
     except codecs.BitstreamError as error:

@@ -52,6 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     quality.add_argument("--psnr", type=float, metavar="DB", help="use the lowest setting that reaches this PSNR")
     quality.add_argument("--bpp", type=float, metavar="BITS", help="use the highest setting within this rate")
     quality.add_argument("--kbps", type=float, metavar="KBIT", help="use the highest setting within this rate")
+    options.add_force(parser)
     options.add_import(parser)
 
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.codec is None:
         raise ValueError(f"encode needs --codec; {_suggestions(source)}")
     output = args.output or (source if source == paths.STREAM else paths.derived(source, ".tlm"))
-    paths.check_output(output, source)
+    paths.check_output(output, source, force=args.force)
     codec = codecs.load(args.codec, device=args.device)
     if (named := _modality(source)) not in (None, codec.spec.modality):
         noun = codecs.media.sources.NOUNS[named]

@@ -62,6 +62,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--top-k", type=int, metavar="K", help="sample among the K most likely tokens")
     add("--top-p", type=float, metavar="P", help="sample among the most likely tokens whose probabilities sum to P")
     add("--best-of", type=int, metavar="N", help="draw N samples and keep the one that fits best under the model")
+    options.add_force(parser)
     options.add_import(parser)
 
 
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if output is not None:
         if to != "any" or output.suffix:  # the model chooses the suffixes
             media.modality(output)
-        paths.check_output(output)
+        for source in [segment for segment in prompt if isinstance(segment, Path)] or [None]:
+            paths.check_output(output, source, force=args.force)
     omni = models.load(args.model, device=args.device)
     if not isinstance(omni, models.Omni):
         raise ValueError(f"generate needs a model for text, images and sound, {args.model} is a diffusion decoder")
@@ -87,13 +89,15 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     sampling = {name: getattr(args, name) for name in SAMPLING}
     with progress.bar("sampling", None, "tokens", after=2) as bar:
         results = omni.generate(prompt, None if to == "any" else to, args.count, progress=bar.move_to, **sampling)
-    path, fresh = output or (folder or Path()) / _default_name(prompt, modality), output is None
+    force = args.force and output is not None  # a default name may be that of the prompt
+    path = output or (folder or Path()) / _default_name(prompt, modality)
     if modality is None:
-        _write_any([segment for result in results for segment in result], path, omni.sample_rate, fresh=fresh)
+        segments = [segment for result in results for segment in result]
+        _write_any(segments, path, omni.sample_rate, named=output is not None, force=force)
     elif modality == "text":
         _write_texts(results, _free([path])[0] if folder else output)
     else:
-        _write_signals(results, path, omni.sample_rate, fresh=fresh)
+        _write_signals(results, path, omni.sample_rate, force=force)
     if omni.statistics is not None:
         print(*_report(omni.statistics), sep="\n", file=sys.stderr)
     return 0
@@ -144,10 +148,10 @@ def _write_texts(texts: list[str], output: Path | None) -> None:
     print(f"{output}: {len(texts)} text{'s' * (len(texts) > 1)}")
 
 
-def _write_signals(results: list[Tensor], path: Path, sample_rate: int | None, *, fresh: bool) -> None:
+def _write_signals(results: list[Tensor], path: Path, sample_rate: int | None, *, force: bool) -> None:
     """Write one file, or several images as a grid, or several sounds as numbered files."""
     if results[0].ndim == 3:
-        (path,) = _free([path]) if fresh else [path]
+        (path,) = [path] if force else _free([path])
         media.write(grid(results), path)
         height, width = results[0].shape[1:]
         subject = f"{len(results)} images" if len(results) > 1 else "an image"
@@ -155,21 +159,21 @@ def _write_signals(results: list[Tensor], path: Path, sample_rate: int | None, *
         return
     assert sample_rate is not None  # every model that generates sounds has a rate
     paths = [path] if len(results) == 1 else [_numbered(path, i + 1, len(results)) for i in range(len(results))]
-    for sound, path in zip(results, _free(paths) if fresh else paths, strict=True):
+    for sound, path in zip(results, paths if force else _free(paths), strict=True):
         media.write(sound, path, sample_rate=sample_rate)
         print(f"{path}: {sound.shape[1] / sample_rate:.2f} s at {sample_rate} Hz")
 
 
-def _write_any(segments: list[str | Tensor], base: Path, sample_rate: int | None, *, fresh: bool) -> None:
+def _write_any(segments: list[str | Tensor], base: Path, sample_rate: int | None, *, named: bool, force: bool) -> None:
     """Print texts, and write images and sounds to numbered files, in the model's order."""
     signals = [segment for segment in segments if not isinstance(segment, str)]
     paths = []
     for i, segment in enumerate(signals):
         modality = "image" if segment.ndim == 3 else "audio"
-        fits = not fresh and base.suffix and media.modality(base) == modality
-        path = base if fits else base.with_name((base.name if fresh else base.stem) + SUFFIX[modality])
+        fits = named and base.suffix and media.modality(base) == modality
+        path = base if fits else base.with_name((base.stem if named else base.name) + SUFFIX[modality])
         paths.append(_numbered(path, i + 1, len(signals)) if len(signals) > 1 else path)
-    remaining = iter(_free(paths) if fresh else paths)
+    remaining = iter(paths if force else _free(paths))
     for segment in segments:
         if isinstance(segment, str):
             print(segment)
