@@ -332,6 +332,19 @@ def write(
     text = json.dumps(config | extra, indent=2, ensure_ascii=False)  # YAML writes aliases of shared objects
     if config_file.endswith(".yaml"):
         text = yaml.safe_dump(json.loads(text), sort_keys=False, allow_unicode=True)
-    metadata = {"format": "pt", CHECKSUM: storage.digest(state)}
-    contents = {WEIGHTS: to_bytes(state, metadata), config_file: text.encode("utf-8")}
+    contents = {WEIGHTS: _with_checksum(state), config_file: text.encode("utf-8")}
     files.write_together({folder / name: content for name, content in contents.items()})
+
+
+def _with_checksum(state: dict[str, torch.Tensor]) -> bytes:
+    """Return a safetensors file with the checksum of its values, the same bytes each time.
+
+    safetensors itself would write several values of metadata in a random order.
+    """
+    data = to_bytes(state, {"format": "pt"})
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    header["__metadata__"][CHECKSUM] = storage.digest(state)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # tensors begin at a multiple of 8
+    return len(text).to_bytes(8, "little") + text + data[start:]

@@ -89,7 +89,7 @@ def _folder(name: str, resume: bool) -> None:
         raise ValueError("out must name the folder of the run, got an empty name")
     out = Path(name)
     if not resume:
-        if (out / state.NAME).exists():
+        if state.exists(out):
             raise ValueError(f"{out} already holds a run; continue it with resume={out} or choose another out=")
         if held := [name for name in checkpoint.FILES if (out / name).exists()]:
             raise ValueError(f"{out} already holds a model ({held[0]}); choose another out=")

@@ -93,7 +93,7 @@ def saved(out: Path) -> tuple[dict[str, Any], Path | None]:
     path = out / NAME
     if not path.is_file():
         older = f"an older version wrote the run: repeat its command with resume=true out={out}"
-        way = older if (out / state.NAME).is_file() else "no run began there"
+        way = older if state.exists(out) else "no run began there"
         raise FileNotFoundError(f"resume={out}: there is no {NAME}; {way}")
     content = _read(path)
     config, sessions = content.get("config"), content.get("sessions")

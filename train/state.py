@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,24 +16,56 @@ from torch.distributed.tensor import DTensor, distribute_tensor
 from tokenloom import files
 from tokenloom.errors import first_line
 
-NAME = "state.pt"
+NAME, PREVIOUS = "state.pt", "state.previous.pt"
+"""The last state of a run, and the one before it."""
 
 
 def save(state: dict[str, Any], out: Path) -> None:
-    """Write `out/state.pt` atomically."""
-    with files.writing(out / NAME) as part, part.open("wb") as file:
-        torch.save(state, file)
+    """Write `out/state.pt` atomically, and keep the one before it."""
+    path = out / NAME
+    with files.writing(path) as part:
+        with part.open("wb") as file:
+            torch.save(state, file)
+        if path.is_file():
+            path.replace(out / PREVIOUS)
+
+
+def exists(out: Path) -> bool:
+    """Return whether a run has saved its state in a folder."""
+    return any((out / name).is_file() for name in (NAME, PREVIOUS))
 
 
 def load(out: Path) -> dict[str, Any]:
-    """Read `out/state.pt`. Raises FileNotFoundError or ValueError."""
-    path = out / NAME
-    if not path.is_file():
-        raise FileNotFoundError(f"resume needs {path}, which does not exist; begin the run without resume")
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises a dozen types on damaged files
-        raise ValueError(f"{path} is damaged: {first_line(error)}") from error
+    """Read the last state of a run; the one before it, with a warning, if the last one is damaged.
+
+    Raises:
+        FileNotFoundError: If there is no state.
+        ValueError: If all are damaged.
+    """
+    if not exists(out):
+        raise FileNotFoundError(f"resume needs {out / NAME}, which does not exist; begin the run without resume")
+    problem: Exception | None = None
+    for path in (out / NAME, out / PREVIOUS):
+        if not path.is_file():  # a kill between two renames leaves the one before
+            continue
+        try:
+            _check(path)
+            found = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises a dozen types on damaged files
+            problem = problem or ValueError(f"{path} is damaged: {first_line(error)}")
+            continue
+        if problem:
+            warnings.warn(f"{problem}; going on from {PREVIOUS}", stacklevel=2)
+        return found
+    assert problem is not None
+    raise problem
+
+
+def _check(path: Path) -> None:
+    """Raise an error if a value was changed on disk. torch.load does not compare the checksums of the archive."""
+    with zipfile.ZipFile(path) as archive:
+        if (name := archive.testzip()) is not None:
+            raise ValueError(f"{name} differs from its checksum")
 
 
 def shard(module: nn.Module, mesh: Any) -> nn.Module:

@@ -46,6 +46,12 @@ def test_a_flipped_bit_is_refused(folders, kind, tmp_path):
         assert one_line(error)
 
 
+def test_equal_weights_give_equal_files(tmp_path):
+    for i in range(12):
+        codecs.save(tiny("image/fsq"), tmp_path / str(i))
+    assert len({(tmp_path / str(i) / checkpoint.WEIGHTS).read_bytes() for i in range(12)}) == 1
+
+
 def test_weights_of_an_earlier_version_are_checked_by_the_config(folders, tmp_path):
     folder = shutil.copytree(folders / "codec", tmp_path / "codec")
     path, config = folder / checkpoint.WEIGHTS, folder / "config.yaml"

@@ -187,6 +187,23 @@ def test_state_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
     assert state.load(tmp_path) == {"step": 1} and [p.name for p in tmp_path.iterdir()] == ["state.pt"]
 
 
+def test_a_damaged_state_goes_back_to_the_one_before(tmp_path):
+    for step in (1, 2, 3):
+        state.save({"step": step, "weights": torch.full((1000,), float(step))}, tmp_path)
+    assert state.load(tmp_path)["step"] == 3
+    last, good = tmp_path / state.NAME, (tmp_path / state.NAME).read_bytes()
+    at = good.index(torch.full((4,), 3.0).numpy().tobytes()) + 5
+    for content in (good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :], good[:-100], b""):
+        last.write_bytes(content)
+        with pytest.warns(UserWarning, match=r"state\.pt is damaged: .*; going on from state\.previous\.pt"):
+            assert state.load(tmp_path)["step"] == 2
+    last.unlink()  # as a kill between two renames leaves it
+    assert state.load(tmp_path)["step"] == 2 and state.exists(tmp_path)
+    (tmp_path / state.PREVIOUS).write_bytes(b"")
+    with pytest.raises(ValueError, match=r"state\.previous\.pt is damaged"):
+        state.load(tmp_path)
+
+
 def test_a_strangers_state_runs_nothing(tmp_path):
     class Evil:
         def __reduce__(self):
