@@ -47,7 +47,7 @@ for code, commands, where in json.load(sys.stdin):
 """
 RECORDER = r"""
 exec 3>&1
-record() { printf '%s\0' "$@" $'\n' >&3; }
+record() { printf '%s\0' "$@" $'\036' >&3; }
 for name in tokenloom torchrun make pip source; do eval "$name() { record $name \"\$@\"; }"; done
 """
 """Shell functions that print the words of a command instead of running it, also inside a pipe."""
@@ -196,7 +196,7 @@ def commands(block: Block) -> list[list[str]]:
     script = ["bash", "-euc", RECORDER + block.code]
     with tempfile.TemporaryDirectory() as folder:
         done = subprocess.run(script, cwd=folder, capture_output=True, text=True, check=True, timeout=60)
-    return [line.split("\0") for line in done.stdout.split("\0\n\0")[:-1]]
+    return [line.split("\0") for line in done.stdout.split("\0\036\0")[:-1]]
 
 
 def tokenloom(block: Block) -> list[list[str]]:
