@@ -1,20 +1,24 @@
 """Containers of earlier releases decode to the same signals, and shipped checkpoints keep their fingerprints.
 
 tests/golden/ holds containers that release 0.1 wrote, of every shipped and every classical codec, the signals that they
-decode to, and all fingerprints.
+decode to, and all fingerprints. facts.json also holds payloads of symbols that a formula gives: the SHA-256 of packed
+ones, and one that is coded under counts.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from tokenloom import codecs, models
-from tokenloom.codecs import checkpoint
+from tokenloom.codecs import checkpoint, rate
+from tokenloom.codecs.bitstream import entropy, packing
 
 GOLDEN = Path(__file__).parent / "golden"
 FACTS = json.loads((GOLDEN / "facts.json").read_text(encoding="utf-8"))
@@ -46,3 +50,22 @@ def test_fingerprints_are_unchanged(name):
 def test_models_keep_the_fingerprints_of_their_codecs(name):
     config = checkpoint.read_config(checkpoint.shipped_root() / name)
     assert config["fingerprints"] == FACTS[name]["channels"]
+
+
+def symbols(count: int, *radices: int) -> np.ndarray:
+    """Return symbols (quantizers, count) that a formula gives."""
+    return np.stack([(np.arange(count) + q) ** 2 % 7919 % radix for q, radix in enumerate(radices)])
+
+
+@pytest.mark.parametrize("positions", [4096, 4097, 60_000])
+def test_packed_payloads_are_unchanged(positions):
+    """8,192 tokens take 2 blocks, 8,194 take 3, and 120,000 the most, 24."""
+    payload = packing.pack(symbols(positions, 5, 3), (5, 3))
+    assert hashlib.sha256(payload).hexdigest() == FACTS["payloads"][f"{2 * positions} packed tokens"]
+
+
+def test_payloads_under_counts_are_unchanged():
+    probabilities = [rate.smoothed(torch.tensor(counts)).numpy() for counts in ([9, 3, 1, 0], [1, 0, 8])]
+    payload = entropy.encode(symbols(60, 4, 3), probabilities)
+    assert payload.hex() == FACTS["payloads"]["120 tokens under counts"]
+    assert np.array_equal(entropy.decode(payload, probabilities, 60), symbols(60, 4, 3))

@@ -218,7 +218,7 @@ def test_packing_equals_a_slow_loop(data, radices, positions):
     check_packing(np.array(rows, dtype=np.int64).reshape(len(radices), positions), tuple(radices))
 
 
-@pytest.mark.parametrize("positions", [2047, 2048, 2049, 4097, 30_001])
+@pytest.mark.parametrize("positions", [2047, 2048, 4096, 4097, 30_001])
 @pytest.mark.parametrize("radices", [(8000,), (2, 3), (256, 2, 16384)])
 def test_packing_in_blocks_equals_a_slow_loop(positions, radices):
     rng = np.random.default_rng(positions)
@@ -353,6 +353,16 @@ def test_a_small_hostile_file_is_refused_at_once():
     with pytest.raises(BitstreamError, match="payload"):
         codec.decompress([declare(codec, data, (96, 160), (1536, 1536))])
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_side_information_must_be_finite(number):
+    codec = tiny("image/ntc")
+    (data,) = codec.compress(structured(codec, (13, 10)))
+    at = container.HEAD + 2  # behind the size
+    assert np.frombuffer(data[at : at + 4], "<f4")[0] == codec.settings.default
+    with pytest.raises(BitstreamError, match="side information 'quality' holds NaN or Inf"):
+        codec.decompress([reseal(data[:at] + np.float32(number).tobytes() + data[at + 4 : -4])])
 
 
 # -- finding the codec --------------------------------------------------------------------------
