@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 from support.quantizers import latents, trained_rvq
 
-from tokenloom.codecs.quantizers import BSQ, FSQ, MAX_CODEBOOK, ResidualVQ, codebooks
+from tokenloom.codecs.quantizers import BSQ, FSQ, LFQ, MAX_CODEBOOK, ResidualVQ, codebooks
 from tokenloom.codecs.quantizers.codebooks import nearest
 
 GRIDS = [(1,), (37,), (1, 1), (5, 6)]
@@ -113,6 +114,24 @@ def test_bsq_zero_has_one_code():
     torch.testing.assert_close(bsq.quantize(z).latents, bsq.lookup(bsq.search(z)))
 
 
+@pytest.mark.parametrize(("cls", "weight"), [(BSQ, 1.0), (LFQ, 0.25)])
+def test_binary_losses_are_the_papers(cls, weight):
+    """weight · commitment + 0.1 · (entropy of a latent − entropy of all), in float64, with two codebooks of 3 bits."""
+    quantizer = cls(6, 2).train()
+    z = 0.05 * latents(6)
+    groups = z.double().movedim(1, -1).reshape(-1, 2, 3)
+    book = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
+    if cls is BSQ:
+        groups, book = torch.nn.functional.normalize(groups, dim=-1), book / 3**0.5
+    near = (200 * groups @ book.T).softmax(-1)  # of minus 100 times the squared distance
+    own, every = (-(p * p.clamp_min(1e-5).log()).sum(-1).mean() for p in (near, near.mean(0)))
+    target = groups.sign() / (3**0.5 if cls is BSQ else 1)
+    commitment = (groups - target).square().mean()
+    assert quantizer.quantize(z).loss.item() == pytest.approx(
+        float(0.1 * (own - every) + weight * commitment), rel=1e-3
+    )
+
+
 def test_bsq_loss_trains_towards_usage():
     torch.manual_seed(0)
     bsq = BSQ(8, 2, entropy_weight=1.0).train()
@@ -165,7 +184,7 @@ def test_rvq_search_equals_a_slow_loop():
 def test_more_quantizers_never_add_error():
     rvq, z = trained_rvq(4), latents(6, spread=3)
     errors = [(z - rvq.lookup(rvq.search(z, n))).square().mean().item() for n in range(1, 5)]
-    assert errors[-1] < errors[0]
+    assert errors[-1] < errors[0] and rvq.ordered and not trained_rvq(1).ordered
     indices = rvq.search(z)
     indices[0, 2:] = -1
     torch.testing.assert_close(rvq.lookup(indices)[0], rvq.lookup(rvq.search(z, 2))[0])
