@@ -9,7 +9,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from tokenloom.codecs import Settings, Target, TargetError
+from support.codecs import TINY, structured
+
+from tokenloom import codecs
+from tokenloom.codecs import Settings, Target, TargetError, rate
 from tokenloom.codecs.targets import Curve, _search, decibel, psnr
 
 
@@ -41,6 +44,15 @@ def test_of_equally_good_candidates_the_one_with_fewer_tokens_is_chosen(order):
     assert candidates.tokens[candidates.steepest(0.0)] == 8
     assert candidates.tokens[candidates.cheapest(24.0)] == 4 and candidates.tokens[candidates.cheapest(24.5)] == 6
     assert candidates.cheapest(27.5) is None
+
+
+def test_two_settings_are_enough_for_a_target():
+    codec = codecs.build("audio/rvq", **(TINY["audio/rvq"] | {"quantizers": 2}))
+    x = structured(codec, (4000,))
+    low, high = (rate.kbps(rate.coded(codec.compress(x, n)), codec.encode(x, n), codec.spec).item() for n in (1, 2))
+    assert len(codec.settings) == 2
+    for wanted, used in ((low, 1), ((low + high) / 2, 1), (high, 2)):
+        assert codec.encode(x, Target(kbps=wanted)).quantizers().tolist() == [used]
 
 
 def found(values: list[float], target: Target, sweep: tuple[int, ...] = ()) -> tuple[int, int]:
@@ -80,6 +92,8 @@ def test_a_setting_of_the_sweep_is_found_where_bisection_fails():
     quality, rates = [10.0, 10, 30, 30, 10, 10, 10, 10, 10], [20.0, 20, 20, 20, 20, 20, 10, 10, 20]
     assert found(quality, Target(psnr=30), (0, 3, 8))[0] == 2
     assert found(rates, Target(bits_per_pixel=10), (0, 6, 8))[0] == 7
+    assert found([10.0, 30, 10, 10, 10, 30, 10, 10, 10], Target(psnr=30), (0, 1, 5, 8))[0] == 1  # the cheaper one
+    assert found([20.0, 20, 20, 10, 20, 20, 20, 10, 20], Target(kbps=10), (0, 3, 7, 8))[0] == 7  # the better one
     for values, target in ((quality, Target(psnr=30)), (rates, Target(bits_per_pixel=10))):
         with pytest.raises(TargetError):
             found(values, target, (0, 4, 8))
