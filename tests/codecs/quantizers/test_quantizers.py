@@ -71,9 +71,11 @@ def test_large_codebooks_are_exposed_as_several():
         assert max(fsq.sizes) <= MAX_CODEBOOK and math.prod(fsq.sizes) == math.prod(levels)
         assert torch.equal(fsq.search(latents(len(levels))) < torch.tensor(fsq.sizes).reshape(-1, 1, 1),
                            torch.ones(3, len(fsq.sizes), 5, 6, dtype=torch.bool))  # fmt: skip
-    for bits in (9, 10, 18, 36):
-        bsq = BSQ(bits)
-        assert max(bsq.sizes) <= 512 and math.prod(bsq.sizes) == 2**bits
+    for bits, each, count in ((9, 512, 1), (10, 32, 2), (11, 2, 11), (18, 512, 2), (36, 512, 4)):
+        assert BSQ(bits).sizes == (each,) * count
+    for bits, each, count in ((14, 2**14, 1), (15, 32, 3), (18, 512, 2)):
+        assert LFQ(bits).sizes == (each,) * count
+    assert BSQ(14, 1).sizes == (2**14,)
 
 
 def test_training_a_large_fsq_builds_no_codebook():
@@ -146,6 +148,26 @@ def test_bsq_loss_trains_towards_usage():
         loss.backward()
         optimizer.step()
     assert loss.item() < first and len(bsq.search(z)[:, 0].unique()) >= before
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [BSQ(6, 2), BSQ(3), LFQ(6, 2), FSQ([8, 5, 4]), ResidualVQ(16, 6), ResidualVQ(16, 6, normalise=True)],
+    ids=lambda q: f"{type(q).__name__}-{len(q.sizes)}",
+)
+def test_bounded_latents_are_nearest_to_their_entry(quantizer):
+    """Codebook by codebook, and for FSQ in units of each channel's step."""
+    z, books = latents(quantizer.dim), len(quantizer.sizes)
+    unit = quantizer.width if isinstance(quantizer, FSQ) else torch.ones(quantizer.dim)
+    every = torch.arange(max(quantizer.sizes)).expand(1, books, -1)
+    entries, bounded = ((v * unit[:, None]).unflatten(1, (books, -1)) for v in (
+        quantizer.lookup(every), quantizer.bounded(z).flatten(2)))  # fmt: skip
+    for q in range(books):
+        nearest = torch.cdist(bounded[:, q].movedim(1, 2), entries[:, q].movedim(1, 2)).argmin(2)
+        assert torch.equal(nearest, quantizer.search(z)[:, q].flatten(1))
+    if isinstance(quantizer, BSQ) and quantizer.spherical:
+        assert torch.equal(quantizer.search(z), quantizer.search(quantizer.bounded(z)))
+        torch.testing.assert_close(bounded.norm(dim=2), torch.ones(3, books, 30))
 
 
 # -- residual vector ----------------------------------------------------------------------------
