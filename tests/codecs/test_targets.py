@@ -8,7 +8,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-
 from support.codecs import TINY, structured
 
 from tokenloom import codecs

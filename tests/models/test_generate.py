@@ -127,6 +127,7 @@ def test_seeds() -> None:
     same = [PROMPTS[0]] * 3
     assert run(same) == run(same)
     assert run(same) != run(same, seed=6)
+    assert run(same) == run(same, temperature=1.0, guidance=1.0) != run(same, temperature=1.5)
     assert run(same, seed=None) != run(same, seed=None)
     assert len({tuple(row) for row in run(same)}) == 3
     assert run(same, first_row=1)[:2] == run(same)[1:]
