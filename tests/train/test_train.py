@@ -208,6 +208,8 @@ def test_a_strangers_state_runs_nothing(tmp_path):
         (tmp_path / "state.pt").write_bytes(content)
         with pytest.raises(ValueError, match="damaged"):
             state.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"resume needs .*/none/state.pt, which does not exist; begin the run"):
+        state.load(tmp_path / "none")
 
 
 # -- the parts ----------------------------------------------------------------------------------

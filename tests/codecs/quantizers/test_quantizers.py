@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.quantizers import latents, trained_rvq
 
-from tokenloom.codecs.quantizers import BSQ, FSQ, LFQ, MAX_CODEBOOK, ResidualVQ, codebooks
+from tokenloom.codecs.quantizers import BSQ, FSQ, LFQ, MAX_CODEBOOK, ResidualVQ, codebooks, product
 from tokenloom.codecs.quantizers.codebooks import nearest
 
 GRIDS = [(1,), (37,), (1, 1), (5, 6)]
@@ -267,3 +267,31 @@ def test_bad_arguments_are_one_line(make):
     with pytest.raises(ValueError) as error:
         make()
     assert str(error.value) and "\n" not in str(error.value)
+
+
+# -- product codes ------------------------------------------------------------------------------
+
+
+def test_large_indices_are_split_as_evenly_as_possible():
+    assert [product.factors(n) for n in (1, 2**14, 2**18, 2**28, 3 * 2**14)] == [
+        (1,), (2**14,), (512, 512), (2**14, 2**14), (192, 256),
+    ]  # fmt: skip
+    for entries in (2**14 + 27, 2**29):  # a prime, and too many
+        with pytest.raises(ValueError, match=f"a codebook of {entries} entries must be a product of two"):
+            product.factors(entries)
+
+
+def test_levels_are_joined_into_the_fewest_codebooks():
+    assert product.level_products([8, 5, 4]) == (160,) and product.level_products([2**14]) == (2**14,)
+    assert product.level_products([8] * 6) == (512, 512) and product.level_products([128, 128, 2]) == (2**14, 2)
+    assert product.level_products([4] * 15) == (4**5,) * 3 and product.level_products([2**14, 2**14]) == (2**14, 2**14)
+    with pytest.raises(ValueError, match="a level must be at most 16384, got "):
+        product.level_products([4, 2**14 + 1])
+
+
+def test_digits_of_an_index_by_hand():
+    """The first digit is the least significant: 23 = 2 + 1 · 3 + 1 · 3 · 6."""
+    index = torch.tensor([[23, 0, 107]])
+    digits = product.split(index, (3, 6, 7))
+    assert digits.tolist() == [[[2, 0, 2], [1, 0, 5], [1, 0, 5]]]
+    assert torch.equal(product.join(digits, (3, 6, 7)), index)
