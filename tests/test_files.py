@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import save_file
+from support import disk
 
 from tokenloom import files
 
@@ -57,6 +58,20 @@ def test_of_several_files_all_or_none_are_written(tmp_path):
     with full_disk(), pytest.raises(OSError, match=r"/b'"):
         files.write_together({tmp_path / "a": "small", tmp_path / "b": "0" * 5000})
     assert not os.listdir(tmp_path)
+
+
+@pytest.mark.parametrize("write", [by_torch, by_safetensors, lambda path: files.write(path, "text")])
+def test_a_file_is_on_disk_before_it_has_its_name(write, tmp_path, monkeypatch):
+    """Else a crash of the machine can leave an empty file in the place of the old one."""
+    events = disk.record(monkeypatch)
+    write(tmp_path / "result")
+    assert events == ["flush", "result: flushed", "flush"]  # the last one is the folder's
+
+
+def test_several_files_are_on_disk_before_the_first_has_its_name(tmp_path, monkeypatch):
+    events = disk.record(monkeypatch)
+    files.write_together({tmp_path / "a": "1", tmp_path / "b": b"2"})
+    assert events == ["flush", "flush", "a: flushed", "b: flushed", "flush"]
 
 
 @pytest.mark.parametrize("name", ["n" * 255, "長" * 85, "a\nb", "-x", "\udcff.json", " "])

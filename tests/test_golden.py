@@ -1,22 +1,27 @@
 """Files of earlier releases are read as before, and shipped checkpoints keep their fingerprints.
 
 tests/golden/ holds containers of every shipped and every classical codec, the signals that they decode to, and all
-fingerprints. Its folders hold checkpoints, shards and a training state of one release each; see support/golden.py.
+fingerprints. facts.json also holds payloads of symbols that a formula gives: the SHA-256 of packed ones, and one that
+is coded under counts. The folders hold checkpoints, shards and a training state of one release each; see
+support/golden.py.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from support import golden
 
 from tokenloom import codecs, models
-from tokenloom.codecs import checkpoint
+from tokenloom.codecs import checkpoint, rate
+from tokenloom.codecs.bitstream import entropy, packing
 from tokenloom.data import tokens
 from tokenloom.train import state
 
@@ -70,9 +75,8 @@ def test_stored_checkpoints_compute_the_same(release):
 @pytest.mark.parametrize("format", ["webdataset", "parquet"])
 def test_stored_shards_hold_the_same_tokens(release, format):
     rows = tokens.TokenDataset(release / format, codecs.load(release / "codecs" / "fsq-float32"))
-    assert [row["codes"].indices.tolist() for row in rows] == json.loads((release / "facts.json").read_text())[
-        "indices"
-    ]
+    expected = json.loads((release / "facts.json").read_text())["indices"]
+    assert [row["codes"].indices.tolist() for row in rows] == expected
 
 
 def test_a_stored_training_goes_on(release, tmp_path):
@@ -81,3 +85,22 @@ def test_a_stored_training_goes_on(release, tmp_path):
     before, after = state.load(release / "run"), state.load(run)
     assert (before["step"], after["step"]) == (golden.STEPS, 4) and before.keys() == after.keys()
     assert before["recipe"] == after["recipe"]
+
+
+def symbols(count: int, *radices: int) -> np.ndarray:
+    """Return symbols (quantizers, count) that a formula gives."""
+    return np.stack([(np.arange(count) + q) ** 2 % 7919 % radix for q, radix in enumerate(radices)])
+
+
+@pytest.mark.parametrize("positions", [2048, 4097, 49_152, 49_153])
+def test_packed_payloads_are_unchanged(positions):
+    """A block has 4,096 tokens or more, and there are 24 at most, which 98,304 tokens just fill."""
+    payload = packing.pack(symbols(positions, 5, 3), (5, 3))
+    assert hashlib.sha256(payload).hexdigest() == FACTS["payloads"][f"{2 * positions} packed tokens"]
+
+
+def test_payloads_under_counts_are_unchanged():
+    probabilities = [rate.smoothed(torch.tensor(counts)).numpy() for counts in ([9, 3, 1, 0], [1, 0, 8])]
+    payload = entropy.encode(symbols(60, 4, 3), probabilities)
+    assert payload.hex() == FACTS["payloads"]["120 tokens under counts"]
+    assert np.array_equal(entropy.decode(payload, probabilities, 60), symbols(60, 4, 3))

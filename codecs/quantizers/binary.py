@@ -75,7 +75,9 @@ class BSQ(Quantizer):
         return Quantized(unflatten(flat, latents), loss)
 
     def bounded(self, latents: Tensor) -> Tensor:
-        return F.normalize(latents.float(), dim=1) if self.spherical else latents
+        if not self.spherical:
+            return latents
+        return F.normalize(latents.float().unflatten(1, (len(self.sizes), self.bits)), dim=2).flatten(1, 2)
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         bits = (latents > 0).unflatten(1, (len(self.sizes), self.bits))

@@ -218,7 +218,7 @@ def test_packing_equals_a_slow_loop(data, radices, positions):
     check_packing(np.array(rows, dtype=np.int64).reshape(len(radices), positions), tuple(radices))
 
 
-@pytest.mark.parametrize("positions", [2047, 2048, 2049, 4097, 30_001])
+@pytest.mark.parametrize("positions", [2047, 2048, 4096, 4097, 30_001])
 @pytest.mark.parametrize("radices", [(8000,), (2, 3), (256, 2, 16384)])
 def test_packing_in_blocks_equals_a_slow_loop(positions, radices):
     rng = np.random.default_rng(positions)
@@ -344,6 +344,26 @@ def test_a_payload_with_words_too_many_is_refused(words):
         codec.decompress([reseal(data[:-4] + bytes(4 * words))])
 
 
+def test_a_payload_that_is_too_short_is_refused_at_the_first_symbols_without_bits():
+    fair = [np.array([0.5, 0.5])]
+    with pytest.raises(BitstreamError, match="ends before the last symbol"):
+        entropy.decode(b"", fair, 60)
+    with pytest.raises(BitstreamError, match="a range-coded payload of 0 bytes cannot hold 65 positions"):
+        entropy.decode(b"", fair, 65)  # 64 bits may be in the state of the coder
+    with pytest.raises(BitstreamError, match="whole 32-bit words, got 5 bytes"):
+        entropy.decode(bytes(5), fair, 1)
+
+
+def test_codecs_without_counts_pack():
+    codec = copy.deepcopy(tiny("image/fsq"))
+    codec.counts.zero_()
+    assert entropy.frequencies(codec) is None
+    (data,) = codec.compress(structured(codec, (13, 10)))
+    assert data[container.HEAD + 2] == container.PACKED
+    codec.counts[0, 0] = 1
+    assert entropy.frequencies(codec)[0].tolist() == [1.5 / 81, *[0.5 / 81] * 159]
+
+
 def test_a_small_hostile_file_is_refused_at_once():
     """The symbols of a payload for a small picture take more bits than it has before the first pass is over."""
     codec = codecs.load("natural-ntc")
@@ -353,6 +373,16 @@ def test_a_small_hostile_file_is_refused_at_once():
     with pytest.raises(BitstreamError, match="payload"):
         codec.decompress([declare(codec, data, (96, 160), (1536, 1536))])
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_side_information_must_be_finite(number):
+    codec = tiny("image/ntc")
+    (data,) = codec.compress(structured(codec, (13, 10)))
+    at = container.HEAD + 2  # behind the size
+    assert np.frombuffer(data[at : at + 4], "<f4")[0] == codec.settings.default
+    with pytest.raises(BitstreamError, match="side information 'quality' holds NaN or Inf"):
+        codec.decompress([reseal(data[:at] + np.float32(number).tobytes() + data[at + 4 : -4])])
 
 
 # -- finding the codec --------------------------------------------------------------------------

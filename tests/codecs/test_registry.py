@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from support import disk
 from support.codecs import TINY, one_line, structured, tiny
 
 from tokenloom import codecs, conf, data
@@ -135,6 +136,14 @@ def test_saved_codecs_come_back_exactly(codec, store, tmp_path, monkeypatch):
         assert (again / "model.safetensors").stat().st_size < 0.8 * sum(
             v.numel() * v.element_size() for v in codec.state_dict().values()
         )
+
+
+def test_a_checkpoint_is_on_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    events = disk.record(monkeypatch)
+    codecs.save(tiny("image/fsq"), tmp_path)
+    assert events[:2] == ["flush", "flush"], "both files are on disk before one is renamed"
+    assert sorted(events[2:4]) == ["config.yaml: flushed", "model.safetensors: flushed"]
+    assert events[4:] == ["flush"], "the folder"
 
 
 def test_half_keeps_what_it_cannot_hold(tmp_path):

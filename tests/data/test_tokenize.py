@@ -18,6 +18,7 @@ import pytest
 import soundfile
 import torch
 from PIL import Image
+from support import disk
 from support.codecs import TINY, one_line, tiny
 from torch import Tensor
 
@@ -36,6 +37,7 @@ FORMATS = list(optional.FORMATS)
 class Sided(Codec):
     """Codec of the means of 4×4 blocks, with the range of the image as side information, up to 40 columns."""
 
+    name = "image/sided"
     spec = CodeSpec(Modality.IMAGE, (64,), (4, 4), 3, None, total=True, ordered=False, causal=False)
     settings = Settings("levels", "", 64, (2, 64))
 
@@ -65,8 +67,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change to an empty folder, and register `image/sided`."""
     monkeypatch.chdir(tmp_path)
     registry.names()  # loads the entry points first
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
-    codecs.register("image/sided")(Sided)
+    monkeypatch.setitem(registry._classes, Sided.name, Sided)
     return tmp_path
 
 
@@ -444,6 +445,20 @@ def test_another_job_in_the_same_folder_is_refused(mine: str, capsys: pytest.Cap
     Path("mixed/new.png").unlink()
     Path("mixed/deep/3.v1.png").write_bytes(Path("mixed/deep/0.v1.png").read_bytes())
     assert "begun with other data" in refuse(capsys, f"codec={mine}")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_shards_are_on_disk_before_they_have_their_names(
+    mine: str, format: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A shard gets a temporary name, then its own, then its report; the index is last."""
+    events = disk.record(monkeypatch)
+    tokenize(SCENES, mine, "out", format=format, shard_items=12, workers=0)
+    shards = [event for event in events if event.startswith("tokens-")]
+    assert len(shards) == 4 and all(event.endswith(": flushed") for event in events if event != "flush")
+    named = [event.removesuffix(": flushed") for event in events if event != "flush"]
+    first = named.index(f"tokens-000000{optional.get_format(format).SUFFIX}")
+    assert first < named.index("000000.json") < len(named) - 1 and named[-1] == reading.INDEX
 
 
 def test_complete_one_is_left_alone_and_a_lost_shard_made_again(mine: str, capsys: pytest.CaptureFixture[str]) -> None:

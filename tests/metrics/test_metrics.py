@@ -10,7 +10,7 @@ from tokenloom.codecs.types import Codes
 from tokenloom.eval import protocols
 from tokenloom.eval.metric import ItemValues
 from tokenloom.metrics import audio as sounds
-from tokenloom.metrics import bd_rate, tokens
+from tokenloom.metrics import bd_rate, errors, image, tokens
 from tokenloom.metrics import lpips as perceptual
 from tokenloom.metrics.errors import Unmeasurable
 
@@ -51,7 +51,7 @@ def test_psnr_of_a_known_offset():
 def test_psnr_rounds_both_pictures_first():
     x = torch.full((3, 4, 4), 100 / 255)
     nearly = x + 0.4 / 255
-    assert value("rgb8", "psnr", x, nearly) == math.inf
+    assert value("rgb8", "psnr", x, nearly) == value("rgb8", "psnr", nearly, x) == math.inf
     assert value("rgb-float", "psnr", x, nearly) == pytest.approx(20 * math.log10(255 / 0.4), abs=1e-3)
 
 
@@ -60,6 +60,14 @@ def test_psnr_of_luma_weighs_channels():
     y = x.clone()
     y[1] += 10 / 255  # green by 10: luma by 5.87, rounded to 6
     assert value("luma8", "psnr", x, y) == pytest.approx(20 * math.log10(255 / 6), abs=1e-4)
+
+
+@pytest.mark.parametrize(("channel", "weight"), enumerate((0.299, 0.587, 0.114)))
+def test_luma_is_that_of_bt_601(channel, weight):
+    x = torch.zeros(3, 4, 4)
+    y = x.clone()
+    y[channel] = 1
+    assert image.psnr(x, y, rounding="none", space="Y") == pytest.approx(-20 * math.log10(weight), abs=1e-4)
 
 
 def test_ssim_is_that_of_scikit_image():
@@ -264,6 +272,12 @@ def test_bd_rate_of_a_partial_overlap_and_a_dominated_point():
     [
         ([(0.2, 25.0)], "the codec has 1 usable point, a curve needs 2"),
         ([(0.2, 45.0), (0.4, 50.0)], "no quality in common"),
+        ([(0.2, 32.0), (0.4, 50.0)], "no quality in common"),
+        ([(0.2, 10.0), (0.4, 20.0)], "no quality in common"),
+        ([(0.05, 14.0), (0.1, 22.0)], "share 11.1% of their quality range, less than 25%"),
+        ([(0.2, 29.01), (0.4, 32.0)], "share 24.9% of their quality range, less than 25%"),
+        ([(0.2, math.nan), (0.4, math.inf), (0.5, 30.0)], "the codec has 1 usable point,"),
+        ([(0.0, 20.0), (0.4, 32.0)], "divide by zero"),
         ([], "the codec has 0 usable points"),
     ],
 )
@@ -271,6 +285,24 @@ def test_bd_rate_that_does_not_exist_says_why(test, reason):
     pytest.importorskip("bjontegaard", reason="bjontegaard is not installed")
     with pytest.raises(ValueError, match=reason):
         bd_rate.bd_rate([(0.1, 20.0), (0.4, 32.0)], test)
+
+
+def test_bd_rate_at_the_least_overlap():
+    pytest.importorskip("bjontegaard", reason="bjontegaard is not installed")
+    percent, overlap = bd_rate.bd_rate([(0.1, 20.0), (0.4, 32.0)], [(0.1 * 2**-0.5, 20.0), (0.1, 23.0)])
+    assert overlap == 0.25 and percent == pytest.approx(100 * (2**-0.5 - 1), abs=1e-6)  # 6 dB per doubling, 3 dB better
+
+
+def test_bd_rate_without_its_package_says_which(monkeypatch):
+    monkeypatch.setattr(errors, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="the package bjontegaard is not installed"):
+        bd_rate.bd_rate([(0.1, 20.0), (0.4, 32.0)], [(0.1, 20.0), (0.4, 32.0)])
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_the_frontier_keeps_the_better_of_two_points_and_the_cheaper_of_equals(order):
+    points = [(0.1, 20.0), (0.1, 22.0), (0.2, 22.0), (0.3, 25.0), (0.4, math.nan), (0.5, math.inf), (0.6, 24.0)]
+    assert bd_rate.frontier(points[::order]) == [(0.1, 22.0), (0.3, 25.0)]
 
 
 def test_counts_take_prefixes_of_the_quantizers():

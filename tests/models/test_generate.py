@@ -14,7 +14,7 @@ from torch import Tensor
 from tokenloom import codecs
 from tokenloom.models import generate
 from tokenloom.models.generate import sample
-from tokenloom.models.sampling import check_ranges, choose
+from tokenloom.models.sampling import MAX_BEST_OF, check_defaults, check_ranges, choose, resolve
 from tokenloom.models.transformer import Transformer
 from tokenloom.models.vocabulary import DOCUMENT, STOP, Channel, DocumentState, Vocabulary
 
@@ -127,6 +127,7 @@ def test_seeds() -> None:
     same = [PROMPTS[0]] * 3
     assert run(same) == run(same)
     assert run(same) != run(same, seed=6)
+    assert run(same) == run(same, temperature=1.0, guidance=1.0) != run(same, temperature=1.5)
     assert run(same, seed=None) != run(same, seed=None)
     assert len({tuple(row) for row in run(same)}) == 3
     assert run(same, first_row=1)[:2] == run(same)[1:]
@@ -201,6 +202,20 @@ def test_choices_are_those_of_a_loop(temperature: float, top_k: int | None, top_
         slow_choice(row.astype(np.float64), float(x), temperature, top_k, top_p)
         for row, x in zip(logits, u, strict=True)
     ]
+
+
+def test_a_draw_at_a_boundary_takes_the_id_above_it() -> None:
+    """Id i is drawn by numbers from the sum of the probabilities before it, so never an id of probability 0."""
+    logits = torch.tensor([-torch.inf, 0.0, -torch.inf, 0.0, -torch.inf]).expand(4, 5)
+    u = torch.tensor([0.0, 0.5 - 2**-24, 0.5, 1 - 2**-24], dtype=torch.float64)
+    assert choose(logits, u, 1.0).tolist() == [1, 1, 3, 3]
+    assert choose(logits, u, 1.0, top_k=5).tolist() == choose(logits, u, 1.0, top_p=1.0).tolist() == [1, 1, 3, 3]
+
+
+def test_the_nucleus_ends_where_it_reaches_the_probability() -> None:
+    u = torch.tensor([1 - 2**-24], dtype=torch.float64)
+    assert choose(torch.zeros(1, 4), u, 1.0, top_p=0.5).tolist() == [1]  # a quarter each
+    assert choose(torch.zeros(1, 4), u, 1.0, top_p=0.5 + 2**-20).tolist() == [2]
 
 
 def test_frequencies_are_the_probabilities() -> None:
@@ -309,6 +324,16 @@ def test_prompts_that_do_not_fit_are_refused() -> None:
         sample(network(), vocabulary(), [PROMPTS[0]], [vocabulary().start()])
 
 
+@pytest.mark.parametrize("guided", [False, True])
+def test_a_prompt_that_fills_the_context_is_refused(guided: bool) -> None:
+    """One more id would have no place to be read from, though it could be drawn."""
+    length = len(PROMPTS[0])
+    how = only(0) if guided else {}
+    with pytest.raises(ValueError, match=f"a prompt of {length} ids leaves no room in a context of {length}"):
+        run([PROMPTS[0]], network(length), **how)
+    assert run([PROMPTS[0]], network(length + 1), **how) == [run([PROMPTS[0]], **how)[0][:1]]
+
+
 def test_a_full_context_ends_the_row() -> None:
     net = network(len(PROMPTS[0]) + 5)
     assert run([PROMPTS[0]], net) == [run([PROMPTS[0]])[0][:5]]
@@ -348,6 +373,43 @@ def test_any_grammar_works() -> None:
     rows = sample(net, grammar, [torch.tensor([1, 2])] * 30, [Counting(1)] * 30, seed=0)
     assert all(row[-1] == 0 or len(row) == 62 for row in rows)
     assert 1 < np.mean([len(row) for row in rows]) < 12
+
+
+# -- parameters and their defaults --------------------------------------------------------------
+
+IMAGES = {"temperature": 0.5, "image": {"temperature": 0.7, "top_k": 9}, "flex": {"top_k": 3}}
+
+
+def test_a_call_overrides_defaults_and_the_narrower_default_the_wider() -> None:
+    plain = {"guidance": 1.0, "temperature": 1.0, "top_k": None, "top_p": None, "best_of": 1}
+    assert resolve({}, {}, ()) == plain
+    assert resolve({}, IMAGES, ("audio", "rvq")) == plain | {"temperature": 0.5}
+    assert resolve({}, IMAGES, ("image", "fsq")) == plain | {"temperature": 0.7, "top_k": 9}
+    assert resolve({"top_p": 0.9, "temperature": None}, IMAGES, ("image", "flex")) == plain | {
+        "temperature": 0.7, "top_k": 3, "top_p": 0.9,
+    }  # fmt: skip
+    assert resolve({"best_of": MAX_BEST_OF, "top_k": 1}, IMAGES, ("image",))["best_of"] == MAX_BEST_OF == 64
+    for wrong in ({"heat": 1}, {"best_of": 0}, {"best_of": 65}, {"best_of": True}, {"temperature": -1}):
+        with pytest.raises(ValueError, match=next(iter(wrong))) as error:
+            resolve(wrong, IMAGES, ("image",))
+        assert one_line(error)
+
+
+def test_defaults_of_a_model_are_copied_and_checked() -> None:
+    copied = check_defaults(IMAGES, ("image", "flex"))
+    assert copied == IMAGES and copied["flex"] is not IMAGES["flex"] and check_defaults({}, ()) == {}
+    for wrong, words in (
+        (3, "defaults must be a mapping, got 3"),
+        ({"image": 0.7}, "defaults.image must be a mapping, got 0.7"),
+        ({"heat": 1}, "unknown defaults.heat; known are guidance, temperature, top_k, top_p, best_of, flex, image$"),
+        ({"flex": {"image": {}}}, "unknown defaults.image"),
+        ({"audio": {"top_k": 3}}, "unknown defaults.audio"),
+        ({"top_p": 2}, "top_p must .* got 2"),
+        ({"image": {"top_k": 0}}, "top_k must .* got 0"),
+    ):
+        with pytest.raises(ValueError, match=words) as error:
+            check_defaults(wrong, ("image", "flex"))
+        assert one_line(error)
 
 
 def test_check_takes_what_is_in_range() -> None:

@@ -126,6 +126,18 @@ def test_kinds_are_few_ascending_and_what_the_mask_says() -> None:
         assert torch.equal(v.mask(state).nonzero()[:, 0], v.kinds[state.kind])
         state = state.advance(id)
     assert state.stopped and not state.between_segments and v.kinds[state.kind].tolist() == [PAD]
+    assert state.advance(PAD).advance(PAD) == v.stopped
+    plain = Vocabulary([Channel("bytes", codecs.build("text/bytes"))])
+    start, code = [plain.begin], list(plain.range("bytes", 0))
+    kinds = [
+        [STOP, *start],
+        [PAD],
+        [END],
+        code,
+        [END, *code],
+        start,
+    ]  # no digits, since a text has no size in its header
+    assert sorted(ids.tolist() for ids in plain.kinds) == sorted(kinds)
 
 
 # -- exact inverses -----------------------------------------------------------------------------------
@@ -391,15 +403,39 @@ def test_places_of_a_long_segment_still_tell_the_quantizer() -> None:
     assert len(torch.stack([kinds[3 + 600 : -2], late], 1).unique(dim=0)) == 3
 
 
+@pytest.mark.parametrize(("longest", "own"), [(64, 63), (512, 511), (514, 512), (4096, 512)])
+def test_the_first_codes_have_places_of_their_own(longest: int, own: int) -> None:
+    """There are 512, or one for each code of the longest segment and one for END behind them."""
+    v = Vocabulary([Channel("bytes", codecs.build("text/bytes"))], longest)
+    room = longest - 2  # without BEGIN and END
+    ids = torch.tensor([DOCUMENT, v.begin, *[v.range("bytes", 0)[7]] * room, END, STOP])
+    expected = [0, *(1 + min(i, own) for i in range(room + 1)), 0, 0]
+    assert v.states(ids)[1].tolist() == expected and v.places == 1 + own + 1
+
+
+def test_later_codes_share_a_place_per_quantizer() -> None:
+    v = vocabulary()
+    ids = document(segment("digits", (100_000,), 0))
+    places, count = v.states(ids)[1][4:-2], len(ids) - 6  # behind DOCUMENT, BEGIN and three digits, before STOP
+    steps = count // 3
+    delayed = [q for t in range(steps + 2) for q in range(3) if 0 <= t - q < steps]
+    first = int(places[0])
+    assert places.tolist() == [first + (i if i < 512 else 512 + q) for i, q in enumerate(delayed)]
+
+
 def test_start_with_one_channel_only() -> None:
     v = vocabulary()
     begin = {name: v.begin + i for i, name in enumerate(v.channels)}
     assert v.kinds[v.start().kind].tolist() == [STOP, *begin.values()]
     assert v.kinds[v.start("digits").kind].tolist() == [begin["digits"]]
     assert v.kinds[v.start("image").kind].tolist() == [begin[n] for n in ("emoji-flex", "emoji-fsq", "fsq-delayed")]
+    assert {v.start(only).place for only in (None, "image", "digits")} == {0}
     assert v.start("image").between_segments and v.start("text").advance(begin["words"]).channel.name == "words"
     with pytest.raises(ValueError, match=r"STOP.* may not come; 1 may: BEGIN digits"):
         v.start("digits").advance(STOP)
+    for id in (-1, v.size):
+        with pytest.raises(ValueError, match=f"id {id}, which is not 0 to {v.size - 1}, may not come; 7 may: STOP"):
+            v.start().advance(id)
 
 
 def test_header_is_how_a_segment_begins() -> None:

@@ -16,6 +16,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from support import disk
 from support.codecs import NETWORK, TINY
 from support.training import PHRASES, SCENES, config, log, losses_of, same
 
@@ -24,6 +25,7 @@ from tokenloom.codecs import CodeSpec, LatentCodec, Modality, rate
 from tokenloom.codecs.bitstream import container, packing
 from tokenloom.codecs.quantizers import FSQ
 from tokenloom.train import losses, state
+from tokenloom.train.average import WeightAverage
 from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
 from tokenloom.train.loop import Run, learning_rate, train
 
@@ -204,6 +206,12 @@ def test_a_damaged_state_goes_back_to_the_one_before(tmp_path):
         state.load(tmp_path)
 
 
+def test_a_state_is_on_disk_before_it_replaces_the_old_one(tmp_path, monkeypatch):
+    events = disk.record(monkeypatch)
+    state.save({"step": torch.rand(100_000)}, tmp_path)
+    assert events == ["flush", "state.pt: flushed", "flush"]
+
+
 def test_a_strangers_state_runs_nothing(tmp_path):
     class Evil:
         def __reduce__(self):
@@ -217,6 +225,8 @@ def test_a_strangers_state_runs_nothing(tmp_path):
         (tmp_path / "state.pt").write_bytes(content)
         with pytest.raises(ValueError, match="damaged"):
             state.load(tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"resume needs .*/none/state.pt, which does not exist; begin the run"):
+        state.load(tmp_path / "none")
 
 
 # -- the parts ----------------------------------------------------------------------------------
@@ -281,6 +291,19 @@ def test_ema_is_an_average(tmp_path):
     for old, mine, new in zip(start, run.average.module.parameters(), run.model.parameters(), strict=True):
         torch.testing.assert_close(mine, (old + new.detach()) / 2)
     run.logs.close()
+
+
+def test_the_average_warms_up():
+    """The decay of step t is (1 + t) / (10 + t), at most `decay`: the first weights are soon forgotten."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    average = WeightAverage(model, 0.95, fabric=None, sharded=False, counted=())
+    torch.nn.init.ones_(model.weight)
+    left = 1.0  # distance of the average from the weights, which are 1 from now on
+    for step, decay in ((0, 1 / 10), (1, 2 / 11), (90, 91 / 100), (170, 0.95), (171, 0.95), (10**6, 0.95)):
+        average.update(model, step)
+        left *= decay
+        assert 1 - average.module.weight.item() == pytest.approx(left, abs=1e-6)
 
 
 def test_a_broken_file_does_not_end_a_run(tmp_path):

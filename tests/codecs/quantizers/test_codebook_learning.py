@@ -13,7 +13,6 @@ from support.quantizers import latents, trained_rvq
 from tokenloom import codecs, data
 from tokenloom.codecs import quantizers
 from tokenloom.codecs.quantizers import BSQ, FSQ, ResidualVQ
-from tokenloom.codecs.quantizers.vector import BETA
 from tokenloom.metrics.tokens import CodeCounts
 from tokenloom.train.tasks.codec import count_codes, validate
 from tokenloom.train.tasks.signals import signal_for
@@ -128,6 +127,27 @@ def test_dropout_makes_every_prefix_decode():
     assert len(prefixes) == 4 and len(seen) > 1
 
 
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_quantizers_that_drop_out_add_no_loss(update):
+    """The loss is the sum over the stages in use, divided by the number of all stages; 1.25 is 1 + β."""
+    torch.manual_seed(0)
+    rvq = ResidualVQ(8, 4, 3, update=update, dead_below=0.0).train()
+    rvq.started.fill_(True)
+    seen = set()
+    for _ in range(12):
+        z, books = torch.randn(2, 20, 4), rvq.codebook.detach().clone()
+        out = rvq.quantize(z.transpose(1, 2))
+        total, loss, used = torch.zeros_like(z), 0.0, 0
+        while used == 0 or (total.transpose(1, 2) - out.latents).abs().max() > 1e-5:
+            book = books[used]
+            chosen = book[torch.cdist(z - total, book.expand(2, 8, 4)).argmin(2)]
+            loss += (z - total - chosen).square().mean().item() * (1.25 if update == "gradient" else 1) / 3
+            total, used = total + chosen, used + 1
+        assert out.loss.item() == pytest.approx(loss, rel=1e-4)
+        seen.add(used)
+    assert seen == {1, 2, 3}
+
+
 @pytest.mark.parametrize("quantizer", [FSQ([8, 5, 4]), BSQ(6, 2), trained_rvq()], ids=["fsq", "bsq", "rvq"])
 def test_gradients_go_straight_through(quantizer):
     z = latents(quantizer.dim, spread=0.5).requires_grad_()
@@ -209,9 +229,9 @@ def test_gradient_codebooks_have_the_loss_of_vq_vae():
     book = vq.codebook[0].detach().clone()
     chosen = book[vq.search(z.detach())[:, 0]].transpose(1, 2)
     loss = vq.quantize(z).loss
-    torch.testing.assert_close(loss, (1 + BETA) * (chosen - z).square().mean())
+    torch.testing.assert_close(loss, (1 + 0.25) * (chosen - z).square().mean())
     loss.backward()
-    torch.testing.assert_close(z.grad, BETA * 2 * (z.detach() - chosen) / z.numel())
+    torch.testing.assert_close(z.grad, 0.25 * 2 * (z.detach() - chosen) / z.numel())
     errors = (chosen - z.detach()).transpose(1, 2).flatten(0, 1)
     sums = torch.zeros(8, 3).index_add_(0, vq.search(z.detach())[:, 0].flatten(), errors)
     torch.testing.assert_close(vq.codebook.grad[0], 2 * sums / z.numel())

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
 import torch
 from support.quantizers import latents, trained_rvq
 
-from tokenloom.codecs.quantizers import BSQ, FSQ, MAX_CODEBOOK, ResidualVQ, codebooks
+from tokenloom.codecs.quantizers import BSQ, FSQ, LFQ, MAX_CODEBOOK, ResidualVQ, codebooks, product
 from tokenloom.codecs.quantizers.codebooks import nearest
 
 GRIDS = [(1,), (37,), (1, 1), (5, 6)]
@@ -70,9 +71,11 @@ def test_large_codebooks_are_exposed_as_several():
         assert max(fsq.sizes) <= MAX_CODEBOOK and math.prod(fsq.sizes) == math.prod(levels)
         assert torch.equal(fsq.search(latents(len(levels))) < torch.tensor(fsq.sizes).reshape(-1, 1, 1),
                            torch.ones(3, len(fsq.sizes), 5, 6, dtype=torch.bool))  # fmt: skip
-    for bits in (9, 10, 18, 36):
-        bsq = BSQ(bits)
-        assert max(bsq.sizes) <= 512 and math.prod(bsq.sizes) == 2**bits
+    for bits, each, count in ((9, 512, 1), (10, 32, 2), (11, 2, 11), (18, 512, 2), (36, 512, 4)):
+        assert BSQ(bits).sizes == (each,) * count
+    for bits, each, count in ((14, 2**14, 1), (15, 32, 3), (18, 512, 2)):
+        assert LFQ(bits).sizes == (each,) * count
+    assert BSQ(14, 1).sizes == (2**14,)
 
 
 def test_training_a_large_fsq_builds_no_codebook():
@@ -113,6 +116,24 @@ def test_bsq_zero_has_one_code():
     torch.testing.assert_close(bsq.quantize(z).latents, bsq.lookup(bsq.search(z)))
 
 
+@pytest.mark.parametrize(("cls", "weight"), [(BSQ, 1.0), (LFQ, 0.25)])
+def test_binary_losses_are_the_papers(cls, weight):
+    """weight · commitment + 0.1 · (entropy of a latent − entropy of all), in float64, with two codebooks of 3 bits."""
+    quantizer = cls(6, 2).train()
+    z = 0.05 * latents(6)
+    groups = z.double().movedim(1, -1).reshape(-1, 2, 3)
+    book = torch.tensor(list(itertools.product((-1.0, 1.0), repeat=3)), dtype=torch.float64)
+    if cls is BSQ:
+        groups, book = torch.nn.functional.normalize(groups, dim=-1), book / 3**0.5
+    near = (200 * groups @ book.T).softmax(-1)  # of minus 100 times the squared distance
+    own, every = (-(p * p.clamp_min(1e-5).log()).sum(-1).mean() for p in (near, near.mean(0)))
+    target = groups.sign() / (3**0.5 if cls is BSQ else 1)
+    commitment = (groups - target).square().mean()
+    assert quantizer.quantize(z).loss.item() == pytest.approx(
+        float(0.1 * (own - every) + weight * commitment), rel=1e-3
+    )
+
+
 def test_bsq_loss_trains_towards_usage():
     torch.manual_seed(0)
     bsq = BSQ(8, 2, entropy_weight=1.0).train()
@@ -127,6 +148,26 @@ def test_bsq_loss_trains_towards_usage():
         loss.backward()
         optimizer.step()
     assert loss.item() < first and len(bsq.search(z)[:, 0].unique()) >= before
+
+
+@pytest.mark.parametrize(
+    "quantizer",
+    [BSQ(6, 2), BSQ(3), LFQ(6, 2), FSQ([8, 5, 4]), ResidualVQ(16, 6), ResidualVQ(16, 6, normalise=True)],
+    ids=lambda q: f"{type(q).__name__}-{len(q.sizes)}",
+)
+def test_bounded_latents_are_nearest_to_their_entry(quantizer):
+    """Codebook by codebook, and for FSQ in units of each channel's step."""
+    z, books = latents(quantizer.dim), len(quantizer.sizes)
+    unit = quantizer.width if isinstance(quantizer, FSQ) else torch.ones(quantizer.dim)
+    every = torch.arange(max(quantizer.sizes)).expand(1, books, -1)
+    entries, bounded = ((v * unit[:, None]).unflatten(1, (books, -1)) for v in (
+        quantizer.lookup(every), quantizer.bounded(z).flatten(2)))  # fmt: skip
+    for q in range(books):
+        nearest = torch.cdist(bounded[:, q].movedim(1, 2), entries[:, q].movedim(1, 2)).argmin(2)
+        assert torch.equal(nearest, quantizer.search(z)[:, q].flatten(1))
+    if isinstance(quantizer, BSQ) and quantizer.spherical:
+        assert torch.equal(quantizer.search(z), quantizer.search(quantizer.bounded(z)))
+        torch.testing.assert_close(bounded.norm(dim=2), torch.ones(3, books, 30))
 
 
 # -- residual vector ----------------------------------------------------------------------------
@@ -165,7 +206,7 @@ def test_rvq_search_equals_a_slow_loop():
 def test_more_quantizers_never_add_error():
     rvq, z = trained_rvq(4), latents(6, spread=3)
     errors = [(z - rvq.lookup(rvq.search(z, n))).square().mean().item() for n in range(1, 5)]
-    assert errors[-1] < errors[0]
+    assert errors[-1] < errors[0] and rvq.ordered and not trained_rvq(1).ordered
     indices = rvq.search(z)
     indices[0, 2:] = -1
     torch.testing.assert_close(rvq.lookup(indices)[0], rvq.lookup(rvq.search(z, 2))[0])
@@ -226,3 +267,31 @@ def test_bad_arguments_are_one_line(make):
     with pytest.raises(ValueError) as error:
         make()
     assert str(error.value) and "\n" not in str(error.value)
+
+
+# -- product codes ------------------------------------------------------------------------------
+
+
+def test_large_indices_are_split_as_evenly_as_possible():
+    assert [product.factors(n) for n in (1, 2**14, 2**18, 2**28, 3 * 2**14)] == [
+        (1,), (2**14,), (512, 512), (2**14, 2**14), (192, 256),
+    ]  # fmt: skip
+    for entries in (2**14 + 27, 2**29):  # a prime, and too many
+        with pytest.raises(ValueError, match=f"a codebook of {entries} entries must be a product of two"):
+            product.factors(entries)
+
+
+def test_levels_are_joined_into_the_fewest_codebooks():
+    assert product.level_products([8, 5, 4]) == (160,) and product.level_products([2**14]) == (2**14,)
+    assert product.level_products([8] * 6) == (512, 512) and product.level_products([128, 128, 2]) == (2**14, 2)
+    assert product.level_products([4] * 15) == (4**5,) * 3 and product.level_products([2**14, 2**14]) == (2**14, 2**14)
+    with pytest.raises(ValueError, match="a level must be at most 16384, got "):
+        product.level_products([4, 2**14 + 1])
+
+
+def test_digits_of_an_index_by_hand():
+    """The first digit is the least significant: 23 = 2 + 1 · 3 + 1 · 3 · 6."""
+    index = torch.tensor([[23, 0, 107]])
+    digits = product.split(index, (3, 6, 7))
+    assert digits.tolist() == [[[2, 0, 2], [1, 0, 5], [1, 0, 5]]]
+    assert torch.equal(product.join(digits, (3, 6, 7)), index)
