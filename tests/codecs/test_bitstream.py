@@ -354,6 +354,24 @@ def test_a_payload_that_is_too_short_is_refused_at_the_first_symbols_without_bit
         entropy.decode(bytes(5), fair, 1)
 
 
+def test_a_size_takes_a_byte_per_7_bits():
+    codec = tiny("image/fsq")
+    (data,) = codec.compress(structured(codec, (127, 128)))
+    assert data[container.HEAD : container.HEAD + 3] == bytes([127, 128, 1])
+    with pytest.raises(BitstreamError, match="the container has no payload"):
+        codec.decompress([reseal(data[: container.HEAD + 3])])
+
+
+@pytest.mark.parametrize("declared", [0, 4, 127])
+def test_quantizers_that_a_codec_does_not_have_are_refused(declared):
+    codec = tiny("image/rvq")
+    (data,) = codec.compress(structured(codec, (13, 10)))
+    at = container.HEAD + 2
+    assert data[at] == 3
+    with pytest.raises(BitstreamError, match=f"image/rvq has 3 quantizers, the container declares {declared}"):
+        codec.decompress([reseal(data[:at] + bytes([declared]) + data[at + 1 : -4])])
+
+
 def test_codecs_without_counts_pack():
     codec = copy.deepcopy(tiny("image/fsq"))
     codec.counts.zero_()

@@ -445,6 +445,8 @@ def test_header_is_how_a_segment_begins() -> None:
     assert v.header("words").tolist() == [v.begin + 4]
     with pytest.raises(ValueError, match="has 2 sizes"):
         v.header("emoji-fsq")
+    with pytest.raises(ValueError, match="a size of emoji-fsq must be at least 1, got 0"):
+        v.header("emoji-fsq", (9, 0))
 
 
 def test_channels_by_name_and_modality() -> None:

@@ -110,6 +110,12 @@ def test_a_copy_of_a_training_quantizer_is_its_own():
     assert set(rvq.state_dict()) == {"codebook", "cluster_size", "codebook_sum", "started"}
 
 
+def test_k_means_leaves_a_mean_without_latents_where_it_is():
+    points = torch.full((2, 3, 2), 5.0)
+    means, counts = quantizers.codebooks.kmeans(points, 2, quantizers.codebooks.Batch(points))
+    assert means.tolist() == [[5.0, 5.0], [5.0, 5.0]] and counts.tolist() == [6, 0]
+
+
 def test_dropout_makes_every_prefix_decode():
     torch.manual_seed(0)
     rvq = ResidualVQ(8, 4, 4).train()

@@ -9,7 +9,7 @@ import pytest
 import torch
 from support.quantizers import latents, trained_rvq
 
-from tokenloom.codecs.quantizers import BSQ, FSQ, LFQ, MAX_CODEBOOK, ResidualVQ, codebooks, product
+from tokenloom.codecs.quantizers import BSQ, FSQ, LFQ, MAX_CODEBOOK, DeadZone, ResidualVQ, codebooks, product
 from tokenloom.codecs.quantizers.codebooks import nearest
 
 GRIDS = [(1,), (37,), (1, 1), (5, 6)]
@@ -295,3 +295,31 @@ def test_digits_of_an_index_by_hand():
     digits = product.split(index, (3, 6, 7))
     assert digits.tolist() == [[[2, 0, 2], [1, 0, 5], [1, 0, 5]]]
     assert torch.equal(product.join(digits, (3, 6, 7)), index)
+
+
+# -- dead zone ----------------------------------------------------------------------------------
+
+
+def test_small_latents_are_shrunk_then_rounded_within_the_bounds():
+    """x − 0.25 · clamp(x, −1, 1) for the first channel and x − 0.4 · clamp(x, −1, 1) for the second."""
+    zone = DeadZone((2, 5))
+    assert zone.sizes == (5, 11) and zone.threshold.tolist() == [0.25, 0.25]
+    zone.threshold.data[1] = 0.4
+    z = torch.tensor([[[0.6, 0.7, -0.7, 1.2, -9.0], [0.7, 0.9, -1.5, 3.0, -9.0]]], requires_grad=True)
+    torch.testing.assert_close(
+        zone.shrink(z), torch.tensor([[[0.45, 0.525, -0.525, 0.95, -2], [0.42, 0.54, -1.1, 2.6, -5]]])
+    )
+    rounded = torch.tensor([[[0.0, 1, -1, 1, -2], [0, 1, -1, 3, -5]]])
+    assert zone.search(z).tolist() == [[[2, 3, 1, 3, 0], [5, 6, 4, 8, 0]]]
+    assert torch.equal(zone.lookup(zone.search(z)), rounded)
+    out = zone.quantize(z)
+    torch.testing.assert_close(out.latents, rounded)
+    assert out.loss.item() == 0
+    out.latents.sum().backward()  # through the shrinkage, not through the rounding or beyond the bounds
+    torch.testing.assert_close(z.grad, torch.tensor([[[0.75, 0.75, 0.75, 1, 0], [0.6, 0.6, 1, 1, 0]]]))
+
+
+def test_thresholds_stay_between_0_and_a_half():
+    zone = DeadZone((2, 2))
+    zone.threshold.data[:] = torch.tensor([-1.0, 0.9])
+    torch.testing.assert_close(zone.shrink(torch.full((1, 2, 1), 1.5)).flatten(), torch.tensor([1.5, 1.5 - 0.49]))
