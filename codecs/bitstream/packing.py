@@ -71,8 +71,10 @@ def unpack(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
 
 
 def _digits(positions: int, radices: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the radix of every digit, (blocks, power of two) padded with 1, and the radices after each joining. Radices beyond
-    62 bits are Python's integers."""
+    """Return the radix of every digit, (blocks, power of two) padded with 1, and the radices after each joining.
+
+    They are int64 up to 62 bits, then Python's integers.
+    """
     count = positions * len(radices)
     blocks = min(BLOCKS, -(-count // BLOCK_TOKENS)) or 1
     width = 1 << max(0, (-(-count // blocks) - 1).bit_length())

@@ -152,7 +152,7 @@ def _embed_first(folder: Path, pictures: list[ExhibitView], side: int, exact: bo
     for view in pictures:
         view.display_psnr = math.inf
         for stop in view.shown():
-            with Image.open(folder / stop.file) as image:
+            with Image.open(folder / stop.file, formats=["WEBP", "AVIF"]) as image:
                 part = crop(image, side)
                 view.cropped = part.size != image.size
             data, psnr = encode(part, exact)

@@ -53,6 +53,6 @@ def _section(results: OmniResults, folder: Path) -> Markup:
 def _uri(folder: Path, part: ExhibitPart) -> str:
     """Return a picture or a sound as a data URI."""
     if part.picture:
-        with Image.open(folder / part.picture) as image:
+        with Image.open(folder / part.picture, formats=["PNG"]) as image:
             return image_uri(enlarge(image, SIDE))
     return audio_file_uri(folder / str(part.sound))
