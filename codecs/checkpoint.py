@@ -40,6 +40,8 @@ HUB_ID = r"[\w.-]+/[\w.-]+"
 CHECKSUM = "sha256"
 """Key of the checksum of the weights, see `storage.digest`, in the metadata of their file."""
 MAX_CONFIG_BYTES = 2**24
+MAX_VALUES, MAX_DEPTH, MAX_DIGITS = 2**13, 64, 100
+"""Most values of a config in YAML, levels of nesting, and characters of a number. One value may be a long text."""
 VARIABLE = "TOKENLOOM_WEIGHTS"
 """Environment variable with a folder of checkpoints, whose names are then used like those that ship."""
 RESEARCH_USE = ("natural-fsq", "natural-fsq-diffusion", "natural-ntc", "natural-rvq", "natural-rvq-diffusion")
@@ -183,12 +185,21 @@ def download(hub_id: str, patterns: Sequence[str], **options: Any) -> Path:
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML loader that refuses aliases, since a few lines of them can expand to gigabytes."""
+    """YAML loader that refuses what costs gigabytes or minutes: aliases, many or deep values, long numbers."""
+
+    values = depth = 0
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("aliases are not allowed")
-        return super().compose_node(parent, index)
+        self.values, self.depth = self.values + 1, self.depth + 1
+        if self.values > MAX_VALUES or self.depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it must have at most {MAX_VALUES} values, nested at most {MAX_DEPTH} times")
+        node: Any = super().compose_node(parent, index)
+        self.depth -= 1
+        if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
+            raise yaml.YAMLError(f"a number must have at most {MAX_DIGITS} characters, got {len(node.value)}")
+        return node
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -210,7 +221,9 @@ def read_mapping(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
         config = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: invalid UTF-8, JSON or date
+    except OSError:
+        raise
+    except Exception as error:  # YAML has its own type, and a dozen others for values that do not fit their tags
         kind = "JSON" if path.suffix == ".json" else "YAML"
         raise ValueError(f"{path} cannot be read as {kind}: {errors.first_line(error)}") from error
     if not isinstance(config, dict):
@@ -286,7 +299,7 @@ def load_state(module: nn.Module, state: dict[str, torch.Tensor], source: str | 
     module.load_state_dict(state)
 
 
-def check_size(state: dict[str, torch.Tensor], needed: int) -> None:
+def check_size(state: Mapping[str, torch.Tensor], needed: int) -> None:
     """Raise ValueError if a file holds fewer numbers than the architecture needs. Call this before allocating it."""
     if needed > (held := sum(math.prod(value.shape) for value in state.values())):
         raise ValueError(f"another architecture than its config: the file must hold {needed} numbers, it holds {held}")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from tokenloom import devices, errors, memory, own_code, precision
 
-from . import batches, bitstream, checkpoint, registry, storage, targets, validate
+from . import batches, bitstream, checkpoint, registry, restoring, storage, targets, validate
 from .hub import Card, Pretrained, cards
 from .identity import Identity
 from .layers.tracing import Traceable
@@ -271,7 +271,14 @@ def build(
             codec = cls(**kwargs)
             codec.config = json.loads(json.dumps(kwargs))  # plain values, as in a config file
             codec._identity.settle(codec)
-    except (TypeError, RuntimeError, MemoryError, OverflowError) as error:  # wrong types, missing or absurd values
+    except (
+        TypeError,
+        RuntimeError,
+        MemoryError,
+        ArithmeticError,
+        LookupError,
+        AttributeError,
+    ) as error:  # wrong types, missing or absurd values
         raise ValueError(f"{name} cannot be built from {kwargs!r:.200}: {errors.first_line(error)}") from error
     return codec.to(place).eval()
 
@@ -297,12 +304,13 @@ def load(source: str | Path | Mapping[str, Any], *, device: str | torch.device |
         given = {str(key): value for key, value in source.items()}
         if not isinstance(name := given.pop("name", None), str):
             raise ValueError(f"a codec mapping must be {{name: …, checkpoint: …}}, got {dict(source)!r:.200}")
-        if given.get("checkpoint") is None:
-            _refuse_weightless(registry.codec_class(name))
+        if given.get("checkpoint") is None and imports(registry.codec_class(name)):
+            raise restoring.weightless(name)
         return build(name, **given).to(place)
     source = str(source)
     if source in registry.names():
-        _refuse_weightless(cls := registry.codec_class(source))
+        if imports(cls := registry.codec_class(source)):
+            raise restoring.weightless(source)
         if not cls.variants:
             ships = ", ".join(checkpoint.shipped())
             raise ValueError(f"{source} must be trained first; the shipped trained codecs are {ships}")
@@ -311,12 +319,11 @@ def load(source: str | Path | Mapping[str, Any], *, device: str | torch.device |
     config = checkpoint.read_config(folder)
     if "codec" not in config and (cls := registry.wrapper(config.get("model_type"))):
         return build(cls.name, checkpoint=folder if Path(source).exists() else source, device=place)
-    given, _ = checkpoint.section(folder, config, "codec", "name")
-    given = {str(key): value for key, value in given.items()}
-    name = given.pop("name")
-    own_code.recall(config.get("imports"), folder, known=name in registry.names())
+    name, given = restoring.arguments(folder, config)
+    state = checkpoint.weights(folder, config)
+    restoring.check_size(folder, name, state, lambda: build(name, **given))
     codec = build(name, **given)
-    checkpoint.load_state(codec, checkpoint.weights(folder, config), folder)
+    checkpoint.load_state(codec, state, folder)
     codec.license = checkpoint.license_of(config)
     registry.remember(codec)
     return codec.to(place).eval()
@@ -388,12 +395,3 @@ def decompress(data: bytes | list[bytes]) -> Tensor | list[str]:
 def imports(cls: type[Codec]) -> bool:
     """Return whether a codec class reads checkpoints of other projects."""
     return cls.imported.__func__ is not Codec.imported.__func__
-
-
-def _refuse_weightless(cls: type[Codec]) -> None:
-    """Raise ValueError for a codec of another project, whose weights would be random."""
-    if imports(cls):
-        raise ValueError(
-            f"{cls.name} needs another project's weights: codecs.build({cls.name!r}, checkpoint=…), "
-            f"or {{name: {cls.name}, checkpoint: …}} in a list of codecs; a saved copy does not need them"
-        )

@@ -54,7 +54,7 @@ def widen(state: dict[str, Tensor]) -> dict[str, Tensor]:
     out = {name: value for name, value in state.items() if name not in scales}
     for name, scale in scales.items():
         name = name.removesuffix(SCALE)
-        if name not in out or scale.ndim != out[name].ndim or scale.shape[0] != out[name].shape[0]:
+        if name not in out or scale.shape != (*out[name].shape[:1], *(1,) * (out[name].ndim - 1)):
             raise ValueError(f"the scale of {name} does not match its shape")
         out[name] = out[name].float() * scale.float()
     return out

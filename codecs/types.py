@@ -264,6 +264,8 @@ class CodecInterface(ABC):
     """Registered name, "modality/kind"."""
     config: dict[str, Any]
     """Keyword arguments of the constructor, as plain values."""
+    paths: ClassVar[tuple[str, ...]] = ()
+    """Those that are the path of a JSON file or its content. A checkpoint holds the content."""
     spec: CodeSpec
     settings: Settings = Settings()
     counts: Tensor | None

@@ -1,4 +1,4 @@
-"""The memory that decoding takes: estimated, and refused above a limit, before anything is allocated.
+"""The memory that decoding and reading take: estimated, and refused above a limit, before anything is allocated.
 
 The limit is three quarters of the free memory of the machine, the container and the process. The environment variable
 TOKENLOOM_MEMORY sets another one, in bytes or with a unit: TOKENLOOM_MEMORY=8GB.
@@ -89,6 +89,15 @@ def require(decoder: Decoder, sizes: Sequence[tuple[int, ...]]) -> None:
             f"decoding {len(sizes)} signal{'s' * (len(sizes) > 1)} of up to {' x '.join(map(str, _largest(sizes)))} "
             f"samples must take at most {_text(most)} of memory, got about {_text(needed)}; decode fewer at once, or "
             f"set {SETTING}={_text(needed, '')}"
+        )
+
+
+def require_values(count: int, each: int, what: str) -> None:
+    """Raise MemoryLimitError if `count` values of `each` bytes exceed the limit of the CPU. Few values always pass."""
+    if count > SMALL and count * each > (most := limit(torch.device("cpu"))):
+        raise MemoryLimitError(
+            f"{what} must take at most {_text(most)} of memory, got about {_text(count * each)}; it can be set by "
+            f"{SETTING}={_text(count * each, '')}"
         )
 
 

@@ -95,7 +95,7 @@ def recall(records: Any, owner: Path, *, known: bool = False) -> list[str]:
         ValueError: If a file was never imported, or has changed since. The message says how to import it.
     """
     found = []
-    for entry in records or []:
+    for entry in records if isinstance(records, list) else [records] if records else []:
         if not isinstance(entry, dict) or not re.fullmatch(r"[0-9a-f]{64}", str(entry.get("sha256"))):
             raise ValueError(f"{owner}: imports must hold the file and the sha256 of each import, got {entry!r:.80}")
         name, digest = Path(str(entry.get("file"))).name, str(entry["sha256"])

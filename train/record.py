@@ -107,7 +107,7 @@ def saved(out: Path) -> tuple[dict[str, Any], Path | None]:
 def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if not isinstance(content, dict):
         raise ValueError(f"{path} is damaged: it must hold a mapping, got {type(content).__name__}")

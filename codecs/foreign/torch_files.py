@@ -79,6 +79,11 @@ def _pickle(path: Path) -> bytes:
     if not zipfile.is_zipfile(path):
         return path.read_bytes()
     with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+        if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+            raise ValueError("its parts must be stored, as torch.save stores them, not compressed")
+        if sum(member.file_size for member in members) > path.stat().st_size:
+            raise ValueError("its parts claim more bytes than it holds")
         name = next(n for n in archive.namelist() if n.endswith("data.pkl"))
         if archive.getinfo(name).file_size > checkpoint.MAX_CONFIG_BYTES:
             raise ValueError("its pickle is too large for a list of tensors")

@@ -91,9 +91,11 @@ class NTC(LatentCodec):
         self, channels: int = 192, widths: list[int] = (128, 160, 192), depths: list[int] = (1, 1, 1),
         decoder_depths: list[int] = (3, 2, 1), context: int = 128,
     ) -> None:  # fmt: skip
-        for name, value, low in (("widths", widths, 1), ("depths", depths, 0), ("decoder_depths", decoder_depths, 0)):
-            if not are_integers(value, low, 4096) or len(value) != 3:
-                raise ValueError(f"{name} must be three integers from {low} to 4096, got {value!r:.80}")
+        for name, value, low, most in (
+            ("widths", widths, 1, 4096), ("depths", depths, 0, 64), ("decoder_depths", decoder_depths, 0, 64)
+        ):  # fmt: skip
+            if not are_integers(value, low, most) or len(value) != 3:
+                raise ValueError(f"{name} must be three integers from {low} to {most}, got {value!r:.80}")
         if not are_integers([channels], sum(GROUPS) + 1, 3 * STRIDE**2) or not are_integers([context], 1, 1024):
             raise ValueError(
                 f"channels must be from {sum(GROUPS) + 1} to {3 * STRIDE**2} and context from 1 to 1024, got "

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tokenloom import lazy
+from tokenloom import lazy, memory
 
 from ..types import MAX_SAMPLES, Modality
 from . import lengths, notices
@@ -33,6 +33,10 @@ OVERSHOOT, ABSURD = 2**0.5, 32.0
 """
 MOST_CHANNELS = 32
 """Channels beyond which an array with more channels than samples is taken for one of (samples, channels)."""
+VALUE_BYTES = 12
+"""Most bytes per sample and channel that reading a sound takes, measured."""
+MAX_RATIO = 512
+"""Largest ratio of two sample rates. It bounds the length of the filter, and what a short file can become."""
 DELAY = 2304
 """Samples that an MP3 file may lack of the number in its header: two frames."""
 FORMATS: dict[str, tuple[str, str]] = {
@@ -66,6 +70,10 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     """
     if source_rate == target_rate:
         return waveform
+    if max(source_rate, target_rate) > MAX_RATIO * min(source_rate, target_rate):
+        raise ValueError(
+            f"it must be resampled by at most {MAX_RATIO} times, {source_rate} Hz to {target_rate} Hz is more"
+        )
     *leading, n = waveform.shape
     if (length := -(-n * target_rate // source_rate)) > MAX_SAMPLES:
         raise ValueError(f"at {target_rate} Hz it must have at most {MAX_SAMPLES} samples, {n} become {length}")
@@ -131,6 +139,7 @@ def decode_audio(file: Any, limit: int = MAX_SAMPLES) -> Tensor:
     if most < file.frames < UNKNOWN:
         raise ValueError(f"it must have at most {most} samples per channel, got {file.frames}")
     if file.frames < UNKNOWN:
+        memory.require_values(file.frames * file.channels, VALUE_BYTES, "reading it")
         return _channels_first(file.read(file.frames, dtype="float32", always_2d=True))
     parts, total = [], 0
     while len(part := file.read(BLOCK, dtype="float32", always_2d=True)):

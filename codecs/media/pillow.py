@@ -10,12 +10,18 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from tokenloom import memory
+
 from ..types import MAX_PIXELS
 from . import color, depth, metadata, notices
 from .depth import Pixels
 
+FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "BMP", "TIFF", "PPM", "GIF")
+"""Formats that are opened. Others, such as EPS, for which Pillow starts Ghostscript, are refused by any name."""
 HEAD = 2**16
 """Bytes at the start of a file that are searched for its depth and color space."""
+PIXEL_BYTES = 36
+"""Most bytes per pixel that reading an image takes, measured."""
 IGNORED = "its color profile is ignored, and its colors are taken as sRGB"
 
 
@@ -35,7 +41,7 @@ class OpenedFile:
     def open(self) -> Any:
         """Read the header. The pixels are not loaded yet."""
         self.file.seek(0)
-        return Image.open(self.file)
+        return Image.open(self.file, formats=FORMATS)
 
 
 def read_file(file: BinaryIO, name: str) -> Pixels:
@@ -64,6 +70,7 @@ def pixels(image: Any, name: str, opened: OpenedFile | None = None) -> Pixels:
         ValueError: It has too many pixels or several frames, or values out of range.
     """
     check_size(image.width, image.height, "it")
+    memory.require_values(image.width * image.height, PIXEL_BYTES, "reading it")
     head, chunks = (opened.head, opened.chunks) if opened else (b"", {})
     _check_still(image, chunks)
     if what := depth.lost(image, head):

@@ -22,6 +22,9 @@ MAX_LEVELS = 512
 """Most levels of a channel. With more than 1000, the paper's margin of 1e-3 would add a level."""
 
 
+MAX_CHANNELS = 256
+
+
 class FSQ(Quantizer):
     """Finite scalar quantization: each channel is bounded and rounded to a few levels.
 
@@ -40,8 +43,9 @@ class FSQ(Quantizer):
 
     def __init__(self, levels: list[int], codebooks: int = 1) -> None:
         super().__init__()
-        if not isinstance(levels, list | tuple) or not levels or any(not is_integer(n, 3, MAX_LEVELS) for n in levels):
+        if not isinstance(levels, list | tuple) or not levels or not all(is_integer(n, 3, MAX_LEVELS) for n in levels):
             raise ValueError(f"levels of an FSQ must be integers from 3 to {MAX_LEVELS}, got {levels!r:.80}")
+        require_integer("the number of channels of an FSQ", len(levels), 1, MAX_CHANNELS)
         require_integer("codebooks", codebooks, 1, len(levels))
         self.levels = tuple(levels)
         self.dim = len(levels)

@@ -36,6 +36,7 @@ class BPE(Codec):
 
     variants = ()
     """None, since there is no default tokenizer."""
+    paths = ("tokenizer",)
 
     def __init__(self, tokenizer: str = "") -> None:
         super().__init__()

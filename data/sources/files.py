@@ -31,12 +31,12 @@ class Ref(NamedTuple):
         """Read the bytes. Each call opens the file, so processes share nothing."""
         try:
             with open(self.path, "rb") as file:
+                if (left := os.fstat(file.fileno()).st_size - self.offset) < self.size:
+                    raise BrokenItem(f"{self}: ends after {max(0, left)} of {self.size} bytes")
                 file.seek(self.offset)
                 data = file.read(self.size)
         except OSError as error:
             raise BrokenItem(f"{self}: {error.strerror or error}") from error
-        if self.size >= 0 and len(data) != self.size:
-            raise BrokenItem(f"{self}: ends after {len(data)} of {self.size} bytes")
         return data
 
 

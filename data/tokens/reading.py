@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,11 @@ from .row import TokenRow
 INDEX = "_index.json"
 """Arrow reads a folder of Parquet files as one table and skips names that begin with an underscore."""
 VERSION = 1
+ENTRIES = {"complete": bool, "format": str, "codec": dict, "shards": list}
+SHARD = {"name": str, "bytes": int, "items": int}
+"""Entries of an index and of its shards → their types."""
+NAME = r"[^/\\:\0.][^/\\:\0]*"
+"""A file name without a folder."""
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:
@@ -34,13 +40,23 @@ def read_index(folder: str | Path) -> dict[str, Any]:
     except (ValueError, KeyError, RecursionError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
     if version != VERSION:
-        raise ValueError(f"{path} has version {version!r}; this tokenloom reads {VERSION}")
+        raise ValueError(f"{path} has version {version!r:.80}; this tokenloom reads {VERSION}")
+    if wrong := _wrong(index, ENTRIES) or next((w for s in index["shards"] if (w := _wrong(s, SHARD))), None):
+        raise ValueError(f"{path} is damaged: it must have {wrong}")
+    if stray := [shard["name"] for shard in index["shards"] if not re.fullmatch(NAME, shard["name"])]:
+        raise ValueError(f"{path} must name shards in its folder, got {stray[0]!r:.80}")
     return index
+
+
+def _wrong(given: Any, entries: Mapping[str, type]) -> str | None:
+    """Return what a mapping lacks or has of another type, in words."""
+    held = given if isinstance(given, dict) else {}
+    return next((f"{key}: {kind.__name__}" for key, kind in entries.items() if type(held.get(key)) is not kind), None)
 
 
 def check(index: Mapping[str, Any], codec: Codec, folder: str | Path) -> None:
     """Raise ValueError unless `codec` wrote these tokens, with the same weights."""
-    wrote = index["codec"]
+    wrote = {"fingerprint": None, "source": "another codec", "name": "unknown"} | index["codec"]
     if wrote["fingerprint"] != codec.fingerprint.hex():
         raise ValueError(
             f"{folder} holds tokens of {wrote['source']} ({wrote['name']}, fingerprint {wrote['fingerprint']}), "

@@ -66,6 +66,8 @@ def _rows(archive: tarfile.TarFile) -> Iterator[TokenRow]:
     members: dict[str, bytes] = {}
     current = ""
     for member in archive:
+        if not member.isreg() or member.issparse():
+            raise ValueError(f"its member {member.name!r:.80} must be a plain file")
         key, suffix = _key(member)
         if key != current and members:
             yield _to_row(members)

@@ -164,8 +164,7 @@ def _describe_run(run: Mapping[str, str], runs: Iterable[Mapping[str, str]]) -> 
 
 def _run_settings(folder: Path) -> dict[str, str]:
     """Return the name and arguments of a run's codec, and the other overrides of its command."""
-    config = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-    codec = config.get("codec") if isinstance(config, dict) else None
+    codec = checkpoint.read_config(folder).get("codec")
     settings = {key: _compact(value) for key, value in codec.items()} if isinstance(codec, dict) else {}
     settings.setdefault("name", folder.name)
     overrides = folder / ".hydra" / "overrides.yaml"

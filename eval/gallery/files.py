@@ -73,7 +73,7 @@ def encode(image: Image.Image, exact: bool = False) -> tuple[bytes, float | None
     image.convert("RGB").save(buffer, **options)
     if exact:
         return buffer.getvalue(), None
-    with Image.open(buffer) as shown:
+    with Image.open(buffer, formats=[options["format"]]) as shown:
         error = np.asarray(shown.convert("RGB"), float) - np.asarray(image.convert("RGB"), float)
     mean = np.square(error).mean()
     return buffer.getvalue(), float(10 * np.log10(255**2 / mean)) if mean else None

@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from tokenloom.codecs import media
+from tokenloom.codecs.media.pillow import FORMATS
 
 from ..drawing import spectrograms
 from ..metric import MetricDescription
@@ -152,7 +153,7 @@ def _embed_first(folder: Path, pictures: list[ExhibitView], side: int, exact: bo
     for view in pictures:
         view.display_psnr = math.inf
         for stop in view.shown():
-            with Image.open(folder / stop.file) as image:
+            with Image.open(folder / stop.file, formats=FORMATS) as image:
                 part = crop(image, side)
                 view.cropped = part.size != image.size
             data, psnr = encode(part, exact)

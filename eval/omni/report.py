@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from PIL import Image
 
+from tokenloom.codecs.media.pillow import FORMATS
+
 from ..compare.report import page as compare_report
 from ..compare.results import Results
 from ..drawing import enlarge
@@ -53,6 +55,6 @@ def _section(results: OmniResults, folder: Path) -> Markup:
 def _uri(folder: Path, part: ExhibitPart) -> str:
     """Return a picture or a sound as a data URI."""
     if part.picture:
-        with Image.open(folder / part.picture) as image:
+        with Image.open(folder / part.picture, formats=FORMATS) as image:
             return image_uri(enlarge(image, SIDE))
     return audio_file_uri(folder / str(part.sound))

@@ -254,7 +254,13 @@ def test_a_rate_and_a_number_of_channels_are_checked(value):
 
 
 def test_what_a_conversion_cannot_give_is_refused():
-    with pytest.raises(ValueError, match=r"the bytes: at 2000000000 Hz it must have at most 268435456 samples"):
+    with pytest.raises(
+        ValueError, match=r"at 500000 Hz it must have at most 268435456 samples, 1048576 become 524288000"
+    ):
+        media.resample(torch.zeros(1, 2**20), 1000, 500_000)
+    with pytest.raises(
+        ValueError, match=r"the bytes: it must be resampled by at most 512 times, 16000 Hz to 2000000000"
+    ):
         read(sound(format="WAV"), sample_rate=2_000_000_000)
     with pytest.raises(ValueError, match=r"must be audio \(channels, samples\), got .*\(16000, 2\); transpose it"):
         media.read(np.stack([TONE, TONE], 1), "audio")
