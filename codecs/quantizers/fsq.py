@@ -20,8 +20,6 @@ library = lazy.load("vector_quantize_pytorch", "train")  # 2 s to import, needed
 
 MAX_LEVELS = 512
 """Most levels of a channel. With more than 1000, the paper's margin of 1e-3 would add a level."""
-
-
 MAX_CHANNELS = 256
 
 
