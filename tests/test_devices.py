@@ -88,7 +88,7 @@ def test_loading_names_the_devices_before_it_reads_weights(load, monkeypatch):
 @pytest.mark.parametrize(
     "command",
     [
-        ["encode", "photo.png", "--codec", "image/jpeg", "--device", "cuda:3"],
+        ["encode", "photo.png", "--force", "--codec", "image/jpeg", "--device", "cuda:3"],
         ["decode", "photo.tlm", "--device", "cuda:3"],
         ["generate", "red heart", "--to", "image", "--device", "cuda:3"],
         ["export", "digits-rvq", "--device", "cuda:3"],

@@ -140,7 +140,7 @@ codecs.write(torch.rand(1, 8000) - 0.5, "s.wav", sample_rate=8000)
 Path("t.txt").write_text("a red heart")
 trips = ("p.png", "emoji-fsq", "q.png"), ("s.wav", "audio/opus", "o.wav"), ("t.txt", "captions-bpe", "u.txt")
 for name, codec, back in trips:
-    assert main(["encode", name, "--codec", codec, "-o", "x.tlm"]) == main(["decode", "x.tlm", "-o", back]) == 0
+    assert main(["encode", name, "--codec", codec, "-o", "x.tlm", "-f"]) == main(["decode", "x.tlm", "-o", back]) == 0
 assert Path("u.txt").read_text() == "a red heart"
 assert main(["generate", "seven", "--to", "text", "--seed", "0"]) == 0
 from tokenloom.data import tokens
