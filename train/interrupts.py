@@ -6,7 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ import torch
 from tokenloom import interrupts
 
 REPEAT_SECONDS = 3
-"""A second signal after this time ends the run at once. An earlier one is the first, passed on by torchrun."""
+"""A Ctrl-C this long after the first signal ends the run at once. An earlier one is the first, passed on."""
 
 
 class Interrupts:
@@ -41,10 +41,11 @@ class Interrupts:
         return bool(self.number)
 
     def _receive(self, number: int, _frame: Any) -> None:
-        if self.number:
-            if time.monotonic() > self._time + REPEAT_SECONDS:
+        if self.number:  # torchrun passes SIGTERM on, again and late; whoever loses patience sends SIGKILL
+            if number == signal.SIGINT and time.monotonic() > self._time + REPEAT_SECONDS:
                 raise KeyboardInterrupt
             return
         self.number, self._time = number, time.monotonic()
         if os.getpid() == self._process:  # a data worker says nothing, and works until the step is done
-            self.say(f"{signal.Signals(number).name}: finishing this step, then saving (again to quit at once)")
+            with suppress(RuntimeError):  # the signal came while this thread was printing, which goes on instead
+                self.say(f"{signal.Signals(number).name}: finishing this step, then saving (Ctrl-C to quit at once)")

@@ -128,6 +128,7 @@ def test_sigterm_under_torchrun_leaves_a_whole_checkpoint(tmp_path):
     finally:
         process.kill()
     assert "finishing this step" in errors
+    assert state.exists(run), errors
     saved = state.load(run)
     assert 0 < saved["step"] < 100_000 and saved["world_size"] == 2
     assert max(step for step, _ in log(run)) == saved["step"]

@@ -24,7 +24,7 @@ from tokenloom import codecs, data
 from tokenloom.codecs import CodeSpec, LatentCodec, Modality, rate
 from tokenloom.codecs.bitstream import container, packing
 from tokenloom.codecs.quantizers import FSQ
-from tokenloom.train import losses, state
+from tokenloom.train import interrupts, losses, state
 from tokenloom.train.average import WeightAverage
 from tokenloom.train.config import CropConfig, OptimizerConfig, TrainConfig
 from tokenloom.train.loop import Run, learning_rate, train
@@ -179,6 +179,32 @@ def test_a_signal_leaves_a_whole_checkpoint(number, workers, tmp_path):
     assert max(step for step, _ in log(tmp_path / "run")) == saved["step"]
     codec = codecs.load(tmp_path / "run")
     assert codec.decode(codec.encode(torch.rand(1, 3, 9, 9))).shape == (1, 3, 9, 9)
+
+
+def test_only_a_later_ctrl_c_ends_a_run_before_it_saves(monkeypatch):
+    """torchrun may pass SIGTERM on while a run saves to a slow disk."""
+    said, now = [], [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    received = interrupts.Interrupts(said.append)
+    with received.handle():
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGINT)
+        now[0] += 20
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received.number == signal.SIGTERM and len(said) == 1 and said[0].startswith("SIGTERM: finishing")
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+            signal.pause()
+
+
+def test_a_signal_in_the_middle_of_a_line_is_received():
+    def reentrant(_: str) -> None:
+        raise RuntimeError("reentrant call inside <_io.BufferedWriter name='<stderr>'>")
+
+    received = interrupts.Interrupts(reentrant)
+    with received.handle():
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert received.number == signal.SIGTERM
 
 
 def test_state_is_replaced_whole_or_not_at_all(tmp_path, monkeypatch):
