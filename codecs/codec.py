@@ -242,6 +242,10 @@ class LatentCodec(Traceable, Codec):
 # -- build, load, save ----------------------------------------------------------------------------
 
 
+UNFIT = (TypeError, RuntimeError, MemoryError, ArithmeticError, LookupError, AttributeError)
+"""Errors of a constructor for wrong types, missing or absurd values, besides ValueError."""
+
+
 @precision.building()
 def build(
     name: str, *, checkpoint: str | Path | None = None, device: str | torch.device | None = None, **kwargs: Any
@@ -271,14 +275,7 @@ def build(
             codec = cls(**kwargs)
             codec.config = json.loads(json.dumps(kwargs))  # plain values, as in a config file
             codec._identity.settle(codec)
-    except (
-        TypeError,
-        RuntimeError,
-        MemoryError,
-        ArithmeticError,
-        LookupError,
-        AttributeError,
-    ) as error:  # wrong types, missing or absurd values
+    except UNFIT as error:
         raise ValueError(f"{name} cannot be built from {kwargs!r:.200}: {errors.first_line(error)}") from error
     return codec.to(place).eval()
 

@@ -15,8 +15,6 @@ from . import checkpoint, registry
 
 REQUESTS = ("checkpoint", "device")
 """Arguments of `codecs.build` that open files or the hub, or choose a device."""
-UNFIT = (TypeError, RuntimeError, MemoryError, ArithmeticError, LookupError, AttributeError)
-"""Errors of a constructor for values that do not fit it, besides ValueError."""
 
 
 def arguments(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:

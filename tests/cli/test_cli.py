@@ -173,6 +173,9 @@ def test_pipes() -> None:
     assert sorted(line.partition(": ")[0] for line in done.stderr.decode().splitlines()) == ["-", "-"]
     assert main(["encode", "photo.png", "--codec", "image/png", "-o", "./-"]) == 0
     assert Path("-").read_bytes() == Path("photo.tlm").read_bytes()
+    command = f"cat photo.png | {tool} encode - -c image/png -o again.tlm"  # from the pipe, though there is a file -
+    subprocess.run(["bash", "-c", command], capture_output=True, check=True)
+    assert Path("again.tlm").read_bytes() == Path("photo.tlm").read_bytes()
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def test_weights_that_are_not_finite_are_refused(value, tmp_path):
 def test_shipped_weights_have_a_checksum(name):
     folder = checkpoint.shipped_folder(name)
     config = checkpoint.read_config(folder)
+    assert re.fullmatch("[0-9a-f]{64}", config[checkpoint.CHECKSUM])
     checkpoint.weights(folder, config)
     with pytest.raises(ValueError, match="damaged"):
         checkpoint.weights(folder, config | {checkpoint.CHECKSUM: "0"})

@@ -137,7 +137,8 @@ def _fixed_rate(codec: Codec) -> str:
 def _read(source: Path, codec: Codec, args: argparse.Namespace) -> tuple[Codec, Tensor | str]:
     """Read a file as the codec needs it. An audio codec without weights is replaced by one that fits the file."""
     media, spec, name = codecs.media, codec.spec, args.codec
-    content = source if source.is_file() else paths.content(source)  # a pipe is read once
+    seekable = source != paths.STREAM and source.is_file()
+    content = source if seekable else paths.content(source)  # a pipe is read once
     if spec.modality != "audio":
         return codec, media.read(content, spec.modality)
     variants = [v for v in codec.variants if "sample_rate" in v] if name in codecs.names() else []
