@@ -59,6 +59,7 @@ class Chart {
     const resize = () => { if (this.plot.clientWidth !== this.width) this.draw(); };
     new ResizeObserver(() => requestAnimationFrame(resize)).observe(this.plot);
     window.addEventListener("beforeprint", () => this.draw());
+    this.draw();  // the observer waits for a frame, which a page in the background does not get
   }
 
   axis(side) {
