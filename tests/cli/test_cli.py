@@ -387,8 +387,8 @@ def test_a_signal_prints_one_line_and_returns_130(number: signal.Signals) -> Non
             time.sleep(0.01)
     assert pipe is not None, child.stderr.read()
     child.send_signal(number)
+    os.close(pipe)  # wakes a child that got the signal just before it began to wait
     _, err = child.communicate(timeout=60)
-    os.close(pipe)
     assert child.returncode == 130
     assert err == "tokenloom: interrupted\n"
 
