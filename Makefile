@@ -1,18 +1,20 @@
 # Requirements: Python 3.11 or later, git and make.
 #   make demo         compare codecs on bundled photographs and generated music, then generate with omni-small
 #   make test         run the tests; `make test ARGS="tests/cli/test_cli.py -x"` runs some
+#   make fuzz         edit files at random and read them, a million times; `make fuzz MUTANTS=1000` per reader is shorter
 #   make lint         check style, format and types; `make format` fixes style and format
 #   make docs         build the documentation into site/; `make docs-serve` shows it while you edit
 VENV ?= .venv
 PYTHON ?= python3
 OUT ?= demo
 ARGS ?= -n 2
+MUTANTS ?= 18000
 
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODECS := image/jpeg,image/webp,image/avif,image/jpeg2000,image/png,natural-ntc,natural-fsq,audio/opus,audio/vorbis,audio/mp3,audio/flac,digits-rvq
 
-.PHONY: install demo test lint format docs docs-serve clean
+.PHONY: install demo test fuzz lint format docs docs-serve clean
 
 install: $(STAMP)
 
@@ -30,6 +32,9 @@ demo: install
 # One thread per process: two workers already fill two cores.
 test: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+fuzz: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS) tests/test_fuzz.py --mutants $(MUTANTS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -184,22 +184,29 @@ def download(hub_id: str, patterns: Sequence[str], **options: Any) -> Path:
 # -- read -----------------------------------------------------------------------------------------
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML loader that refuses what costs gigabytes or minutes: aliases, many or deep values, long numbers."""
+_SafeLoader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the former, in C, is in PyYAML's wheels
 
-    values = depth = 0
 
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.YAMLError("aliases are not allowed")
-        self.values, self.depth = self.values + 1, self.depth + 1
-        if self.values > MAX_VALUES or self.depth > MAX_DEPTH:
-            raise yaml.YAMLError(f"it must have at most {MAX_VALUES} values, nested at most {MAX_DEPTH} times")
-        node: Any = super().compose_node(parent, index)
-        self.depth -= 1
+class _Loader(_SafeLoader):
+    """YAML loader that refuses long numbers, which take minutes."""
+
+    def construct_object(self, node: Any, deep: bool = False) -> Any:
         if node.tag.endswith((":int", ":float")) and len(node.value) > MAX_DIGITS:
             raise yaml.YAMLError(f"a number must have at most {MAX_DIGITS} characters, got {len(node.value)}")
-        return node
+        return super().construct_object(node, deep)
+
+
+def _yaml(text: str) -> Any:
+    """Return the content of a YAML file. Aliases and many or deep values, which cost gigabytes, are refused first."""
+    values = depth = 0
+    for event in yaml.parse(text, _Loader):
+        if isinstance(event, yaml.AliasEvent):
+            raise yaml.YAMLError("aliases are not allowed")
+        values += isinstance(event, yaml.NodeEvent)
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if values > MAX_VALUES or depth > MAX_DEPTH:
+            raise yaml.YAMLError(f"it must have at most {MAX_VALUES} values, nested at most {MAX_DEPTH} times")
+    return yaml.load(text, _Loader)
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -220,7 +227,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
         raise ValueError(f"a config must have at most {MAX_CONFIG_BYTES} bytes, {path} has {path.stat().st_size}")
     try:
         text = path.read_text(encoding="utf-8")
-        config = json.loads(text) if path.suffix == ".json" else yaml.load(text, _Loader)
+        config = json.loads(text) if path.suffix == ".json" else _yaml(text)
     except OSError:
         raise
     except Exception as error:  # YAML has its own type, and a dozen others for values that do not fit their tags
@@ -246,7 +253,18 @@ def section(folder: Path, config: dict[str, Any], kind: str, key: str) -> tuple[
         reason = f"it is {held}" if held else f"its config lacks {needed}"
         name = folder.name if folder.parent == shipped_root() else folder
         raise ValueError(f"{name} describes no {kind}: {reason}")
+    for text in _texts([given, fingerprints]):
+        if len(text) > files.LONGEST and not text.lstrip().startswith("{"):  # the content of a tokenizer is longer
+            raise ValueError(f"{folder}: a text must have at most {files.LONGEST} characters, got {text!r:.80}")
     return given, fingerprints
+
+
+def _texts(value: Any) -> Iterator[str]:
+    """Yield the texts in nested lists and mappings, and the keys of the latter."""
+    if isinstance(value, str):
+        yield value
+    for part in [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []:
+        yield from _texts(part)
 
 
 def weights(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -9,9 +9,7 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from typing import Any, TypeVar
-
-T = TypeVar("T")
+from typing import Any
 
 OPTIONAL = {"optional": True}
 """Metadata of a dataclass field that is written only if it has a value."""
@@ -29,21 +27,41 @@ def to_plain(value: Any) -> Any:
     return value
 
 
-def from_plain(kind: type[T], value: Any) -> T:
-    """Invert `to_plain` for a type: a dataclass, a list or dict of them, or any of these with None."""
-    if value is None:
-        return value
+def from_plain(kind: Any, value: Any) -> Any:
+    """Invert `to_plain` for a type: a dataclass, a list or dict of them, a plain value, or any of these with None.
+
+    Raises:
+        ValueError: The value has another type, or lacks a field.
+    """
     if isinstance(kind, types.UnionType):
-        kind = next(member for member in typing.get_args(kind) if member is not type(None))
+        members = typing.get_args(kind)
+        kind = next((m for m in members if type(value) is m), next(m for m in members if m is not types.NoneType))
+    if value is None:
+        return None
     if is_dataclass(kind):
-        hints = typing.get_type_hints(kind)
-        return kind(**{key: from_plain(hints[key], v) for key, v in value.items()})
-    container, arguments = typing.get_origin(kind), typing.get_args(kind)
+        return _record(kind, value)
+    container, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
+    accepted = {float: (float, int), str: (str,), int: (int,), bool: (bool,), list: (list,), dict: (dict,)}
+    if not isinstance(value, accepted.get(container, object)):
+        raise ValueError(f"{value!r:.80} must be a {container.__name__}")
     if container is list and arguments:
-        return typing.cast(T, [from_plain(arguments[0], v) for v in value])
+        return [from_plain(arguments[0], v) for v in value]
     if container is dict and arguments:
-        return typing.cast(T, {key: from_plain(arguments[1], v) for key, v in value.items()})
+        return {key: from_plain(arguments[1], v) for key, v in value.items()}
     return value
+
+
+def _record(kind: Any, value: Any) -> Any:
+    """Return a dataclass from the plain values of its fields."""
+    hints = typing.get_type_hints(kind)
+    if not isinstance(value, dict):
+        raise ValueError(f"{value!r:.80} must be a {kind.__name__}")
+    if unknown := value.keys() - hints:
+        raise ValueError(f"{kind.__name__} has no field {min(unknown)!r:.80}")
+    try:
+        return kind(**{key: from_plain(hints[key], v) for key, v in value.items()})
+    except TypeError as error:
+        raise ValueError(f"{kind.__name__} lacks a field: {error}") from error
 
 
 def to_json(value: Any) -> str:

@@ -22,6 +22,10 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # in the background of a 
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--mutants", type=int, help="number of random edits of each file in test_fuzz.py")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests with `codec` over every registered codec, and tests with `learned` over those that train."""
     for fixture, included in (("codec", lambda name: True), ("learned", trains)):

@@ -6,9 +6,9 @@ import io
 import math
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
@@ -203,7 +203,26 @@ def _open(source: Source) -> Iterator[tuple[list[Any], notices.Notice | None]]:
         streams: list[Any] = list(files)
         if isinstance(source, str | os.PathLike) and files == [file] and not isinstance(file, io.BytesIO):
             streams = [openable(source)]  # a file on disk is read by libsndfile itself, which is faster
+        streams = [stream if isinstance(stream, str) else _Stream(stream) for stream in streams]
         yield [opened.enter_context(soundfile.SoundFile(stream)) for stream in streams], notice
+
+
+class _Stream:
+    """File for libsndfile that stays where it is if a damaged header asks for a place before its beginning.
+
+    Python prints an error that is raised inside a callback from C, and goes on.
+    """
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        with suppress(ValueError, OSError):
+            self._file.seek(offset, whence)
+        return self._file.tell()
 
 
 def _in_range(waveform: Tensor, lossy: bool, name: str) -> Tensor:

@@ -29,7 +29,7 @@ def get_format(name: str) -> Any:
 def get(key: str, name: str, choices: Mapping[str, Choice]) -> Any:
     """Return the module of a choice. Raises ValueError if it is unknown or its package is missing."""
     if name not in choices:
-        raise ValueError(f"{key} must be one of {', '.join(choices)}, got {name!r}")
+        raise ValueError(f"{key} must be one of {', '.join(choices)}, got {name!r:.80}")
     module, needs = choices[name]
     if needs and find_spec(needs[0]) is None:
         raise missing(*needs, f"{key}={name}")

@@ -20,9 +20,10 @@ from typing import Any
 
 import torch
 
-from tokenloom import files
+from tokenloom import errors, files
 from tokenloom.codecs.types import Codes
 
+from ..serialize import from_plain
 from .measurement import ItemResult
 
 NAME, CRASH = "unfinished.jsonl", "crash.txt"
@@ -108,27 +109,36 @@ class Journal:
         lines = list(_lines(self.path.read_bytes()))
         if not lines or lines[0].get("version") != VERSION:
             return "version"
-        if differing := _difference(lines[0]["plan"], self.plan):
-            return differing
-        for line in lines[1:]:
-            if "begin" in line:
-                self.last = _key(line["begin"])
-                self.begun[self.last] += 1
-            elif "fact" in line:
-                self.facts[line["fact"]] = line["value"]
-            else:
-                key, self.last = _key(line["key"]), None
-                self.results[key] = ItemResult(**line["result"])
-                del self.begun[key]
+        try:
+            if differing := _difference(lines[0]["plan"], self.plan):
+                return differing
+            for line in lines[1:]:
+                self._keep(line)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"{self.path} is damaged: {errors.first_line(error)}; without it, the comparison starts "
+                             "anew") from error  # fmt: skip
         return ""
+
+    def _keep(self, line: Mapping[str, Any]) -> None:
+        if "begin" in line:
+            self.last = _key(line["begin"])
+            self.begun[self.last] += 1
+        elif "fact" in line:
+            self.facts[line["fact"]] = line["value"]
+        else:
+            key, self.last = _key(line["key"]), None
+            self.results[key] = from_plain(ItemResult, line["result"])
+            del self.begun[key]
 
 
 def _lines(data: bytes) -> Iterator[dict[str, Any]]:
     for line in data.splitlines():
         try:
-            yield json.loads(line)
-        except ValueError:  # cut short by a kill
+            found = json.loads(line)
+        except (ValueError, RecursionError):  # cut short by a kill
             continue
+        if isinstance(found, dict):
+            yield found
 
 
 def _key(parts: list[Any]) -> Key:

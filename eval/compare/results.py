@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom import files
+from tokenloom.errors import first_line
 from tokenloom.metrics.bd_rate import Point
 
 from ..gallery.records import Exhibit
@@ -103,11 +104,15 @@ class Results:
 
     @classmethod
     def read(cls, folder: str | Path) -> Results:
-        """Read the results in a folder. Raises FileNotFoundError without results.json."""
+        """Read the results in a folder. Raises FileNotFoundError without results.json, ValueError if it is damaged."""
         path = Path(folder) / JSON
         if not path.is_file():
             raise FileNotFoundError(f"{folder} has no {JSON}")
-        return from_plain(cls, {"folder": Path(folder), **json.loads(path.read_text(encoding="utf-8"))})
+        try:
+            plain = json.loads(path.read_text(encoding="utf-8"))
+            return from_plain(cls, {"folder": Path(folder), **(plain if isinstance(plain, dict) else {})})
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def columns(record: Record) -> dict[str, Any]:
