@@ -10,8 +10,7 @@ import time
 import warnings
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from hypothesis import HealthCheck, Phase, given, settings
 from support import fuzz
 
 from tokenloom import codecs
@@ -26,12 +25,11 @@ def test_edited_files(name, request):
 
     @settings(
         max_examples=count or 25, derandomize=count is None, deadline=None, database=None,
-        suppress_health_check=[HealthCheck.too_slow],
+        phases=[Phase.generate, Phase.shrink], suppress_health_check=[HealthCheck.too_slow],
     )  # fmt: skip
-    @given(st.integers(0, len(reader.files) - 1), fuzz.EDITS, st.booleans())
-    def check(number, edits, sealed):
-        data = fuzz.edit(reader.files[number], edits)
-        data = reader.seal(data) if sealed else data
+    @given(fuzz.PLANS)
+    def check(plan):
+        data = fuzz.mutant(reader, plan)
         before, start = peak(), time.process_time()
         try:
             size = fuzz.size(reader.read(data))

@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .. import batches
 from ..codec import LatentCodec
+from ..layers import spans
 from ..quantizers import Quantizer, ResidualVQ
 from ..registry import register
-from ..types import CodeSpec, Modality
+from ..types import Codes, CodeSpec, Modality
 from . import seanet
+
+BLOCK = 2**18
+"""Samples that are encoded or decoded at once: 33 seconds at 8 kHz."""
 
 
 class WaveAutoencoder(LatentCodec):
     """Audio codec with a causal SEANet encoder, any quantizer, and a causal SEANet decoder.
+
+    Without an LSTM, long signals are computed in blocks, so that their length does not matter for the memory.
 
     Args:
         quantizer: Any quantizer. Its `dim` is the number of latent channels.
@@ -53,6 +62,42 @@ class WaveAutoencoder(LatentCodec):
     def synthesize(self, latents: Tensor) -> Tensor:
         """Map quantized latents to (batch, channels, frames · stride), not cropped or clamped."""
         return self.decoder(latents)
+
+    @functools.cached_property
+    def _reach(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
+        """Frames before and after a frame on which the encoder and the decoder depend; None if there is no bound."""
+        stride, anchor = self.spec.stride[0], self._anchor
+        encoder = spans.reach(self.analyze, anchor.new_zeros(1, self.spec.channels, stride), stride, 1)
+        decoder = spans.reach(self.synthesize, anchor.new_zeros(1, self.quantizer.dim, 1), 1, stride)
+        return None if encoder is None or decoder is None else (encoder, decoder)
+
+    def _encode(self, x: Tensor, setting: int | None) -> Codes:
+        if x.shape[-1] <= BLOCK or self._reach is None:
+            return super()._encode(x, setting)
+
+        def encode(part: Tensor) -> Tensor:
+            return super(WaveAutoencoder, self)._encode(part, setting).indices
+
+        stride = self.spec.stride[0]
+        indices = spans.in_blocks(encode, x, self._reach[0], BLOCK // stride, stride, 1)
+        return Codes(indices, torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1))
+
+    def _decode(self, codes: Codes) -> Tensor:
+        if int(codes.sizes[0]) <= BLOCK or self._reach is None:
+            return super()._decode(codes)
+        stride = self.spec.stride[0]
+
+        def decode(part: Tensor) -> Tensor:
+            sizes = torch.full((len(part), 1), stride * part.shape[-1])
+            return super(WaveAutoencoder, self)._decode(Codes(part, sizes))
+
+        signals = spans.in_blocks(decode, codes.indices, self._reach[1], BLOCK // stride, 1, stride)
+        return batches.crop(signals, codes.sizes)
+
+    def working_memory(self, size: tuple[int, ...]) -> int:
+        if size[0] <= BLOCK or self._reach is None:
+            return super().working_memory(size)
+        return super().working_memory((BLOCK + sum(self._reach[1]) * self.spec.stride[0],)) + 4 * size[0]
 
 
 @register("audio/rvq")
