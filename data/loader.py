@@ -39,6 +39,7 @@ class Crops:
         broken: dict[int, str] = {}
         counted: set[int] = set()
         tally = notices.Tally()
+        # a fork after OpenMP has run hangs only where the child uses several threads; PyTorch's workers use one
         loader = DataLoader(
             self.batches, batch_size=None, sampler=range(self.start_step, self.steps), num_workers=self.workers,
             collate_fn=_unchanged, generator=torch.Generator(),  # the global one belongs to the training

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -105,12 +106,23 @@ class LibraryTokenizer:
         self.vocabulary: dict[str, int] = self._tokenizer.get_vocab(with_added_tokens=True)
 
     def encode(self, text: str) -> list[int]:
-        """Return the ids of a text."""
-        return self._tokenizer.encode(text, add_special_tokens=False).ids
+        """Return the ids of a text. Raises ValueError if the vocabulary lacks a part of it."""
+        with _converting():
+            return self._tokenizer.encode(text, add_special_tokens=False).ids
 
     def decode(self, ids: list[int]) -> str:
-        """Return the text of ids."""
-        return self._tokenizer.decode(ids, skip_special_tokens=False)
+        """Return the text of ids. Raises ValueError if they have none."""
+        with _converting():
+            return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+
+@contextmanager
+def _converting() -> Iterator[None]:
+    """Convert the errors of the library, which are of the type Exception, to ValueErrors."""
+    try:
+        yield
+    except Exception as error:
+        raise ValueError(f"the tokenizer refuses: {errors.first_line(error)}") from error
 
 
 def _open(content: str) -> ByteLevelBPE | LibraryTokenizer:

@@ -390,6 +390,17 @@ def test_bpe_loads_other_kinds_of_tokenizer():
     assert gap == ["one"]
 
 
+def test_what_a_tokenizer_refuses_is_a_value_error():
+    """The library raises Exception."""
+    from tokenizers import Tokenizer, models
+
+    codec = codecs.build("text/bpe", tokenizer=Tokenizer(models.WordLevel({"one": 0}, unk_token="[UNK]")).to_str())
+    assert codec.decode(codec.encode(["one"])) == ["one"]
+    with pytest.raises(ValueError, match="the tokenizer refuses: WordLevel") as error:
+        codec.encode(["two"])
+    assert "\n" not in str(error.value)
+
+
 def test_bad_text(tokenizer, tmp_path):
     for codec in (codecs.build("text/bytes"), tokenizer):
         with pytest.raises(ValueError, match="surrogate"):
