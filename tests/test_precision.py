@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import platform
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -11,6 +15,8 @@ from support.codecs import MIDDLE, TINY, one_line, signals, tiny
 
 from tokenloom import codecs, models, precision
 from tokenloom.codecs import Modality
+from tokenloom.train import machine
+from tokenloom.train.run_config import RunConfig
 
 TYPES = [torch.float16, torch.bfloat16, torch.float64]
 SMALL = {"widths": [8, 16], "depths": [1, 1]}
@@ -133,3 +139,29 @@ def test_a_lower_precision_of_products_changes_nothing(fast):
         codes, decoded = codec.encode(x), codec.decode(codec.encode(x))
     assert codec.encode(x) == codes and torch.equal(codec.decode(codes), decoded)
     assert [part.fp32_precision for part in parts] == given and "bf16" in given
+
+
+SPEED = "import torch; from tokenloom import precision; print(precision.bfloat16_speed(torch.device('cpu')))"
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="the variable limits the instructions of x86 processors")
+def test_bfloat16_is_found_slow_without_its_instructions():
+    """oneDNN emulates it then, many times slower than float32."""
+    command = [sys.executable, "-c", SPEED]
+    limited = {**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert float(subprocess.run(command, env=limited, capture_output=True, text=True, check=True).stdout) < machine.SLOW
+    assert precision.bfloat16_speed(torch.device("cpu")) > 0
+    assert precision.bfloat16_speed(torch.device("meta")) == 1
+
+
+@pytest.mark.parametrize(("speed", "chosen"), [(2.0, "bf16-mixed"), (1.0, "bf16-mixed"), (0.01, "32-true")])
+def test_a_run_takes_the_faster_precision(speed, chosen, monkeypatch, recwarn):
+    monkeypatch.setattr(precision, "bfloat16_speed", lambda device: speed)
+    assert machine.mixed_precision(RunConfig(device="cpu")) == chosen
+    assert machine.mixed_precision(RunConfig(device="cpu", precision="32-true")) == "32-true"
+    assert not recwarn
+    assert machine.mixed_precision(RunConfig(device="cpu", precision="bf16-mixed")) == "bf16-mixed"
+    assert [str(w.message) for w in recwarn] == (
+        ["cpu computes bfloat16 100 times slower than float32; precision=32-true is faster here"]
+        * (speed < machine.SLOW)
+    )

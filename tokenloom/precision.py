@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import math
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 _lock = threading.Lock()
@@ -68,6 +72,28 @@ def building() -> Iterator[None]:
     """Build and load modules as usual, in float32, inside `torch.inference_mode` too. Also works as a decorator."""
     with float32(), torch.inference_mode(False):
         yield
+
+
+@functools.cache
+def bfloat16_speed(device: torch.device) -> float:
+    """Return how many times faster a device computes in bfloat16 than in float32.
+
+    A CPU is measured in about 50 ms, on a small convolution and its gradient. Without instructions for bfloat16 it may
+    be a hundred times slower. A GPU that has them is taken as twice as fast, and other devices as equally fast.
+    """
+    if device.type != "cpu":
+        return 2.0 if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False) else 1.0
+    seconds = {torch.float32: math.inf, torch.bfloat16: math.inf}
+    for trial in range(6):
+        for dtype, best in seconds.items():
+            x, weight = (
+                torch.ones(shape, dtype=dtype, requires_grad=True) for shape in ((4, 32, 8, 8), (32, 32, 3, 3))
+            )
+            began = time.perf_counter()
+            F.conv2d(x, weight, padding=1).sum().backward()
+            if trial:  # the first one chooses the kernels
+                seconds[dtype] = min(best, time.perf_counter() - began)
+    return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
 class Float32Module(nn.Module):

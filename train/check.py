@@ -44,7 +44,8 @@ def config(cfg: RunConfig) -> None:
 def _machine(cfg: RunConfig) -> None:
     """Check precision, devices, and the division of the batch among processes."""
     for key, allowed in (
-        ("precision", ("32-true", "bf16-mixed", "16-mixed")), ("store", STORES), ("strategy", ("auto", "ddp", "fsdp")),
+        ("precision", ("auto", "32-true", "bf16-mixed", "16-mixed")), ("store", STORES),
+        ("strategy", ("auto", "ddp", "fsdp")),
     ):  # fmt: skip
         if getattr(cfg, key) not in allowed:
             raise ValueError(f"{key} must be one of {', '.join(allowed)}, got {getattr(cfg, key)!r}")

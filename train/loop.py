@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from tokenloom import own_code
+from tokenloom import devices, own_code
 
 from . import check, loggers, machine, state
 from .average import WeightAverage
@@ -65,7 +65,7 @@ class Run:
         """Check everything, join the other processes, then create `out` and its logs."""
         check.config(cfg)
         saved = state.load(Path(cfg.out)) if cfg.resume else None
-        self.cfg = cfg = _with_warmup(cfg, saved)
+        self.cfg = cfg = _with_warmup(replace(cfg, precision=machine.mixed_precision(cfg)), saved)
         _seed(cfg.seed, 0)
         self.job = all_tasks()[cfg.task](cfg)
         self.model = self.job.model
@@ -120,6 +120,7 @@ class Run:
         status = "failed"
         try:
             with self.interrupts.handle():
+                self.logs.say(f"{self.out}: {self.cfg.precision} on {devices.describe(self.fabric.device)}")
                 self._train(min(self.cfg.steps, self.cfg.stop_after or self.cfg.steps))
                 self._save_state()
                 self._finish()

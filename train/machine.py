@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import atexit
 import os
+import warnings
 from typing import Any
 
 from torch import distributed
 
-from tokenloom import devices, lazy
+from tokenloom import devices, lazy, precision
 
 from . import state
 from .run_config import RunConfig
 
 lightning_fabric = lazy.load("lightning_fabric", "train")  # takes 3 s, so only after the config is checked
+
+
+SLOW = 0.7
+"""Speed of bfloat16 relative to float32 that is slow. Processors without its instructions reach a third at best."""
 
 
 def gpus(cfg: RunConfig) -> int:
@@ -41,6 +46,23 @@ def processes() -> tuple[int, int]:
     if not (0 < local <= world and world % local == 0 and rank < world and local_rank < local):
         raise ValueError(f"{shown} do not fit together: each machine must have LOCAL_WORLD_SIZE processes")
     return local, world // local
+
+
+def mixed_precision(cfg: RunConfig) -> str:
+    """Return the precision of a run. For auto: bfloat16 unless the device is slow with it, then float32.
+
+    Warns of a choice that is slow on this machine.
+    """
+    device = devices.resolve(cfg.device)
+    if cfg.precision not in ("auto", "bf16-mixed"):
+        return cfg.precision
+    speed = precision.bfloat16_speed(device)
+    if cfg.precision == "auto":
+        return "bf16-mixed" if speed > SLOW else "32-true"
+    if speed < SLOW:
+        warnings.warn(f"{device.type} computes bfloat16 {1 / speed:.3g} times slower than float32; precision=32-true "
+                      "is faster here", stacklevel=2)  # fmt: skip
+    return cfg.precision
 
 
 def launch(cfg: RunConfig) -> Any:

@@ -35,7 +35,7 @@ class RunConfig:
     accumulate: int = 1
     max_skips: int = 20
     ema: float = 0.999
-    precision: str = "bf16-mixed"
+    precision: str = "auto"
     device: str = "auto"
     strategy: str = "auto"
     workers: int = 0

@@ -480,7 +480,7 @@ def test_quoting() -> None:
         (["steps"], "must have the form key=value, got 'steps'"),
         (["data.path=[a"], "cannot read data.path=[a"),
         (["--stepz"], "unknown option --stepz"),
-        (["precision=8-bit", *TINY], "precision must be one of 32-true, bf16-mixed, 16-mixed, got '8-bit'"),
+        (["precision=8-bit", *TINY], "precision must be one of auto, 32-true, bf16-mixed, 16-mixed, got '8-bit'"),
         ([*TINY, "out=photo.png"], "photo.png"),
         ([*TINY, "resume=true"], "begin the run without resume"),
     ],
