@@ -83,9 +83,9 @@ class NoLogs:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Remove the rows after a step, which a resumed run writes again."""
+    """Remove the rows after a step, which a resumed run writes again, and one that is cut."""
     if not path.exists():
         return
-    lines = path.read_text().splitlines()
-    kept = [line for line in lines[1:] if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step]
-    files.write(path, "\n".join([lines[0] if lines else "step,name,value", *kept, ""]))
+    rows = path.read_text().split("\n")[:-1]  # a kill may have cut the last one
+    kept = [row for row in rows[1:] if row.split(",")[0].isdigit() and int(row.split(",")[0]) <= step]
+    files.write(path, "\n".join(["step,name,value", *kept, ""]))

@@ -451,11 +451,11 @@ def test_another_job_in_the_same_folder_is_refused(mine: str, capsys: pytest.Cap
 def test_shards_are_on_disk_before_they_have_their_names(
     mine: str, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shard gets a temporary name, then its own, then its report; the index is last."""
+    """A shard gets its name, then its report; the index is last."""
     events = disk.record(monkeypatch)
     tokenize(SCENES, mine, "out", format=format, shard_items=12, workers=0)
     shards = [event for event in events if event.startswith("tokens-")]
-    assert len(shards) == 4 and all(event.endswith(": flushed") for event in events if event != "flush")
+    assert len(shards) == 2 and all(event.endswith(": flushed") for event in events if event != "flush")
     named = [event.removesuffix(": flushed") for event in events if event != "flush"]
     first = named.index(f"tokens-000000{optional.get_format(format).SUFFIX}")
     assert first < named.index("000000.json") < len(named) - 1 and named[-1] == reading.INDEX
