@@ -130,7 +130,8 @@ class FileSet:
         if _is_folder(ready):
             for pattern in self.patterns:
                 for path in folder.glob(pattern):
-                    path.unlink()
+                    if not path.is_dir():  # it is the user's
+                        path.unlink()
             ready.rename(moving)
         if _is_folder(moving):
             for path in sorted((path for path in moving.rglob("*") if not path.is_dir()), key=self._turn(moving)):

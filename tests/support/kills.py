@@ -36,7 +36,7 @@ from tokenloom.data.tokens import reading
 from tokenloom.eval import filesets, serialize
 from tokenloom.eval.compare.report import page
 from tokenloom.eval.compare.results import Results, columns
-from tokenloom.train import state
+from tokenloom.train import record, state
 
 EVENTS = ("open", "os.rename", "os.remove", "os.link", "os.mkdir", "os.rmdir")
 """Audit events before which a run may be killed, besides fsync."""
@@ -55,7 +55,6 @@ def start(argv: list[str], log: Path, watch: str, at: int = 0) -> int:
     sys.stdout.flush()
     if pid := os.fork():
         return pid
-    os.setsid()
     for number, name in ((1, os.devnull), (2, str(log))):
         os.dup2(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), number)
     seen, fsync = itertools.count(1), os.fsync
@@ -70,7 +69,7 @@ def start(argv: list[str], log: Path, watch: str, at: int = 0) -> int:
         if inside or (event != "open" and arguments[-1] not in (-1, watch)):  # a name in an open folder
             total = next(seen)
             if total == at:
-                os.killpg(0, signal.SIGKILL)
+                os.kill(os.getpid(), signal.SIGKILL)  # its workers live on
 
     def flush(file: int) -> None:
         change("fsync")
@@ -213,7 +212,11 @@ class Tokenize(Command):
         return int(self.random.random() < 0.05)  # a process that is spawned takes seconds
 
     def before(self, out):
-        return {name: data for name, data in content(out).items() if name.startswith("tokens-")}
+        """Return the shards that the index or a report counts."""
+        found = content(out)
+        index = reading.read_index(out)["shards"] if reading.INDEX in found else []
+        reported = [f"tokens-{name[10:16]}.tar" for name in found if name.startswith(".progress/0")]
+        return {name: found[name] for name in (*reported, *(shard["name"] for shard in index)) if name in found}
 
     def check(self, out, before, variant):
         found = content(out)
@@ -223,9 +226,7 @@ class Tokenize(Command):
         assert all(any(shards[n] == self.reference[v][n] for v in self.variants) for n in shards), "a shard is damaged"
         assert len(owners) < 2, "shards of two jobs"
         assert set(named) <= set(shards), "the index names a shard that is not there"
-        reports = {name for name in found if name.startswith(".progress/0")}
-        lost = [name for name in before if name not in shards and f".progress/{name[7:13]}.json" in reports]
-        assert not lost, f"lost {lost}"
+        assert before.items() <= shards.items(), "a shard is lost"
         data = [p for p in walk.files(out, recursive=True) if str(p) not in (*shards, reading.INDEX)] if found else []
         assert not data, f"a later run would read {data}"
 
@@ -271,8 +272,7 @@ class Train(Command):
 
     def argv(self, out, variant):
         if (step := self.step(out)) or state.exists(out):
-            whole = (out / "model.safetensors").is_file() and (out / "config.yaml").is_file()
-            longer = step > self.steps[0] or (variant == 1 and step == self.steps[0] and whole)
+            longer = step > self.steps[0] or (variant == 1 and step == self.steps[0] and record.is_finished(out))
             return ["train", f"resume={out}", f"steps={self.steps[longer]}"]
         return [
             "train", "codec=image/fsq", "codec.levels=[8,5,4]", "codec.stride=8", "codec.patch=4",
@@ -391,8 +391,7 @@ def kill(command: Command, argv: list[str], out: Path) -> bool:
         pid = start(argv, command.log, str(out))
         latest = draw.random() < 0.5
         time.sleep(command.seconds * draw.uniform(0.6 if latest else 0, 1))
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(pid, signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         status = ended(pid)
     assert status is not None, f"{argv} hangs"
     return status == -signal.SIGKILL
