@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import subprocess
 import sys
 from pathlib import Path
@@ -12,16 +11,12 @@ import pytest
 KILLS = Path(__file__).parent / "support" / "kills.py"
 
 
-@pytest.mark.parametrize(
-    ("trials", "said"),
-    [(("--count", "4"), r"'killed': 4\b"), (("--pairs", "--count", "2"), r"'one (refused|after the other)'")],
-)
-def test_nothing_is_lost_or_mixed(trials, said):
+@pytest.mark.parametrize("command", ["train", "tokenize", "compare", "encode"])
+def test_nothing_is_lost_or_mixed(command):
     """In a process of its own: a fork of one whose threads have computed may hang."""
-    names = ["train", "tokenize", "compare", "encode"]
     done = subprocess.run(
-        [sys.executable, KILLS, *names, *trials], capture_output=True, text=True, check=False, timeout=600
-    )
+        [sys.executable, KILLS, command, "--count", "3", "--pairs", "1"],
+        capture_output=True, text=True, check=False, timeout=600,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
-    lines = done.stdout.splitlines()
-    assert [line.partition(":")[0] for line in lines] == names and all(re.search(said, line) for line in lines)
+    assert "'killed': 3" in done.stdout and "'one " in done.stdout

@@ -1,7 +1,7 @@
 """Kill commands at random moments, or start two at once, and check what they leave on disk.
 
     python tests/support/kills.py train --count 200
-    python tests/support/kills.py train --pairs --count 50
+    python tests/support/kills.py train --count 0 --pairs 50
 
 Every run is a fork of this process, which has imported the package. A run is killed after a random time, with weight on
 the end, where files are written, or just before a random change of a file.
@@ -23,7 +23,6 @@ import tempfile
 import time
 import warnings
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -453,22 +452,18 @@ def whole(command: Command, out: Path, variants: list[int]) -> None:
     raise AssertionError("; ".join(problems))
 
 
-def run(name: str, count: int, seed: int, trials: Callable[[Command, int], Counter] = kills) -> Counter:
-    """Make `count` trials of a command in a temporary folder."""
-    with tempfile.TemporaryDirectory(prefix="kills-") as root:
-        return trials(COMMANDS[name](Path(root), seed), count)
-
-
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("commands", nargs="+", choices=COMMANDS)
-    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--count", type=int, default=200, help="number of kills")
+    parser.add_argument("--pairs", type=int, default=0, help="number of pairs")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--pairs", action="store_true", help="start two at once instead of killing one")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
     for name in args.commands:
         began = time.monotonic()
-        tally = run(name, args.count, args.seed, pairs if args.pairs else kills)
+        with tempfile.TemporaryDirectory(prefix="kills-") as root:
+            command = COMMANDS[name](Path(root), args.seed)
+            tally = kills(command, args.count) + pairs(command, args.pairs)
         print(f"{name}: {dict(tally)} in {time.monotonic() - began:.0f} s", flush=True)
