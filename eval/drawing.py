@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 from torch import Tensor
 
-from tokenloom import lazy
+from tokenloom import files, lazy
 from tokenloom.metrics.audio import log_mel
 
 from .charts import Axis, Chart, Point, SeriesStyle
@@ -61,10 +61,10 @@ def draw(chart: Chart, x: str, *ys: str) -> Figure:
 
 def save(figure: Figure, path: Path) -> None:
     """Write a figure as PNG and as SVG. `path` has the stem of both."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _any_glyph():
         for suffix in (".png", ".svg"):
-            figure.savefig(path.with_name(path.name + suffix), dpi=160)
+            with files.writing(path.with_name(path.name + suffix)) as part:
+                figure.savefig(part, format=suffix[1:], dpi=160)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import resource
@@ -97,3 +98,109 @@ def test_the_home_folder(monkeypatch):
     ]  # fmt: skip
     with pytest.raises(ValueError, match="no user has the home folder ~nosuch"):
         files.expand("~nosuch/x")
+
+
+def test_a_new_file_never_replaces_one_that_came_meanwhile(tmp_path, monkeypatch):
+    def linkless(*_):
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    for links in (True, False):
+        if not links:
+            monkeypatch.setattr(os, "link", linkless)
+        path = tmp_path / f"links {links}"
+        with pytest.raises(FileExistsError, match=path.name), files.writing(path, new=True) as part:
+            part.write_text("late")
+            path.write_text("early")
+        assert path.read_text() == "early"
+        files.write(path.with_name("free"), "mine", new=True)
+        assert path.with_name("free").read_text() == "mine"
+        path.with_name("free").unlink()
+    assert len(os.listdir(tmp_path)) == 2
+
+
+def test_temporary_files_are_removed_when_their_writer_is_dead(tmp_path):
+    (tmp_path / "below").mkdir()
+    others = [".0123.part", "0123456789abcdef.part", "data.part"]
+    for name in others:
+        (tmp_path / name).write_text("of the user")
+    dead = [tmp_path / ".0123456789abcdef.part", tmp_path / "below" / ".fedcba9876543210.part"]
+    for path in dead:
+        path.write_text("cut")
+    with files.writing(tmp_path / "result") as part:
+        part.write_text("alive")
+        files.sweep(tmp_path)
+        assert [path.exists() for path in dead] == [False, True]
+        files.sweep(tmp_path, deep=True)
+        assert part.exists() and not dead[1].exists()
+    assert sorted(os.listdir(tmp_path)) == sorted(["below", "result", *others])
+
+
+REPORTS = files.FileSet("reports", ("report", "tables/*"))
+STEPS = ("rename", "replace", "unlink", "rmdir")
+"""Functions before which a replacement is cut short."""
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("settled", [True, False])
+def test_files_of_a_set_are_never_of_two_runs(settled, tmp_path, monkeypatch):
+    """A replacement is cut before every change of a name. What is visible is of one run, and nothing whole is lost."""
+    left, real = 0, {name: getattr(os, name) for name in STEPS}
+
+    def cut(name):
+        def step(*arguments, **options):
+            nonlocal left
+            left -= 1
+            if left < 0:
+                raise Killed
+            return real[name](*arguments, **options)
+
+        return step
+
+    def write(folder, run, tables):
+        with REPORTS.replacing(folder) as new:
+            for table in tables:
+                files.write(new / "tables" / table, run)
+            files.write(new / "report", run)
+
+    def found(folder):
+        return {path.name: path.read_text() for path in [*folder.glob("report"), *folder.glob("tables/*")]}
+
+    old, new = {"report": "1", "a": "1", "b": "1"}, {"report": "2", "b": "2", "c": "2"}
+    seen = set()
+    for number in range(100):
+        folder = tmp_path / str(number)
+        write(folder, "1", "ab")
+        left = number
+        with monkeypatch.context() as patch:
+            for name in STEPS:
+                patch.setattr(os, name, cut(name))
+            try:
+                write(folder, "2", "bc")
+            except Killed:
+                pass
+            else:
+                break
+        now = found(folder)
+        assert now.items() <= old.items() or now.items() <= new.items()
+        assert "report" not in now or now in (old, new)
+        seen.add(len(now))
+        if settled:
+            REPORTS.settle(folder)
+            assert found(folder) in (old, new)
+        else:
+            write(folder, "3", "a")
+            assert found(folder) == {"report": "3", "a": "3"} and sorted(os.listdir(folder)) == ["report", "tables"]
+    assert 10 < number < 99 and seen == {0, 1, 2, 3}
+
+
+def test_a_link_in_the_place_of_a_hidden_folder_is_not_followed(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "report").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    for name in REPORTS.hidden:
+        (tmp_path / "folder" / name).symlink_to(tmp_path / "mine")
+    REPORTS.settle(tmp_path / "folder")
+    assert (tmp_path / "mine" / "report").read_text() == "mine" and not (tmp_path / "folder" / "report").exists()

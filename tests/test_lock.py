@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,30 @@ def test_a_killed_run_leaves_no_lock(tmp_path):
     run.wait()
     with locked(tmp_path):  # although the worker lives
         assert (tmp_path / ".lock").read_text() == str(os.getpid())
+
+
+def test_a_folder_that_another_run_removes_is_made_again(tmp_path, monkeypatch):
+    """The first run fails and removes its empty folder just before the second one locks it."""
+    folder, mkdir, times = tmp_path / "run", Path.mkdir, []
+
+    def removed(path, *arguments, **options):
+        mkdir(path, *arguments, **options)
+        times.append(path)
+        if len(times) == 1:
+            path.rmdir()
+
+    monkeypatch.setattr(Path, "mkdir", removed)
+    with locked(folder):
+        assert (folder / ".lock").exists()
+    assert times == [folder, folder]
+
+
+def test_a_lock_removes_what_a_killed_run_left(tmp_path):
+    (tmp_path / "below").mkdir()
+    for folder in (tmp_path, tmp_path / "below"):
+        (folder / ".0123456789abcdef.part").write_text("cut")
+    with locked(tmp_path):
+        assert sorted(os.listdir(tmp_path)) == [".lock", "below"] and not os.listdir(tmp_path / "below")
 
 
 def test_waiting_for_the_other_run(tmp_path):

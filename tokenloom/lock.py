@@ -24,7 +24,8 @@ _open: set[int] = set()
 def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
     """Keep other runs out of a folder inside the block. The folder is created if needed.
 
-    On a file system without locks the block runs after a warning.
+    Temporary files of killed runs are removed from the folder and its subfolders. On a file system without locks the
+    block runs after a warning.
 
     Args:
         folder: The folder of the run.
@@ -34,7 +35,6 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         ValueError: If another run is in the folder. The message names its process.
         OSError: If the folder cannot be written to.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder.resolve() / NAME
     file = _acquire(folder, path, wait)
     _open.add(file)
@@ -42,6 +42,7 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
         with files.naming(folder):
             os.ftruncate(file, 0)
             os.pwrite(file, str(os.getpid()).encode(), 0)
+        files.sweep(folder, deep=True)
         yield
     finally:
         path.unlink(missing_ok=True)  # before the lock ends: the file may be the next run's after that
@@ -52,8 +53,12 @@ def locked(folder: Path, *, wait: bool = False) -> Iterator[None]:
 def _acquire(folder: Path, path: Path, wait: bool) -> int:
     """Return the open file with the lock."""
     while True:
-        with files.naming(folder, path):
-            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with files.naming(folder, path):
+                file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except FileNotFoundError:  # another run removed the folder, which was empty
+            continue
         try:
             fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
@@ -67,7 +72,7 @@ def _acquire(folder: Path, path: Path, wait: bool) -> int:
                 raise
             warnings.warn(f"{folder} is on a file system without locks: start no second run in it", stacklevel=4)
             return file
-        if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
+        if files.is_at(file, path):
             return file
         os.close(file)  # the other run removed the file after this process opened it
 

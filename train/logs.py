@@ -24,7 +24,7 @@ class Logs:
         self.samples = out / "samples"
         self.samples.mkdir(exist_ok=True)
         path = out / "log.csv"
-        _drop_after(path, start)
+        self._known = _drop_after(path, start)
         fresh = not path.exists()
         self._loggers: list[loggers.Logger] = []
         with ExitStack() as stack:
@@ -47,7 +47,8 @@ class Logs:
     def scalars(self, step: int, values: dict[str, float], bar: bool = False) -> None:
         """Write values; with `bar`, show them in front of the progress bar too."""
         for name, value in values.items():
-            self._csv.writerow([step, name, f"{value:.6g}"])
+            if (step, name) not in self._known:
+                self._csv.writerow([step, name, f"{value:.6g}"])
         for logger in self._loggers:
             logger.scalars(step, values)
         if bar:
@@ -82,10 +83,15 @@ class NoLogs:
         return lambda *_, **__: 0.0
 
 
-def _drop_after(path: Path, step: int) -> None:
-    """Remove the rows after a step, which a resumed run writes again."""
+def _drop_after(path: Path, step: int) -> set[tuple[int, str]]:
+    """Remove the rows after a step, which a resumed run writes again, and one that is cut.
+
+    Returns:
+        Step and name of the rows of this step. A run that was killed during its last validation writes them again.
+    """
     if not path.exists():
-        return
-    lines = path.read_text().splitlines()
-    kept = [line for line in lines[1:] if line.split(",")[0].isdigit() and int(line.split(",")[0]) <= step]
-    files.write(path, "\n".join([lines[0] if lines else "step,name,value", *kept, ""]))
+        return set()
+    rows = path.read_text().split("\n")[:-1]  # a kill may have cut the last one
+    kept = [row for row in rows[1:] if row.split(",")[0].isdigit() and int(row.split(",")[0]) <= step]
+    files.write(path, "\n".join(["step,name,value", *kept, ""]))
+    return {(step, row.split(",")[1]) for row in kept if row.startswith(f"{step},")}

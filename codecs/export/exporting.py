@@ -10,7 +10,8 @@ from typing import Any
 
 import torch
 
-from tokenloom import errors
+from tokenloom import errors, lock
+from tokenloom.files import FileSet
 
 from .. import validate
 from ..codec import Codec, LatentCodec
@@ -25,6 +26,7 @@ MAX_ERROR = 1e-2
 MAX_BYTES = 2**31 - 2**20
 """Most bytes of weights of one ONNX file, the limit of a protobuf message."""
 FILES = {f"{part}{suffix}" for part in PARTS for suffix in FORMATS.values()} | {"config.json", "README.md"}
+EXPORT = FileSet("export", ("config.json", *sorted(FILES - {"config.json"})))
 
 
 def export(codec: Codec, folder: str | Path, format: str = "onnx", setting: Any = None) -> Agreement:
@@ -46,8 +48,8 @@ def export(codec: Codec, folder: str | Path, format: str = "onnx", setting: Any 
         Difference between the programs and the codec.
 
     Raises:
-        ValueError: If the codec cannot be exported, the folder holds other files, a package is missing, or more than
-            0.1 % of the codes differ from PyTorch's. The folder then stays unchanged.
+        ValueError: If the codec cannot be exported, the folder is in use or holds other files, a package is missing, or
+            more than 0.1 % of the codes differ from PyTorch's. The folder then stays unchanged.
     """
     folder = Path(folder).absolute()
     codec = check(codec, folder, format)
@@ -68,11 +70,9 @@ def export(codec: Codec, folder: str | Path, format: str = "onnx", setting: Any 
         config = description.config(codec, setting, format, axes, measured)
         (staged / "config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         (staged / "README.md").write_text(description.readme(config), encoding="utf-8")
-        folder.mkdir(parents=True, exist_ok=True)
-        for name in FILES - {path.name for path in staged.iterdir()}:  # those of another format
-            (folder / name).unlink(missing_ok=True)
-        for path in staged.iterdir():
-            path.replace(folder / path.name)
+        with lock.locked(folder), EXPORT.replacing(folder) as new:
+            for path in staged.iterdir():
+                path.replace(new / path.name)
     return measured
 
 
@@ -103,12 +103,15 @@ def _exportable(codec: Codec, format: str) -> LatentCodec:
 
 
 def _check_folder(folder: Path) -> None:
-    """Raise ValueError unless the folder is new, empty or an export."""
+    """Raise ValueError unless the folder is new, empty or an export. Completes one that a kill has cut short."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise ValueError(f"an export must be a folder, {folder} is a file")
-    found = {path.name for path in folder.iterdir()}
+    if EXPORT.pending(folder):
+        with lock.locked(folder):
+            EXPORT.settle(folder)
+    found = {path.name for path in folder.iterdir()} - {lock.NAME, *EXPORT.hidden}
     if stray := sorted(found - FILES):
         raise ValueError(f"{folder} holds {stray[0]}, which is not part of an export; choose another folder")
     if found and not _is_export(folder / "config.json"):

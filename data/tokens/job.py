@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import socket
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,20 +68,19 @@ class ShardJob:
         report = {"number": number, "name": name, "items": 0, "tokens": 0, "broken": [], "refused": [], "other": 0}
         tally = notices.Tally()
         bits, left = [], len(self.range(number))
-        complete = out / PROGRESS / f"{name}.{socket.gethostname()}"
         dtype = index_type(encoder.spec.codebook_sizes)
-        with files.writing(complete) as part, part.open("wb") as file, format.writer(file, dtype) as write:
-            for batch in _batches(self._signals(encoder.spec, number, report, tally), self.batch_size):
-                for item, codes in _encode(encoder, batch, report):
-                    write(TokenRow(_utf8(item.key), codes, _utf8(item.caption), item.meta))
-                    report["items"] += 1
-                    report["tokens"] += int(rate.tokens(encoder.spec, codes))
-                    bits.append(float(rate.nominal(encoder.spec, codes)))
-                left -= len(batch)
-                yield len(batch)
-        report |= {"notices": tally.kinds} if tally.kinds else {}
-        report |= {"nominal_bits": math.fsum(bits), "bytes": complete.stat().st_size, "sha256": sha256(complete)}
-        complete.replace(out / name)
+        with files.writing(out / name, place=out / PROGRESS) as part:
+            with part.open("wb") as file, format.writer(file, dtype) as write:
+                for batch in _batches(self._signals(encoder.spec, number, report, tally), self.batch_size):
+                    for item, codes in _encode(encoder, batch, report):
+                        write(TokenRow(_utf8(item.key), codes, _utf8(item.caption), item.meta))
+                        report["items"] += 1
+                        report["tokens"] += int(rate.tokens(encoder.spec, codes))
+                        bits.append(float(rate.nominal(encoder.spec, codes)))
+                    left -= len(batch)
+                    yield len(batch)
+            report |= {"notices": tally.kinds} if tally.kinds else {}
+            report |= {"nominal_bits": math.fsum(bits), "bytes": part.stat().st_size, "sha256": sha256(part)}
         files.write(out / PROGRESS / f"{number:06d}.json", json.dumps(report))
         yield left
         yield report

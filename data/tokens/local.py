@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -107,9 +108,18 @@ def _ignore_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def _end_with_parent() -> None:
+    """End this process when its parent is killed, since another run may then begin in the folder."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def _serve(job: ShardJob, pipe: Connection) -> None:
     """Write shards by number until None is received."""
     try:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
         torch.set_num_threads(1)
         encoder = job.encoder.open()
         for number in iter(pipe.recv, None):

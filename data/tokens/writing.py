@@ -17,7 +17,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from tokenloom import devices, files, lazy, progress
+from tokenloom import devices, files, lazy, lock, progress
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.media import notices
 
@@ -63,7 +63,7 @@ def tokenize(
         The index (see `reading.read_index`).
 
     Raises:
-        ValueError: An argument is wrong, or the folder holds something else.
+        ValueError: An argument is wrong, another run is in the folder, or it holds something else.
         FileNotFoundError: A path does not exist.
     """
     get_format(format)
@@ -82,7 +82,16 @@ def tokenize(
         raise ValueError(f"data={data['name']} holds no {opened.spec.modality}, which {config['name']} needs")
     strict = bool(data.get("strict", False))
     job = ShardJob(source, indices, encoder, str(out), format, shard_items, batch_size, strict)
-    return write_shards(job, opened, data, lambda job, numbers: run(job, numbers, workers))
+    if Path(out).exists() and not Path(out).is_dir():
+        raise ValueError(f"out must be a folder, {out} is a file")
+    new = not Path(out).exists()
+    try:
+        with files.naming(Path(out)), lock.locked(Path(out)):
+            return write_shards(job, opened, data, lambda job, numbers: run(job, numbers, workers))
+    finally:
+        if new:
+            with suppress(OSError):  # it is not empty
+                Path(out).rmdir()
 
 
 def main(cfg: omegaconf.DictConfig) -> None:
@@ -116,6 +125,8 @@ def write_shards(job: ShardJob, codec: Codec, data: Mapping[str, Any], run: Run)
     plan = json.loads(json.dumps(_plan(job, codec, data), default=str))
     done = _complete_shards(out, plan)
     missing = [number for number in range(job.shards) if number not in done]
+    if not done:
+        _clear(out)
     if missing:
         _write_index(out, {**plan, "complete": False, "shards": [done[number] for number in sorted(done)]})
         _run(job, missing, done, run)
@@ -130,7 +141,7 @@ def write_shards(job: ShardJob, codec: Codec, data: Mapping[str, Any], run: Run)
     index = {**plan, "complete": True, "totals": totals, "shards": shards}
     if missing or (out / PROGRESS).exists():
         _write_index(out, index)
-        shutil.rmtree(out / PROGRESS, ignore_errors=True)  # another machine may do the same
+        shutil.rmtree(out / PROGRESS, ignore_errors=True)
     return index
 
 
@@ -181,8 +192,6 @@ def _digest(source: Source) -> str:
 
 def _complete_shards(out: Path, plan: Mapping[str, Any]) -> dict[int, Report]:
     """Return the reports of complete shards. Raises ValueError if the folder holds something else."""
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"out must be a folder, {out} is a file")
     try:
         index = reading.read_index(out)
     except FileNotFoundError:
@@ -204,6 +213,13 @@ def _complete_shards(out: Path, plan: Mapping[str, Any]) -> dict[int, Report]:
             was, value = before.get(key), now.get(key)
             raise ValueError(f"out={out} was begun with {key}={was!r}, not {value!r}; choose another folder")
     return done
+
+
+def _clear(out: Path) -> None:
+    """Remove what another job left in a folder without a complete shard: its reports, and a shard without report."""
+    shutil.rmtree(out / PROGRESS, ignore_errors=True)
+    for path in out.glob("tokens-[0-9]*"):
+        path.unlink()
 
 
 def _flatten(index: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -38,8 +38,8 @@ def compare(
 ) -> Results:
     """Measure every codec at every setting of its sweep on the data.
 
-    Writes results.json, results.csv and report.html to `out` after each codec, then plots/ and exhibits/. After Ctrl-C,
-    the results hold the complete codecs. The same call continues an unfinished comparison in `out`.
+    Writes tables and report to `out` after each codec, plots and exhibits at the end; a complete comparison there stays
+    until then. After Ctrl-C, the results hold the complete codecs. The same call continues an unfinished comparison.
 
     Args:
         codec_names: Registry names, shipped names, folders, globs of folders. "+diffusion" adds the diffusion decoder
@@ -73,7 +73,7 @@ def compare(
     identity = plan.identity() | contents(source) | {"items": items, "seed": seed, "strict": strict}
     journal = Journal(results.folder, identity | {"modelled": modelled and modelled.describe()})
     run = ComparisonRun(plan, results, study, selections, journal)
-    publisher = Publisher(results, lambda seconds: run.environment(seed, seconds))
+    publisher = Publisher(results, journal.media, lambda seconds: run.environment(seed, seconds))
     with journal.open():
         run.measure(publisher.partial)
         publisher.final()

@@ -1,6 +1,7 @@
 """Journal of a comparison: the results so far, from which the same command continues after a kill.
 
-The file has a line of JSON for each result. It is removed when the comparison is complete.
+The file has a line of JSON for each result. The exhibits of the measured items are in a hidden folder. Both are removed
+when the comparison is complete.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import base64
 import faulthandler
 import io
 import json
+import shutil
 import sys
 import warnings
 from collections import Counter
@@ -26,8 +28,8 @@ from tokenloom.codecs.types import Codes
 from ..serialize import from_plain
 from .measurement import ItemResult
 
-NAME, CRASH = "unfinished.jsonl", "crash.txt"
-VERSION = 1
+NAME, CRASH, MEDIA = "unfinished.jsonl", "crash.txt", ".unfinished"
+VERSION = 2
 ATTEMPTS = 3
 """Number of processes that end within one trial until it counts as failed."""
 
@@ -45,7 +47,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, plan: Mapping[str, Any]) -> None:
-        self.path, self.crash = folder / NAME, folder / CRASH
+        self.path, self.crash, self.media = folder / NAME, folder / CRASH, folder / MEDIA
         self.results: dict[Key, ItemResult] = {}
         self.facts: dict[str, Any] = {}
         self.begun: Counter[Key] = Counter()
@@ -62,6 +64,7 @@ class Journal:
         """Write to the file inside the block. A crash of native code leaves its trace in crash.txt."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self.results and not self.facts and not self.begun:
+            shutil.rmtree(self.media, ignore_errors=True)
             files.write(self.path, json.dumps({"version": VERSION, "plan": self.plan}) + "\n")
         crashed = self.crash.is_file() and bool(self.crash.read_text(errors="replace").strip())
         if crashed and self.last is not None:
@@ -76,8 +79,9 @@ class Journal:
         self.crash.unlink()
 
     def remove(self) -> None:
-        """Remove the file of a complete comparison."""
+        """Remove the files of a complete comparison."""
         self.path.unlink(missing_ok=True)
+        shutil.rmtree(self.media, ignore_errors=True)
 
     def begin(self, key: Key) -> str:
         """Note that a trial begins. Return the reason if it must not: processes have ended within it before."""

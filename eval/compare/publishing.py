@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import time
 from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
 
 from tokenloom.metrics.bd_rate import bd_rate
 
+from .. import filesets
 from .records import BDRow, ComparisonEnvironment
 from .report import page, plots
 from .report.standings import standings
@@ -22,30 +27,43 @@ class Publisher:
 
     Args:
         results: The results, to which records are added.
+        media: Folder whose exhibits/ are published at the end.
         environment: Function from the seconds so far to the record of the environment.
     """
 
-    def __init__(self, results: Results, environment: Callable[[float], ComparisonEnvironment]) -> None:
-        self.results, self.environment = results, environment
+    def __init__(self, results: Results, media: Path, environment: Callable[[float], ComparisonEnvironment]) -> None:
+        self.results, self.media, self.environment = results, media, environment
         self.start, self.next = time.perf_counter(), 0.0
+        filesets.settle(results.folder)
+        self.complete = _is_complete(results.folder)
 
     def partial(self) -> None:
-        """Write results.json and results.csv, and the report unless it was written a short time ago."""
+        """Write tables and report, unless that was done a short time ago or would replace a complete comparison."""
         start = time.perf_counter()
-        self._write()
-        if start >= self.next:
-            page.write(self.results)
-            end = time.perf_counter()
-            self.next = end + (end - start) / SHARE
+        if start < self.next or self.complete:
+            return
+        self._fill()
+        with filesets.replacing(filesets.COMPARISON, self.results.folder) as folder:
+            new = replace(self.results, folder=folder)
+            new.write()
+            page.write(new)
+        end = time.perf_counter()
+        self.next = end + (end - start) / SHARE
 
     def final(self) -> None:
         """Write all files."""
-        self._write()
-        plots.write(self.results)
-        page.write(self.results)
+        self._fill()
+        with filesets.replacing(filesets.COMPARISON, self.results.folder) as folder:
+            new = replace(self.results, folder=folder)
+            if (self.media / "exhibits").is_dir():
+                finished = shutil.ignore_patterns(".*")  # a kill leaves temporary files
+                shutil.copytree(self.media / "exhibits", folder / "exhibits", ignore=finished, copy_function=_link)
+            new.write()
+            plots.write(new)
+            page.write(new)
 
-    def _write(self) -> None:
-        """Fill in what follows from the records, and write results.json and results.csv."""
+    def _fill(self) -> None:
+        """Fill in what follows from the records."""
         results = self.results
         results.environment = self.environment(round(time.perf_counter() - self.start, 1))
         modality = {r.codec: r.modality for r in results.records}
@@ -53,7 +71,22 @@ class Publisher:
         results.bd_rates = [row for anchor in anchors for row in _bd_rates(results, modality[anchor], anchor)]
         results.standings = standings(results)
         results.takeaways = takeaways(results)
-        results.write()
+
+
+def _is_complete(folder: Path) -> bool:
+    """Return whether a folder holds the results of a complete comparison."""
+    try:
+        return not Results.read(folder).status
+    except (OSError, ValueError, TypeError, KeyError):  # none, or of another version
+        return False
+
+
+def _link(source: str, target: str) -> None:
+    """Give a file a second name, or copy it on a disk without hard links."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copyfile(source, target)
 
 
 def _bd_rates(results: Results, modality: str, anchor: str) -> list[BDRow]:

@@ -74,7 +74,7 @@ class ComparisonRun:
                     self._refuse()
                 advance(0, "exhibits at an equal rate")
                 results.exhibits = make_exhibits(
-                    self.plan.entries, self._examples(), results.folder,
+                    self.plan.entries, self._examples(), self.journal.media,
                     rates=self.plan.rates, anchors=self.plan.anchors, protocols=self.plan.protocols,
                 )  # fmt: skip
             if self.study:
@@ -165,7 +165,7 @@ class ComparisonRun:
                 result.codes = pack(result.trial.codes)
             if position < MOST[modality]:
                 place = f"{self.plan.entries.index(measurement.entry):02d}-{number:02d}"  # codecs may have like names
-                made = make_tile(position, item, place, measurement, result, self.results.folder)
+                made = make_tile(position, item, place, measurement, result, journal.media)
                 journal.note(tile, to_plain(made)) if made else None
             journal.add(key, result)
             result.trial = None  # it holds the signals

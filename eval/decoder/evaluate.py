@@ -16,6 +16,7 @@ from tokenloom.data import Source
 from tokenloom.data.sources.source import at_least
 from tokenloom.environment import Environment
 
+from .. import filesets
 from ..datasets import open_dataset, open_training
 from ..serialize import to_csv, to_json
 from . import claims, figure, references, report, speed, tables
@@ -67,19 +68,20 @@ def evaluate(
     setup = DecoderSetup(decoder, settings, steps, seed, device)
     at_least("train_items", train_items, 2)
     results, real = setup.results(title or source.name), References()
-    try:
-        real = references.read(setup, source, training, items, train_items, strict)
-        _measure(setup, real, results, Path(out))
-    except KeyboardInterrupt:
-        results.interrupted = True
-    for records in (results.records, results.controls):
-        records.sort(key=lambda record: -setup.settings.index(record.setting))
-    results.absent, results.definitions = real.absent, real.definitions(setup)
-    results.quarter, results.verdicts = claims.quarter(results), claims.claims(results)
-    results.environment = Environment(
-        seed=seed, seconds=round(time.perf_counter() - start, 1), device=devices.describe(setup.codec.device)
-    )
-    write(results, Path(out))
+    with filesets.replacing(filesets.DECODER, Path(out)) as folder:
+        try:
+            real = references.read(setup, source, training, items, train_items, strict)
+            _measure(setup, real, results, folder)
+        except KeyboardInterrupt:
+            results.interrupted = True
+        for records in (results.records, results.controls):
+            records.sort(key=lambda record: -setup.settings.index(record.setting))
+        results.absent, results.definitions = real.absent, real.definitions(setup)
+        results.quarter, results.verdicts = claims.quarter(results), claims.claims(results)
+        results.environment = Environment(
+            seed=seed, seconds=round(time.perf_counter() - start, 1), device=devices.describe(setup.codec.device)
+        )
+        write(results, folder)
     return results
 
 

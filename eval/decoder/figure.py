@@ -11,6 +11,7 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from tokenloom import files
 from tokenloom.codecs import media, rate
 from tokenloom.data import Item
 
@@ -47,7 +48,8 @@ def make(setup: DecoderSetup, test: Sequence[ReferenceItem], folder: Path) -> De
     (folder / "exhibits").mkdir(parents=True, exist_ok=True)
     items = test[:: max(1, len(test) // ITEMS)][:ITEMS]
     blocks = [_block(setup, items, setting) for setting in shown_settings(setup.settings)]
-    draw(blocks, setup.codec.spec.sample_rate).save(folder / "exhibits" / "decoder.png")
+    with files.writing(folder / "exhibits" / "decoder.png") as part:
+        draw(blocks, setup.codec.spec.sample_rate).save(part, "PNG")
     exhibits = [_exhibit(setup, item, number, blocks, folder) for number, item in enumerate(items)]
     return DecoderExhibits("exhibits/decoder.png", exhibits)
 

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image, features
 from torch import Tensor
 
+from tokenloom import files
 from tokenloom.codecs import media
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item
@@ -49,7 +50,7 @@ def save_for_display(signal: Tensor, item: Item, folder: Path, name: str) -> tup
         return save(signal[:, : int(SECONDS * (item.sample_rate or 0))], item, folder, name), None
     data, psnr = encode(crop(to_image(signal)))
     path = f"exhibits/{name}{suffix(data)}"
-    (folder / path).write_bytes(data)
+    files.write(folder / path, data)
     return path, psnr
 
 

@@ -18,6 +18,7 @@ from tokenloom.codecs import checkpoint
 from tokenloom.data.sources.source import at_least
 from tokenloom.environment import Environment
 
+from .. import filesets
 from ..serialize import from_plain, to_csv, to_json
 from . import abilities, bits_table, cost, report, shown, tables
 from .abilities import ABILITIES
@@ -82,13 +83,26 @@ def evaluate(
     if items is not None:
         at_least("items", items, 1)
     start = time.perf_counter()
-    session = OmniSession(model, PackFolder(packs), Path(out), limit=items, seed=seed, device=device, sampling=sampling)
+    with filesets.replacing(filesets.OMNI, Path(out)) as folder:
+        session = OmniSession(
+            model, PackFolder(packs), folder, limit=items, seed=seed, device=device, sampling=sampling
+        )
+        results = _evaluate(session, chosen)
+        results.environment = Environment(
+            seed=seed, seconds=round(time.perf_counter() - start, 1), device=devices.describe(session.omni.device)
+        )
+        write(results, folder, Path(out))
+    return results
+
+
+def _evaluate(session: OmniSession, chosen: Sequence[str]) -> OmniResults:
+    """Return the results of some of CHOICES."""
     results = OmniResults(
-        model=str(model),
-        items=items,
+        model=session.model,
+        items=session.limit,
         sampling={**session.omni.defaults, **session.sampling},
         weights=sum(p.numel() for p in session.omni.transformer.parameters()),
-        shipped=_shipped(checkpoint.find(str(model), "omni")),
+        shipped=_shipped(checkpoint.find(session.model, "omni")),
         exhibits=session.exhibits,
         definitions=DEFINITIONS,
     )
@@ -97,10 +111,6 @@ def evaluate(
             _measure(session, key, results)
     except KeyboardInterrupt:
         results.interrupted = True
-    results.environment = Environment(
-        seed=seed, seconds=round(time.perf_counter() - start, 1), device=devices.describe(session.omni.device)
-    )
-    write(results, Path(out))
     return results
 
 
@@ -141,14 +151,14 @@ def _measure(session: OmniSession, key: str, results: OmniResults) -> None:
     results.records += records
 
 
-def write(results: OmniResults, out: Path) -> None:
-    """Write omni.json, omni.csv and report.html."""
+def write(results: OmniResults, out: Path, comparison: Path) -> None:
+    """Write omni.json, omni.csv and report.html. The report shows the comparison in a folder, too, if there is one."""
     rows = []
     for record in results.records:
         low, high = record.interval or ("", "")
         rows.append({**asdict(record), "low": low, "high": high})
     files.write_together({out / "omni.json": to_json(results), out / "omni.csv": to_csv(rows, COLUMNS)})
-    report.write(results, out)
+    report.write(results, out, comparison)
 
 
 def main(cfg: Any) -> OmniResults:

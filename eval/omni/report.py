@@ -23,12 +23,12 @@ SIDE = 128
 """Side in pixels that small pictures are enlarged to."""
 
 
-def write(results: OmniResults, folder: Path) -> Path:
-    """Write report.html: as a section of the comparison in the folder if there is one, else as a page."""
-    section = _section(results, folder)
-    if (folder / "results.json").is_file():
-        return compare_report.write(Results.read(folder), [Section("generated", "Generated", section)])
-    return write_page(folder / "report.html", "omni_page.html", results=results, section=section)
+def write(results: OmniResults, folder: Path, comparison: Path) -> Path:
+    """Write report.html to the folder of the exhibits: as a section of a comparison if there is one, else as a page."""
+    section, path = _section(results, folder), folder / "report.html"
+    if (comparison / "results.json").is_file():
+        return compare_report.write(Results.read(comparison), [Section("generated", "Generated", section)], path)
+    return write_page(path, "omni_page.html", results=results, section=section)
 
 
 def _section(results: OmniResults, folder: Path) -> Markup:

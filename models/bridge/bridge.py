@@ -95,8 +95,7 @@ class Bridge:
         `AutoTokenizer.from_pretrained(folder)` loads the merged tokenizer alone. `model.save_pretrained(folder)` may
         use the same folder.
         """
-        checkpoint.save(Path(folder), self.vocabulary, self.first)
-        tokens.save(self.tokenizer, Path(folder))
+        checkpoint.save(Path(folder), self.vocabulary, self.first, tokens.contents(self.tokenizer))
 
     @property
     def size(self) -> int:

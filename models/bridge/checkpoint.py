@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ def check_name(name: str) -> None:
         raise ValueError(f"a channel name must have only letters, digits, '_', '.' and '-', got {name!r}")
 
 
-def save(folder: Path, vocabulary: Vocabulary, first: int) -> None:
-    """Write the description of a bridge, and the codecs that do not ship."""
+def save(folder: Path, vocabulary: Vocabulary, first: int, tokenizer: Mapping[str, bytes]) -> None:
+    """Write the codecs that do not ship, then the files of the tokenizer and the description of a bridge."""
     entries = []
     for name, channel in vocabulary.channels.items():
         source = _source(channel.codec)
@@ -45,7 +46,8 @@ def save(folder: Path, vocabulary: Vocabulary, first: int) -> None:
             "setting": setting_to_plain(channel.setting), "fingerprint": channel.codec.fingerprint.hex(),
         })  # fmt: skip
     description = {"version": VERSION, "first": first, "longest": vocabulary.longest, "channels": entries}
-    files.write(folder / FILE, json.dumps(description, indent=2) + "\n")
+    contents = {**tokenizer, FILE: json.dumps(description, indent=2) + "\n"}
+    files.write_together({folder / name: content for name, content in contents.items()})
 
 
 def load(folder: Path, given: dict[str, Codec]) -> tuple[Vocabulary, int]:

@@ -12,6 +12,7 @@ a name in a text is plain characters.
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -98,18 +99,20 @@ def special_tokens(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[
     return full[:at], full[at + len(bare) :]
 
 
-def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write the tokenizer in a form that loads fast.
+def contents(tokenizer: PreTrainedTokenizerBase) -> dict[str, bytes]:
+    """Return the files of the tokenizer, name → content, in a form that loads fast.
 
     Unless the config lists the added tokens, transformers copies and adds each of them again, which dominates the time
     from about ten thousand tokens on. tokenizer.json holds them too and loads quickly, but only the plain class uses
     that file unchanged; the classes of some models rebuild the tokenizer.
     """
-    tokenizer.save_pretrained(folder)
-    path = folder / "tokenizer_config.json"
-    config = json.loads(path.read_text(encoding="utf-8"))
+    with tempfile.TemporaryDirectory() as folder:
+        tokenizer.save_pretrained(folder)
+        found = {str(path.relative_to(folder)): path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+    config = json.loads(found["tokenizer_config.json"])
     config |= {"tokenizer_class": CLASS, "added_tokens_decoder": {}}
-    path.write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    found["tokenizer_config.json"] = f"{json.dumps(config, indent=2, ensure_ascii=False)}\n".encode()
+    return found
 
 
 @torch.no_grad()

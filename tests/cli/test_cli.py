@@ -20,7 +20,7 @@ from support.cli import refuse, succeed
 from support.codecs import tiny
 
 from tokenloom import codecs, models
-from tokenloom.cli import commands, jobs
+from tokenloom.cli import commands, jobs, paths
 from tokenloom.cli.main import main
 from tokenloom.cli.overrides import quote
 from tokenloom.codecs import media
@@ -519,3 +519,15 @@ def test_bug_keeps_its_traceback() -> None:
     assert done.returncode == 1
     assert "ZeroDivisionError" in done.stderr
     assert "Traceback" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["encode", "decode"])
+def test_a_file_that_came_meanwhile_is_replaced_with_force_alone(command, folder, monkeypatch, capsys):
+    succeed(capsys, "encode", "photo.png", "-o", "done.tlm", "--codec", "image/png")
+    monkeypatch.setattr(paths, "check_output", lambda *_, **__: Path("out.png").write_text("of another command"))
+    argv = ["encode", "photo.png", "--codec", "image/png"] if command == "encode" else ["decode", "done.tlm"]
+    said = refuse(capsys, *argv, "-o", "out.png")
+    assert said == "out.png exists; replace it with --force, or name another file with -o"
+    assert Path("out.png").read_text() == "of another command"
+    succeed(capsys, *argv, "-o", "out.png", "--force")
+    assert Path("out.png").read_bytes() != b"of another command"

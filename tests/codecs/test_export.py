@@ -20,6 +20,7 @@ from tokenloom import codecs
 from tokenloom.cli.main import main
 from tokenloom.codecs import Modality, export, layers, registry
 from tokenloom.codecs.audio import seanet
+from tokenloom.codecs.export import exporting
 from tokenloom.codecs.layers import tracing
 from tokenloom.data import open_source
 
@@ -230,6 +231,21 @@ def test_a_folder_with_other_things_is_left_alone_and_an_export_is_replaced(tmp_
     export.export(tiny("image/fsq"), old, "torch.export")
     assert {path.name for path in old.iterdir()} == {"encoder.pt2", "decoder.pt2", "config.json", "README.md"}
     assert json.loads((old / "config.json").read_text())["name"] == "image/fsq"
+
+
+@pytest.mark.parametrize("stage", ["ready", "moving"])
+def test_an_export_that_a_kill_cut_short_is_completed(stage, tmp_path):
+    """The kill came while the files of the old one were removed, or while those of the new one were moved."""
+    new = tmp_path / f".export.{stage}"
+    new.mkdir()
+    (tmp_path / "encoder.onnx").write_text("old" if stage == "ready" else "new")
+    for name in ("decoder.onnx", "README.md"):
+        (new / name).write_text("new")
+    (new / "config.json").write_text('{"format": "onnx"}')
+    exporting.check(tiny("image/fsq"), tmp_path, "torch.export")
+    expected = {"decoder.onnx", "README.md", "config.json"} | ({"encoder.onnx"} if stage == "moving" else set())
+    assert {path.name for path in tmp_path.iterdir()} == expected
+    assert (tmp_path / "decoder.onnx").read_text() == "new"
 
 
 def test_another_arithmetic_is_found_out_and_nothing_is_left(tmp_path):

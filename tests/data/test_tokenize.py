@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,12 @@ from support import disk
 from support.codecs import TINY, one_line, tiny
 from torch import Tensor
 
-from tokenloom import codecs, data
+from tokenloom import codecs, data, lock
 from tokenloom.cli.main import main
 from tokenloom.codecs import media, rate, registry
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, CodeSpec, Modality, Settings, Target
-from tokenloom.data.tokens import TokenRow, optional, reading, tar, tokenize
+from tokenloom.data.tokens import TokenRow, local, optional, reading, tar, tokenize
 from tokenloom.data.tokens.row import index_type
 
 SCENES = {"name": "scenes", "count": 23, "size": 32}
@@ -346,6 +346,63 @@ def test_worker_that_dies_is_one_line(mine: str) -> None:
     assert one_line(error)
 
 
+class Asleep:
+    """A job and its encoder. A shard takes a minute."""
+
+    def __init__(self) -> None:
+        self.encoder = self
+
+    def open(self) -> None:
+        return
+
+    def shard(self, encoder: None, number: int) -> Iterator[int]:
+        yield number
+        time.sleep(60)
+
+
+def test_a_worker_ends_with_its_parent() -> None:
+    """Else it could write a shard when another job has begun in the folder."""
+    ours, theirs = multiprocessing.Pipe()
+
+    def parent() -> None:
+        ours.close()
+        worker = multiprocessing.get_context("spawn").Process(target=local._serve, args=(Asleep(), theirs))
+        worker.start()
+        theirs.close()
+        worker.join()
+
+    process = multiprocessing.get_context("fork").Process(target=parent)
+    process.start()
+    theirs.close()
+    ours.send(7)
+    assert ours.recv() == 7
+    process.kill()
+    assert ours.poll(20), "the worker lives"
+    with pytest.raises(EOFError):
+        ours.recv()
+    process.join()
+
+
+def test_a_second_run_in_the_folder_is_refused(mine: str) -> None:
+    with lock.locked(Path("out")), pytest.raises(ValueError, match="out is in use by another run") as error:
+        tokenize(SCENES, mine, "out", workers=0)
+    assert one_line(error)
+
+
+def test_a_new_job_removes_what_another_one_left_without_a_report(mine: str) -> None:
+    """A kill came between the name of a shard and its report. Arrow would read the stray shard, too."""
+    tokenize(SCENES, mine, "out", shard_items=4, workers=0, format="parquet")
+    index = json.loads(Path("out/_index.json").read_bytes())
+    last = max(path.name for path in Path("out").glob("tokens-*"))
+    for path in Path("out").glob("tokens-*"):
+        if path.name != last:
+            path.unlink()
+    Path("out/_index.json").write_text(json.dumps({**index, "complete": False, "shards": []}))
+    for out in ("out", "straight"):
+        tokenize(SCENES, mine, out, shard_items=12, workers=0, format="parquet")
+    assert held("out") == held("straight")
+
+
 @pytest.mark.usefixtures("loopback")
 def test_ray_writes_the_same_bytes(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ray = pytest.importorskip("ray", reason="the extra tokenloom[ray] is not installed")
@@ -451,11 +508,11 @@ def test_another_job_in_the_same_folder_is_refused(mine: str, capsys: pytest.Cap
 def test_shards_are_on_disk_before_they_have_their_names(
     mine: str, format: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A shard gets a temporary name, then its own, then its report; the index is last."""
+    """A shard gets its name, then its report; the index is last."""
     events = disk.record(monkeypatch)
     tokenize(SCENES, mine, "out", format=format, shard_items=12, workers=0)
     shards = [event for event in events if event.startswith("tokens-")]
-    assert len(shards) == 4 and all(event.endswith(": flushed") for event in events if event != "flush")
+    assert len(shards) == 2 and all(event.endswith(": flushed") for event in events if event != "flush")
     named = [event.removesuffix(": flushed") for event in events if event != "flush"]
     first = named.index(f"tokens-000000{optional.get_format(format).SUFFIX}")
     assert first < named.index("000000.json") < len(named) - 1 and named[-1] == reading.INDEX

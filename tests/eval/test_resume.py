@@ -19,8 +19,9 @@ from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, CodeSpec, Modality, Settings
 from tokenloom.data import Item, Source
 from tokenloom.eval.compare import compare
-from tokenloom.eval.compare.journal import CRASH, NAME
+from tokenloom.eval.compare.journal import CRASH, MEDIA, NAME
 from tokenloom.eval.compare.measurement import CodecMeasurement
+from tokenloom.eval.compare.publishing import Publisher
 from tokenloom.eval.compare.results import Results
 from tokenloom.eval.metric import Metric
 from tokenloom.eval.protocols import PROTOCOLS
@@ -170,6 +171,29 @@ def test_a_crash_costs_one_trial(tmp_path):
     low, high = compare(["image/mean"], Gray(*LEVELS), tmp_path).records
     assert (low.n, low.reasons, high.n) == (2, {"the process crashed within this trial": 1}, 3)
     assert not (tmp_path / CRASH).exists()
+
+
+def test_a_complete_comparison_stays_until_the_next_one_is_complete(tmp_path, monkeypatch):
+    def visible():
+        return {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob("*")
+                if p.is_file() and p.name not in (NAME, CRASH) and MEDIA not in p.parts}  # fmt: skip
+
+    def killed(_):
+        raise GeneratorExit
+
+    compare(["image/mean"], Gray(*LEVELS), tmp_path)
+    first = visible()
+    monkeypatch.setattr(Publisher, "final", killed)
+    for _ in range(2):  # the second one continues
+        with pytest.raises(GeneratorExit):
+            compare(["image/png", "image/mean"], Gray(0.2), tmp_path)
+        assert visible() == first and (tmp_path / MEDIA).is_dir()
+    monkeypatch.undo()
+    again = compare(["image/png", "image/mean"], Gray(0.2), tmp_path)
+    assert not (tmp_path / MEDIA).exists() and Results.read(tmp_path).codecs("image") == ["image/png", "image/mean"]
+    named = {tile.file for exhibit in again.exhibits for tile in (*exhibit.tiles, *exhibit.settings)}
+    there = {f"exhibits/{path.name}" for path in (tmp_path / "exhibits").iterdir()}
+    assert there == named | {exhibit.original for exhibit in again.exhibits}, "exhibits of two runs"
 
 
 KILLED = """

@@ -139,6 +139,19 @@ def test_a_run_cut_off_between_checkpoints_goes_on_from_the_last(tmp_path, monke
     assert len(rows) == len(set(rows))
 
 
+@pytest.mark.parametrize("cut", ["the last row", "the end of the last row", "nothing"])
+def test_a_run_cut_off_in_its_last_validation_logs_each_value_once(cut, tmp_path):
+    out = train(config(tmp_path, steps=2))
+    path, straight = out / "log.csv", log(out)
+    text = path.read_text()
+    path.write_text({"the last row": text[: text.rindex("2,")], "the end of the last row": text[:-3]}.get(cut, text))
+    (out / "run.json").write_text((out / "run.json").read_text().replace('"finished"', '"running"'))
+    train(config(tmp_path, steps=2, resume=True))
+    with path.open() as file:
+        rows = [(r["step"], r["name"]) for r in csv.DictReader(file)]
+    assert log(out) == straight and len(rows) == len(set(rows))
+
+
 def test_seeds_differ(tmp_path):
     a, b = (train(config(tmp_path / str(seed), steps=3, seed=seed)) for seed in (0, 1))
     assert (a / "model.safetensors").read_bytes() != (b / "model.safetensors").read_bytes()

@@ -89,7 +89,7 @@ def run(name: str, cfg: DictConfig) -> None:
         raise ValueError("out must name a folder, got an empty name")
     function, out = getattr(lazy.load(job.module, job.extra), job.function), Path(cfg.out)
     first = int(os.environ.get("RANK", "0")) == 0  # torchrun starts several processes of one run
-    with files.naming(out), lock.locked(out) if first else nullcontext():
+    with files.naming(out), lock.locked(out) if first and name != "tokenize" else nullcontext():  # it locks by itself
         function(cfg)
         if name not in ("train", "tokenize"):
             record(cfg, out)

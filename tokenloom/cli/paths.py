@@ -15,6 +15,7 @@ SUFFIX = {"image": ".png", "audio": ".wav", "text": ".txt"}
 """Modality → suffix of the file that a signal is written to by default."""
 STREAM = Path("-")
 """Standard input or standard output. A file of this name is ./-"""
+EXISTS = "{} exists; replace it with --force, or name another file with -o"
 
 
 def name(text: str) -> str:
@@ -64,7 +65,7 @@ def check_output(output: Path, source: Path | None = None, *, force: bool) -> No
         if not output.is_file():
             raise ValueError(f"the output must be a regular file, {output} is not")
         if not force:
-            raise ValueError(f"{output} exists; replace it with --force, or name another file with -o")
+            raise ValueError(EXISTS.format(output))
     if not os.access(output.parent, os.W_OK):
         raise PermissionError(f"the folder {output.parent} cannot be written to")
 
@@ -91,9 +92,19 @@ def content(source: Path) -> bytes:
     return sys.stdin.buffer.read()
 
 
-def write(output: Path, data: bytes) -> None:
-    """Write bytes to a file, atomically, or to standard output."""
-    streams.write(data) if output == STREAM else files.write(output, data)
+def write(output: Path, data: bytes, *, force: bool) -> None:
+    """Write bytes to a file, atomically, or to standard output.
+
+    Raises ValueError for a file that another command has written meanwhile, unless `force` is set.
+    """
+    if output == STREAM:
+        streams.write(data)
+        return
+    files.sweep(output.parent)
+    try:
+        files.write(output, data, new=not force)
+    except FileExistsError as error:
+        raise ValueError(EXISTS.format(output)) from error
 
 
 def report(output: Path, line: str) -> None:

@@ -14,8 +14,8 @@ from .tables import bd_table, best_table, record_table, speed_table, target_rows
 from .text import PLURALS, problems
 
 
-def write(results: Results, sections: Sequence[Section] = ()) -> Path:
-    """Render report.html from results whose plots and exhibits are in their folder, and return its path.
+def write(results: Results, sections: Sequence[Section] = (), path: Path | None = None) -> Path:
+    """Render results whose exhibits are in their folder to `path`, by default report.html there, and return the path.
 
     `sections` are added before the definitions.
     """
@@ -25,7 +25,7 @@ def write(results: Results, sections: Sequence[Section] = ()) -> Path:
     metrics = {name: about for protocol in results.protocols.values() for name, about in protocol.metrics.items()}
     images, clips = views(results.folder, results.exhibits, metrics)
     return write_page(
-        results.report,
+        path or results.report,
         "compare.html",
         results=results,
         styles=styles(r.codec for r in results.records),

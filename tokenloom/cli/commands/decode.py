@@ -80,7 +80,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             signal = codec.decompress([data])[0]
     except codecs.BitstreamError as error:
         raise ValueError(f"{source}: {error}") from error
-    paths.write(output, codecs.media.to_bytes(signal, written, sample_rate=codec.spec.sample_rate))
+    content = codecs.media.to_bytes(signal, written, sample_rate=codec.spec.sample_rate)
+    paths.write(output, content, force=args.force)
     shipped = codecs.checkpoint.shipped_with(codecs.bitstream.fingerprint(data).hex())
     by = args.codec or shipped or codec.name.partition("+")[0]
     if isinstance(codec, diffusion.DiffusionCodec):

@@ -73,7 +73,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     with progress.bar(f"encoding {source}", None, ""):
         codes = codec.encode(batch, setting)
         (data,) = codecs.bitstream.write(codec, codes)
-        paths.write(output, data)
+        paths.write(output, data, force=args.force)
         description = _description(codec, batch, codes, data)
     paths.report(output, f"{description} by {args.codec}")
     return 0
