@@ -74,6 +74,15 @@ def test_order_belongs_to_the_caller() -> None:
     assert torch.equal(streams.order((2, 3), 2, "delay"), kept)
 
 
+def test_an_order_that_was_first_used_in_inference_passes_gradients() -> None:
+    with torch.inference_mode():
+        streams.order((3, 11), 2, "delay")
+    values = torch.rand(2, 3, 11, requires_grad=True)
+    codes, quantizer = streams.flatten(values, "delay")
+    (codes * quantizer).sum().backward()
+    assert torch.equal(values.grad, torch.arange(2.0)[:, None, None].expand(2, 3, 11))
+
+
 @given(st.integers(0, 2**40))
 def test_varint_is_inverted(n: int) -> None:
     digits = streams.varint(n)

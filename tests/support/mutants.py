@@ -26,7 +26,10 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 LEFT_OUT = shutil.ignore_patterns(".*", "__pycache__", "build", "dist", "outputs", "runs", "site")
-HEAVY = ["torch", "hypothesis", "beartype", "jaxtyping", "safetensors.torch", "scipy.stats", "PIL.Image", "omegaconf"]
+HEAVY = [
+    "torch", "hypothesis", "beartype", "jaxtyping", "safetensors.torch", "scipy.stats", "PIL.Image", "omegaconf",
+    "vector_quantize_pytorch", "bjontegaard",
+]  # fmt: skip
 """Modules that are imported once for all runs of the tests."""
 SWAPS = {
     ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq,

@@ -286,6 +286,14 @@ def test_arguments_at_their_limits_are_taken():
     assert default.dropout and default.ordered and not ResidualVQ(16, 4).dropout and not ResidualVQ(16, 4).ordered
 
 
+def test_checkpoints_hold_what_is_learned_only():
+    """Constants follow from the arguments. A layer for training is not part of the state."""
+    for quantizer in (FSQ([5, 4, 3]), BSQ(6), LFQ(6)):
+        quantizer.quantize(latents(quantizer.dim))
+        assert not quantizer.state_dict()
+    assert set(DeadZone((2, 5)).state_dict()) == {"threshold"}
+
+
 # -- product codes ------------------------------------------------------------------------------
 
 
@@ -320,7 +328,7 @@ def test_digits_of_an_index_by_hand():
 def test_small_latents_are_shrunk_then_rounded_within_the_bounds():
     """x − 0.25 · clamp(x, −1, 1) for the first channel and x − 0.4 · clamp(x, −1, 1) for the second."""
     zone = DeadZone((2, 5))
-    assert zone.sizes == (5, 11) and zone.threshold.tolist() == [0.25, 0.25]
+    assert zone.sizes == (5, 11) and zone.dim == 2 and zone.threshold.tolist() == [0.25, 0.25]
     zone.threshold.data[1] = 0.4
     z = torch.tensor([[[0.6, 0.7, -0.7, 1.2, -9.0], [0.7, 0.9, -1.5, 3.0, -9.0]]], requires_grad=True)
     torch.testing.assert_close(
