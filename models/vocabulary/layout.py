@@ -79,7 +79,7 @@ class ChannelLayout:
         name = self.channel.name
         if len(size) != self.axes:
             raise ValueError(f"a segment of {name} has {self.axes} sizes, got {size}")
-        if min(size, default=1) < 1:
+        if any(n < 1 for n in size):
             raise ValueError(f"a size of {name} must be at least 1, got {min(size)}")
         for axis, n in enumerate(size):
             if n > (most := self.largest(size[:axis])):

@@ -283,6 +283,7 @@ def test_arguments_at_their_limits_are_taken():
         assert ResidualVQ(2, 1, dead_below=dead_below).dead_below == dead_below
     default = ResidualVQ(16, 4, 2)
     assert (default.decay, default.dead_below, default.update, default.normalise) == (0.99, 0.1, "ema", False)
+    assert not any(q.ordered for q in (FSQ([3]), BSQ(2), DeadZone((1,))))
     assert default.dropout and default.ordered and not ResidualVQ(16, 4).dropout and not ResidualVQ(16, 4).ordered
 
 
