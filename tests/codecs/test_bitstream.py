@@ -480,6 +480,14 @@ def test_nothing_is_packed_that_the_counts_expect(monkeypatch):
     assert torch.equal(codec.decompress(codec.compress(x)), codec.decode(codec.encode(x)))
 
 
+def test_payloads_under_a_context_model_are_exact():
+    codec = codecs.load("natural-ntc")
+    codes = codec.encode(structured(codec, (50, 33)))
+    (data,) = bitstream.write(codec, codes)
+    assert data[container.HEAD + 2 + 4] == container.CONTEXT_CODED  # behind the size and the quality
+    assert bitstream.read(codec, [data]) == codes
+
+
 @pytest.mark.parametrize(("name", "modes"), [("image/fsq", (2, 3, 255)), ("image/ntc", (1, 3)), ("image/flex", (2,))])
 def test_modes_that_a_codec_does_not_have_are_refused(name, modes):
     codec = tiny(name)
