@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +22,7 @@ from .layout import ChannelLayout
 CACHED_BODIES = 256
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentBody:
+class SegmentBody(NamedTuple):
     """Kind and place of the next id after 0, 1, … codes of a segment, int64 (n,)."""
 
     kinds: np.ndarray

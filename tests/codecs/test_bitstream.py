@@ -484,8 +484,10 @@ def test_payloads_under_a_context_model_are_exact():
     codec = codecs.load("natural-ntc")
     codes = codec.encode(structured(codec, (50, 33)))
     (data,) = bitstream.write(codec, codes)
-    assert data[container.HEAD + 2 + 4] == container.CONTEXT_CODED  # behind the size and the quality
-    assert bitstream.read(codec, [data]) == codes
+    at = container.HEAD + 2  # behind the size; the mode is behind the quality
+    assert data[at + 4] == container.CONTEXT_CODED and bitstream.read(codec, [data]) == codes
+    with pytest.raises(BitstreamError, match="quality"):
+        bitstream.read(codec, [reseal(data[:at] + np.float32(1000).tobytes() + data[at + 4 : -4])])
 
 
 @pytest.mark.parametrize(("name", "modes"), [("image/fsq", (2, 3, 255)), ("image/ntc", (1, 3)), ("image/flex", (2,))])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import random
@@ -431,6 +432,19 @@ def test_later_codes_share_a_place_per_quantizer() -> None:
     delayed = [q for t in range(steps + 2) for q in range(3) if 0 <= t - q < steps]
     first = int(places[0])
     assert places.tolist() == [first + (i if i < 512 else 512 + q) for i, q in enumerate(delayed)]
+
+
+def test_a_state_is_a_value() -> None:
+    """Equal documents have equal states, also if the vocabulary has forgotten what it computed for the first."""
+    v, ids = vocabulary(), some_document()
+    for cut in range(1, len(ids), 3):
+        a = v.read(ids[:cut])
+        v._bodies.clear()
+        b = v.read(ids[:cut])
+        assert a == b and hash(a) == hash(b) and repr(a) == repr(b) and len(repr(a)) < 100
+    assert v.read(ids[:2]) != v.read(ids[:3])
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        b.kind = 0
 
 
 def test_start_with_one_channel_only() -> None:
