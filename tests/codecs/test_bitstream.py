@@ -380,7 +380,7 @@ def test_a_payload_with_words_too_many_is_refused(words):
 def test_a_payload_that_is_too_short_is_refused_at_the_first_symbols_without_bits():
     fair = [np.array([0.5, 0.5])]
     with pytest.raises(BitstreamError, match="ends before the last symbol"):
-        entropy.decode(b"", fair, 60)
+        entropy.decode(b"", fair, 64)
     with pytest.raises(BitstreamError, match="a range-coded payload of 0 bytes cannot hold 65 positions"):
         entropy.decode(b"", fair, 65)  # 64 bits may be in the state of the coder
     with pytest.raises(BitstreamError, match="whole 32-bit words, got 5 bytes"):
