@@ -124,10 +124,10 @@ class Grammar(IdSpace):
         if layout.axes > 1:
             bounds |= _values(lambda n: layout.largest((n,)), 1, layout.largest(()))
         for most in sorted(bounds):
-            # allowed digits depend on the prefix only near the first digits of `most`, without its last one or two
+            # prefixes from 1 to high − 1 allow the same digits, as do those from high + 1 to low − 1
             high, low = most // streams.BASE**2, most // streams.BASE
-            for prefix in sorted({0, 1, high - 1, high, high + 1, low - 1, low}):
-                if 0 <= prefix <= low:
+            for prefix in sorted({0, 1, high, high + 1, low}):
+                if prefix <= low:
                     self._add(*self.digit_ids(prefix, most))
 
     def allows(self, kind: int, id: int) -> bool:

@@ -443,8 +443,18 @@ def test_a_state_is_a_value() -> None:
         b = v.read(ids[:cut])
         assert a == b and hash(a) == hash(b) and repr(a) == repr(b) and len(repr(a)) < 100
     assert v.read(ids[:2]) != v.read(ids[:3])
+    for between in (v.start(), v.start("image"), v.stopped, v.in_header(v.layouts[1])):
+        assert between.sizes == () and between.prefix == between.digits == between.count == 0
     with pytest.raises(dataclasses.FrozenInstanceError):
         b.kind = 0
+
+
+def test_few_bodies_of_segments_are_kept() -> None:
+    v, kept = Vocabulary([Channel("fsq", tiny("image/fsq"))]), []
+    for height in range(1, 300):
+        v.in_header(v.layouts[0], (height, 1))
+        kept.append(len(v._bodies))
+    assert kept == [*range(1, 257), *range(1, 44)]
 
 
 def test_start_with_one_channel_only() -> None:
