@@ -377,6 +377,13 @@ def test_invalid_documents_are_refused(ids: Tensor, told: str) -> None:
         assert one_line(error)
 
 
+def test_ids_outside_the_vocabulary_are_refused() -> None:
+    v = vocabulary()
+    for id in (-1, v.size):
+        with pytest.raises(ValueError, match=f"an id must be 0 to {v.size - 1}, got {id}"):
+            v.parse(torch.tensor([DOCUMENT, id]))
+
+
 # -- states, places, channels -----------------------------------------------------------------------------
 
 
