@@ -382,6 +382,7 @@ def test_ids_outside_the_vocabulary_are_refused() -> None:
     for id in (-1, v.size):
         with pytest.raises(ValueError, match=f"an id must be 0 to {v.size - 1}, got {id}"):
             v.parse(torch.tensor([DOCUMENT, id]))
+        assert not any(v.allows(kind, id) for kind in range(len(v.kinds)))
 
 
 # -- states, places, channels -----------------------------------------------------------------------------
