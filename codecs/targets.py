@@ -107,7 +107,7 @@ def curve(codec: CodecInterface, x: Tensor) -> Curve:
     (item,) = SettingCodes.split(codec, x)
     indices = range(len(codec.settings))
     values: list[float] = []
-    step = max(1, MAX_PIXELS_AT_ONCE // x[0, 0].numel())
+    step = max(1, MAX_PIXELS_AT_ONCE // math.prod(x.shape[2:]))
     for start in indices[::step]:
         some = [item.at(index) for index in indices[start : start + step]]
         values += _psnrs(codec, [x] * len(some), batches.collate(some))
@@ -200,8 +200,7 @@ def _search(codec: CodecInterface, target: Target, item: int) -> Search:
                 break
     if (yield from meets(best)):
         return best
-    end = len(settings) - 1 if quality else 0
-    yield from above(end)
+    end = len(settings) - 1 if quality else 0  # measured by the first bisection
     raise TargetError(
         f"{target} is out of reach for {codec.name} on item {item}: "
         f"{settings.name}={settings.values[end]} gives {tried[end]:.4g}"

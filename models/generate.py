@@ -196,13 +196,10 @@ class _Head:
         ids = [0] * len(kinds)
         for kind, rows in groups.items():
             allowed, weight = self._kind(kind)
-            if len(allowed) > 1:
-                logits = F.linear(hidden if len(groups) == 1 else hidden[:, rows], weight).float()
-                logits = logits[0] if self.guidance == 1 else torch.lerp(logits[1], logits[0], self.guidance)
-                u = torch.tensor([uniform[row] for row in rows], dtype=torch.float64)  # which not every device has
-                chosen = allowed[choose(logits.cpu(), u, **self.choice)].tolist()
-            else:
-                chosen = [int(allowed)] * len(rows)
+            logits = F.linear(hidden[:, rows], weight).float()
+            logits = logits[0] if self.guidance == 1 else torch.lerp(logits[1], logits[0], self.guidance)
+            u = torch.tensor([uniform[row] for row in rows], dtype=torch.float64)  # which not every device has
+            chosen = allowed[choose(logits.cpu(), u, **self.choice)].tolist()
             for row, id in zip(rows, chosen, strict=True):
                 ids[row] = id
         return ids

@@ -188,8 +188,6 @@ def _pack_plain(symbols: np.ndarray, radix: int) -> bytes:
 def _unpack_plain(data: bytes, radix: int, length: int | None) -> np.ndarray:
     if length is None:
         return np.frombuffer(data, np.uint8).astype(np.int64)
-    if length > 8 * len(data):
-        raise BitstreamError(f"the container declares {length} tokens in {len(data)} bytes")
     return packing.unpack(data, (radix,), length)[0]
 
 

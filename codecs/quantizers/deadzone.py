@@ -20,7 +20,6 @@ class DeadZone(Quantizer):
 
     def __init__(self, bounds: tuple[int, ...]) -> None:
         super().__init__()
-        self.bounds = bounds
         self.sizes = tuple(2 * bound + 1 for bound in bounds)
         self.dim = len(bounds)
         self.threshold = nn.Parameter(torch.full((len(bounds),), 0.25))

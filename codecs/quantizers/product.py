@@ -21,7 +21,7 @@ def factors(entries: int) -> tuple[int, ...]:
     """
     if entries <= MAX_CODEBOOK:
         return (entries,)
-    small = next(n for n in range(math.isqrt(entries), 0, -1) if entries % n == 0)
+    small = next(n for n in itertools.count(math.isqrt(entries), -1) if entries % n == 0)
     if entries // small > MAX_CODEBOOK:
         raise ValueError(f"a codebook of {entries} entries must be a product of two of at most {MAX_CODEBOOK}")
     return small, entries // small
@@ -33,7 +33,7 @@ def level_products(levels: Sequence[int]) -> tuple[int, ...]:
     Raises:
         ValueError: If a level exceeds `MAX_CODEBOOK`.
     """
-    for parts in range(1, len(levels) + 1):
+    for parts, _ in enumerate(levels, 1):
         bounds = [round(i * len(levels) / parts) for i in range(parts + 1)]
         sizes = tuple(math.prod(levels[a:b]) for a, b in itertools.pairwise(bounds))
         if max(sizes) <= MAX_CODEBOOK:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,8 +22,7 @@ from .layout import ChannelLayout
 CACHED_BODIES = 256
 
 
-@dataclass(frozen=True, eq=False)
-class SegmentBody:
+class SegmentBody(NamedTuple):
     """Kind and place of the next id after 0, 1, … codes of a segment, int64 (n,)."""
 
     kinds: np.ndarray
@@ -124,10 +124,10 @@ class Grammar(IdSpace):
         if layout.axes > 1:
             bounds |= _values(lambda n: layout.largest((n,)), 1, layout.largest(()))
         for most in sorted(bounds):
-            # allowed digits depend on the prefix only near the first digits of `most`, without its last one or two
+            # prefixes from 1 to high − 1 allow the same digits, as do those from high + 1 to low − 1
             high, low = most // streams.BASE**2, most // streams.BASE
-            for prefix in sorted({0, 1, high - 1, high, high + 1, low - 1, low}):
-                if 0 <= prefix <= low:
+            for prefix in sorted({0, 1, high, high + 1, low}):
+                if prefix <= low:
                     self._add(*self.digit_ids(prefix, most))
 
     def allows(self, kind: int, id: int) -> bool:

@@ -65,11 +65,10 @@ class ChannelLayout:
     def largest(self, sizes: tuple[int, ...]) -> int:
         """Return the largest size along the axis after `sizes` whose codes have room."""
         if sizes not in self._largest:
-            rest = (1,) * (self.axes - len(sizes) - 1)
             most = min(validate.limit(self.spec.modality), streams.BASE**SIZE_DIGITS - 1) // math.prod(sizes)
 
             def too_large(n: int) -> bool:
-                return self.count((*sizes, n, *rest)[: self.axes])[1] > self.room
+                return self.count((*sizes, n, 1)[: self.axes])[1] > self.room
 
             self._largest[sizes] = bisect.bisect_left(range(1, most + 1), True, key=too_large)
         return self._largest[sizes]
@@ -79,7 +78,7 @@ class ChannelLayout:
         name = self.channel.name
         if len(size) != self.axes:
             raise ValueError(f"a segment of {name} has {self.axes} sizes, got {size}")
-        if min(size, default=1) < 1:
+        if any(n < 1 for n in size):
             raise ValueError(f"a size of {name} must be at least 1, got {min(size)}")
         for axis, n in enumerate(size):
             if n > (most := self.largest(size[:axis])):

@@ -70,7 +70,7 @@ def varint(n: int) -> list[int]:
 def _check(grid: tuple[int, ...], quantizers: int, pattern: str) -> tuple[int, ...]:
     if pattern not in PATTERNS:
         raise ValueError(f"the pattern must be one of {', '.join(PATTERNS)}, got {pattern!r}")
-    if quantizers < 1 or min(grid, default=0) < 0:
+    if quantizers < 1 or any(n < 0 for n in grid):
         raise ValueError(
             f"axes must be at least 0 and quantizers at least 1, got a grid of {tuple(grid)}, {quantizers} quantizers"
         )

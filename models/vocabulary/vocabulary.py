@@ -141,8 +141,7 @@ class Vocabulary(Grammar):
             raise ValueError(f"a document must be an int64 tensor with one axis, got {kind}")
         row = ids.cpu().numpy()
         if not len(row) or row[0] != DOCUMENT:
-            first = row[:1].tolist() or "nothing"
-            raise ValueError(f"a document must begin with DOCUMENT ({DOCUMENT}), got {first}")
+            raise ValueError(f"a document must begin with DOCUMENT ({DOCUMENT}), got {row[:1].tolist() or 'nothing'}")
         if (stray := row[(row < 0) | (row >= self.size)]).size:
             raise ValueError(f"an id must be 0 to {self.size - 1}, got {stray[0]}")
         return row

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from support.codecs import structured, tiny
 
 from tokenloom import codecs
-from tokenloom.codecs import BitstreamError, Codes, LatentCodec, Modality, bitstream, rate
+from tokenloom.codecs import BitstreamError, Codes, LatentCodec, Modality, bitstream, rate, validate
 from tokenloom.codecs.bitstream import container, entropy, packing
 
 SMALL = {Modality.IMAGE: (13, 10), Modality.AUDIO: (301,), Modality.TEXT: (40,)}
@@ -159,6 +159,39 @@ def test_unknown_codecs_are_named():
     for nothing in ([], None, 3, "text", [None]):
         with pytest.raises(BitstreamError):
             codecs.decompress(nothing)
+
+
+def test_a_size_has_at_most_6_bytes():
+    codec = tiny("text/bytes")
+    head = container.MAGIC + bytes([container.VERSION]) + codec.fingerprint
+    for size, told in (
+        (varint(2**42 - 1), "a signal must have 1 to .* samples, the container declares .4398046511103,."),
+        (varint(2**42), "a number in the container must have at most 42 bits"),
+        (b"", "the container ends early: 1 bytes needed, 0 left"),
+    ):
+        with pytest.raises(BitstreamError, match=told):
+            codec.decompress([reseal(head + size)])
+    for same in (bytes, bytearray, memoryview):
+        assert codec.decompress((same(reseal(head + b"\2hi")),)) == ["hi"]
+    assert codec.decompress([reseal(head + b"\0")]) == [""]
+    with pytest.raises(BitstreamError, match="the text must have the 3 bytes that the container declares, got 2"):
+        bitstream.decode(tiny("text/bpe"), Codes(torch.tensor([[[65, 66]]]), torch.tensor([[3]]), torch.tensor([2])))
+
+
+def test_signals_of_the_largest_size_are_read(monkeypatch):
+    codec = tiny("image/png")
+    wide, tall, both = (codec.compress(torch.zeros(1, 3, *size)) for size in ((3, 1), (1, 4), (3, 4)))
+    monkeypatch.setattr(validate, "MAX_PIXELS", 12)
+    assert codec.decompress(both).shape == (1, 3, 3, 4)
+    assert bitstream.read(codec, wide + tall).sizes.tolist() == [[3, 1], [1, 4]]
+    monkeypatch.setattr(validate, "MAX_PIXELS", 11)
+    with pytest.raises(BitstreamError, match=r"a signal must have 1 to 11 samples, the container declares \(3, 4\)"):
+        codec.decompress(both)
+    with pytest.raises(BitstreamError, match=r"a batch must have at most 11 samples, got sizes up to \[3, 4\]"):
+        codec.decompress(wide + tall)
+    for size in ((0, 3), (3, 0)):
+        with pytest.raises(BitstreamError, match="a signal must have 1 to 11 samples"):
+            codec.decompress([declare(codec, wide[0], (3, 1), size)])
 
 
 def test_huge_declared_sizes_cost_nothing(codec):
@@ -347,7 +380,7 @@ def test_a_payload_with_words_too_many_is_refused(words):
 def test_a_payload_that_is_too_short_is_refused_at_the_first_symbols_without_bits():
     fair = [np.array([0.5, 0.5])]
     with pytest.raises(BitstreamError, match="ends before the last symbol"):
-        entropy.decode(b"", fair, 60)
+        entropy.decode(b"", fair, 64)
     with pytest.raises(BitstreamError, match="a range-coded payload of 0 bytes cannot hold 65 positions"):
         entropy.decode(b"", fair, 65)  # 64 bits may be in the state of the coder
     with pytest.raises(BitstreamError, match="whole 32-bit words, got 5 bytes"):
@@ -401,6 +434,70 @@ def test_side_information_must_be_finite(number):
     assert np.frombuffer(data[at : at + 4], "<f4")[0] == codec.settings.default
     with pytest.raises(BitstreamError, match="side information 'quality' holds NaN or Inf"):
         codec.decompress([reseal(data[:at] + np.float32(number).tobytes() + data[at + 4 : -4])])
+
+
+@pytest.mark.parametrize(("length", "reads"), [(1, False), (2, True), (16, True), (17, False)])
+def test_tokens_must_be_as_many_as_a_picture_can_take(length, reads):
+    """Two tiles take 1 to 8 tokens each."""
+    codec = copy.deepcopy(tiny("image/flex"))
+    codec.counts.zero_()
+    codes = Codes(torch.arange(length)[None, None], torch.tensor([[48, 49]]), torch.tensor([length]))
+    data = bitstream.write(codec, codes)
+    if reads:
+        assert bitstream.read(codec, data) == codes
+    else:
+        with pytest.raises(BitstreamError, match=r"\(48, 49\) samples take 2 to 16 tokens, the container declares"):
+            bitstream.read(codec, data)
+
+
+@pytest.mark.parametrize("name", ["image/fsq", "image/rvq"])
+def test_the_shorter_payload_is_written(name):
+    """Of two payloads of the same length, the packed one."""
+    codec, rng, modes = copy.deepcopy(tiny(name)), np.random.default_rng(0), set()
+    books = codec.spec.codebook_sizes
+    codec.counts[:, : books[0]] = torch.arange(books[0]) ** 2
+    probabilities = entropy.frequencies(codec)
+    for positions in range(1, 121):
+        weights = [p ** rng.choice([0.2, 0.3, 0.5]) for p in probabilities]
+        rows = np.stack([rng.choice(len(w), positions, p=w / w.sum()) for w in weights])
+        payloads = [
+            bytes([container.PACKED]) + packing.pack(rows, books),
+            bytes([container.RANGE_CODED]) + entropy.encode(rows, probabilities),
+        ]
+        codes = Codes(torch.from_numpy(rows)[None, :, None], torch.tensor([[8, 8 * positions]]))
+        (data,) = bitstream.write(codec, codes)
+        shorter = min(payloads, key=len)
+        assert data[-4 - len(shorter) : -4] == shorter
+        modes.add((shorter[0], len(payloads[0]) == len(payloads[1])))
+    assert modes == {(container.RANGE_CODED, False), (container.PACKED, False), (container.PACKED, True)}
+
+
+def test_nothing_is_packed_that_the_counts_expect(monkeypatch):
+    """Packing takes long for large signals."""
+    codec = counted(tiny("image/fsq"))
+    monkeypatch.setattr(packing, "pack", None)
+    x = structured(codec, (64, 64))
+    assert torch.equal(codec.decompress(codec.compress(x)), codec.decode(codec.encode(x)))
+
+
+def test_payloads_under_a_context_model_are_exact():
+    codec = codecs.load("natural-ntc")
+    codes = codec.encode(structured(codec, (50, 33)))
+    (data,) = bitstream.write(codec, codes)
+    at = container.HEAD + 2  # behind the size; the mode is behind the quality
+    assert data[at + 4] == container.CONTEXT_CODED and bitstream.read(codec, [data]) == codes
+    with pytest.raises(BitstreamError, match="quality"):
+        bitstream.read(codec, [reseal(data[:at] + np.float32(1000).tobytes() + data[at + 4 : -4])])
+
+
+@pytest.mark.parametrize(("name", "modes"), [("image/fsq", (2, 3, 255)), ("image/ntc", (1, 3)), ("image/flex", (2,))])
+def test_modes_that_a_codec_does_not_have_are_refused(name, modes):
+    codec = tiny(name)
+    (data,) = codec.compress(structured(codec, (13, 10)))
+    at = container.HEAD + 2 + 4 * (name == "image/ntc") + (name == "image/flex")  # behind the quality, or the length
+    for mode in modes:
+        with pytest.raises(BitstreamError, match=f"{name} has no payload mode {mode}"):
+            codec.decompress([reseal(data[:at] + bytes([mode]) + data[at + 1 : -4])])
 
 
 # -- finding the codec --------------------------------------------------------------------------

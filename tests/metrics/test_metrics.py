@@ -293,6 +293,13 @@ def test_bd_rate_at_the_least_overlap():
     assert overlap == 0.25 and percent == pytest.approx(100 * (2**-0.5 - 1), abs=1e-6)  # 6 dB per doubling, 3 dB better
 
 
+def test_a_bd_rate_that_is_no_number_is_refused():
+    pytest.importorskip("bjontegaard", reason="bjontegaard is not installed")
+    wide = [(0.1, 0.0), (0.4, 1e160)]  # cubes of the qualities overflow without a warning
+    with pytest.raises(ValueError, match="the fit gave no number"):
+        bd_rate.bd_rate(wide, wide)
+
+
 def test_bd_rate_without_its_package_says_which(monkeypatch):
     monkeypatch.setattr(errors, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="the package bjontegaard is not installed"):

@@ -7,7 +7,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.codecs import one_line
 
@@ -27,6 +27,7 @@ def slow(grid: tuple[int, ...], quantizers: int, pattern: str) -> list[tuple[tup
     return [(row[step], q) for step in range(steps) for q, row in enumerate(matrix) if row[step] is not None]
 
 
+@settings(deadline=None)
 @given(**SETTINGS)
 def test_order_and_flatten_are_the_slow_loop(grid: tuple[int, ...], quantizers: int, pattern: str) -> None:
     indices = torch.arange(quantizers * math.prod(grid)).reshape(quantizers, *grid)
@@ -39,6 +40,7 @@ def test_order_and_flatten_are_the_slow_loop(grid: tuple[int, ...], quantizers: 
     assert streams.order(grid, quantizers, pattern).tolist() == [list(t) for t in zip(position, quantizer, strict=True)]
 
 
+@settings(deadline=None)
 @given(**SETTINGS, seed=st.integers(0, 99))
 def test_unflatten_is_the_inverse(grid: tuple[int, ...], quantizers: int, pattern: str, seed: int) -> None:
     numbers = torch.Generator().manual_seed(seed)
@@ -56,6 +58,7 @@ def test_delay_is_applied_once() -> None:
     assert codes.tolist() == [0, 1, 10, 2, 11, 20, 3, 12, 21, 13, 22, 23]
 
 
+@settings(deadline=None)
 @given(**SETTINGS)
 def test_coarse_quantizers_come_first(grid: tuple[int, ...], quantizers: int, pattern: str) -> None:
     seen = torch.zeros(math.prod(grid), dtype=torch.int64)
@@ -74,6 +77,16 @@ def test_order_belongs_to_the_caller() -> None:
     assert torch.equal(streams.order((2, 3), 2, "delay"), kept)
 
 
+def test_an_order_that_was_first_used_in_inference_passes_gradients() -> None:
+    with torch.inference_mode():
+        streams.order((3, 11), 2, "delay")
+    values = torch.rand(2, 3, 11, requires_grad=True)
+    codes, quantizer = streams.flatten(values, "delay")
+    (codes * quantizer).sum().backward()
+    assert torch.equal(values.grad, torch.arange(2.0)[:, None, None].expand(2, 3, 11))
+
+
+@settings(deadline=None)
 @given(st.integers(0, 2**40))
 def test_varint_is_inverted(n: int) -> None:
     digits = streams.varint(n)

@@ -122,8 +122,6 @@ def test_an_image_of_another_size_is_resized_with_a_warning():
     with pytest.warns(UserWarning, match="50 x 40 pixels was resized to the model's 24 x 32"):
         greedy([picture(40, 50)], "text")
     assert omni().statistics.prompt_tokens == [_length([picture()]) + 1]
-    checks = segments.resize(torch.tensor([0.0, 1.0]).repeat(3, 40, 20), (20, 20))
-    assert abs(checks[:, 3:-3, 3:-3] - 0.5).max() < 0.01, "stripes of a pixel shrink to grey: no aliasing"
 
 
 @pytest.mark.parametrize("empty", [[], [""], ["", ""]])
@@ -390,16 +388,6 @@ def test_a_sound_cut_by_the_context_is_a_prefix_of_it(pattern):
         if complete:
             assert torch.equal(found[0][1].indices, codes.indices[:, :, :complete])
             assert found[0][1].sizes.tolist() == [[min(300, 8 * complete)]]
-
-
-@pytest.mark.parametrize("name", ["text/bytes", "pictures", "flexible", "sounds"])
-def test_the_length_of_a_segment_is_known_before_it_is_one(name):
-    vocabulary = fresh(size=None, longest=400).vocabulary
-    channel = vocabulary.channels[name]
-    given = {"text/bytes": ["", "hé"], "pictures": picture(30, 150)[None], "flexible": picture(7, 60)[None],
-             "sounds": sound(700)[None]}[name]  # fmt: skip
-    codes = channel.encode(given)
-    assert segments.length(channel.codec, codes) == [len(ids) for ids in vocabulary.segment(name, codes)]
 
 
 def test_a_picture_cut_by_the_context_keeps_its_complete_rows():

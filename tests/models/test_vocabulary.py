@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import itertools
 import random
@@ -14,7 +15,7 @@ from support.codecs import LINES, one_line, tiny
 from torch import Tensor
 
 from tokenloom import codecs
-from tokenloom.codecs import Codec, Codes, CodeSpec, Modality, Target, batches
+from tokenloom.codecs import Codec, Codes, CodeSpec, Modality, Target, batches, validate
 from tokenloom.models.vocabulary import DOCUMENT, END, PAD, STOP, Channel, DocumentState, Vocabulary
 
 
@@ -26,6 +27,16 @@ class Pairs(Codec):
 
     def _decode(self, codes: Codes) -> list[str]:
         return [str(row[:, :n].tolist()) for row, n in zip(codes.indices, codes.lengths.tolist(), strict=True)]
+
+
+class Dots(Codec):
+    """A code of each of several quantizers for every pixel."""
+
+    name = "image/dots"
+
+    def __init__(self, quantizers: int) -> None:
+        super().__init__()
+        self.spec = CodeSpec(Modality.IMAGE, (2,) * quantizers, (1, 1), 3, None, total=True)
 
 
 @functools.cache
@@ -366,6 +377,14 @@ def test_invalid_documents_are_refused(ids: Tensor, told: str) -> None:
         assert one_line(error)
 
 
+def test_ids_outside_the_vocabulary_are_refused() -> None:
+    v = vocabulary()
+    for id in (-1, v.size):
+        with pytest.raises(ValueError, match=f"an id must be 0 to {v.size - 1}, got {id}"):
+            v.parse(torch.tensor([DOCUMENT, id]))
+        assert not any(v.allows(kind, id) for kind in range(len(v.kinds)))
+
+
 # -- states, places, channels -----------------------------------------------------------------------------
 
 
@@ -423,6 +442,29 @@ def test_later_codes_share_a_place_per_quantizer() -> None:
     assert places.tolist() == [first + (i if i < 512 else 512 + q) for i, q in enumerate(delayed)]
 
 
+def test_a_state_is_a_value() -> None:
+    """Equal documents have equal states, also if the vocabulary has forgotten what it computed for the first."""
+    v, ids = vocabulary(), some_document()
+    for cut in range(1, len(ids), 3):
+        a = v.read(ids[:cut])
+        v._bodies.clear()
+        b = v.read(ids[:cut])
+        assert a == b and hash(a) == hash(b) and repr(a) == repr(b) and len(repr(a)) < 100
+    assert v.read(ids[:2]) != v.read(ids[:3])
+    for between in (v.start(), v.start("image"), v.stopped, v.in_header(v.layouts[1])):
+        assert between.sizes == () and between.prefix == between.digits == between.count == 0
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        b.kind = 0
+
+
+def test_few_bodies_of_segments_are_kept() -> None:
+    v, kept = Vocabulary([Channel("fsq", tiny("image/fsq"))]), []
+    for height in range(1, 300):
+        v.in_header(v.layouts[0], (height, 1))
+        kept.append(len(v._bodies))
+    assert kept == [*range(1, 257), *range(1, 44)]
+
+
 def test_start_with_one_channel_only() -> None:
     v = vocabulary()
     begin = {name: v.begin + i for i, name in enumerate(v.channels)}
@@ -458,8 +500,9 @@ def test_channels_by_name_and_modality() -> None:
             call("video")
     assert v.fingerprints["emoji-fsq"] == codecs.load("emoji-fsq").fingerprint.hex()
     assert list(v.fingerprints) == list(v.channels)
-    with pytest.raises(ValueError, match="quantizers 0 to 2, got 3"):
-        v.range("digits", 3)
+    for quantizer in (3, -1):
+        with pytest.raises(ValueError, match=f"quantizers 0 to 2, got {quantizer}"):
+            v.range("digits", quantizer)
 
 
 def test_two_vocabularies_of_the_same_channels_agree() -> None:
@@ -497,9 +540,35 @@ def test_channels_that_cannot_enter(channels, told: str) -> None:
 
 
 def test_longest_is_checked() -> None:
-    for longest, told in ((12, "an integer from 16"), ("80", "an integer from 16"), (40, "a needs more than 40 ids")):
+    text, flex = Channel("a", codecs.build("text/bytes")), Channel("a", codecs.load("emoji-flex"))
+    for channel, longest, told in (
+        (text, 15, r"an integer from 16 to 2\*\*24, got 15"), (text, 2**24 + 1, "an integer from 16"),
+        (text, "80", "an integer from 16"), (text, 80.0, "an integer from 16"), (flex, 40, "a needs more than 40 ids"),
+        (Channel("a", Dots(7)), 16, "a needs more than 16 ids for its smallest signal"),
+    ):  # fmt: skip
         with pytest.raises(ValueError, match=told):
-            Vocabulary([Channel("a", codecs.load("emoji-flex"))], longest)
+            Vocabulary([channel], longest)
+    assert [Vocabulary([text], longest).longest for longest in (16, 2**24)] == [16, 2**24]
+    assert Vocabulary([text]).longest == 4096
+
+
+def test_the_smallest_picture_may_fill_a_segment() -> None:
+    """BEGIN, 8 digits, 6 codes and END are 16 ids."""
+    v = Vocabulary([Channel("dots", Dots(6))], 16)
+    assert allowed_sizes(v, v.in_header(v.layouts[0])) == [(1, 1)] and v.layouts[0].room == 6
+    for size, axis in (((1, 2), 1), ((2, 1), 0)):
+        with pytest.raises(
+            ValueError, match=f"takes 12 codes; one segment has room for 6, .* 1 samples along axis {axis}"
+        ):
+            v.header("dots", size)
+
+
+def test_sizes_are_bounded_by_their_digits_and_by_the_largest_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    sounds = Vocabulary([Channel("digits", codecs.load("digits-rvq"), 3)], 2**24).layouts[0]
+    assert sounds.largest(()) == 2**28 - 1  # four digits of 7 bits
+    monkeypatch.setattr(validate, "MAX_PIXELS", 600)
+    pictures = Vocabulary([Channel("fsq", tiny("image/fsq"))]).layouts[0]
+    assert [pictures.largest(sizes) for sizes in ((), (1,), (20,), (601,))] == [600, 600, 30, 0]
 
 
 def test_a_target_may_be_the_setting_where_lengths_vary() -> None:

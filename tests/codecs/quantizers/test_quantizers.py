@@ -260,13 +260,39 @@ def test_chunked_search_equals_whole(monkeypatch):
         lambda: ResidualVQ(16, 4, dead_below=-1), lambda: ResidualVQ(16, 4, dead_below="0.1"),
         lambda: ResidualVQ(16, 4, dead_below=float("nan")), lambda: ResidualVQ(16, 4, update="sgd"),
         lambda: ResidualVQ(16, 4, update=None), lambda: ResidualVQ(16, 4, 2, normalise=True),
-        lambda: ResidualVQ(16, 4, normalise="yes"),
+        lambda: ResidualVQ(16, 4, normalise="yes"), lambda: ResidualVQ(16, 4, normalise=1),
+        lambda: FSQ([513]), lambda: FSQ([3] * 257), lambda: FSQ([3], 2), lambda: BSQ(1025), lambda: BSQ(8, 16),
+        lambda: ResidualVQ(2**14 + 1, 4), lambda: ResidualVQ(16, 4097), lambda: ResidualVQ(16, 4, 65),
+        lambda: ResidualVQ(16, 4, decay=0), lambda: ResidualVQ(16, 4, decay=1), lambda: ResidualVQ(16, 4, decay="0.9"),
+        lambda: ResidualVQ(16, 4, dead_below=1e6 + 1), lambda: ResidualVQ(16, 4, dead_below=True),
     ],
 )  # fmt: skip
 def test_bad_arguments_are_one_line(make):
     with pytest.raises(ValueError) as error:
         make()
     assert str(error.value) and "\n" not in str(error.value)
+
+
+def test_arguments_at_their_limits_are_taken():
+    assert FSQ([512]).sizes == (512,) and FSQ((3, 3), 2).sizes == (3, 3) and FSQ([128, 128]).sizes == (2**14,)
+    assert math.prod(FSQ([3] * 256).sizes) == 3**256 and BSQ(1).sizes == (2,) and BSQ(1024).sizes == (256,) * 128
+    for size, dim, quantizers in ((2, 1, 1), (2**14, 1, 1), (2, 4096, 1), (2, 1, 64)):
+        rvq = ResidualVQ(size, dim, quantizers)
+        assert rvq.codebook.shape == (quantizers, size, dim) and rvq.sizes == (size,) * quantizers and rvq.dim == dim
+    for dead_below in (0, 1e6):
+        assert ResidualVQ(2, 1, dead_below=dead_below).dead_below == dead_below
+    default = ResidualVQ(16, 4, 2)
+    assert (default.decay, default.dead_below, default.update, default.normalise) == (0.99, 0.1, "ema", False)
+    assert not any(q.ordered for q in (FSQ([3]), BSQ(2), DeadZone((1,))))
+    assert default.dropout and default.ordered and not ResidualVQ(16, 4).dropout and not ResidualVQ(16, 4).ordered
+
+
+def test_checkpoints_hold_what_is_learned_only():
+    """Constants follow from the arguments. A layer for training is not part of the state."""
+    for quantizer in (FSQ([5, 4, 3]), BSQ(6), LFQ(6)):
+        quantizer.quantize(latents(quantizer.dim))
+        assert not quantizer.state_dict()
+    assert set(DeadZone((2, 5)).state_dict()) == {"threshold"}
 
 
 # -- product codes ------------------------------------------------------------------------------
@@ -303,7 +329,7 @@ def test_digits_of_an_index_by_hand():
 def test_small_latents_are_shrunk_then_rounded_within_the_bounds():
     """x − 0.25 · clamp(x, −1, 1) for the first channel and x − 0.4 · clamp(x, −1, 1) for the second."""
     zone = DeadZone((2, 5))
-    assert zone.sizes == (5, 11) and zone.threshold.tolist() == [0.25, 0.25]
+    assert zone.sizes == (5, 11) and zone.dim == 2 and zone.threshold.tolist() == [0.25, 0.25]
     zone.threshold.data[1] = 0.4
     z = torch.tensor([[[0.6, 0.7, -0.7, 1.2, -9.0], [0.7, 0.9, -1.5, 3.0, -9.0]]], requires_grad=True)
     torch.testing.assert_close(
