@@ -8,7 +8,6 @@ writer holds a lock on the temporary file, so that `sweep` finds those of killed
 from __future__ import annotations
 
 import errno
-import fcntl
 import hashlib
 import os
 import re
@@ -18,6 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 LONGEST = 255
 """Largest number of bytes of a file name."""
@@ -232,7 +236,8 @@ def _part(path: Path, place: Path | None = None) -> Iterator[Path]:
         with naming(path, part):
             held = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
         with suppress(OSError):  # a file system without locks
-            fcntl.flock(held, fcntl.LOCK_EX)
+            if fcntl is not None:
+                fcntl.flock(held, fcntl.LOCK_EX)
         if is_at(held, part):
             break
         os.close(held)  # `sweep` came before the lock
@@ -245,6 +250,8 @@ def _part(path: Path, place: Path | None = None) -> Iterator[Path]:
 
 def _remove_abandoned(part: str) -> None:
     """Remove a temporary file unless its writer lives."""
+    if fcntl is None:
+        return
     with suppress(OSError):
         file = os.open(part, os.O_RDONLY)
         try:

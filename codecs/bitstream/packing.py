@@ -8,6 +8,7 @@ method computes.
 from __future__ import annotations
 
 import itertools
+import math
 
 import numpy as np
 
@@ -30,6 +31,8 @@ def pack(symbols: np.ndarray, radices: tuple[int, ...]) -> bytes:
     Neighboring digits (a, b) of radices (r, s) are joined to the digit a·s + b of radix r·s, until each block is one
     integer.
     """
+    if _are_powers(radices):
+        return _pack_bits(symbols, radices)
     digits, bases = _digits(symbols.shape[1], radices)
     values = np.zeros(digits.size, dtype=np.int64)
     values[: symbols.size] = symbols.T.reshape(-1)
@@ -50,10 +53,11 @@ def unpack(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
     nominal_bytes = positions * rate.bits_per_position(radices) / 8
     if abs(len(data) - nominal_bytes) > 5:
         raise BitstreamError(f"{positions} positions take about {nominal_bytes:.0f} bytes, the payload has {len(data)}")
+    if _are_powers(radices):
+        return _unpack_bits(data, radices, positions)
     _, bases = _digits(positions, radices)
     widths = [(int(r) - 1).bit_length() for r in bases[-1][:, 0]]
-    if len(data) != (sum(widths) + 7) // 8:
-        raise BitstreamError(f"{positions} positions take {(sum(widths) + 7) // 8} bytes, the payload has {len(data)}")
+    _require_bits(data, sum(widths), positions)
     total = int.from_bytes(data, "little")
     values = np.zeros((len(widths), 1), dtype=object)
     for block, width in enumerate(widths):
@@ -70,14 +74,70 @@ def unpack(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
     return np.ascontiguousarray(flat.reshape(positions, len(radices)).T)
 
 
+def _require_bits(data: bytes, bits: int, positions: int) -> None:
+    if len(data) != (bits + 7) // 8:
+        raise BitstreamError(f"{positions} positions take {(bits + 7) // 8} bytes, the payload has {len(data)}")
+
+
+# -- radices that are powers of two: the digits of the integers are bits ------------------------------
+
+
+def _are_powers(radices: tuple[int, ...]) -> bool:
+    return all(radix & radix - 1 == 0 for radix in radices)
+
+
+def _places(positions: int, radices: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, int]:
+    """Return the first bit of each symbol in the payload, its number of bits, and the number of all bits.
+
+    The last digit of a block has the lowest bits.
+    """
+    count = positions * len(radices)
+    order = np.arange(math.prod(_blocks(count))).reshape(_blocks(count))[:, ::-1].reshape(-1)
+    order = order[order < count]
+    widths = np.tile(np.array([radix.bit_length() - 1 for radix in radices]), positions)
+    ends, places = np.cumsum(widths[order]), np.empty(count, dtype=np.int64)
+    places[order] = ends - widths[order]
+    return places, widths, int(ends[-1]) if count else 0
+
+
+def _pack_bits(symbols: np.ndarray, radices: tuple[int, ...]) -> bytes:
+    places, widths, total = _places(symbols.shape[1], radices)
+    flat, bits = symbols.T.reshape(-1), np.zeros(total, dtype=np.uint8)
+    for bit in range(max(radices).bit_length() - 1):
+        own = slice(None) if min(radices) >> bit > 1 else widths > bit
+        bits[places[own] + bit] = flat[own] >> bit & 1
+    return np.packbits(bits, bitorder="little").tobytes()
+
+
+def _unpack_bits(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
+    places, widths, total = _places(positions, radices)
+    _require_bits(data, total, positions)
+    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
+    if bits[total:].any():
+        raise BitstreamError("the payload has an index beyond its codebook")
+    flat = np.zeros(len(places), dtype=np.int64)
+    for bit in range(max(radices).bit_length() - 1):
+        own = slice(None) if min(radices) >> bit > 1 else widths > bit
+        flat[own] |= bits[places[own] + bit].astype(np.int64) << bit
+    return np.ascontiguousarray(flat.reshape(positions, len(radices)).T)
+
+
+# -- other radices ----------------------------------------------------------------------------------
+
+
+def _blocks(count: int) -> tuple[int, int]:
+    """Return the number of blocks of so many digits, and the digits of a block, a power of two."""
+    blocks = min(BLOCKS, -(-count // BLOCK_TOKENS)) or 1
+    return blocks, 1 << max(0, (-(-count // blocks) - 1).bit_length())
+
+
 def _digits(positions: int, radices: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
     """Return the radix of every digit, (blocks, power of two) padded with 1, and the radices after each joining.
 
     They are int64 up to 62 bits, then Python's integers.
     """
     count = positions * len(radices)
-    blocks = min(BLOCKS, -(-count // BLOCK_TOKENS)) or 1
-    width = 1 << max(0, (-(-count // blocks) - 1).bit_length())
+    blocks, width = _blocks(count)
     digits = np.ones(blocks * width, dtype=np.int64)
     digits[:count] = np.tile(np.array(radices, dtype=np.int64), positions)
     digits = digits.reshape(blocks, width)

@@ -6,6 +6,8 @@ L2-normalized codebooks by gradient, and draws other latents with several proces
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int64
@@ -15,21 +17,52 @@ from ..layers import tracing
 
 MAX_DISTANCES = 2**24
 """Most entries of the distance matrix of one chunk of a search (64 MiB)."""
+VECTORS, ENTRIES, GROUP = 256, 1024, 32
+"""Vectors and entries of a tile of a search on a CPU, and entries of a group."""
+FEW = 2**19
+"""Most distances that are computed as one matrix."""
 KMEANS_STEPS = 10
 
 
 def nearest(
     vectors: Float[Tensor, "*leading dim"], codebook: Float[Tensor, "entries dim"]
 ) -> Int64[Tensor, "*leading"]:
-    """Return the index of the codebook row with the smallest Euclidean distance to each vector.
+    """Return the index of the codebook row with the smallest Euclidean distance to each vector, the first of equals.
 
-    Computes ‖v − c‖² − ‖v‖² as one matrix product per chunk, so memory is bounded.
+    Computes 2 v · c − ‖c‖² as one matrix product per chunk, so memory is bounded.
     """
     flat = vectors.reshape(-1, vectors.shape[-1])
-    norms = codebook.square().sum(1)
-    chunks = tracing.chunks(flat, MAX_DISTANCES // len(codebook))
-    index = torch.cat([torch.addmm(norms, chunk, codebook.T, alpha=-2).argmin(1) for chunk in chunks])
+    if flat.device.type == "cpu" and not tracing.exporting() and len(flat) * len(codebook) > FEW:
+        index = _nearest_in_tiles(flat, codebook)
+    else:
+        norms = codebook.square().sum(1)
+        chunks = tracing.chunks(flat, MAX_DISTANCES // len(codebook))
+        index = torch.cat([torch.addmm(norms, chunk, codebook.T, alpha=-2).argmin(1) for chunk in chunks])
     return index.reshape(vectors.shape[:-1])
+
+
+def _nearest_in_tiles(vectors: Tensor, codebook: Tensor) -> Tensor:
+    """Search in tiles that stay in the cache of a processor.
+
+    The largest value of each group of entries is found first, for all vectors of the tile at once: an index for each
+    vector and entry takes several times as long.
+    """
+    missing = -len(codebook) % GROUP
+    entries = F.pad(2 * codebook, (0, 0, 0, missing))
+    bias = F.pad(-codebook.square().sum(1), (0, missing), value=-math.inf)[:, None]
+    found = []
+    for some in vectors.split(VECTORS):
+        best, index = some.new_full((len(some),), -math.inf), torch.zeros(len(some), dtype=torch.int64)
+        rows = torch.arange(len(some))
+        for first in range(0, len(entries), ENTRIES):
+            part = slice(first, first + ENTRIES)
+            scores = torch.addmm(bias[part], entries[part], some.T).unflatten(0, (-1, GROUP))
+            value, group = scores.amax(1).max(0)
+            place = first + GROUP * group + scores[group, :, rows].argmax(1)
+            index = torch.where(value > best, place, index)
+            best = torch.maximum(best, value)
+        found.append(index)
+    return torch.cat(found)
 
 
 class Batch:

@@ -252,7 +252,7 @@ def test_packing_equals_a_slow_loop(data, radices, positions):
 
 
 @pytest.mark.parametrize("positions", [2047, 2048, 4096, 4097, 30_001])
-@pytest.mark.parametrize("radices", [(8000,), (2, 3), (256, 2, 16384)])
+@pytest.mark.parametrize("radices", [(8000,), (2, 3), (256, 2, 16384), (4, 1, 32), (1024,), (256, 2, 16383)])
 def test_packing_in_blocks_equals_a_slow_loop(positions, radices):
     rng = np.random.default_rng(positions)
     check_packing(np.stack([rng.integers(0, n, positions) for n in radices]), radices)
@@ -278,7 +278,10 @@ def test_packing_is_fast(radices):
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=24), st.lists(st.integers(2, 300), min_size=1, max_size=3), st.integers(0, 12))
+@given(
+    st.binary(max_size=24), st.lists(st.integers(2, 300) | st.sampled_from([2, 4, 256]), min_size=1, max_size=3),
+    st.integers(0, 12),
+)  # fmt: skip
 def test_unpacking_any_bytes(data, radices, positions):
     """Bytes are refused, or their symbols are in range and pack to the same bytes."""
     try:

@@ -11,9 +11,11 @@ import argparse
 import ast
 import contextlib
 import difflib
+import math
 import multiprocessing
 import os
 import random
+import resource
 import shutil
 import signal
 import sys
@@ -86,9 +88,11 @@ def mutants(source: str) -> Iterator[str]:
                 yield mutant
 
 
-def run(tree: str, tests: list[str]) -> None:
+def run(tree: str, tests: list[str], timeout: float | None) -> None:
     """Run the tests of a tree in this process, and end it with the status of pytest."""
     os.setsid()
+    if timeout is not None:  # a fault may loop forever, and this process may outlive a killed tester
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(2 * timeout),) * 2)
     for stream in (1, 2):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
     os.chdir(tree)
@@ -99,7 +103,7 @@ def run(tree: str, tests: list[str]) -> None:
 
 def noticed(tree: str, tests: list[str], timeout: float | None) -> bool:
     """Return whether the tests fail or take longer than `timeout` seconds."""
-    process = multiprocessing.get_context("forkserver").Process(target=run, args=(tree, tests))
+    process = multiprocessing.get_context("forkserver").Process(target=run, args=(tree, tests, timeout))
     process.start()
     process.join(timeout)
     late = process.is_alive()

@@ -226,6 +226,21 @@ def test_nearest_equals_cdist(rows, entries):
     assert nearest(vectors.reshape(rows, 1, 5), book).shape == (rows, 1)
 
 
+@pytest.mark.parametrize("entries", [codebooks.ENTRIES + 1, 2 * codebooks.ENTRIES, 3000])
+def test_the_first_of_equal_entries_is_nearest(entries):
+    """In a tile, between groups and between tiles; and an index of a vector that is NaN is in range."""
+    generator = torch.Generator().manual_seed(entries)
+    half = torch.randint(-4, 5, (entries // 2, 6), generator=generator).float()
+    book = torch.cat([half, half.flip(0), half[: entries % 2]])
+    vectors = torch.randint(-4, 5, (600, 6), generator=generator).float()
+    assert len(vectors) * entries > codebooks.FEW
+    distances = (vectors[:, None] - book).square().sum(-1)  # integers, so that equal ones are equal
+    assert torch.equal(nearest(vectors, book), distances.argmin(1))
+    vectors[::2] = math.nan
+    found = nearest(vectors, book)
+    assert torch.equal(found[1::2], distances.argmin(1)[1::2]) and (found >= 0).all() and (found < entries).all()
+
+
 def test_nearest_far_from_the_origin():
     """For large ‖v‖ the expanded square loses digits; the index must still be one of the nearest."""
     generator = torch.Generator().manual_seed(0)
