@@ -200,7 +200,7 @@ def test_certain_codes_cost_almost_nothing():
                 parameter.zero_()
             predictor.last.bias[predictor.out :] = context.SMALLEST_SCALE
     codes = codec.encode(torch.full((1, 3, 160, 160), 0.5))
-    zeros = torch.tensor(codec.quantizer.bounds)[:, None, None].expand_as(codes.indices[0])
+    zeros = torch.tensor(codec.context.bounds)[:, None, None].expand_as(codes.indices[0])
     codes.indices[0] = zeros
     (data,) = bitstream.write(codec, codes)
     assert 8 * len(data) < 0.1 * zeros.numel()
