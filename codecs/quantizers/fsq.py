@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import itertools
 import math
-from functools import cached_property
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 
-from tokenloom import lazy
-
 from ..validate import is_integer, require_integer
 from . import product
-from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
-
-library = lazy.load("vector_quantize_pytorch", "train")  # 2 s to import, needed in training only
+from .base import MAX_CODEBOOK, Quantized, Quantizer
 
 MAX_LEVELS = 512
 """Most levels of a channel. With more than 1000, the paper's margin of 1e-3 would add a level."""
@@ -60,21 +55,18 @@ class FSQ(Quantizer):
                             ("width", torch.tensor([n // 2 for n in levels], dtype=torch.float32))):  # fmt: skip
             self.register_buffer(name, value, persistent=False)
 
-    @cached_property
-    @torch.inference_mode(False)
-    def _layer(self) -> Any:
-        """The library's layer, for training. A cached property keeps it out of the state dict."""
-        return library.FSQ(list(self.levels), return_indices=False)
-
     def quantize(self, latents: Tensor) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
-            flat, _ = self._layer.to(latents.device)(flatten(latents))
-        return Quantized(unflatten(flat, latents), latents.new_zeros((), dtype=torch.float32))
+            quantized = _Rounded.apply(latents.float(), *self._constants(latents))
+        return Quantized(cast(Tensor, quantized), latents.new_zeros((), dtype=torch.float32))
+
+    def _constants(self, latents: Tensor) -> tuple[Tensor, ...]:
+        channel = (self.dim,) + (1,) * (latents.ndim - 2)
+        return tuple(b.reshape(channel) for b in (self.shift, self.bound, self.offset, self.width))
 
     def _scaled(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Scale latents so that the levels are integers. Return them and half the number of levels of each channel."""
-        channel = (self.dim,) + (1,) * (latents.ndim - 2)
-        half, offset, shift, width = (b.reshape(channel) for b in (self.bound, self.offset, self.shift, self.width))
+        shift, half, offset, width = self._constants(latents)
         return torch.tanh(latents.float() + shift) * half - offset, width
 
     def bounded(self, latents: Tensor) -> Tensor:
@@ -92,6 +84,21 @@ class FSQ(Quantizer):
         digits = torch.cat([product.split(index, group) for index, group in parts], 1)
         width = self.width.reshape((self.dim,) + (1,) * (indices.ndim - 2))
         return (digits.float() - width) / width
+
+
+class _Rounded(torch.autograd.Function):
+    """Bounded and rounded latents with straight-through gradients, in fewer passes than autograd takes."""
+
+    @staticmethod
+    def forward(ctx: Any, latents: Tensor, shift: Tensor, half: Tensor, offset: Tensor, width: Tensor) -> Tensor:
+        bounded = (latents + shift).tanh_()
+        ctx.save_for_backward(bounded, half / width)
+        return (bounded * half).sub_(offset).round_().div_(width)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        bounded, slope = ctx.saved_tensors
+        return torch.ops.aten.tanh_backward(gradient * slope, bounded), None, None, None, None
 
 
 def _split(levels: tuple[int, ...], parts: int) -> tuple[tuple[int, ...], ...]:

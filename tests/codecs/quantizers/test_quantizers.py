@@ -31,6 +31,10 @@ def test_fsq_equals_the_library(levels, grid):
     assert torch.equal(mine_indices, indices.long().reshape(3, 1, *grid))
     torch.testing.assert_close(mine.lookup(mine_indices), flat.transpose(1, 2).reshape(z.shape), rtol=0, atol=1e-6)
     torch.testing.assert_close(mine.quantize(z).latents, mine.lookup(mine_indices), rtol=0, atol=1e-6)
+    z, weights = z.requires_grad_(), torch.randn_like(z)
+    theirs = library(z.flatten(2).transpose(1, 2))[0].transpose(1, 2).reshape(z.shape)
+    gradients = [torch.autograd.grad((out * weights).sum(), z)[0] for out in (mine.quantize(z).latents, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-6)
     codes = library.indices_to_codes(indices)
     torch.testing.assert_close(
         mine.lookup(mine_indices).flatten(2), codes.transpose(1, 2).flatten(2), rtol=0, atol=1e-6
