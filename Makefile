@@ -2,6 +2,7 @@
 #   make demo         compare codecs on bundled photographs and generated music, then generate with omni-small
 #   make test         run the tests; `make test ARGS="tests/cli/test_cli.py -x"` runs some
 #   make fuzz         edit files at random and read them, a million times; `make fuzz MUTANTS=1000` per reader is shorter
+#   make bench        compare the speed with that of peers, on a quiet machine; `make bench ARGS=payloads` runs some
 #   make lint         check style, format and types; `make format` fixes style and format
 #   make docs         build the documentation into site/; `make docs-serve` shows it while you edit
 VENV ?= .venv
@@ -14,7 +15,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 CODECS := image/jpeg,image/webp,image/avif,image/jpeg2000,image/png,natural-ntc,natural-fsq,audio/opus,audio/vorbis,audio/mp3,audio/flac,digits-rvq
 
-.PHONY: install demo test fuzz lint format docs docs-serve clean
+.PHONY: install demo test fuzz bench lint format docs docs-serve clean
 
 install: $(STAMP)
 
@@ -35,6 +36,11 @@ test: install
 
 fuzz: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS) tests/test_fuzz.py --mutants $(MUTANTS)
+
+bench: ARGS =
+bench: install
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks $(ARGS)
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,0 +1,1 @@
+"""Speed beside what a user would take instead: `python -m benchmarks`."""
