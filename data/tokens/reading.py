@@ -20,8 +20,8 @@ VERSION = 1
 ENTRIES = {"complete": bool, "format": str, "codec": dict, "shards": list}
 SHARD = {"name": str, "bytes": int, "items": int}
 """Entries of an index and of its shards → their types."""
-NAME = r"[^/\\:\0.][^/\\:\0]*"
-"""A file name without a folder."""
+NAME = r"[^/\\:\0.][^/\\:\0]{0,62}"
+"""A file name without a folder, of at most 255 bytes."""
 
 
 def read_index(folder: str | Path) -> dict[str, Any]:

@@ -218,6 +218,7 @@ def test_weights_do_not_grow_when_they_are_read(tmp_path):
 @pytest.mark.parametrize("change", [
     {"shards": [{"name": "../x.tar", "bytes": 1, "items": 1}]}, {"shards": [{"name": "/x", "bytes": 1, "items": 1}]},
     {"shards": [{"name": "a\\x", "bytes": 1, "items": 1}]}, {"shards": [{"name": "..", "bytes": 1, "items": 1}]},
+    {"shards": [{"name": "9" * 5000, "bytes": 1, "items": 1}]},
     {"shards": [{"name": 5, "bytes": 1, "items": 1}]}, {"shards": [5]}, {"shards": None}, {"complete": "yes"},
     {"codec": []}, {"format": ["webdataset"]}, {"shards": [{"name": "x.tar"}]},
 ])  # fmt: skip
