@@ -15,6 +15,7 @@ from support.quantizers import latents, trained_rvq
 from tokenloom import codecs, data
 from tokenloom.codecs import quantizers
 from tokenloom.codecs.quantizers import BSQ, FSQ, ResidualVQ
+from tokenloom.codecs.quantizers.codebooks import Batch
 from tokenloom.metrics.tokens import CodeCounts
 from tokenloom.train.tasks.codec import count_codes, validate
 from tokenloom.train.tasks.signals import signal_for
@@ -421,6 +422,19 @@ def test_two_processes_equal_one(learning, tmp_path):
             torch.testing.assert_close(a[key], value, rtol=1e-4, atol=1e-4, msg=key)
         revived += int((alone.cluster_size == 0.1).sum())
     assert revived > 20
+
+
+@pytest.mark.usefixtures("loopback")
+def test_processes_draw_alike_and_leave_out_a_batch_together(tmp_path):
+    def run(rank: int) -> tuple[int, bool, bool]:
+        torch.manual_seed(rank)
+        z = torch.zeros(2, 3, 4)
+        drawn, finite = Batch(z).integer(2**30), Batch(z).finite
+        z[0, 0, 0] = math.nan if rank else 0.0
+        return drawn, finite, Batch(z).finite
+
+    first, second = in_two_processes(tmp_path, run)
+    assert first == second == (first[0], True, False)
 
 
 @pytest.mark.usefixtures("loopback")
