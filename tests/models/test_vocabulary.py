@@ -362,7 +362,7 @@ def test_any_damage_is_refused_or_parses_to_what_it_says(data: st.DataObject) ->
         ([DOCUMENT], "got list"),
         (torch.tensor([DOCUMENT, DOCUMENT]), "DOCUMENT.* may not come at 1"),
         (torch.tensor([DOCUMENT, PAD]), "PAD.* may not come at 1"),
-        (torch.tensor([DOCUMENT, END]), "END.* may not come at 1"),
+        (torch.tensor([DOCUMENT, END, END]), "END.* may not come at 1"),
         (torch.tensor([DOCUMENT, STOP, STOP]), "STOP.* may not come at 2"),
         (torch.tensor([DOCUMENT, STOP, DOCUMENT]), "DOCUMENT.* may not come at 2"),
         (torch.tensor([DOCUMENT, 10**9]), "an id must be 0 to .*, got 1000000000"),
