@@ -259,6 +259,11 @@ def test_packing_in_blocks_equals_a_slow_loop(positions, radices):
     check_packing(np.stack([np.full(positions, n - 1) for n in radices]), radices)
 
 
+def test_blocks_of_zeros_are_packed():
+    """The quotients of a long division may have no bits."""
+    check_packing(np.zeros((1, 1000), dtype=np.int64), (8000,))
+
+
 def check_packing(symbols: np.ndarray, radices: tuple[int, ...]) -> None:
     packed = packing.pack(symbols, radices)
     assert packed == slow_pack(symbols, radices)

@@ -236,8 +236,9 @@ def test_a_damaged_state_goes_back_to_the_one_before(tmp_path):
     at = good.index(torch.full((4,), 3.0).numpy().tobytes()) + 5
     for content in (good[:at] + bytes([good[at] ^ 1]) + good[at + 1 :], good[:-100], b""):
         last.write_bytes(content)
-        with pytest.warns(UserWarning, match=r"state\.pt is damaged: .*; going on from state\.previous\.pt"):
+        with pytest.warns(UserWarning, match=r"state\.pt is damaged: .*; going on from state\.previous\.pt") as told:
             assert state.load(tmp_path)["step"] == 2
+        assert told[0].filename == __file__, "the warning points at the caller"
     last.unlink()  # as a kill between two renames leaves it
     assert state.load(tmp_path)["step"] == 2 and state.exists(tmp_path)
     (tmp_path / state.PREVIOUS).write_bytes(b"")

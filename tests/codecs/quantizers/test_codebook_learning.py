@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from support.quantizers import latents, trained_rvq
 from tokenloom import codecs, data
 from tokenloom.codecs import quantizers
 from tokenloom.codecs.quantizers import BSQ, FSQ, ResidualVQ
+from tokenloom.codecs.quantizers.codebooks import Batch
 from tokenloom.metrics.tokens import CodeCounts
 from tokenloom.train.tasks.codec import count_codes, validate
 from tokenloom.train.tasks.signals import signal_for
@@ -368,16 +371,22 @@ def test_nan_and_inf_change_no_codebook(learning, bad):
         assert all(torch.equal(v, before[k]) for k, v in rvq.state_dict().items())
 
 
-def _one_of_two(rank: int, folder: str, learning: dict) -> None:
+def _one_of_two(rank: int, folder: str, run: Callable[[int], object]) -> None:
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    torch.manual_seed(0)
-    rvq = ResidualVQ(32, 4, **learning).train()
-    states = []
-    for z in distributed_data():
-        rvq.quantize(z[rank::2])  # dealt as data/loader.py deals items
-        states.append({k: v.clone() for k, v in rvq.state_dict().items()})
-    torch.save(states, f"{folder}/{rank}.pt")
+    torch.save(run(rank), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
+
+
+def in_two_processes(folder: Path, run: Callable[[int], object]) -> list:
+    """Return what `run` returns on each rank."""
+    context = torch.multiprocessing.get_context("fork")  # of a parent that has no process group: quick, and safe
+    children = [context.Process(target=_one_of_two, args=(rank, str(folder), run)) for rank in (0, 1)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 def distributed_data() -> torch.Tensor:
@@ -393,16 +402,18 @@ def distributed_data() -> torch.Tensor:
 @pytest.mark.usefixtures("loopback")
 def test_two_processes_equal_one(learning, tmp_path):
     """k-means, averages, quantizer dropout and revival equal those of one process with the whole batch."""
-    context = torch.multiprocessing.get_context("fork")  # of a parent that has no process group: quick, and safe
-    children = [context.Process(target=_one_of_two, args=(rank, str(tmp_path), learning)) for rank in (0, 1)]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(60)
-        assert child.exitcode == 0
+
+    def run(rank: int) -> list[dict]:
+        torch.manual_seed(0)
+        rvq, states = ResidualVQ(32, 4, **learning).train(), []
+        for z in distributed_data():
+            rvq.quantize(z[rank::2])  # dealt as data/loader.py deals items
+            states.append({k: v.clone() for k, v in rvq.state_dict().items()})
+        return states
+
+    first, second = in_two_processes(tmp_path, run)
     torch.manual_seed(0)
     alone = ResidualVQ(32, 4, **learning).train()
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in (0, 1))
     revived = 0
     for z, a, b in zip(distributed_data(), first, second, strict=True):
         alone.quantize(z)
@@ -411,6 +422,29 @@ def test_two_processes_equal_one(learning, tmp_path):
             torch.testing.assert_close(a[key], value, rtol=1e-4, atol=1e-4, msg=key)
         revived += int((alone.cluster_size == 0.1).sum())
     assert revived > 20
+
+
+@pytest.mark.usefixtures("loopback")
+def test_processes_draw_alike_and_leave_out_a_batch_together(tmp_path):
+    def run(rank: int) -> tuple[int, bool, bool]:
+        torch.manual_seed(rank)
+        z = torch.zeros(2, 3, 4)
+        drawn, finite = Batch(z).integer(2**30), Batch(z).finite
+        z[0, 0, 0] = math.nan if rank else 0.0
+        return drawn, finite, Batch(z).finite
+
+    first, second = in_two_processes(tmp_path, run)
+    assert first == second == (first[0], True, False)
+
+
+@pytest.mark.usefixtures("loopback")
+def test_the_entropy_of_all_latents_is_that_of_two_processes(tmp_path):
+    """Processes of different latents: the mean of their losses is the loss of one process with the whole batch."""
+    z = 0.05 * latents(6)[:2]
+    z[1] = z[1].abs()
+    whole = BSQ(6, 2).train().quantize(z).loss
+    losses = in_two_processes(tmp_path, lambda rank: BSQ(6, 2).train().quantize(z[rank::2]).loss)
+    torch.testing.assert_close(sum(losses) / 2, whole)
 
 
 # -- codebook use -------------------------------------------------------------------------------
