@@ -17,8 +17,6 @@ from .case import Case
 
 SEARCHES = ((16_384, 8192, 8), (4096, 65_536, 8), (4096, 16_384, 256))
 """Vectors, entries and channels."""
-
-
 LEARNING = {"decay": 0.99, "kmeans_init": True, "threshold_ema_dead_code": 0}
 
 
@@ -77,7 +75,8 @@ def _same_indices(ours: Tensor, theirs: Tensor) -> str:
 def _step(work: str, ours: Quantizer, theirs: torch.nn.Module) -> Case:
     """A training step: quantize, and the gradient with respect to the latents."""
     z = torch.randn(16, ours.dim, 32, 32, generator=torch.Generator().manual_seed(0))
-    ours.train(), theirs.train()
+    for module in (ours, theirs):
+        module.train()
 
     def gradient(quantize: Callable[[Tensor], tuple[Tensor, Any]]) -> Tensor:
         x = z.clone().requires_grad_()

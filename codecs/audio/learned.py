@@ -79,7 +79,7 @@ class WaveAutoencoder(LatentCodec):
             return super(WaveAutoencoder, self)._encode(part, setting).indices
 
         stride = self.spec.stride[0]
-        indices = spans.in_blocks(encode, x, self._reach[0], BLOCK // stride, stride, 1)
+        indices = spans.in_blocks(encode, x, self._reach[0], max(1, BLOCK // stride), stride, 1)
         return Codes(indices, torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1))
 
     def _decode(self, codes: Codes) -> Tensor:
@@ -91,13 +91,16 @@ class WaveAutoencoder(LatentCodec):
             sizes = torch.full((len(part), 1), stride * part.shape[-1])
             return super(WaveAutoencoder, self)._decode(Codes(part, sizes))
 
-        signals = spans.in_blocks(decode, codes.indices, self._reach[1], BLOCK // stride, 1, stride)
+        signals = spans.in_blocks(decode, codes.indices, self._reach[1], max(1, BLOCK // stride), 1, stride)
         return batches.crop(signals, codes.sizes)
 
     def working_memory(self, size: tuple[int, ...]) -> int:
         if size[0] <= BLOCK or self._reach is None:
             return super().working_memory(size)
-        return super().working_memory((BLOCK + sum(self._reach[1]) * self.spec.stride[0],)) + 4 * size[0]
+        return (
+            super().working_memory((max(BLOCK, self.spec.stride[0]) + sum(self._reach[1]) * self.spec.stride[0],))
+            + 4 * size[0]
+        )
 
 
 @register("audio/rvq")

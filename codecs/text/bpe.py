@@ -54,8 +54,8 @@ class BPE(Codec):
         except Exception as error:  # the library raises bare Exception
             raise ValueError(f"{source} must be a tokenizer.json: {errors.first_line(error)}") from error
         entries = max(self._tokenizer.vocabulary.values(), default=-1) + 1
-        if not entries:
-            raise ValueError(f"{source} must have a vocabulary, it is empty")
+        if entries < 2:  # tokens that cost no bits would let a few bytes declare any number of them
+            raise ValueError(f"{source} must have a vocabulary of at least 2 entries, got {entries}")
         self.content = content
         self.spec = CodeSpec(Modality.TEXT, (entries,), (), channels=0)
 

@@ -77,7 +77,7 @@ def _is_complete(folder: Path) -> bool:
     """Return whether a folder holds the results of a complete comparison."""
     try:
         return not Results.read(folder).status
-    except (OSError, ValueError, TypeError, KeyError):  # none, or of another version
+    except (OSError, ValueError):  # none, or of another version
         return False
 
 

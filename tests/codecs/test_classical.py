@@ -390,11 +390,23 @@ def test_bpe_loads_other_kinds_of_tokenizer():
     assert gap == ["one"]
 
 
+@pytest.mark.parametrize("entries", [0, 1])
+def test_a_vocabulary_has_tokens_that_cost_bits(entries):
+    """With one entry, an empty payload of a container held 2^40 tokens."""
+    from tokenizers import Tokenizer, models
+
+    tokenizer = Tokenizer(models.WordLevel({"one": 0} if entries else {}, unk_token="[UNK]")).to_str()
+    with pytest.raises(ValueError, match=f"at least 2 entries, got {entries}"):
+        codecs.build("text/bpe", tokenizer=tokenizer)
+
+
 def test_what_a_tokenizer_refuses_is_a_value_error():
     """The library raises Exception."""
     from tokenizers import Tokenizer, models
 
-    codec = codecs.build("text/bpe", tokenizer=Tokenizer(models.WordLevel({"one": 0}, unk_token="[UNK]")).to_str())
+    codec = codecs.build(
+        "text/bpe", tokenizer=Tokenizer(models.WordLevel({"one": 0, "three": 1}, unk_token="[UNK]")).to_str()
+    )
     assert codec.decode(codec.encode(["one"])) == ["one"]
     with pytest.raises(ValueError, match="the tokenizer refuses: WordLevel") as error:
         codec.encode(["two"])

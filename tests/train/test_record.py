@@ -47,7 +47,9 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 def test_a_run_records_where_and_how_it_ran(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    out = train(config(tmp_path / "run", steps=3, stop_after=2, seed=5))
+    out = train(config(tmp_path / "run", steps=3, stop_after=2, seed=5, precision="auto"))
+    chosen = json.loads((out / "run.json").read_text())["config"]["precision"]
+    assert chosen in ("bf16-mixed", "32-true"), "a run goes on with what its first machine chose"
     train(config(out, steps=3, resume=True, seed=5))
     content = json.loads((out / "run.json").read_text())
     first, second = content["sessions"]

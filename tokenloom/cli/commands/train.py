@@ -34,7 +34,7 @@ key=value pairs:
   losses.l1=1          weights of losses: l1, l2, msssim, stft, mel, lpips, quantizer
   optimizer.lr=9e-4    also betas, weight_decay, warmup, final, clip
   device=auto          a GPU if there is one; or cpu, cuda, cuda:1, mps
-  precision=auto       bf16-mixed where it is faster than 32-true; or one of them, or 16-mixed (GPU)
+  precision=auto       bf16-mixed unless it is slow here, then 32-true; or either, or 16-mixed (GPU)
   out=FOLDER           folder for weights, logs and samples; default: runs/train/<date>
   resume=FOLDER        continue the run in FOLDER exactly where it stopped, with its own configuration and data
   logger=tensorboard   or wandb, mlflow, csv; a list: 'logger=[tensorboard,wandb]'
