@@ -18,10 +18,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from support import golden
+from support.payloads import pack_blocks
 
 from tokenloom import codecs, models
 from tokenloom.codecs import checkpoint, rate
-from tokenloom.codecs.bitstream import entropy, packing
+from tokenloom.codecs.bitstream import entropy, packing, version1
 from tokenloom.data import tokens
 from tokenloom.train import state
 
@@ -94,9 +95,12 @@ def symbols(count: int, *radices: int) -> np.ndarray:
 
 @pytest.mark.parametrize("positions", [2048, 4097, 49_152, 49_153])
 def test_packed_payloads_are_unchanged(positions):
-    """A block has 4,096 tokens or more, and there are 24 at most, which 98,304 tokens just fill."""
-    payload = packing.pack(symbols(positions, 5, 3), (5, 3))
-    assert hashlib.sha256(payload).hexdigest() == FACTS["payloads"][f"{2 * positions} packed tokens"]
+    """A block of version 1 has 4,096 tokens or more, and there are 24 at most, which 98,304 tokens just fill."""
+    expected, facts = symbols(positions, 5, 3), FACTS["payloads"]
+    old, new = pack_blocks(expected, (5, 3)), packing.pack(expected, (5, 3))
+    assert hashlib.sha256(old).hexdigest() == facts[f"{2 * positions} packed tokens"]
+    assert hashlib.sha256(new).hexdigest() == facts[f"{2 * positions} packed tokens, version 2"]
+    assert np.array_equal(version1.unpack(old, (5, 3), positions), expected)
 
 
 def test_payloads_under_counts_are_unchanged():

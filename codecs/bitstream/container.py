@@ -6,12 +6,14 @@ All numbers are LEB128 varints. The fields are the number of quantizers (ordered
 the side information, and one byte for the mode of the payload. The payload is packed, or entropy coded with the
 codec's context model or training counts, whichever is shorter. Text is packed and has no mode byte. File bytes are
 stored unchanged. The payload extends to the CRC, so its length is not stored. At most 32 bytes surround a payload.
+The version tells how payloads are packed.
 """
 
 from __future__ import annotations
 
 import math
 import zlib
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -21,10 +23,12 @@ from tokenloom import memory
 
 from .. import batches, rate, validate
 from ..types import BitstreamError, CodecInterface, Codes, Modality
-from . import entropy, packing
+from . import entropy, packing, version1
 
 MAGIC = b"tlm"
-VERSION = 1
+VERSION = 2
+UNPACK = {1: version1.unpack, VERSION: packing.unpack}
+"""How the packed payloads of each version are read."""
 HEAD = len(MAGIC) + 1 + 8
 PACKED, RANGE_CODED, CONTEXT_CODED = 0, 1, 2
 
@@ -76,8 +80,8 @@ def fingerprint(data: bytes) -> bytes:
     data = bytes(data)
     if len(data) < HEAD + 4 or data[:3] != MAGIC:
         raise BitstreamError(f"a container must start with {MAGIC!r}; these {len(data)} bytes do not")
-    if data[3] != VERSION:
-        raise BitstreamError(f"container version must be {VERSION}, got {data[3]}")
+    if data[3] not in UNPACK:
+        raise BitstreamError(f"container version must be one of {[*UNPACK]}, got {data[3]}")
     if zlib.crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
         raise BitstreamError("the container is damaged: its CRC-32 does not match")
     return data[4:HEAD]
@@ -113,7 +117,7 @@ def _open(codec: CodecInterface, own: bytes, data: bytes) -> tuple[tuple[int, ..
     if (found := fingerprint(data)) != own:
         raise BitstreamError(f"the container was written by the codec {found.hex()}, not by {codec.name} {own.hex()}")
     modality = codec.spec.modality
-    body = _Reader(bytes(data)[HEAD:-4])
+    body = _Reader(bytes(data)[HEAD:-4], UNPACK[data[3]])
     size = tuple(body.varint() for _ in range(2 if modality is Modality.IMAGE else 1))
     limit = validate.limit(modality)
     if math.prod(size) > limit or (modality is not Modality.TEXT and 0 in size):
@@ -128,9 +132,9 @@ def _read_one(codec: CodecInterface, size: tuple[int, ...], body: _Reader) -> Co
         if length is not None and (span := codec.span(size)) and not span[0] <= length <= span[1]:
             raise BitstreamError(f"{size} samples take {span[0]} to {span[1]} tokens, the container declares {length}")
         if spec.ordered and length is not None:
-            symbols = _unpack(body.rest(), codec, 1, (length,), {})[0]
+            symbols = _unpack(body, codec, 1, (length,), {})[0]
         else:
-            symbols = _unpack_plain(body.rest(), spec.codebook_sizes[0], length)
+            symbols = _unpack_plain(body, spec.codebook_sizes[0], length)
         return Codes(torch.from_numpy(symbols)[None, None], sizes, torch.tensor([len(symbols)]))
     used = body.varint() if spec.ordered else len(spec.codebook_sizes)
     if not 1 <= used <= len(spec.codebook_sizes):
@@ -142,7 +146,7 @@ def _read_one(codec: CodecInterface, size: tuple[int, ...], body: _Reader) -> Co
         if not torch.isfinite(side[key]).all():
             raise BitstreamError(f"side information {key!r} holds NaN or Inf")
     grid = spec.grid(size)
-    symbols = _unpack(body.rest(), codec, used, grid, side)
+    symbols = _unpack(body, codec, used, grid, side)
     return Codes(torch.from_numpy(symbols).reshape(1, used, *grid), sizes, None, side)
 
 
@@ -165,8 +169,9 @@ def _pack(symbols: np.ndarray, codec: CodecInterface, side: dict[str, Tensor]) -
 
 
 def _unpack(
-    data: bytes, codec: CodecInterface, used: int, grid: tuple[int, ...], side: dict[str, Tensor]
+    body: _Reader, codec: CodecInterface, used: int, grid: tuple[int, ...], side: dict[str, Tensor]
 ) -> np.ndarray:
+    data = body.rest()
     if not data:
         raise BitstreamError("the container has no payload")
     positions = math.prod(grid)
@@ -174,7 +179,7 @@ def _unpack(
         return entropy.decode_with_context(data[1:], codec, grid, side)
     radices = codec.spec.codebook_sizes[:used]
     if data[0] == PACKED:
-        return packing.unpack(data[1:], radices, positions)
+        return body.unpack(data[1:], radices, positions)
     counts = entropy.frequencies(codec)
     if data[0] != RANGE_CODED or counts is None:
         raise BitstreamError(f"{codec.name} has no payload mode {data[0]}")
@@ -185,10 +190,10 @@ def _pack_plain(symbols: np.ndarray, radix: int) -> bytes:
     return symbols.astype(np.uint8).tobytes() if radix == 256 else packing.pack(symbols[None], (radix,))
 
 
-def _unpack_plain(data: bytes, radix: int, length: int | None) -> np.ndarray:
+def _unpack_plain(body: _Reader, radix: int, length: int | None) -> np.ndarray:
     if length is None:
-        return np.frombuffer(data, np.uint8).astype(np.int64)
-    return packing.unpack(data, (radix,), length)[0]
+        return np.frombuffer(body.rest(), np.uint8).astype(np.int64)
+    return body.unpack(body.rest(), (radix,), length)[0]
 
 
 def _varint(n: int) -> bytes:
@@ -200,10 +205,10 @@ def _varint(n: int) -> bytes:
 
 
 class _Reader:
-    """Reader of the body of a container."""
+    """Reader of the body of a container, with the function that unpacks packed payloads of its version."""
 
-    def __init__(self, data: bytes) -> None:
-        self.data, self.at = data, 0
+    def __init__(self, data: bytes, unpack: Callable[[bytes, tuple[int, ...], int], np.ndarray]) -> None:
+        self.data, self.unpack, self.at = data, unpack, 0
 
     def take(self, count: int) -> bytes:
         if count > len(self.data) - self.at:

@@ -1,12 +1,17 @@
-"""Packing of symbols into mixed-radix integers, within 32 bits of their nominal size.
+"""Packing of symbols into bytes, within 32 bits of their nominal size.
 
-Python divides long integers in quadratic time, and multiplies them not much faster. Long products are therefore
-computed by FFT, and a long division is a product with the reciprocal of the divisor (Barrett, 1986), which Newton's
-method computes.
+Symbols are digits of numbers in mixed radix. Many numbers grow side by side, one in each lane. Before a digit that
+would need more than 63 bits, every lane gives its lowest 16 bits to the payload. The bound of the numbers follows from
+the radices alone and is the same in all lanes, so nothing else is stored:
+
+    words of 16 bits | one integer, which joins the numbers left in the lanes with the digits that fill no further step
+
+The bound is rounded up at each word, which costs log2(1 + 2^-28) bits or less for radices up to 2^20.
 """
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 
@@ -15,37 +20,28 @@ import numpy as np
 from .. import rate
 from ..types import BitstreamError
 
-BLOCKS = 24
-"""Most blocks of a payload. A block is one integer in a whole number of bits."""
-LONG = 4000
-"""Bits of a divisor from which on a product with its reciprocal is faster than a division."""
-FFT = 30_000
-"""Bits of the shorter factor from which on a product by FFT is faster than Karatsuba's."""
-BLOCK_TOKENS = 4096
-"""Fewest tokens of a block, unless there are fewer in all."""
+JOINED = 512
+"""Up to so many digits are joined to one integer, without lanes."""
+LANES = 128
+"""Lanes of few digits. Of many, there are more."""
+WORD, GROWING, LEFT = 16, 63, 31
+"""Bits of a word, of a number that grows, and of a number left in its lane."""
 
 
 def pack(symbols: np.ndarray, radices: tuple[int, ...]) -> bytes:
-    """Pack symbols (quantizers, positions) into at most nominal + 32 bits. Row q is in [0, radices[q]).
-
-    Neighboring digits (a, b) of radices (r, s) are joined to the digit a·s + b of radix r·s, until each block is one
-    integer.
-    """
-    if _are_powers(radices):
-        return _pack_bits(symbols, radices)
-    digits, bases = _digits(symbols.shape[1], radices)
-    values = np.zeros(digits.size, dtype=np.int64)
-    values[: symbols.size] = symbols.T.reshape(-1)
-    values = values.reshape(digits.shape)
-    for base, joined in itertools.pairwise(bases):
-        values = values.astype(joined.dtype)
-        values = _multiply(values[:, 0::2], base[:, 1::2]) + values[:, 1::2]
-    bits, total = 0, 0
-    for value, radix in zip(values[:, 0], bases[-1][:, 0], strict=True):
-        width = (int(radix) - 1).bit_length()
-        total |= int(value) << bits
-        bits += width
-    return total.to_bytes((bits + 7) // 8, "little")
+    """Pack symbols (quantizers, positions) into at most nominal + 32 bits. Row q is in [0, radices[q])."""
+    steps, lanes = _shape(symbols.shape[1], len(radices))
+    counts, bound = _schedule(radices, steps)
+    words = np.empty((sum(counts), lanes), "<u2")
+    row, numbers = 0, np.zeros(lanes, np.uint64)
+    for digits, radix, count in zip(_rows(symbols, steps, lanes), radices * steps, counts[:-1], strict=True):
+        row = _give(numbers, words, row, count)
+        numbers *= np.uint64(radix)
+        numbers += digits.view(np.uint64)
+    _give(numbers, words, row, counts[-1])
+    rest = symbols[:, steps * lanes :].T.reshape(-1)
+    bases = _bases(bound, lanes, radices, rest.size // len(radices))
+    return words.tobytes() + _join(np.concatenate([numbers.view(np.int64), rest]), bases)
 
 
 def unpack(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
@@ -53,156 +49,115 @@ def unpack(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
     nominal_bytes = positions * rate.bits_per_position(radices) / 8
     if abs(len(data) - nominal_bytes) > 5:
         raise BitstreamError(f"{positions} positions take about {nominal_bytes:.0f} bytes, the payload has {len(data)}")
-    if _are_powers(radices):
-        return _unpack_bits(data, radices, positions)
-    _, bases = _digits(positions, radices)
-    widths = [(int(r) - 1).bit_length() for r in bases[-1][:, 0]]
-    _require_bits(data, sum(widths), positions)
-    total = int.from_bytes(data, "little")
-    values = np.zeros((len(widths), 1), dtype=object)
-    for block, width in enumerate(widths):
-        values[block, 0] = total & ((1 << width) - 1)
-        total >>= width
-    if total or (values[:, 0] >= bases[-1][:, 0]).any():
+    steps, lanes = _shape(positions, len(radices))
+    counts, bound = _schedule(radices, steps)
+    bases = _bases(bound, lanes, radices, positions - steps * lanes)
+    row, size = sum(counts), sum(counts) * lanes * WORD // 8
+    if len(data) != size + _bytes(bases):
+        raise BitstreamError(f"{positions} positions take {size + _bytes(bases)} bytes, the payload has {len(data)}")
+    words = np.frombuffer(data, "<u2", row * lanes).reshape(row, lanes)
+    left = _split(data[size:], bases)
+    symbols = np.empty((len(radices), positions), np.int64)
+    symbols[:, steps * lanes :] = left[lanes : lanes + symbols[:, steps * lanes :].size].reshape(-1, len(radices)).T
+    numbers = left[:lanes].view(np.uint64)
+    row = _take(numbers, words, row, counts[-1])
+    rows = [*zip(_rows(symbols, steps, lanes), radices * steps, counts[:-1], strict=True)]
+    for digits, radix, count in reversed(rows):
+        quotients = numbers // np.uint64(radix)
+        np.subtract(numbers, quotients * np.uint64(radix), out=digits.view(np.uint64))
+        numbers = quotients
+        row = _take(numbers, words, row, count)
+    if numbers.any():
         raise BitstreamError("the payload has an index beyond its codebook")
-    for base, joined in reversed([*itertools.pairwise(bases)]):
-        values = values.astype(joined.dtype)
-        split = np.zeros(base.shape, dtype=joined.dtype)
-        split[:, 0::2], split[:, 1::2] = _divide(values, base[:, 1::2])
-        values = split
-    flat = values.reshape(-1)[: positions * len(radices)].astype(np.int64)
-    return np.ascontiguousarray(flat.reshape(positions, len(radices)).T)
+    return symbols
 
 
-def _require_bits(data: bytes, bits: int, positions: int) -> None:
-    if len(data) != (bits + 7) // 8:
-        raise BitstreamError(f"{positions} positions take {(bits + 7) // 8} bytes, the payload has {len(data)}")
+def _shape(positions: int, quantizers: int) -> tuple[int, int]:
+    """Return the number of steps and of lanes. A step adds the digits of one position to each lane."""
+    if positions * quantizers <= JOINED:
+        return 0, 0
+    steps = -(-positions // max(LANES, 2 * math.isqrt(positions * quantizers)))
+    return steps, positions // steps
 
 
-# -- radices that are powers of two: the digits of the integers are bits ------------------------------
+def _rows(symbols: np.ndarray, steps: int, lanes: int) -> list[np.ndarray]:
+    """Return views of the digits, int64 (lanes,), in the order in which they are added."""
+    return [row[step * lanes :][:lanes] for step in range(steps) for row in symbols]
 
 
-def _are_powers(radices: tuple[int, ...]) -> bool:
-    return all(radix & radix - 1 == 0 for radix in radices)
+@functools.lru_cache(8)
+def _schedule(radices: tuple[int, ...], steps: int) -> tuple[list[int], int]:
+    """Return the words that each lane gives before each digit and after the last, and the bound of what is left."""
+    bound, counts = 1, []
+    for radix, bits in [*((radix, GROWING) for radix in radices * steps), (1, LEFT)]:
+        count = 0
+        while bound * radix > 1 << bits:
+            bound, count = -(-bound >> WORD), count + 1
+        counts.append(count)
+        bound *= radix
+    return counts, bound
 
 
-def _places(positions: int, radices: tuple[int, ...]) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return the first bit of each symbol in the payload, its number of bits, and the number of all bits.
-
-    The last digit of a block has the lowest bits.
-    """
-    count = positions * len(radices)
-    order = np.arange(math.prod(_blocks(count))).reshape(_blocks(count))[:, ::-1].reshape(-1)
-    order = order[order < count]
-    widths = np.tile(np.array([radix.bit_length() - 1 for radix in radices]), positions)
-    ends, places = np.cumsum(widths[order]), np.empty(count, dtype=np.int64)
-    places[order] = ends - widths[order]
-    return places, widths, int(ends[-1]) if count else 0
+def _give(numbers: np.ndarray, words: np.ndarray, row: int, count: int) -> int:
+    """Move the lowest words of the numbers to `words`, from this row on. Return the row after them."""
+    for place in range(row, row + count):
+        words[place] = numbers  # wraps
+        numbers >>= np.uint64(WORD)
+    return row + count
 
 
-def _pack_bits(symbols: np.ndarray, radices: tuple[int, ...]) -> bytes:
-    places, widths, total = _places(symbols.shape[1], radices)
-    flat, bits = symbols.T.reshape(-1), np.zeros(total, dtype=np.uint8)
-    for bit in range(max(radices).bit_length() - 1):
-        own = slice(None) if min(radices) >> bit > 1 else widths > bit
-        bits[places[own] + bit] = flat[own] >> bit & 1
-    return np.packbits(bits, bitorder="little").tobytes()
+def _take(numbers: np.ndarray, words: np.ndarray, row: int, count: int) -> int:
+    """Move words back into the numbers, from before this row on. Return the row of the last one."""
+    for place in reversed(range(row - count, row)):
+        numbers <<= np.uint64(WORD)
+        numbers |= words[place]
+    return row - count
 
 
-def _unpack_bits(data: bytes, radices: tuple[int, ...], positions: int) -> np.ndarray:
-    places, widths, total = _places(positions, radices)
-    _require_bits(data, total, positions)
-    bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
-    if bits[total:].any():
-        raise BitstreamError("the payload has an index beyond its codebook")
-    flat = np.zeros(len(places), dtype=np.int64)
-    for bit in range(max(radices).bit_length() - 1):
-        own = slice(None) if min(radices) >> bit > 1 else widths > bit
-        flat[own] |= bits[places[own] + bit].astype(np.int64) << bit
-    return np.ascontiguousarray(flat.reshape(positions, len(radices)).T)
+# -- one integer ----------------------------------------------------------------------------------
 
 
-# -- other radices ----------------------------------------------------------------------------------
-
-
-def _blocks(count: int) -> tuple[int, int]:
-    """Return the number of blocks of so many digits, and the digits of a block, a power of two."""
-    blocks = min(BLOCKS, -(-count // BLOCK_TOKENS)) or 1
-    return blocks, 1 << max(0, (-(-count // blocks) - 1).bit_length())
-
-
-def _digits(positions: int, radices: tuple[int, ...]) -> tuple[np.ndarray, list[np.ndarray]]:
-    """Return the radix of every digit, (blocks, power of two) padded with 1, and the radices after each joining.
+@functools.lru_cache(8)
+def _bases(bound: int, lanes: int, radices: tuple[int, ...], positions: int) -> list[np.ndarray]:
+    """Return the radices of what is joined, (power of two,) padded with 1, and the radices after each joining.
 
     They are int64 up to 62 bits, then Python's integers.
     """
-    count = positions * len(radices)
-    blocks, width = _blocks(count)
-    digits = np.ones(blocks * width, dtype=np.int64)
-    digits[:count] = np.tile(np.array(radices, dtype=np.int64), positions)
-    digits = digits.reshape(blocks, width)
-    bases = [digits]
-    while (last := bases[-1]).shape[1] > 1:
+    count = lanes + positions * len(radices)
+    base = np.ones(1 << max(0, count - 1).bit_length(), dtype=np.int64)
+    base[:lanes] = bound
+    base[lanes:count] = np.tile(np.array(radices, dtype=np.int64), positions)
+    bases = [base]
+    while (last := bases[-1]).size > 1:
         joined = last if last.dtype == object or int(last.max()) < 2**31 else last.astype(object)
-        bases.append(_multiply(joined[:, 0::2], joined[:, 1::2]))
-    return digits, bases
+        bases.append(joined[0::2] * joined[1::2])
+    return bases
 
 
-def _multiply(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    if a.dtype != object or int(b.flat[0]).bit_length() < FFT:
-        return a * b
-    out = np.empty(a.shape, dtype=object)
-    known: dict[tuple[int, int], int] = {}  # most blocks have the same radices
-    for i, pair in enumerate(zip(a.flat, b.flat, strict=True)):
-        known[pair] = out.flat[i] = known[pair] if pair in known else _product(*pair)
-    return out
+def _bytes(bases: list[np.ndarray]) -> int:
+    return ((int(bases[-1][0]) - 1).bit_length() + 7) // 8
 
 
-def _product(a: int, b: int) -> int:
-    """Return a · b. The digits of the FFT are bytes, so sums of 2^24 products are exact after rounding."""
-    if min(a.bit_length(), b.bit_length()) < FFT or max(a.bit_length(), b.bit_length()) >= 2**27:
-        return a * b
-    digits = [np.frombuffer(n.to_bytes(n.bit_length() // 8 + 1, "little"), np.uint8) for n in (a, b)]
-    size = 1 << (len(digits[0]) + len(digits[1]) - 1).bit_length()
-    first, second = (np.fft.rfft(one, size) for one in digits)
-    sums = np.fft.irfft(first * second, size).round().astype("<i8").view(np.uint8).reshape(size, 8)
-    return sum(int.from_bytes(sums[:, k].tobytes(), "little") << 8 * k for k in range(6))
+def _join(digits: np.ndarray, bases: list[np.ndarray]) -> bytes:
+    """Join neighboring digits (a, b) of radices (r, s) to the digit a·s + b of radix r·s, until one is left."""
+    values = np.zeros(bases[0].size, dtype=np.int64)
+    values[: digits.size] = digits
+    for base, joined in itertools.pairwise(bases):
+        values = values.astype(joined.dtype, copy=False)
+        values = values[0::2] * base[1::2] + values[1::2]
+    return int(values[0]).to_bytes(_bytes(bases), "little")
 
 
-def _divide(values: np.ndarray, divisors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return quotients and remainders. All quotients have at most a few bits more than their divisors."""
-    if int(divisors.flat[0]).bit_length() < LONG:
-        return values // divisors, values % divisors
-    reciprocals: dict[int, tuple[int, int]] = {}  # most blocks have the same divisors
-    pairs = []
-    for value, divisor in zip(values.flat, divisors.flat, strict=True):
-        if divisor & (divisor - 1) == 0:
-            pairs.append((value >> divisor.bit_length() - 1, value & divisor - 1))
-            continue
-        bits, quotient_bits = divisor.bit_length(), max(1, value.bit_length() - divisor.bit_length() + 1)
-        if quotient_bits > reciprocals.get(divisor, (0, 0))[0]:
-            reciprocals[divisor] = (quotient_bits, _reciprocal(divisor, quotient_bits))
-        digits, reciprocal = reciprocals[divisor]
-        quotient = _product(value >> bits - 1, reciprocal) >> digits + 1
-        remainder = value - _product(quotient, divisor)
-        while remainder < 0:
-            quotient, remainder = quotient - 1, remainder + divisor
-        while remainder >= divisor:
-            quotient, remainder = quotient + 1, remainder - divisor
-        pairs.append((quotient, remainder))
-    both = np.empty((2, *values.shape), dtype=object)
-    for i, part in enumerate(zip(*pairs, strict=True)):
-        both[i].reshape(-1)[:] = part
-    return both[0], both[1]
-
-
-def _reciprocal(divisor: int, digits: int) -> int:
-    """Return 2^(bits of the divisor + digits) / divisor, up to a few units."""
-    bits = divisor.bit_length()
-    if (spare := bits - digits - 8) > 0:  # lower bits do not change the result
-        divisor, bits = divisor >> spare, bits - spare
-    if digits < LONG:
-        return (1 << bits + digits) // divisor
-    half = digits // 2 + 4
-    rough = _reciprocal(divisor, half)
-    return (rough << digits - half + 1) - (_product(divisor, _product(rough, rough)) >> bits + 2 * half - digits)
+def _split(data: bytes, bases: list[np.ndarray]) -> np.ndarray:
+    """Return the digits of an integer, int64 (power of two,)."""
+    value = int.from_bytes(data, "little")
+    if value >= int(bases[-1][0]):
+        raise BitstreamError("the payload has an index beyond its codebook")
+    values = np.array([value], dtype=bases[-1].dtype)
+    for base, joined in reversed([*itertools.pairwise(bases)]):
+        values = values.astype(joined.dtype, copy=False)
+        split = np.empty(base.size, dtype=joined.dtype)
+        split[0::2] = values // base[1::2]
+        split[1::2] = values - split[0::2] * base[1::2]
+        values = split
+    return values.astype(np.int64)

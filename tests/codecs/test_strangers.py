@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import random
 import struct
 import subprocess
 import sys
@@ -12,7 +11,6 @@ import tarfile
 import zipfile
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
@@ -22,7 +20,6 @@ from support.codecs import TINY, one_line
 
 from tokenloom import codecs, memory, models
 from tokenloom.codecs import checkpoint, foreign, media, storage
-from tokenloom.codecs.bitstream import packing
 from tokenloom.data.sources import containers
 from tokenloom.data.tokens import reading, tar
 from tokenloom.models.diffusion import decoder as diffusion_decoder
@@ -256,25 +253,6 @@ def test_a_member_that_claims_more_than_its_shard_is_refused_before_it_is_read(t
     path.write_bytes(bytes(100))
     with pytest.raises(ValueError, match=f"ends after 90 of {2**50} bytes"):
         containers.Ref(str(path), "a.png", 10, 2**50).read()
-
-
-@pytest.mark.parametrize("bits", [packing.LONG, packing.LONG + 1, 9_999, packing.FFT, 3 * packing.FFT + 5])
-def test_long_division_equals_pythons(bits):
-    """For divisors at both ends of their length, and quotients of every length."""
-    numbers = random.Random(bits)
-    for divisor in (1 << bits - 1, (1 << bits - 1) + 1, (1 << bits) - 1, numbers.getrandbits(bits) | 1 << bits - 1):
-        for length in (0, 1, 10, bits // 2, bits - 1, bits, bits + 1):
-            quotient = (1 << length) - 1 - numbers.getrandbits(length) // 3
-            for remainder in (0, divisor - 1, numbers.randrange(divisor)):
-                value = quotient * divisor + remainder
-                found = packing._divide(np.array([[value]], dtype=object), np.array([[divisor]], dtype=object))
-                assert (found[0][0, 0], found[1][0, 0]) == divmod(value, divisor)
-
-
-@pytest.mark.parametrize("radices", [(1000,), (1024,), (3, 65_536, 2, 999)])
-def test_long_payloads_unpack_to_what_was_packed(radices):
-    symbols = np.stack([np.random.default_rng(0).integers(0, n, 300_000 // len(radices)) for n in radices])
-    assert np.array_equal(packing.unpack(packing.pack(symbols, radices), radices, symbols.shape[1]), symbols)
 
 
 def test_what_the_project_writes_still_loads(tmp_path):
