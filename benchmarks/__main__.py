@@ -23,7 +23,7 @@ from tokenloom import environment, files
 
 from .case import Case, Row, measure
 
-SUBJECTS = ("quantizers", "payloads", "speech")
+SUBJECTS = ("quantizers", "payloads", "speech", "sampling")
 PEERS = ("vector-quantize-pytorch", "faiss-cpu", "encodec", "numpy", "torch")
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = """# Speed beside peers

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .cache import KeyValueCache
-from .layers import RootMeanSquareNorm, SharedInputs, TransformerBlock
+from .layers import Projection, RootMeanSquareNorm, SharedInputs, TransformerBlock
 
 ROPE_BASE = 10_000.0
 
@@ -54,8 +54,9 @@ class Transformer(nn.Module):
         self.norm = RootMeanSquareNorm(width)
         half = width // heads // 2
         angles = torch.arange(context)[:, None] * ROPE_BASE ** (-torch.arange(half, dtype=torch.float64) / half)
-        self.register_buffer("cos", angles.cos().float(), persistent=False)
-        self.register_buffer("sin", angles.sin().float(), persistent=False)
+        cos, sin = angles.cos().float(), angles.sin().float()
+        self.register_buffer("cos", torch.cat([cos, cos], 1), persistent=False)
+        self.register_buffer("sin", torch.cat([-sin, sin], 1), persistent=False)
         self._initialize()
 
     @torch.no_grad()
@@ -100,6 +101,13 @@ class Transformer(nn.Module):
         for layer, block in enumerate(self.blocks):
             x = block(x, shared, layer)
         return self.norm(x)
+
+    def use_int8(self) -> Transformer:
+        """Sample few rows on a CPU with rounded weights from now on; see `Projection`. Training ignores them."""
+        for module in self.modules():
+            if isinstance(module, Projection):
+                module.use_int8()
+        return self
 
     def new_cache(self, batch: int, capacity: int | None = None) -> KeyValueCache:
         """Return an empty cache for `batch` rows of at most `capacity` ids; default: the context."""

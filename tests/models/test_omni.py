@@ -471,6 +471,20 @@ def test_another_codec_than_the_trained_one_is_refused_by_both_fingerprints(copy
     assert here.fingerprint.hex() in str(error.value) and "pictures" in str(error.value) and one_line(error)
 
 
+def test_weights_of_8_bits_are_chosen_at_loading(saved, tmp_path):
+    exact, rounded = models.load(saved), models.load(saved, weights="int8")
+    ids = torch.zeros(1, 4, dtype=torch.int64)
+    with torch.no_grad():
+        assert not torch.equal(exact.transformer(ids, ids), rounded.transformer(ids, ids))
+    assert all(map(torch.equal, exact.state_dict().values(), rounded.state_dict().values()))
+    with pytest.raises(ValueError, match="weights must be one of float32, int8, got 'int4'"):
+        models.load(saved, weights="int4")
+    codecs.save(tiny("image/fsq"), tmp_path / "codec")
+    models.save(models.build_decoder({"codec": str(tmp_path / "codec")}), tmp_path / "decoder")
+    with pytest.raises(ValueError, match="weights=int8 needs an omni model on a CPU, got DiffusionDecoder"):
+        models.load(tmp_path / "decoder", weights="int8")
+
+
 def test_a_codec_that_is_not_total_cannot_enter(tmp_path):
     config = {"transformer": {"width": 32, "heads": 2}, "channels": [{"name": "image/jpeg"}]}
     with pytest.raises(ValueError, match=r"image/jpeg .*cannot enter.*total") as error:

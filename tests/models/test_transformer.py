@@ -11,7 +11,7 @@ from support.codecs import one_line
 from torch import Tensor
 
 from tokenloom.models import layers as module
-from tokenloom.models.layers import RootMeanSquareNorm, attend, rotate
+from tokenloom.models.layers import Projection, RootMeanSquareNorm, attend, rotate
 from tokenloom.models.transformer import Transformer
 
 SMALL = {"vocabulary": 50, "places": 30, "width": 32, "layers": 3, "heads": 4, "kv_heads": 2, "context": 64}
@@ -65,6 +65,27 @@ def test_attention_with_grouped_heads_is_that_of_a_loop(grad: bool, masked: bool
     with torch.set_grad_enabled(grad):
         out = attend(q, k, v, mask, causal=not masked)
     torch.testing.assert_close(out, slow_attention(q, k, v, allowed))
+
+
+@torch.no_grad()
+def test_weights_of_8_bits_serve_few_rows_without_gradients() -> None:
+    exact, net = network(), network().use_int8()
+    few, many = batch(1, 8), batch(2, 20)
+    assert 1e-3 < (net(*few) - exact(*few)).norm() / exact(*few).norm() < 0.1
+    assert torch.equal(net(*many), exact(*many))
+    with torch.enable_grad():
+        torch.testing.assert_close(net(*few), exact(*few))
+
+
+def test_weights_of_8_bits_are_within_half_a_step() -> None:
+    layer = Projection(16, 4)
+    with torch.no_grad():
+        layer.weight[2] = 0
+        layer.weight[3] *= 1000
+        layer.use_int8()
+        steps = layer.weight.abs().amax(1, keepdim=True) / 127
+        ours = layer(torch.eye(16)[:8]).T
+    assert ((ours - layer.weight[:, :8]).abs() <= 0.51 * steps + 0.01 * layer.weight[:, :8].abs()).all()
 
 
 def test_attention_of_one_query_is_that_of_a_loop() -> None:

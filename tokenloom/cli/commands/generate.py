@@ -53,6 +53,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--model", type=paths.name, metavar="NAME", default="omni-small",
         help="a shipped name, a folder or a hub id (default: omni-small)")  # fmt: skip
     options.add_device(parser)
+    add("--weights", choices=["float32", "int8"], default="float32",
+        help="int8 samples few results on a CPU in about two thirds of the time (default: float32)")  # fmt: skip
     add("--decoder", type=paths.name, metavar="NAME", default="plain",
         help="turns tokens into signals: plain, the codec (default), or diffusion")  # fmt: skip
     add("--steps", type=int, metavar="N", help="steps of --decoder diffusion, 1 is fastest; default: its own")
@@ -80,7 +82,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             media.modality(output)
         for source in [segment for segment in prompt if isinstance(segment, Path)] or [None]:
             paths.check_output(output, source, force=args.force)
-    omni = models.load(args.model, device=args.device)
+    omni = models.load(args.model, device=args.device, weights=args.weights)
     if not isinstance(omni, models.Omni):
         raise ValueError(f"generate needs a model for text, images and sound, {args.model} is a diffusion decoder")
     modality = None if to == "any" else omni.vocabulary.channel(to).codec.spec.modality
