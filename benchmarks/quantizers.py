@@ -74,19 +74,20 @@ def _same_indices(ours: Tensor, theirs: Tensor) -> str:
 
 def _step(work: str, ours: Quantizer, theirs: torch.nn.Module) -> Case:
     """A training step: quantize, and the gradient with respect to the latents."""
-    z = torch.randn(16, ours.dim, 32, 32, generator=torch.Generator().manual_seed(0))
+    z, upstream = torch.randn(2, 16, ours.dim, 32, 32, generator=torch.Generator().manual_seed(0))
     for module in (ours, theirs):
         module.train()
 
     def gradient(quantize: Callable[[Tensor], tuple[Tensor, Any]]) -> Tensor:
-        x = z.clone().requires_grad_()
+        x = z.detach().requires_grad_()
         quantized, loss = quantize(x)
-        (quantized.square().mean() + loss).backward()
+        outputs = [quantized, loss] if loss.requires_grad else [quantized]
+        torch.autograd.backward(outputs, [upstream, torch.ones(())][: len(outputs)])
         return quantized.detach()
 
     def their_quantize(x: Tensor) -> tuple[Tensor, Any]:
         out = theirs(x.flatten(2).transpose(1, 2))
-        return out[0].transpose(1, 2).reshape(x.shape), out[2].sum() if len(out) > 2 else 0.0
+        return out[0].transpose(1, 2).reshape(x.shape), out[2].sum() if len(out) > 2 else torch.zeros(())
 
     peer = f"vector-quantize-pytorch: {type(theirs).__name__}"
     return Case(

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, distributed
 
-from tokenloom import lazy
-
 from ..validate import is_integer, require_integer
-from .base import MAX_CODEBOOK, Quantized, Quantizer, flatten, unflatten
-
-library = lazy.load("vector_quantize_pytorch", "train")  # 2 s to import, needed in training only
+from .base import MAX_CODEBOOK, Quantized, Quantizer
 
 MAX_BITS = 1024
 """Most bits per position; the papers use 9 to 36."""
+INVERSE_TEMPERATURE = 100.0
+"""Inverse temperature of soft assignments, that of MAGVIT-v2's authors in vector-quantize-pytorch."""
+LEAST = 1e-5
+"""Least probability in a logarithm, which bounds its gradient. Also theirs."""
 
 
 class BSQ(Quantizer):
     """Binary spherical quantization: latents on the unit sphere, one bit per channel.
 
-    The entropy term (eq. 8) is computed per codebook, so memory does not grow with 2^bits.
+    The entropy term (eq. 8) is computed per codebook. Its soft assignments are products over bits, and the entropy of a
+    product is the sum of the bits' entropies.
 
     Args:
         bits: Bits per position, which is the number of latent channels.
@@ -54,25 +54,17 @@ class BSQ(Quantizer):
         self.entropy_weight = entropy_weight
         self.register_buffer("basis", 2 ** torch.arange(self.bits - 1, -1, -1), persistent=False)
 
-    @cached_property
-    @torch.inference_mode(False)
-    def _layer(self) -> Any:
-        """The library's layer, for training. A cached property keeps it out of the state dict."""
-        lfq = library.lookup_free_quantization
-        lfq.maybe_distributed_mean = _mean_over_processes  # the library's own (1.32) discards its sum
-        return lfq.LFQ(
-            codebook_size=self.sizes[0],
-            dim=self.dim,
-            num_codebooks=len(self.sizes),
-            spherical=self.spherical,
-            entropy_loss_weight=self.entropy_weight,
-            commitment_loss_weight=self.commitment,
-        )
-
     def quantize(self, latents: Tensor) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
-            flat, _, loss = self._layer.train(self.training).to(latents.device)(flatten(latents))
-        return Quantized(unflatten(flat, latents), loss)
+            x = self.bounded(latents.float())
+            size = self.bits**-0.5 if self.spherical else 1.0
+            quantized = torch.where(x > 0, size, -size)
+            if not self.training:
+                return Quantized(quantized, x.new_zeros(()))
+            groups = x.unflatten(1, (len(self.sizes), self.bits)).movedim((1, 2), (0, -1)).flatten(1, -2)
+            entropy = _entropy_term(4 * INVERSE_TEMPERATURE * size * groups)
+            loss = self.commitment * F.mse_loss(x, quantized) + self.entropy_weight * entropy
+        return Quantized(x + (quantized - x).detach(), loss)
 
     def bounded(self, latents: Tensor) -> Tensor:
         if not self.spherical:
@@ -102,6 +94,28 @@ class LFQ(BSQ):
     def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
         super().__init__(bits, codebooks, entropy_weight)
         self.basis = 2 ** torch.arange(self.bits)
+
+
+def _entropy_term(logits: Tensor) -> Tensor:
+    """Return the mean entropy of a latent's soft assignment minus the entropy of the mean assignment, in nats.
+
+    Args:
+        logits: (codebooks, latents, bits). Log odds of each bit. A softmax over the entries, of minus the squared
+            distances over a temperature, is the product of such bits.
+    """
+    chances = logits.sigmoid()
+    own = (F.softplus(logits) - logits * chances).sum(-1).mean()
+    low, high = (_products(part) for part in chances.tensor_split(2, -1))
+    mean = _mean_over_processes(low.mT @ high / logits.shape[1])
+    return own + (mean * mean.clamp_min(LEAST).log()).sum((1, 2)).mean()
+
+
+def _products(chances: Tensor) -> Tensor:
+    """Return the probability of each combination of bits, (…, 2^bits), from the probability of each bit (…, bits)."""
+    products = torch.ones_like(chances[..., :1])
+    for one in chances.split(1, -1):
+        products = torch.cat([products * (1 - one), products * one], -1)
+    return products
 
 
 def _mean_over_processes(values: Tensor) -> Tensor:
