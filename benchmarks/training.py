@@ -46,28 +46,28 @@ def cases() -> Iterator[Case]:
 def _codec(batch: int, side: int) -> Case:
     run, x = _run("32-true", side), _pictures(batch, side)
     plain = PlainLoop(run)
-    steps = itertools.count()
-
-    def ours() -> float:
-        terms = run._update(next(steps), x)
-        assert terms is not None
-        return terms["loss"].item()
-
     work = f"image/fsq, {batch} crops of {side}², float32, with clipping, AdamW and the moving average"
-    return Case("training step", work, "plain PyTorch: the same network, losses and optimizer", ours,
-                lambda: plain.step(x), _equal_losses)  # fmt: skip
+    return Case("training step", work, "plain PyTorch: the same network, losses and optimizer",
+                _steps(run, x),                lambda: plain.step(x), _equal_losses)  # fmt: skip
 
 
 def _precision(precision: str, batch: int, side: int) -> Case:
     x = _pictures(batch, side)
     auto, other = _run("auto", side), _run(precision, side)
-
-    def step(run: Run) -> Callable[[], float]:
-        steps = itertools.count()
-        return lambda: (run._update(next(steps), x) or {})["loss"].item()
-
     work = f"image/fsq, {batch} crop of {side}², precision=auto, which takes {auto.cfg.precision} here"
-    return Case("training step", work, f"precision={precision}", step(auto), step(other), _equal_losses)
+    return Case("training step", work, f"precision={precision}", _steps(auto, x), _steps(other, x), _equal_losses)
+
+
+def _steps(run: Run, x: Tensor) -> Callable[[], float]:
+    """Return a function that makes one more step, and returns its loss."""
+    numbers = itertools.count()
+
+    def step() -> float:
+        terms = run._update(next(numbers), x)
+        assert terms is not None  # the loss is finite
+        return terms["loss"].item()
+
+    return step
 
 
 def _run(precision: str, side: int) -> Run:
@@ -139,8 +139,8 @@ class PlainLoop:
             nn.PixelShuffle(2), *(Block(a) for _ in range(up_a)), Norm(a),
             nn.Conv2d(a, 3 * patch**2, 3, padding=1), nn.PixelShuffle(patch),
         )  # fmt: skip
-        encoder.load_state_dict(run.model.encoder.state_dict())
-        decoder.load_state_dict(run.model.decoder.state_dict())
+        for part, network in (("encoder", encoder), ("decoder", decoder)):
+            network.load_state_dict(run.model.get_submodule(part).state_dict())
         self.model = nn.ModuleDict({"encoder": encoder, "decoder": decoder})
         self.average = copy.deepcopy(self.model).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.model.parameters(), LR, BETAS, weight_decay=DECAY)
@@ -185,7 +185,7 @@ def _transformer(batch: int) -> Case:
     config = transformers.LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=SIZES["width"], intermediate_size=SIZES["hidden"],
         num_hidden_layers=SIZES["layers"], num_attention_heads=SIZES["heads"], num_key_value_heads=SIZES["kv_heads"],
-        max_position_embeddings=CONTEXT, tie_word_embeddings=True, use_cache=False, attn_implementation="sdpa",
+        max_position_embeddings=CONTEXT, tie_word_embeddings=True, use_cache=False,
     )  # fmt: skip
     llama = transformers.LlamaForCausalLM(config).train()
     same = documents[:, None, :, None] == documents[:, None, None, :]
