@@ -24,13 +24,13 @@ from .journal import Journal, Key
 from .measurement import CodecMeasurement, ItemResult
 from .modelled import Study
 from .plan import Plan
-from .pool import Briefing, Pool, cores
+from .processes.pool import Briefing, Pool, cores
+from .processes.tasks import Outcome, Performer, Task, curve_name, failed, tile_name
 from .records import ComparisonEnvironment
 from .report.standings import DEFINITION as STANDING
 from .report.text import summary
 from .results import Results
 from .targets import DEFINITIONS, TargetSearch, targets_of
-from .tasks import Outcome, Performer, Task, curve_name, failed, tile_name
 
 
 class ComparisonRun:

@@ -14,9 +14,10 @@ from tokenloom.cli.main import main
 from tokenloom.codecs import registry
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item, Source
-from tokenloom.eval.compare import compare, pool, run
+from tokenloom.eval.compare import compare, run
 from tokenloom.eval.compare.journal import CRASHED, NAME
 from tokenloom.eval.compare.measurement import CodecMeasurement
+from tokenloom.eval.compare.processes import pool
 from tokenloom.eval.compare.results import Results
 
 OWN = '''
@@ -103,7 +104,7 @@ def children() -> list[str]:
 
 
 def workers() -> int:
-    return sum("compare import worker" in line for line in children())
+    return sum("compare.processes import worker" in line for line in children())
 
 
 def figures(results: Results) -> list:

@@ -9,12 +9,12 @@ from typing import Any
 
 from tokenloom.data import Item
 
-from ..selection import digest
-from ..serialize import to_plain
-from .exhibits import MOST, make_tile
-from .journal import CRASHED, Key, pack
-from .measurement import CodecMeasurement, ItemResult
-from .targets import TargetSearch
+from ...selection import digest
+from ...serialize import to_plain
+from ..exhibits import MOST, make_tile
+from ..journal import CRASHED, Key, pack
+from ..measurement import CodecMeasurement, ItemResult
+from ..targets import TargetSearch
 
 
 @dataclass(frozen=True)

@@ -14,12 +14,12 @@ import torch
 from tokenloom import own_code
 from tokenloom.errors import describe
 
-from ..metric import Protocol
-from ..protocols import protocol
-from .entries import CodecEntry, load_entries
-from .measurement import CodecMeasurement
+from ...metric import Protocol
+from ...protocols import protocol
+from ..entries import CodecEntry, load_entries
+from ..measurement import CodecMeasurement
+from ..targets import TargetSearch, targets_of
 from .pool import Briefing, Refused, receive, send
-from .targets import TargetSearch, targets_of
 from .tasks import Outcome, Performer, Task
 
 

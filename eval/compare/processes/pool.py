@@ -24,14 +24,14 @@ import torch
 
 from tokenloom import memory
 
-from .entries import CodecEntry
+from ..entries import CodecEntry
 from .tasks import Outcome, Task, failed
 
 WORTH = 25.0
 """Seconds of remaining work in one process from which on several are started. Their start takes about 5 s."""
 FOOTPRINT = 2**30
 """Memory of a process, without that of large signals."""
-PROGRAM = "import sys; sys.path[:] = {path!r}; from tokenloom.eval.compare import worker; worker.main({fd})"
+PROGRAM = "import sys; sys.path[:] = {path!r}; from tokenloom.eval.compare.processes import worker; worker.main({fd})"
 MEANT = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
 """Signals that end a process from outside. Others come from a crash."""
 
