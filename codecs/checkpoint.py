@@ -11,7 +11,6 @@ import math
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from safetensors import safe_open
 from safetensors.torch import save as to_bytes
 from torch import nn
 
-from tokenloom import errors, files, lazy
+from tokenloom import checkpoints, errors, files, lazy
+from tokenloom.checkpoints import RESEARCH_USE
 
 from . import registry, storage
 from .types import Modality
@@ -44,8 +44,6 @@ MAX_VALUES, MAX_DEPTH, MAX_DIGITS = 2**13, 64, 100
 """Most values of a config in YAML, levels of nesting, and characters of a number. One value may be a long text."""
 VARIABLE = "TOKENLOOM_WEIGHTS"
 """Environment variable with a folder of checkpoints, whose names are then used like those that ship."""
-RESEARCH_USE = ("natural-fsq", "natural-fsq-diffusion", "natural-ntc", "natural-rvq", "natural-rvq-diffusion")
-"""Checkpoints of the repository that no wheel holds, because their training data allow research use only."""
 
 
 # -- find -----------------------------------------------------------------------------------------
@@ -53,7 +51,7 @@ RESEARCH_USE = ("natural-fsq", "natural-fsq-diffusion", "natural-ntc", "natural-
 
 def shipped_root() -> Path:
     """Return the folder of the checkpoints that come with the package."""
-    return Path(str(import_module("tokenloom.checkpoints").__file__)).parent
+    return Path(str(checkpoints.__file__)).parent
 
 
 def roots() -> list[Path]:

@@ -6,10 +6,9 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from tokenloom import own_code
+from tokenloom import devices, own_code
 
 from . import checkpoint, registry
 
@@ -43,7 +42,7 @@ def check_size(folder: Path, name: str, state: Mapping[str, Tensor], build: Call
     """
     cls = registry.codec_class(name)
     if cls.__module__.partition(".")[0] == "tokenloom" and not cls.model_types:
-        with torch.device("meta"):
+        with devices.without_weights():
             needed = sum(value.numel() for value in build().state_dict().values())
         try:
             checkpoint.check_size(state, needed)

@@ -20,7 +20,7 @@ from packaging.requirements import Requirement
 from support.building import build
 from support.tree import MODULES, ROOMS, ROOT, files
 
-from tokenloom.codecs import checkpoint
+from tokenloom import checkpoints
 
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 RESEARCH = "LicenseRef-research-use"
@@ -44,7 +44,7 @@ def test_the_sdist_and_the_wheel_hold_the_tree(built):
     for room in ROOMS:
         for path in files(room):
             parts = path.relative_to(ROOT).parts
-            if parts[:1] != ("checkpoints",) or parts[1] not in checkpoint.RESEARCH_USE:
+            if parts[:1] != ("checkpoints",) or parts[1] not in checkpoints.RESEARCH_USE:
                 expected.add("/".join(parts if room == "tokenloom" else ("tokenloom", *parts)))
     in_wheel = [name for name in zipfile.ZipFile(wheel).namelist() if name.startswith("tokenloom/")]
     with tarfile.open(sdist) as archive:
@@ -166,7 +166,7 @@ assert main(["compare", "codecs=[image/jpeg]"]) == 2
 
 def test_the_names_left_out_are_those_for_research_use():
     stated = {p.parent.name: yaml.safe_load(p.read_text())["license"] for p in ROOT.glob("checkpoints/*/config.yaml")}
-    assert sorted(checkpoint.RESEARCH_USE) == sorted(name for name, license in stated.items() if license == RESEARCH)
+    assert sorted(checkpoints.RESEARCH_USE) == sorted(name for name, license in stated.items() if license == RESEARCH)
     notice = (ROOT / "NOTICE").read_text(encoding="utf-8")
     assert not [name for name in stated if not re.search(rf"\b{name}\b", notice)]
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import platform
 import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 AUTO = "auto"
 
@@ -42,6 +48,34 @@ def resolve(name: str | torch.device) -> torch.device:
         return device
     known = ", ".join(map(str, found))
     raise ValueError(f"device must be auto or one that PyTorch finds on this machine ({known}), got {str(name)!r}")
+
+
+@contextmanager
+def without_weights() -> Iterator[None]:
+    """Build modules on the meta device inside the block: with shapes and types, without memory and values.
+
+    Constants should be computed on the CPU and then moved (see `place`). PyTorch computes with meta tensors in Python,
+    and imports its compiler for it, which takes seconds.
+    """
+    with torch.device("meta"), _Undrawn():
+        yield
+
+
+class _Undrawn(TorchFunctionMode):
+    """Leave out the draw of weights."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
+    ) -> Any:
+        given = kwargs or {}
+        if func in (nn.init.normal_, Tensor.normal_, F.normalize):  # the result has the shape of the input
+            return args[0] if args else given["tensor"]
+        return func(*args, **given)
+
+
+def place(constant: Tensor) -> Tensor:
+    """Return a constant of a module on the device that the module is built on."""
+    return constant.to(torch.empty(()).device)
 
 
 def describe(device: torch.device) -> str:

@@ -85,7 +85,11 @@ class Run:
         self.adversary = self.job.adversary(self.fabric)
         self.module = self.fabric.setup_module(self.job.module(self.adversary))
         o = cfg.optimizer
-        adamw = torch.optim.AdamW(self.module.parameters(), o.lr, tuple(o.betas), weight_decay=o.weight_decay)
+        one_pass = cfg.strategy != "fsdp" and cfg.precision != "16-mixed"  # a loss scale needs clipping before the step
+        fused = True if one_pass and self.fabric.device.type in ("cpu", "cuda") else None
+        adamw = torch.optim.AdamW(
+            self.module.parameters(), o.lr, tuple(o.betas), weight_decay=o.weight_decay, fused=fused
+        )
         self.optimizer = self.fabric.setup_optimizers(adamw)
         if saved:
             self._restore(saved)

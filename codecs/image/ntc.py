@@ -16,6 +16,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tokenloom import devices
+
 from .. import batches
 from ..codec import LatentCodec
 from ..context import MAX_BOUND, ContextModel
@@ -111,7 +113,7 @@ class NTC(LatentCodec):
         nn.init.zeros_(self.encoder[-1].bias)
         self.synthesis = NTCDecoder(channels, list(widths), list(decoder_depths))
         self.context = ContextModel(bounds, groups, context)
-        self.register_buffer("basis", dct_basis(channels), persistent=False)
+        self.register_buffer("basis", devices.place(dct_basis(channels)), persistent=False)
 
     @property
     def receptive_field(self) -> int:
@@ -196,13 +198,13 @@ def dct_basis(channels: int) -> Tensor:
     et al. 1980). Channels are sorted by falling variance, with the three means first. The variance is assumed to be
     proportional to 1 / (1 + f²) at frequency f.
     """
-    n = torch.arange(STRIDE, dtype=torch.float64)
+    n = torch.arange(STRIDE, dtype=torch.float64, device="cpu")
     rows = torch.cos(math.pi / STRIDE * (n + 0.5) * n[:, None]) * math.sqrt(2 / STRIDE)
     rows[0] /= math.sqrt(2)
-    colors = torch.tensor([[1, 1, 1], [1, 0, -1], [-1, 2, -1]], dtype=torch.float64)
+    colors = n.new_tensor([[1, 1, 1], [1, 0, -1], [-1, 2, -1]])
     colors = colors / colors.norm(dim=1, keepdim=True)
     full = torch.einsum("cr,iy,jx->cijryx", colors, rows, rows).flatten(0, 2)
-    power = torch.tensor([1.0, 0.08, 0.03], dtype=torch.float64)[:, None, None] / (1 + n.square()[:, None] + n.square())
+    power = n.new_tensor([1.0, 0.08, 0.03])[:, None, None] / (1 + n.square()[:, None] + n.square())
     power[:, 0, 0] += 1
     order = power.flatten().argsort(descending=True, stable=True)
     return full[order[:channels]].float().contiguous()

@@ -52,7 +52,7 @@ class BSQ(Quantizer):
         self.bits = bits // codebooks
         self.sizes = (2**self.bits,) * codebooks
         self.entropy_weight = entropy_weight
-        self.register_buffer("basis", 2 ** torch.arange(self.bits - 1, -1, -1), persistent=False)
+        self.register_buffer("basis", torch.tensor([2**bit for bit in reversed(range(self.bits))]), persistent=False)
 
     def quantize(self, latents: Tensor) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):
@@ -93,7 +93,7 @@ class LFQ(BSQ):
 
     def __init__(self, bits: int, codebooks: int | None = None, entropy_weight: float = 0.1) -> None:
         super().__init__(bits, codebooks, entropy_weight)
-        self.basis = 2 ** torch.arange(self.bits)
+        self.basis = torch.tensor([2**bit for bit in range(self.bits)])
 
 
 def _entropy_term(logits: Tensor) -> Tensor:

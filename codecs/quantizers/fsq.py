@@ -9,6 +9,8 @@ from typing import Any, cast
 import torch
 from torch import Tensor
 
+from tokenloom import devices
+
 from ..validate import is_integer, require_integer
 from . import product
 from .base import MAX_CODEBOOK, Quantized, Quantizer
@@ -48,12 +50,12 @@ class FSQ(Quantizer):
             groups = _split(self.levels, codebooks)
         self.groups = groups
         self.sizes = tuple(math.prod(g) for g in groups)
-        levels_ = torch.tensor(levels, dtype=torch.float32)
+        levels_ = torch.tensor(levels, dtype=torch.float32, device="cpu")
         half = (levels_ - 1) * (1 + 1e-3) / 2
         offset = torch.where(levels_ % 2 == 0, 0.5, 0.0)
         for name, value in (("bound", half), ("offset", offset), ("shift", torch.atanh(offset / half)),
-                            ("width", torch.tensor([n // 2 for n in levels], dtype=torch.float32))):  # fmt: skip
-            self.register_buffer(name, value, persistent=False)
+                            ("width", levels_ // 2)):  # fmt: skip
+            self.register_buffer(name, devices.place(value), persistent=False)
 
     def quantize(self, latents: Tensor) -> Quantized:
         with torch.autocast(latents.device.type, enabled=False):

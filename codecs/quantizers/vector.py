@@ -61,7 +61,7 @@ class ResidualVQ(Quantizer):
         self.ordered = quantizers > 1
         self.dropout = dropout and quantizers > 1
         self.decay, self.dead_below, self.update, self.normalise = decay, dead_below, update, normalise
-        start = self._scaled(torch.randn(quantizers, codebook_size, dim) * dim**-0.5)
+        start = self._scaled(nn.init.normal_(torch.empty(quantizers, codebook_size, dim), std=dim**-0.5))
         if update == "gradient":
             self.codebook = nn.Parameter(start)
         else:

@@ -39,6 +39,8 @@ class CodecEntry:
 
     label: str
     codec: Codec
+    source: str | Mapping[str, Any] = ""
+    """What `load_entries` loaded it from."""
     adapts: bool = False
     variants: dict[tuple[int, int], Codec] = field(default_factory=dict)
 
@@ -104,12 +106,13 @@ def load_entries(names: Sequence[str | Mapping[str, Any]], device: str | torch.d
     # "+diffusion" means the loaded or shipped decoder of a codec: load it before other decoders of the same codec
     with_decoder = [path for path in paths if parts[path]]
     with_decoder.sort(key=lambda path: not diffusion_codec.is_default(parts[path][1]))
-    entries = {path: CodecEntry(path, diffusion_codec.load(*parts[path])) for path in with_decoder}
+    entries = {path: CodecEntry(path, diffusion_codec.load(*parts[path]), path) for path in with_decoder}
     for path in plain:
-        codec = codecs.load(foreign.get(path, path))
+        source = foreign.get(path, path)
+        codec = codecs.load(source)
         parameters = set(inspect.signature(type(codec).__init__).parameters)
         adapts = path in codecs.names() and {"sample_rate", "channels"} <= parameters
-        entries[path] = CodecEntry(labels[path], codec, adapts)
+        entries[path] = CodecEntry(labels[path], codec, source, adapts)
     for entry in entries.values():
         if entry.learned:
             entry.codec.to(place)

@@ -33,6 +33,9 @@ VERSION = 2
 ATTEMPTS = 3
 """Number of processes that end within one trial until it counts as failed."""
 
+CRASHED = "the process crashed within this trial"
+"""Reason of a trial that ended its process."""
+
 EMPTY = (None, "", {}, [])
 """Values of fields that a line leaves out."""
 
@@ -83,12 +86,13 @@ class Journal:
         self.path.unlink(missing_ok=True)
         shutil.rmtree(self.media, ignore_errors=True)
 
-    def begin(self, key: Key) -> str:
-        """Note that a trial begins. Return the reason if it must not: processes have ended within it before."""
-        if self.begun[key] >= ATTEMPTS:
-            return "the process crashed within this trial"
+    def refusal(self, key: Key) -> str:
+        """Return the reason why a trial must not begin: processes have ended within it before. "" if it may."""
+        return CRASHED if self.begun[key] >= ATTEMPTS else ""
+
+    def begin(self, key: Key) -> None:
+        """Note that a trial begins."""
         self._write({"begin": key})
-        return ""
 
     def add(self, key: Key, result: ItemResult) -> None:
         """Keep a result."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -49,10 +50,22 @@ class ItemResult:
     idempotence: Value | None = None
     encode_seconds: float = 0.0
     decode_seconds: float = 0.0
+    metric_seconds: float = 0.0
+    other_seconds: float = 0.0
+    """Time of the trial besides the three others."""
     codes: str = ""
     """Codes as text, for the modelled rate; see `journal.pack`."""
     trial: Trial | None = None
     """None in a result that was read from a file."""
+
+    def seconds(self) -> dict[str, float]:
+        """Return how long the parts of the trial took."""
+        return {
+            "encode": self.encode_seconds,
+            "decode": self.decode_seconds,
+            "metrics": self.metric_seconds,
+            "other": self.other_seconds,
+        }
 
 
 class CodecMeasurement:
@@ -78,11 +91,13 @@ class CodecMeasurement:
 
     def attempt(self, item: Item) -> ItemResult:
         """Code an item and compute its metrics. A failure of the codec becomes a result with a reason."""
+        start = time.perf_counter()
         result = ItemResult(key=item.key, digest=digest(item))
         done = trial.attempt(lambda: trial.run(self.entry.codec_for(item), item, self.setting))
         if isinstance(done, trial.Failure):
-            result.failed = done
+            result.failed, result.other_seconds = done, time.perf_counter() - start
             return result
+        coded = time.perf_counter()
         codec = self.entry.codec_for(item)
         features = {
             name: trial.attempt(lambda s=state: s.features(item.signal, done.output, **sample_rate(item)))
@@ -91,6 +106,8 @@ class CodecMeasurement:
         idempotence = None
         if codec.spec.total:  # else the tokens are the bytes of a file: hardly any would be equal
             idempotence = trial.attempt(lambda: same_share(done.codes, codec.encode(done.decoded, self.setting)))
+        values = {m.name: measure(m, item, done) for m in self.metrics if not m.set_level}
+        measured = time.perf_counter()
         return replace(
             result,
             size=trial.amount(item),
@@ -99,12 +116,14 @@ class CodecMeasurement:
             tokens=done.tokens,
             bits=done.bits,
             rates=done.rates,
-            values={m.name: measure(m, item, done) for m in self.metrics if not m.set_level},
+            values=values,
             features={name: f if isinstance(f, str) else f.tolist() for name, f in features.items()},
             counts=occurrences(done.codes, 0),
             idempotence=idempotence,
             encode_seconds=done.encode_seconds,
             decode_seconds=done.decode_seconds,
+            metric_seconds=measured - coded,
+            other_seconds=max(0.0, coded - start - done.encode_seconds - done.decode_seconds),
             trial=done,
         )
 

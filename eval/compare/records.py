@@ -24,6 +24,10 @@ class ComparisonEnvironment(Environment):
     """Modality → rate of the exhibits, if one was given."""
     definitions: dict[str, dict[str, str]] = field(default_factory=dict)
     """Title → term → definition."""
+    processes: int = 1
+    """Number of processes that worked at once."""
+    work: dict[str, float] = field(default_factory=dict)
+    """Seconds of all trials, summed over the processes: encode, decode, metrics, other."""
 
 
 @dataclass(kw_only=True)

@@ -118,7 +118,7 @@ def test_codecs_lists_every_name(capsys: pytest.CaptureFixture[str], monkeypatch
 
 
 def test_picture_round_trip(capsys: pytest.CaptureFixture[str]) -> None:
-    said = succeed(capsys, "encode", "photo.png", "--codec", "image/png")
+    said = succeed(capsys, "encode", "photo.png", "--codec", "image/png", "--measure")
     assert said.endswith(" by image/png\n")
     size = Path("photo.tlm").stat().st_size
     assert f"photo.tlm: {size} bytes" in said

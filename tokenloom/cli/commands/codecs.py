@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tokenloom.codecs import Codec, CodeSpec, Modality
 
 codecs = lazy.load("tokenloom.codecs")
-torch = lazy.load("torch")
+devices = lazy.load("tokenloom.devices")
 
 MODALITIES = ("image", "audio", "text")
 LEAST_WIDTH = 8
@@ -141,7 +141,7 @@ class Entry:
 def entries() -> list[Entry]:
     """Return the shipped and the registered codecs, by modality and name."""
     found = []
-    with torch.device("meta"):  # no weights are drawn or read
+    with devices.without_weights():
         for name in codecs.shipped():
             config = codecs.checkpoint.read_config(codecs.checkpoint.shipped_folder(name))
             codec = codecs.build(**config["codec"])

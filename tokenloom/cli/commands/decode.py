@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tokenloom import lazy
-from tokenloom.cli import options, paths
+from tokenloom.cli import known, options, paths
 from tokenloom.cli.commands.encode import extent
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if args.decoder is None and number is not None:
             raise ValueError(f"{option} {number} needs a decoder; name one with --decoder, such as --decoder diffusion")
     paths.check_input(source, "a file that tokenloom encode wrote")
+    if args.codec is not None:
+        known.require_codec(args.codec)
     device = devices.resolve(args.device)
     data = paths.content(source)
     try:
@@ -77,7 +79,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if (named := codecs.media.modality(written)) is not modality:
             raise ValueError(f"the name {output} is for {named}, but {source} holds {modality}")
         with progress.bar(f"decoding {source}", None, ""):
-            signal = codec.decompress([data])[0]
+            codes = codecs.bitstream.read(codec, [data])
+            signal = codecs.bitstream.decode(codec, codes)[0]
     except codecs.BitstreamError as error:
         raise ValueError(f"{source}: {error}") from error
     content = codecs.media.to_bytes(signal, written, sample_rate=codec.spec.sample_rate)
@@ -86,7 +89,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     by = args.codec or shipped or codec.name.partition("+")[0]
     if isinstance(codec, diffusion.DiffusionCodec):
         by += f", decoded by {args.decoder} in {codec.steps} step{'s' * (codec.steps != 1)}"
-    paths.report(output, f"{extent(codec, codecs.bitstream.read(codec, [data]))} from {len(data)} bytes by {by}")
+    paths.report(output, f"{extent(codec, codes)} from {len(data)} bytes by {by}")
     return 0
 
 

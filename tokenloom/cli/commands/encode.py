@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tokenloom import errors, lazy
-from tokenloom.cli import options, paths
+from tokenloom.cli import known, options, paths
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -52,6 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     quality.add_argument("--psnr", type=float, metavar="DB", help="use the lowest setting that reaches this PSNR")
     quality.add_argument("--bpp", type=float, metavar="BITS", help="use the highest setting within this rate")
     quality.add_argument("--kbps", type=float, metavar="KBIT", help="use the highest setting within this rate")
+    parser.add_argument("--measure", action="store_true", help="decode an image again, and report the PSNR")
     options.add_force(parser)
     options.add_import(parser)
 
@@ -63,6 +64,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         raise ValueError(f"encode needs --codec; {_suggestions(source)}")
     output = args.output or (source if source == paths.STREAM else paths.derived(source, ".tlm"))
     paths.check_output(output, source, force=args.force)
+    known.require_codec(args.codec)
     codec = codecs.load(args.codec, device=args.device)
     if (named := _modality(source)) not in (None, codec.spec.modality):
         noun = codecs.media.sources.NOUNS[named]
@@ -74,8 +76,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         codes = codec.encode(batch, setting)
         (data,) = codecs.bitstream.write(codec, codes)
         paths.write(output, data, force=args.force)
-        description = _description(codec, batch, codes, data)
-    paths.report(output, f"{description} by {args.codec}")
+        description = _description(codec, codes, data)
+        if (args.measure or args.psnr is not None) and codec.spec.modality == "image":
+            description += f", {_fidelity(codec, batch, codes)}"
+    paths.report(output, f"{description}, {extent(codec, codes)} by {args.codec}")
     return 0
 
 
@@ -168,15 +172,18 @@ def _suggestions(source: Path) -> str:
     return f"for {modality} choose {errors.listed([*shipped, *ready])} (tokenloom codecs lists all)"
 
 
-def _description(codec: Codec, batch: Tensor | list[str], codes: Codes, data: bytes) -> str:
-    """Return bytes, tokens and rate as text, and the PSNR of an image."""
+def _description(codec: Codec, codes: Codes, data: bytes) -> str:
+    """Return bytes, tokens and rate as text."""
     rate = codecs.rate
     bits = rate.coded([data])
     parts = [f"{len(data)} bytes", f"{int(rate.tokens(codec.spec, codes)[0])} tokens"]
     if codec.spec.modality == "image":
         parts += [f"{rate.bits_per_pixel(bits, codes).item():.4f} bits per pixel"]
-        rounded = " after rounding to 8 bits" if codecs.media.images.between_levels(batch) else ""
-        parts += [f"PSNR {codecs.targets.psnr(batch, codec.decode(codes)):.2f} dB{rounded}"]
     elif codec.spec.modality == "audio":
         parts += [f"{rate.kbps(bits, codes, codec.spec).item():.3f} kbit/s"]
-    return f"{', '.join(parts)}, {extent(codec, codes)}"
+    return ", ".join(parts)
+
+
+def _fidelity(codec: Codec, batch: Any, codes: Codes) -> str:
+    rounded = " after rounding to 8 bits" if codecs.media.images.between_levels(batch) else ""
+    return f"PSNR {codecs.targets.psnr(batch, codec.decode(codes)):.2f} dB{rounded}"

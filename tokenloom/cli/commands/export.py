@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 from tokenloom import lazy
-from tokenloom.cli import options, paths
+from tokenloom.cli import known, options, paths
 from tokenloom.cli.commands.encode import parse_setting
 
 codecs = lazy.load("tokenloom.codecs")
@@ -42,6 +42,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
+    known.require_codec(args.codec)
     codec = codecs.load(args.codec, device=args.device)
     name = re.sub(r"[^\w.-]+", "-", Path(args.codec).name)
     output = args.output or paths.fitting(Path(f"{name}-{args.format}"))
