@@ -23,8 +23,8 @@ from tokenloom import environment, files
 
 from .case import Case, Row, measure
 
-SUBJECTS = ("quantizers", "payloads", "speech")
-PEERS = ("vector-quantize-pytorch", "faiss-cpu", "encodec", "numpy", "torch")
+SUBJECTS = ("quantizers", "payloads", "speech", "pictures")
+PEERS = ("vector-quantize-pytorch", "faiss-cpu", "encodec", "diffusers", "numpy", "torch")
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = """# Speed beside peers
 
