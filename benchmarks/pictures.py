@@ -12,6 +12,7 @@ from torch import Tensor
 
 from tokenloom import codecs
 
+from . import floor
 from .case import Case
 
 SIZE = 256
@@ -50,8 +51,18 @@ def cases() -> Iterator[Case]:
         return ((peer.decode(latents, force_not_quantize=True).sample + 1) / 2).clamp(0, 1)
 
     work = f"a picture of {SIZE}² by image/taming (VQGAN f16)"
-    yield Case("pictures", f"encode {work}", "diffusers", lambda: codec.encode(x).indices, encode, _same_codes)
-    yield Case("pictures", f"decode {work}", "diffusers", lambda: codec.decode(codes), decode, _same_picture)
+
+    def ours_encode() -> Tensor:
+        return codec.encode(x).indices
+
+    def ours_decode() -> Tensor:
+        return codec.decode(codes)
+
+    for verb, ours, theirs, check in (
+        ("encode", ours_encode, encode, _same_codes),
+        ("decode", ours_decode, decode, _same_picture),
+    ):
+        yield Case("pictures", f"{verb} {work}", "diffusers", ours, theirs, check, floor.products(ours))
 
 
 def _peer(codec: Any) -> VQModel:

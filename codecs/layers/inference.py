@@ -80,7 +80,7 @@ def convolve(x: FeatureMap, conv: nn.Conv2d, norm: nn.GroupNorm, residual: Featu
             y = conv(swish(norm(x)))
             return y if residual is None else residual + y
         h = norm(x)
-        y = conv(h.mul_(torch.sigmoid(h)))  # the same values
+        y = conv(h.mul_(torch.sigmoid(h)))  # the same values as swish(h)
         return y if residual is None else y.add_(residual)
     batch, height, width, channels = _rows(x).shape
     fewer = height % TILE == 0 and height * width >= SMALLEST and conv.out_channels >= SLIGHT
