@@ -23,8 +23,8 @@ from tokenloom import environment, files
 
 from .case import Case, Row, measure
 
-SUBJECTS = ("quantizers", "payloads", "speech", "sampling", "training")
-PEERS = ("vector-quantize-pytorch", "faiss-cpu", "encodec", "transformers", "numpy", "torch")
+SUBJECTS = ("quantizers", "payloads", "speech", "pictures", "sampling", "training")
+PEERS = ("vector-quantize-pytorch", "faiss-cpu", "encodec", "diffusers", "transformers", "numpy", "torch")
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = """# Speed beside peers
 
@@ -42,6 +42,8 @@ save, such as the matrix products of a search.
 - *faiss-cpu* does not write the products to memory. With 8 channels and 8,192 entries that is most of the work. With
   256 channels its whole search takes less than PyTorch's products alone. It may round otherwise, and a code near a tie
   must not depend on whether the package is installed. Therefore it is not used.
+- *diffusers* computes swish in one function. The published networks take two steps, which round otherwise, and a code
+  near a tie must not change. Encoders therefore keep them.
 - *Whole bits* take up to one bit more for each code. Codes of codebooks whose sizes are no powers of two are packed as
   digits of one long number, within 32 bits of the nominal size.
 """

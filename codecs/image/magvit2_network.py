@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..layers import EPSILON, FeatureMap, GroupNorm, swish, tracing
+from ..layers import EPSILON, FeatureMap, GroupNorm, inference, swish, tracing
 
 GROUPS = 32
 """Groups of every norm."""
@@ -29,8 +29,8 @@ class UnbiasedBlock(nn.Module):
 
     def forward(self, x: FeatureMap) -> FeatureMap:
         residual = self.nin_shortcut(x) if hasattr(self, "nin_shortcut") else x
-        x = self.conv1(swish(self.norm1(x)))
-        return residual + self.conv2(swish(self.norm2(x)))
+        x = inference.convolve(x, self.conv1, self.norm1)
+        return inference.convolve(x, self.conv2, self.norm2, residual)
 
 
 class DepthToSpace(nn.Module):
@@ -57,7 +57,7 @@ class AdaptiveGroupNorm(nn.Module):
     def forward(self, x: FeatureMap, words: FeatureMap) -> FeatureMap:
         words = words.flatten(2)
         scale, shift = self.gamma((_variance(words) + EPSILON).sqrt()), self.beta(words.mean(2))
-        return self.gn(x) * scale[:, :, None, None] + shift[:, :, None, None]
+        return inference.normalize(x, self.gn) * scale[:, :, None, None] + shift[:, :, None, None]
 
 
 def _variance(words: Tensor) -> Tensor:
@@ -123,7 +123,7 @@ class MAGVIT2Decoder(nn.Module):
         self.conv_out = nn.Conv2d(widths[0], 3, 3, padding=1)
 
     def forward(self, words: FeatureMap) -> FeatureMap:
-        x = self.conv_in(words)
+        x = self.conv_in(inference.enter(words))
         for block in self.mid_block:
             x = block(x)
         for stage, norm in zip(reversed(self.up), reversed(self.adaptive), strict=True):
@@ -131,5 +131,5 @@ class MAGVIT2Decoder(nn.Module):
             for block in stage["block"]:
                 x = block(x)
             if "upsample" in stage:
-                x = stage["upsample"](x)
-        return self.conv_out(swish(self.norm_out(x)))
+                x = inference.enter(stage["upsample"](x))
+        return inference.convolve(x, self.conv_out, self.norm_out)

@@ -1,4 +1,4 @@
-"""Long sounds are encoded and decoded in blocks, with the codes of the whole and in bounded memory."""
+"""Long sounds are coded in blocks, with the codes of the whole and in bounded memory. Layers have slow twins."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from support.codecs import TINY, signals, tiny
 
 from tokenloom import codecs
-from tokenloom.codecs.audio import learned
+from tokenloom.codecs.audio import learned, seanet
 from tokenloom.codecs.layers import spans
 
 
@@ -40,3 +40,25 @@ def test_an_hour_takes_the_memory_of_a_block():
     assert codec.working_memory((hour,)) - 4 * hour < 1.1 * codec.working_memory((learned.BLOCK,))
     endless = codecs.build("audio/rvq", **TINY["audio/rvq"], lstm=1)
     assert endless.working_memory((hour,)) > 50 * endless.working_memory((learned.BLOCK,))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("causal", [True, False])
+@pytest.mark.parametrize("norm", [True, False])
+def test_transposed_convolutions_by_phase_are_the_librarys(causal, norm):
+    torch.manual_seed(0)
+    layer = seanet.ConvTranspose1d(6, 4, 10, 5, seanet.Layers(causal=causal, norm=norm))
+    for samples in (1, 2, 37):
+        x = torch.randn(3, 6, samples)
+        wanted = layer.norm(layer.convtr(x))[..., layer.left : layer.left + 5 * samples]
+        torch.testing.assert_close(layer(x), wanted, rtol=0, atol=1e-5)
+
+
+def test_units_leave_their_input_and_give_the_values_of_training():
+    torch.manual_seed(0)
+    unit = seanet.ResidualUnit(8, 2, seanet.Layers(reflect=True))
+    x = torch.randn(2, 8, 50)
+    before = x.clone()
+    with torch.no_grad():
+        y = unit(x)
+    assert torch.equal(x, before) and torch.equal(y, unit(x))
