@@ -35,8 +35,10 @@ MEANS = 8
 """Means are multiples of 1/8."""
 LIMIT = 2.0**20
 """Largest activation as an integer; its value is 4,096. With weights up to 16, a sum of 2^17 terms is exact."""
+ONE = 2.0**FRACTION
 PLANES = 4
 """Number of further input planes: inside the image, already known, quality, distance of the known neighbors."""
+KNOWN_PLANE = 1
 MAX_BOUND = 160
 """Largest magnitude of a code."""
 CHUNK = 2**17
@@ -94,6 +96,16 @@ class Predictor(nn.Module):
         if self.direct is not None:
             total = total + _conv(x, *_integers(self.direct), dilation, lattice)
         return torch.floor(total * 2.0**-WEIGHT_FRACTION + 0.5)
+
+    def exact_at(self, total: Tensor, where: Tensor) -> Tensor:
+        """Do the same at some positions, bool (height, width), from the sums of the first layer: (params, n)."""
+        hidden = F.pad(_rectified(total)[0], (1, 1, 1, 1))
+        rows, columns = where.nonzero(as_tuple=True)
+        offsets = torch.arange(3)
+        patches = hidden[:, rows + offsets[:, None, None], columns + offsets[:, None]].flatten(0, 2)
+        (second, bias), (last, shift) = _integers(self.second), _integers(self.last)
+        hidden = _rectified(torch.addmm(bias[:, None], second.flatten(1), patches))
+        return torch.floor(torch.addmm(shift[:, None], last.flatten(1), hidden) * 2.0**-WEIGHT_FRACTION + 0.5)
 
 
 def _conv(x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int, lattice: Lattice = EVERYWHERE) -> Tensor:
@@ -212,23 +224,47 @@ class ContextModel(nn.Module):
             Integers (channels, height, width) around 0.
         """
         codes = torch.zeros(1, len(self.bounds), *grid, dtype=torch.float64)
-        one = 2.0**FRACTION
-        gain = self.gain.cpu().double() * one
         for group, channels in enumerate(self.slices):
             bound = self.bounds[channels.start]
-            for mask, before, distance, lattice in _passes(group, *grid):
-                if not mask.any():
-                    continue
-                known, where = torch.from_numpy(before).double(), torch.from_numpy(mask)
-                scaled = codes[:, : channels.stop] * gain[: channels.stop]
-                inputs = self._inputs(scaled, channels, known, quality, distance, one)
-                params = self.predictors[group].exact(inputs, distance, lattice)[0]
-                params = (params.flatten(1) if lattice != EVERYWHERE else params[:, where]).numpy()
-                for p, first, last in _distributions(params, bound):
+            parameters = self._coarse if group == 0 else self._checkerboard
+            for params, mask in parameters(group, codes, quality):
+                where = torch.from_numpy(mask)
+                for p, first, last in _distributions(params.numpy(), bound):
                     part = slice(channels.start + first, channels.start + last)
                     symbols = coder(p, part, mask).reshape(last - first, -1) - bound
                     codes[0, part, where] = torch.from_numpy(symbols.astype(np.float64))
         return codes[0].numpy().astype(np.int64)
+
+    def _coarse(self, group: int, codes: Tensor, quality: float) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Yield integer parameters (2 · channels, n) and the mask of their n positions, for each pass of the first group.
+
+        The codes of a pass must be there before the next one is taken.
+        """
+        for mask, before, distance, lattice in _passes(group, *codes.shape[2:]):
+            if mask.any():
+                channels, known = self.slices[group], torch.from_numpy(before).double()
+                inputs = self._inputs(self._scaled(codes, channels.stop), channels, known, quality, distance, ONE)
+                yield self.predictors[group].exact(inputs, distance, lattice)[0].flatten(1), mask
+
+    def _checkerboard(self, group: int, codes: Tensor, quality: float) -> Iterator[tuple[Tensor, np.ndarray]]:
+        """Do the same for a later group. Its second pass adds what is new to the sums of the first layer."""
+        channels, predictor = self.slices[group], self.predictors[group]
+        weight, bias = _integers(predictor.first)
+        new = [*range(channels.start, channels.stop), channels.stop + KNOWN_PLANE]
+        old = [i for i in range(weight.shape[1]) if i not in new]
+        total = None
+        for mask, before, distance, _ in _passes(group, *codes.shape[2:]):
+            known = torch.from_numpy(before).double()
+            inputs = self._inputs(self._scaled(codes, channels.stop), channels, known, quality, distance, ONE)
+            if total is None:
+                total = _conv(inputs[:, old], weight[:, old], bias, distance)
+            else:
+                total += _conv(inputs[:, new], weight[:, new], None, distance)
+            if mask.any():
+                yield predictor.exact_at(total, torch.from_numpy(mask)), mask
+
+    def _scaled(self, codes: Tensor, channels: int) -> Tensor:
+        return codes[:, :channels] * (self.gain[:channels].cpu().double() * ONE)
 
 
 def _passes(group: int, height: int, width: int) -> Iterator[tuple[np.ndarray, np.ndarray, int, Lattice]]:
@@ -269,14 +305,16 @@ def _distributions(params: np.ndarray, bound: int) -> Iterator[tuple[np.ndarray,
     center = center.clip(-bound, bound).astype(np.int64)
     scale = np.floor((log2_scale / 2**FRACTION - SMALLEST_SCALE) * SCALES_PER_OCTAVE + 0.5)
     scale = scale.clip(0, SCALES - 1).astype(np.int64)
-    table = _table()
-    symbols = np.arange(-bound, bound + 1) + table.shape[2] // 2
+    windows = np.lib.stride_tricks.sliding_window_view(_table(), 2 * bound + 1, axis=2)
+    start = windows.shape[2] // 2 - center
     step = max(1, CHUNK // positions)
     for first in range(0, channels, step):
         part = slice(first, first + step)
-        offset = symbols - center[part].reshape(-1, 1)
-        p = table[scale[part].reshape(-1, 1), fraction[part].reshape(-1, 1), offset]
-        yield p, first, min(first + step, channels)
+        yield (
+            windows[scale[part].ravel(), fraction[part].ravel(), start[part].ravel()],
+            first,
+            min(first + step, channels),
+        )
 
 
 @cache

@@ -113,6 +113,31 @@ def test_a_pass_computes_its_positions_as_the_whole_grid_does(size):
             assert torch.equal(predictor.exact(x, distance, (row, column, rows, columns)), whole)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (9, 4), (13, 10)])
+def test_a_pass_of_a_later_group_computes_its_positions_as_the_whole_grid_does(size):
+    """The second pass adds what is new to the sums of the first one."""
+    made = model(spread=3.0)
+    codes = torch.from_numpy(smooth_codes(*size, seed=4)).double()[None]
+    for params, mask in made._checkerboard(1, codes, 0.75):
+        known = torch.from_numpy(np.indices(size).sum(0) % 2 == 0).double() * float(not mask[0, 0])
+        inputs = made._inputs(made._scaled(codes, 5), slice(2, 5), known, 0.75, 1, context.ONE)
+        assert torch.equal(
+            params, made.predictors[1].exact(inputs, 1, context.EVERYWHERE)[0][:, torch.from_numpy(mask)]
+        )
+
+
+def test_windows_of_the_table_are_its_entries():
+    """A row holds the probabilities of −bound to bound, from the offsets to the rounded mean."""
+    mean, log2_scale = 256 * np.array([[-40.0, 0.1, 2.7, 300.0]]), 256 * np.array([[-9.0, 0.3, 1.6, 90.0]])
+    ((rows, first, last),) = context._distributions(np.concatenate([mean, log2_scale]), 9)
+    assert (first, last) == (0, 1)
+    eighths = np.floor(mean[0] / 256 * 8 + 0.5)
+    for row, eighth, scale in zip(rows, eighths, (0, 17, 22, 43), strict=True):
+        center = np.floor(eighth / 8 + 0.5)
+        offsets = np.arange(-9, 10) - np.clip(center, -9, 9).astype(int) + 2 * context.MAX_BOUND
+        assert np.array_equal(row, _table()[scale, int(eighth - 8 * center) + 4, offsets])
+
+
 def test_integers_agree_with_the_network_that_was_trained():
     made, codes = model(spread=0.1), smooth_codes(16, 16, seed=3)
     x = torch.from_numpy(codes)[None].float()
