@@ -236,7 +236,7 @@ class ContextModel(nn.Module):
         return codes[0].numpy().astype(np.int64)
 
     def _coarse(self, group: int, codes: Tensor, quality: float) -> Iterator[tuple[Tensor, np.ndarray]]:
-        """Yield integer parameters (2 · channels, n) and the mask of their n positions, for each pass of the first group.
+        """Yield for each pass of the first group integer parameters (2 · channels, n), and the mask of their positions.
 
         The codes of a pass must be there before the next one is taken.
         """
