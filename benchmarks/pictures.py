@@ -1,13 +1,17 @@
-"""VQGAN f16 at 256², with random weights of the published size."""
+"""VQGAN f16 at 256², with random weights of the published size, and natural-ntc at 512² beside AVIF."""
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
 from diffusers import VQModel
+from PIL import Image
+from skimage import data
 from torch import Tensor
 
 from tokenloom import codecs
@@ -31,8 +35,13 @@ NAMES = (
 """Pattern of our name → that of diffusers."""
 
 
-@torch.no_grad()
 def cases() -> Iterator[Case]:
+    yield from _networks()
+    yield from _files()
+
+
+@torch.no_grad()
+def _networks() -> Iterator[Case]:
     torch.manual_seed(0)
     codec = codecs.build("image/taming")
     x = torch.rand(1, 3, SIZE, SIZE)
@@ -93,3 +102,36 @@ def _same_picture(ours: Tensor, theirs: Tensor) -> str:
     error = (ours - theirs).abs().max().item()
     assert error < 1e-4
     return f"within {error:.0e}"
+
+
+def _files() -> Iterator[Case]:
+    """A photograph as a file, at the default quality of natural-ntc, and AVIF at the next lower number of bytes."""
+    codec, pixels = codecs.load("natural-ntc"), data.astronaut()
+    x, image = torch.from_numpy(pixels).permute(2, 0, 1)[None] / 255, Image.fromarray(pixels)
+    (ours,) = codec.compress(x)
+
+    def write(quality: int) -> bytes:
+        stream = io.BytesIO()
+        image.save(stream, "avif", quality=quality, speed=6, max_threads=1)
+        return stream.getvalue()
+
+    def read() -> Tensor:
+        return torch.from_numpy(np.array(Image.open(io.BytesIO(theirs)))).permute(2, 0, 1)[None] / 255
+
+    quality = max(q for q in range(100) if len(write(q)) <= len(ours))
+    theirs = write(quality)
+    work = "a photograph of 512² by natural-ntc"
+    yield Case(
+        "pictures", f"write {work}", "Pillow: AVIF, speed 6", lambda: codec.compress(x)[0], lambda: write(quality),
+        lambda ours, theirs: f"{len(ours):,} bytes against {len(theirs):,}", floor.products(lambda: codec.encode(x)),
+    )  # fmt: skip
+    codes = codec.encode(x)
+    yield Case(
+        "pictures", f"read {work}", "Pillow: AVIF, speed 6", lambda: codec.decompress([ours]), read,
+        lambda ours, theirs: f"{_psnr(ours, x):.1f} dB against {_psnr(theirs, x):.1f} dB",
+        floor.products(lambda: codec.decode(codes)),
+    )  # fmt: skip
+
+
+def _psnr(found: Tensor, x: Tensor) -> float:
+    return -10 * (found - x).square().mean().log10().item()

@@ -1,4 +1,4 @@
-"""Training steps: of a codec beside a plain loop, of the transformer beside Llama, and in each precision."""
+"""Training steps: of a codec beside a plain loop, of the transformer beside Qwen3, and in each precision."""
 
 from __future__ import annotations
 
@@ -182,23 +182,24 @@ def _transformer(batch: int) -> Case:
         hidden = network(ids[:, :-1], positions, documents=documents, positions=positions).flatten(0, 1)
         return network.losses(hidden, targets, torch.zeros_like(targets), everything).mean()
 
-    config = transformers.LlamaConfig(
+    config = transformers.Qwen3Config(
         vocab_size=VOCABULARY, hidden_size=SIZES["width"], intermediate_size=SIZES["hidden"],
         num_hidden_layers=SIZES["layers"], num_attention_heads=SIZES["heads"], num_key_value_heads=SIZES["kv_heads"],
+        head_dim=SIZES["width"] // SIZES["heads"],
         max_position_embeddings=CONTEXT, tie_word_embeddings=True, use_cache=False,
     )  # fmt: skip
-    llama = transformers.LlamaForCausalLM(config).train()
+    qwen = transformers.Qwen3ForCausalLM(config).train()
     same = documents[:, None, :, None] == documents[:, None, None, :]
     allowed = same & torch.ones(CONTEXT, CONTEXT, dtype=torch.bool).tril()
     mask = torch.zeros(allowed.shape).masked_fill(~allowed, -math.inf)
 
     def their_loss() -> Tensor:
-        out = llama(input_ids=ids[:, :-1], position_ids=positions, attention_mask=mask)
+        out = qwen(input_ids=ids[:, :-1], position_ids=positions, attention_mask=mask)
         return F.cross_entropy(out.logits.flatten(0, 1), targets)
 
     work = f"the transformer of omni-small, {batch} × {CONTEXT} tokens of packed documents, float32, with AdamW"
-    return Case("training step", work, "transformers: LlamaForCausalLM, a mask of documents", _learn(network, our_loss),
-                _learn(llama, their_loss), _alike)  # fmt: skip
+    return Case("training step", work, "transformers: Qwen3ForCausalLM, a mask of documents", _learn(network, our_loss),
+                _learn(qwen, their_loss), _alike)  # fmt: skip
 
 
 def _learn(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], float]:
@@ -216,6 +217,6 @@ def _learn(network: nn.Module, loss: Callable[[], Tensor]) -> Callable[[], float
 
 
 def _alike(ours: float, theirs: float) -> str:
-    """Ours has norms of queries and keys and an embedding of places besides. Before training, both know nothing."""
+    """Ours has an embedding of places besides. Before training, both know nothing."""
     assert all(abs(loss - math.log(VOCABULARY)) < 1 for loss in (ours, theirs))
     return f"networks of their own; losses {ours:.2f} and {theirs:.2f}, ln {VOCABULARY:,} is {math.log(VOCABULARY):.2f}"
