@@ -46,8 +46,7 @@ SHARES = (-1, 1 + ROOT / 2, 1 - ROOT / 2, 0, 0, 0.5)
 
 def enter(x: FeatureMap) -> FeatureMap:
     """Return `x` in the layout in which the functions of this module are fast, if they may be."""
-    fast = _overwrites(x) and x.device.type == "cpu" and x.dtype == torch.float32
-    return x.contiguous(memory_format=torch.channels_last if fast else torch.contiguous_format)
+    return x.contiguous(memory_format=torch.channels_last if _is_fast(x) else torch.contiguous_format)
 
 
 def _overwrites(x: Tensor) -> bool:
@@ -55,8 +54,12 @@ def _overwrites(x: Tensor) -> bool:
     return not (torch.is_grad_enabled() or tracing.exporting() or torch.is_autocast_enabled(x.device.type))
 
 
+def _is_fast(x: Tensor) -> bool:
+    return _overwrites(x) and x.device.type == "cpu" and x.dtype == torch.float32
+
+
 def _entered(x: FeatureMap) -> bool:
-    return enter(x) is x and not x.is_contiguous()
+    return _is_fast(x) and x.is_contiguous(memory_format=torch.channels_last) and not x.is_contiguous()
 
 
 def normalize(x: FeatureMap, norm: nn.GroupNorm) -> FeatureMap:
