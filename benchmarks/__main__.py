@@ -42,8 +42,6 @@ save, such as the matrix products of a search.
 - *faiss-cpu* does not write the products to memory. With 8 channels and 8,192 entries that is most of the work. With
   256 channels its whole search takes less than PyTorch's products alone. It may round otherwise, and a code near a tie
   must not depend on whether the package is installed. Therefore it is not used.
-- *diffusers* computes swish in one function. The published networks take two steps, which round otherwise, and a code
-  near a tie must not change. Encoders therefore keep them.
 - *transformers* and tokenloom spend two thirds of a step of 16 rows in the same matrix products of MKL. Of fewer rows,
   weights of 8 bits are the faster choice.
 - *AVIF* is a classical codec. natural-ntc is a network of 40 GFLOP at this size, most of which are convolutions that
