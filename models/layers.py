@@ -82,7 +82,7 @@ class Projection(nn.Linear):
         count = x.shape[:-1].numel()
         if self._rounded is None or count > FEW or torch.is_grad_enabled() or x.device.type != "cpu":
             return super().forward(x)
-        y = torch._weight_int8pack_mm(x.reshape(count, -1).bfloat16(), *self._rounded)
+        y = torch.ops.aten._weight_int8pack_mm(x.reshape(count, -1).bfloat16(), *self._rounded)
         return y.to(x.dtype).view(*x.shape[:-1], -1)
 
 
