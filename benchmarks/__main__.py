@@ -46,8 +46,8 @@ save, such as the matrix products of a search.
   weights of 8 bits are the faster choice.
 - *Plain PyTorch* and *Qwen3* train within 3 % of our time. Both sides compute the same convolutions and matrix
   products, which are 85 % of a step of `image/fsq`.
-- *AVIF* is a classical codec. natural-ntc is a network of 40 GFLOP at this size, most of which are convolutions that
-  run near the best rate of the processor. Its context model takes a third of the time to read.
+- *AVIF* is a classical codec. natural-ntc decodes by a network of 43 GFLOP at this size. Most are convolutions that run
+  near the best rate of the processor. Its context model takes a third of the time to read.
 - *Whole bits* take up to one bit more for each code. Codes of codebooks whose sizes are no powers of two are packed as
   digits of long numbers, within 32 bits of the nominal size. Of few codes, calls of NumPy are most of the time.
 
@@ -56,8 +56,8 @@ save, such as the matrix products of a search.
 - *CompressAI* needs torch-geometric for its import, which is not part of the extra `bench`.
 - *Several ids in one pass.* Pictures of `omni-small` were drawn by Jacobi iteration, with the random numbers of each
   place fixed, so that the result is that of drawing one id after the other. Pictures of 64 tokens took 42 passes on
-  average, over 10 prompts, with guesses for the next 16 tokens. A pass of 16 ids takes 1.7 to 1.9 times as long as a
-  pass of one, so this saves nothing, and it is not built in.
+  average, over 10 prompts, with guesses for the next 16 tokens. A pass of 16 ids takes 1.6 times as long as a pass of
+  one, so this saves nothing, and it is not built in.
 """
 
 

@@ -47,8 +47,8 @@ def _codec(batch: int, side: int) -> Case:
     run, x = _run("32-true", side), _pictures(batch, side)
     plain = PlainLoop(run)
     work = f"image/fsq, {batch} crops of {side}², float32, with clipping, AdamW and the moving average"
-    return Case("training step", work, "plain PyTorch: the same network, losses and optimizer",
-                _steps(run, x),                lambda: plain.step(x), _equal_losses)  # fmt: skip
+    peer = "plain PyTorch: the same network, losses and optimizer"
+    return Case("training step", work, peer, _steps(run, x), lambda: plain.step(x), _equal_losses)
 
 
 def _precision(precision: str, batch: int, side: int) -> Case:

@@ -51,7 +51,7 @@ def load(
     Args:
         source: A folder, a shipped name, or a hub id.
         device: auto, cpu, cuda, cuda:1 or mps (see `devices.resolve`); None for PyTorch's default, the CPU.
-        weights: float32, or int8 to sample up to 8 rows on a CPU with weights of 8 bits, 1.3 to 2.2 times as fast.
+        weights: float32, or int8 to sample up to 8 rows on a CPU with weights of 8 bits, 1.2 to 2.2 times as fast.
             The bits per token of omni-small do not change in the third digit.
 
     Raises:

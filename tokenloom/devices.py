@@ -62,7 +62,7 @@ def without_weights() -> Iterator[None]:
 
 
 class _Undrawn(TorchFunctionMode):
-    """Leave out the draw of weights."""
+    """Leave out the draw of weights, and their scaling."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None

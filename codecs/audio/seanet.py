@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ..layers import tracing
+from ..layers import inference, tracing
 from ..quantizers import MAX_DIM
 from ..validate import are_integers, require_integer
 
@@ -57,16 +57,11 @@ def check(name: str, ratios: Any, **given: Any) -> None:
         )
 
 
-def _overwrites(x: Tensor) -> bool:
-    """Return whether results may be overwritten: without gradients or a trace, on a CPU, where memory is the limit."""
-    return not (torch.is_grad_enabled() or tracing.exporting()) and x.device.type == "cpu"
-
-
 class ELU(nn.ELU):
     """ELU that overwrites its input if no gradient needs it: new memory costs as much as the function."""
 
     def forward(self, x: Waveforms) -> Waveforms:
-        return F.elu_(x) if _overwrites(x) else super().forward(x)
+        return F.elu_(x) if inference.overwrites(x) else super().forward(x)
 
 
 class Conv1d(nn.Module):
@@ -127,7 +122,7 @@ class ConvTranspose1d(nn.Module):
 
     def forward(self, x: Waveforms) -> Waveforms:
         stride = self.convtr.stride[0]
-        fast = _overwrites(x) and self.convtr.kernel_size[0] == 2 * stride
+        fast = inference.overwrites(x) and self.convtr.kernel_size[0] == 2 * stride
         y = self.norm(self._by_phase(x, stride) if fast else self.convtr(x))  # EnCodec normalizes before it cuts
         return y[..., self.left : self.left + x.shape[-1] * stride]
 
@@ -155,7 +150,7 @@ class ResidualUnit(nn.Module):
         self.shortcut = Conv1d(channels, channels, 1, layers=layers) if layers.shortcut else nn.Identity()
 
     def forward(self, x: Waveforms) -> Waveforms:
-        if _overwrites(x):
+        if inference.overwrites(x):
             return self.block(x).add_(self.shortcut(x))
         return self.shortcut(x) + self.block(x)
 

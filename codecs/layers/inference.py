@@ -49,13 +49,15 @@ def enter(x: FeatureMap) -> FeatureMap:
     return x.contiguous(memory_format=torch.channels_last if _is_fast(x) else torch.contiguous_format)
 
 
-def _overwrites(x: Tensor) -> bool:
-    """Return whether results may be overwritten: without gradients, a trace or other types."""
-    return not (torch.is_grad_enabled() or tracing.exporting() or torch.is_autocast_enabled(x.device.type))
+def overwrites(x: Tensor) -> bool:
+    """Return whether results may be overwritten: on a CPU, where memory is the limit, without gradients or a trace."""
+    return x.device.type == "cpu" and not (
+        torch.is_grad_enabled() or tracing.exporting() or torch.is_autocast_enabled("cpu")
+    )
 
 
 def _is_fast(x: Tensor) -> bool:
-    return _overwrites(x) and x.device.type == "cpu" and x.dtype == torch.float32
+    return overwrites(x) and x.dtype == torch.float32
 
 
 def _entered(x: FeatureMap) -> bool:
@@ -79,7 +81,7 @@ def convolve(x: FeatureMap, conv: nn.Conv2d, norm: nn.GroupNorm, residual: Featu
     `residual` is overwritten if `x` has entered: a large result in new memory costs a page fault each 4 KiB.
     """
     if not _entered(x):
-        if not _overwrites(x):
+        if not overwrites(x):
             y = conv(swish(norm(x)))
             return y if residual is None else residual + y
         h = norm(x)

@@ -17,10 +17,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.codecs import structured, tiny
+from support.payloads import pack_blocks
 
 from tokenloom import codecs
 from tokenloom.codecs import BitstreamError, Codes, LatentCodec, Modality, bitstream, rate, validate
-from tokenloom.codecs.bitstream import container, entropy, packing
+from tokenloom.codecs.bitstream import container, entropy, packing, version1
 
 SMALL = {Modality.IMAGE: (13, 10), Modality.AUDIO: (301,), Modality.TEXT: (40,)}
 SECONDS = 3.0
@@ -302,19 +303,20 @@ def test_packing_is_fast(radices):
     assert 8 * len(packed) <= symbols.size * math.log2(radices[0]) + 32
 
 
+@pytest.mark.parametrize(("pack", "unpack"), [(packing.pack, packing.unpack), (pack_blocks, version1.unpack)])
 @settings(max_examples=200, deadline=None)
 @given(
-    st.binary(max_size=24), st.lists(st.integers(2, 300) | st.sampled_from([2, 4, 256]), min_size=1, max_size=3),
-    st.integers(0, 12),
+    data=st.binary(max_size=24), positions=st.integers(0, 12),
+    radices=st.lists(st.integers(2, 300) | st.sampled_from([2, 4, 256]), min_size=1, max_size=3),
 )  # fmt: skip
-def test_unpacking_any_bytes(data, radices, positions):
+def test_unpacking_any_bytes(pack, unpack, data, radices, positions):
     """Bytes are refused, or their symbols are in range and pack to the same bytes."""
     try:
-        symbols = packing.unpack(data, tuple(radices), positions)
+        symbols = unpack(data, tuple(radices), positions)
     except BitstreamError:
         return
     assert (symbols >= 0).all() and (symbols < np.array(radices)[:, None]).all()
-    assert packing.pack(symbols, tuple(radices)) == data
+    assert pack(symbols, tuple(radices)) == data
 
 
 def test_packed_payload_is_within_32_bits(learned):

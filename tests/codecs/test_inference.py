@@ -108,3 +108,13 @@ def test_decoders_serve_autocast_and_other_types():
         torch.testing.assert_close(codec.synthesize(latents).float(), plain, rtol=0, atol=0.1)
     wide = copy.deepcopy(codec.decoder).double()(latents.double())
     torch.testing.assert_close((wide + 1) / 2, plain.double(), rtol=0, atol=1e-5)
+
+
+@torch.no_grad()
+def test_the_feature_maps_of_encoders_are_not_copied(monkeypatch):
+    """They have not entered, which is told from their layout."""
+    norm, conv = layers(16, 8)
+    x = torch.randn(1, 16, 64, 64)
+    expected = conv(swish(norm(x)))
+    monkeypatch.setattr(inference, "enter", None)
+    assert torch.equal(inference.convolve(x, conv, norm), expected)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from support.codecs import structured, tiny
 from support.payloads import pack_blocks
 
-from tokenloom.codecs import BitstreamError
 from tokenloom.codecs.bitstream import container, version1
 
 
@@ -39,21 +38,6 @@ def test_blocks_of_zeros():
 
 def check(symbols: np.ndarray, radices: tuple[int, ...]) -> None:
     assert np.array_equal(version1.unpack(pack_blocks(symbols, radices), radices, symbols.shape[1]), symbols)
-
-
-@settings(max_examples=200, deadline=None)
-@given(
-    st.binary(max_size=24), st.lists(st.integers(2, 300) | st.sampled_from([2, 4, 256]), min_size=1, max_size=3),
-    st.integers(0, 12),
-)  # fmt: skip
-def test_any_bytes(data, radices, positions):
-    """Bytes are refused, or their symbols are in range and pack to the same bytes."""
-    try:
-        symbols = version1.unpack(data, tuple(radices), positions)
-    except BitstreamError:
-        return
-    assert (symbols >= 0).all() and (symbols < np.array(radices)[:, None]).all()
-    assert pack_blocks(symbols, tuple(radices)) == data
 
 
 def test_containers():

@@ -138,7 +138,7 @@ def test_figures_and_order_do_not_depend_on_the_number_of_processes(tmp_path, se
     work = results.environment.work
     assert set(work) == {"encode", "decode", "metrics", "other"} and all(value > 0 for value in work.values())
     page = results.report.read_text(encoding="utf-8")
-    assert "2 processes at once" in page and "one thread" in page
+    assert "summed over 2 processes with one thread each" in page
 
 
 def test_a_codec_that_only_this_process_knows_is_measured_here(tmp_path, several, monkeypatch):

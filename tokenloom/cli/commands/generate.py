@@ -54,7 +54,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a shipped name, a folder or a hub id (default: omni-small)")  # fmt: skip
     options.add_device(parser)
     add("--weights", choices=["float32", "int8"], default="float32",
-        help="int8 samples few results on a CPU in about two thirds of the time (default: float32)")  # fmt: skip
+        help="int8 samples few results faster on a CPU (default: float32)")  # fmt: skip
     add("--decoder", type=paths.name, metavar="NAME", default="plain",
         help="turns tokens into signals: plain, the codec (default), or diffusion")  # fmt: skip
     add("--steps", type=int, metavar="N", help="steps of --decoder diffusion, 1 is fastest; default: its own")
