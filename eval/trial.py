@@ -54,11 +54,12 @@ class Failure(str):
 def attempt(call: Callable[[], T]) -> T | Failure:
     """Return the value of a call, or the reason of its failure.
 
-    Codecs and metrics of third parties can raise anything: SystemExit and the panics of Rust are no `Exception`.
+    Codecs and metrics of third parties can raise anything: SystemExit and the panics of Rust are no `Exception`. A
+    package that is not installed is not the reason of a failure, but of an error.
     """
     try:
         return call()
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, errors.MissingPackage):
         raise
     except BaseException as error:
         return Failure(str(error) if isinstance(error, Unmeasurable) else describe(error))

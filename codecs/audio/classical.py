@@ -109,7 +109,7 @@ def _describe(header: tuple[Any, ...]) -> str:
     return "{} {} at {} Hz with {} channels and {} samples".format(*header)
 
 
-def _geometric(low: int, high: int) -> tuple[int, ...]:
+def geometric(low: int, high: int) -> tuple[int, ...]:
     """Return 8 integers that are evenly spaced on a logarithmic scale."""
     return tuple(round(low * (high / low) ** (i / 7)) for i in range(8))
 
@@ -132,7 +132,7 @@ class Opus(OggCodec):
 
     subtype = "OPUS"
     native_rates = (8_000, 12_000, 16_000, 24_000, 48_000)
-    settings = Settings("bitrate", "kbit/s per channel", 24, _geometric(6, 256), tuple(range(6, 257)))
+    settings = Settings("bitrate", "kbit/s per channel", 24, geometric(6, 256), tuple(range(6, 257)))
 
     def options(self, setting: int) -> dict[str, Any]:
         # libsndfile maps levels linearly: 0 to 256 kbit/s per channel, 1 to 6
@@ -170,7 +170,7 @@ class Mp3(SoundfileCodec):
         self.low, self.high = (
             (32, 320) if self.native_rate >= 32_000 else (8, 160 if self.native_rate >= 16_000 else 64)
         )
-        sweep = _geometric(self.low, self.high)
+        sweep = geometric(self.low, self.high)
         self.settings = Settings("bitrate", "kbit/s", sweep[4], sweep, tuple(range(self.low, self.high + 1)))
 
     def options(self, setting: int) -> dict[str, Any]:

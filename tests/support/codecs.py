@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -51,6 +52,8 @@ TINY = {
 }  # fmt: skip
 """Constructor arguments of the codecs that have weights."""
 
+LYRA = Path(__file__).parents[3] / "shared" / "models" / "lyra"
+
 MIDDLE = {Modality.IMAGE: (45, 38), Modality.AUDIO: (3001,), Modality.TEXT: (50,)}
 """Size of a signal of each modality that no stride divides."""
 
@@ -80,11 +83,20 @@ def structured(codec: Codec, size: tuple[int, ...], seed: int = 0) -> Tensor | l
     return (picture + 0.02 * torch.randn(picture.shape, generator=noise)).clamp(0, 1)[None]
 
 
+def lyra() -> Path:
+    """Return the folder of Lyra's published weights. Skip the test if there is none."""
+    if not LYRA.is_dir():
+        pytest.skip(f"needs the published weights of Lyra v2 in {LYRA}")
+    return LYRA
+
+
 @functools.cache
 def tiny(name: str) -> Codec:
     """Return a codec of this name. A learned codec has random weights, scaled so that its codes vary."""
     if name == "text/bpe":
         return codecs.registry.codec_class(name).train_from_iterator(LINES * 4, vocab_size=300)
+    if name == "audio/lyra":
+        return codecs.build(name, checkpoint=lyra())
     torch.manual_seed(0)
     codec = codecs.build(name, **TINY.get(name, {}))
     if isinstance(codec, LatentCodec):

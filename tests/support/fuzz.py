@@ -41,7 +41,7 @@ SOUNDS = {
     "caf": ("CAF", "PCM_16"), "au": ("AU", "PCM_16"),
 }  # fmt: skip
 """Label → format and subtype of libsndfile."""
-SLOW = ("image/hf", "audio/hf", "audio/encodec", "image/magvit2", "image/taming")
+SLOW = ("image/hf", "audio/hf", "audio/encodec", "image/magvit2", "image/taming", "audio/lyra", "audio/codec2")
 """Codecs whose containers have the same layout as those of others, and decode slowly."""
 SHIPPED = ("natural-ntc", "digits-rvq", "emoji-flex", "captions-bpe")
 WORDS = (
