@@ -124,7 +124,8 @@ class Avif(PillowCodec):
     """AV1 still images. The bytes depend on the number of threads, so it is fixed.
 
     Args:
-        speed: From 0, the slowest and best, to 10. 0 takes 15 to 60 times as long as 6, and saves 3 to 7 % of the bits.
+        speed: From 0, the slowest and best, to 10. On photographs, 0 takes 30 to 50 times as long as 6, and gives .1 to
+            .7 dB more at −2 to +4 % of the bits.
     """
 
     format = "AVIF"
