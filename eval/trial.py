@@ -15,7 +15,7 @@ from tokenloom.codecs import bitstream, media, rate
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, Modality
 from tokenloom.data import Item
-from tokenloom.errors import describe
+from tokenloom.errors import MissingPackage, describe
 from tokenloom.metrics.errors import Unmeasurable
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ def attempt(call: Callable[[], T]) -> T | Failure:
     """
     try:
         return call()
-    except (KeyboardInterrupt, errors.MissingPackage):
+    except (KeyboardInterrupt, MissingPackage):
         raise
     except BaseException as error:
         return Failure(str(error) if isinstance(error, Unmeasurable) else describe(error))
