@@ -78,10 +78,20 @@ class Series:
 
 
 @dataclass
+class Front:
+    """Pareto front over the axes `x` and `y`: its points, (series, point) each, from left to right."""
+
+    x: str
+    y: str
+    points: list[tuple[int, int]]
+
+
+@dataclass
 class Chart:
     """Series over one of the axes `x` and one of the axes `y`. The first of each is the default.
 
     `label` is the axis whose value stands beside each point, and `links` joins pairs of points, (series, point) each.
+    `fronts` has at most one front for a pair of axes.
     """
 
     title: str
@@ -92,6 +102,7 @@ class Chart:
     y_title: str = "Vertical axis"
     label: Axis | None = None
     links: list[tuple[tuple[int, int], tuple[int, int]]] = field(default_factory=list)
+    fronts: list[Front] = field(default_factory=list)
 
     def axis(self, name: str) -> Axis:
         """Return an axis by its name."""

@@ -114,6 +114,11 @@ def _panel(axes: Axes, chart: Chart, x: Axis, y: Axis) -> None:
         if all(x.name in v and y.name in v for v in values):
             axes.plot([v[x.name] for v in values], [v[y.name] for v in values],
                       color="#7b7f87", lw=0.8, ls=":", zorder=1)  # fmt: skip
+    for front in chart.fronts:
+        if (front.x, front.y) == (x.name, y.name):
+            values = [chart.series[series].points[point].values for series, point in front.points]
+            axes.plot([v[x.name] for v in values], [v[y.name] for v in values],
+                      color="#7b7f87", alpha=0.3, lw=5, drawstyle="steps-post", zorder=0.5)  # fmt: skip
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="x", labelsize=9)

@@ -9,10 +9,13 @@ import types
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any
 
 OPTIONAL = {"optional": True}
 """Metadata of a dataclass field that is written only if it has a value."""
+HUGE = 1e100
+"""Bound of the numbers in a file that is read."""
 
 
 def to_plain(value: Any) -> Any:
@@ -35,9 +38,11 @@ def from_plain(kind: Any, value: Any) -> Any:
     """
     if isinstance(kind, types.UnionType):
         members = typing.get_args(kind)
+        if value is None and types.NoneType in members:
+            return None
         kind = next((m for m in members if type(value) is m), next(m for m in members if m is not types.NoneType))
-    if value is None:
-        return None
+    if value is None and kind is not Any:
+        raise ValueError(f"null must be a {getattr(kind, '__name__', kind)}")
     if is_dataclass(kind):
         return _record(kind, value)
     container, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)
@@ -62,6 +67,31 @@ def _record(kind: Any, value: Any) -> Any:
         return kind(**{key: from_plain(hints[key], v) for key, v in value.items()})
     except TypeError as error:
         raise ValueError(f"{kind.__name__} lacks a field: {error}") from error
+
+
+def from_json(path: Path, largest: int) -> Any:
+    """Return the content of a JSON file, which can be a stranger's: sums and squares of its numbers stay finite.
+
+    Raises ValueError for a file of more than `largest` bytes, a float beyond HUGE, NaN, and an integer of more than 64
+    bits.
+    """
+    with path.open("rb") as file:
+        data = file.read(largest + 1)
+    if len(data) > largest:
+        raise ValueError(f"it must have at most {largest:,} bytes")
+    return json.loads(data, parse_float=_finite, parse_int=_int64, parse_constant=_finite)
+
+
+def _finite(text: str) -> float:
+    if not abs(value := float(text)) < HUGE:  # NaN is not, either
+        raise ValueError(f"a number must lie within ±{HUGE:g}, got {text:.20}")
+    return value
+
+
+def _int64(text: str) -> int:
+    if len(text) > 20 or abs(value := int(text)) >= 1 << 63:
+        raise ValueError(f"an integer must have at most 64 bits, got {text:.20}…")
+    return value
 
 
 def to_json(value: Any) -> str:

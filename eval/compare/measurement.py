@@ -24,6 +24,8 @@ from .records import KINDS, ModelledRecord, Record, Timing
 
 Value = float | str
 """A value, or the reason why it is missing."""
+DIGITS = 16
+"""Length of the hash of a signal in results files: enough to tell whether two files measured the same items."""
 
 
 @dataclass(kw_only=True)
@@ -130,7 +132,7 @@ class CodecMeasurement:
     def add(self, result: ItemResult) -> None:
         if result.failed:
             self.failures.fail(result.failed)
-            self.items.append({"key": result.key, "failed": result.failed})
+            self.items.append({"key": result.key, "digest": result.digest[:DIGITS], "failed": result.failed})
             return
         for kind, bits in result.bits.items():
             if bits is not None:
@@ -156,8 +158,8 @@ class CodecMeasurement:
         values = {name: "inf" if value == math.inf else value for name, value in result.values.items()}
         left_out = {name: pair for name, pair in result.features.items() if isinstance(pair, str)}
         self.items.append(
-            {"key": result.key, "bytes": result.bytes, "tokens": result.tokens, **result.rates, **values, **left_out}
-            | {"idempotence": result.idempotence}
+            {"key": result.key, "digest": result.digest[:DIGITS], "bytes": result.bytes, "tokens": result.tokens}
+            | {**result.rates, **values, **left_out, "idempotence": result.idempotence}
             | {"encode_seconds": result.encode_seconds, "decode_seconds": result.decode_seconds}
         )
 
@@ -181,6 +183,7 @@ class CodecMeasurement:
             kind=codec.name,
             learned=self.entry.learned,
             parameters=sum(p.numel() for p in codec.parameters()),
+            license=codec.license,
             modality=str(modality),
             set=title,
             setting_name=codec.settings.name,

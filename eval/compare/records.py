@@ -98,6 +98,8 @@ class Record:
     learned: bool = False
     """Whether the codec has parameters."""
     parameters: int = 0
+    license: str | None = field(default=None, metadata=OPTIONAL)
+    """License of the codec's weights, if it states one."""
     modality: str
     set: str = ""
     setting_name: str = ""
@@ -131,6 +133,11 @@ class Record:
     def setting_text(self) -> str:
         """Name and value of the setting; "" for a codec without settings."""
         return "" if self.setting is None else f"{self.setting_name} {self.setting}"
+
+    @property
+    def name(self) -> str:
+        """The codec with the setting."""
+        return f"{self.codec} at {self.setting_text}" if self.setting_text else self.codec
 
     def rate(self, kind: str = "coded") -> float | None:
         """Return the mean rate of a kind; None if it was not measured."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,10 +13,12 @@ from tokenloom.metrics.bd_rate import Point
 
 from ..gallery.records import Exhibit
 from ..metric import MetricDescription, ProtocolDescription, Summary
-from ..serialize import from_plain, to_csv, to_json, to_plain
+from ..serialize import from_json, from_plain, to_csv, to_json, to_plain
 from .records import KINDS, BDRow, ComparisonEnvironment, Record, Standing
 
 JSON, CSV = "results.json", "results.csv"
+LARGEST = 1 << 28
+"""Largest results.json that is read, in bytes."""
 
 
 @dataclass
@@ -103,21 +104,29 @@ class Results:
         files.write_together({self.folder / JSON: to_json(plain), self.folder / CSV: table})
 
     @classmethod
-    def read(cls, folder: str | Path) -> Results:
-        """Read the results in a folder. Raises FileNotFoundError without results.json, ValueError if it is damaged."""
-        path = Path(folder) / JSON
+    def read(cls, source: str | Path) -> Results:
+        """Read the results in a folder, or in a file such as results.json, which can be a stranger's.
+
+        Raises:
+            FileNotFoundError: If the folder has no results.json, or there is no such file.
+            ValueError: If the file is damaged, or larger than LARGEST.
+        """
+        given = Path(source)
+        path = given / JSON if given.is_dir() else given
         if not path.is_file():
-            raise FileNotFoundError(f"{folder} has no {JSON}")
+            raise FileNotFoundError(f"{source} has no {JSON}" if given.is_dir() else f"there is no file {source}")
         try:
-            plain = json.loads(path.read_text(encoding="utf-8"))
-            return from_plain(cls, {"folder": Path(folder), **(plain if isinstance(plain, dict) else {})})
+            plain = from_json(path, LARGEST)
+            if not isinstance(plain, dict):
+                raise ValueError("it must hold an object")
+            return from_plain(cls, {**plain, "folder": path.parent})
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} is damaged: {first_line(error)}") from error
 
 
 def columns(record: Record) -> dict[str, Any]:
     """Return a record as one flat row of results.csv."""
-    keys = ("codec", "modality", "set", "setting_name", "setting", "learned", "n", "failed", "rate_unit")
+    keys = ("codec", "modality", "set", "setting_name", "setting", "learned", "license", "n", "failed", "rate_unit")
     row = {key: getattr(record, key) for key in keys}
     for kind in KINDS:
         row |= _spread(kind, record.rates[kind])

@@ -82,7 +82,7 @@ class Chart {
     if (!this.spots.length) { this.svg.innerHTML = `<text x="0" y="34">No series has values for this choice.</text>`; return; }
     const grid = this.scales(x, y);
     for (const spot of this.spots) [spot.left, spot.top] = [this.X(spot.x), this.Y(spot.y)];
-    this.svg.innerHTML = grid + this.links() + this.curves() + `<circle class="ring" r="9" visibility="hidden"/>`;
+    this.svg.innerHTML = grid + this.front() + this.links() + this.curves() + `<circle class="ring" r="9" visibility="hidden"/>`;
     if (this.data.label) this.label(this.data.label.name);
   }
 
@@ -127,6 +127,19 @@ class Chart {
       ends.push({ middle, half });
     }
     return svg + `<line class="base" x1="${box.left}" x2="${box.right}" y1="${box.bottom}" y2="${box.bottom}"/>`;
+  }
+
+  frontPoints() {
+    const front = this.data.fronts.find((one) => one.x === this.x.name && one.y === this.y.name);
+    return front ? front.points : [];
+  }
+
+  /* Steps behind the curves: the best value at a rate and all lower ones. */
+  front() {
+    const shown = this.frontPoints().map(([s, i]) => this.spots.find((spot) => spot.s === s && spot.i === i)).filter(Boolean);
+    if (!shown.length) return "";
+    const steps = shown.slice(1).map((spot) => `H${spot.left.toFixed(1)}V${spot.top.toFixed(1)}`).join("");
+    return `<path class="front" d="M${shown[0].left.toFixed(1)} ${shown[0].top.toFixed(1)}${steps}H${this.box.right}"/>`;
   }
 
   links() {
@@ -206,7 +219,8 @@ class Chart {
       (spot.p.ci[axis.name] ? ` ± ${neat(spot.p.ci[axis.name])}` : ""), `${axis.unit} ${axis.label}`.trim()]];
     const axes = [this.y, this.x, ...this.data.x.filter((axis) => axis.scale === "log" && axis !== this.x)];
     if (this.data.label) axes.push(this.data.label);
-    const lines = [[this.data.series[spot.s].name, spot.p.text], ...axes.flatMap(row)];
+    const best = this.frontPoints().some(([s, i]) => s === spot.s && i === spot.i);
+    const lines = [[this.data.series[spot.s].name, spot.p.text], ...axes.flatMap(row), ...(best ? [["◆", "on the Pareto front"]] : [])];
     this.tip.replaceChildren(...lines.map(([strong, soft]) => {
       const line = document.createElement("span"), bold = document.createElement("b");
       bold.textContent = strong;

@@ -160,13 +160,29 @@ document.querySelectorAll("table.sortable").forEach((table) => {
     const down = head.getAttribute("aria-sort") === "ascending";
     heads.forEach((other) => other.setAttribute("aria-sort", "none"));
     head.setAttribute("aria-sort", down ? "descending" : "ascending");
-    const key = (row) => row.cells[column].dataset.sort, numeric = column > 0;
+    const key = (row) => row.cells[column].dataset.sort, numeric = [...body.rows].every((row) => !isNaN(key(row)));
     body.append(...[...body.rows].sort((a, b) => {
       const [p, q] = [key(a), key(b)];
       if (p === "" || q === "") return (p === "") - (q === "");
       return (numeric ? p - q : p.localeCompare(q)) * (down ? -1 : 1);
     }));
   }));
+});
+document.querySelectorAll(".filters").forEach((fields) => {
+  const rows = [...fields.closest("section").querySelectorAll("table.sortable tbody tr")], count = fields.querySelector("output");
+  const value = (name) => fields.querySelector(`[name="${name}"]`).value.toLowerCase();
+  const show = () => {
+    const words = value("text").split(/\s+/).filter(Boolean), kind = value("kind"), license = value("license");
+    const least = parseFloat(value("least")), most = parseFloat(value("most")), front = fields.querySelector(`[name="front"]`).checked;
+    rows.forEach((row) => {
+      const text = `${row.cells[0].textContent} ${row.cells[1].textContent}`.toLowerCase(), { dataset } = row;
+      row.hidden = !(words.every((word) => text.includes(word)) && (!kind || dataset.kind === kind)
+        && (!license || dataset.license.toLowerCase() === license) && !(dataset.rate < least) && !(dataset.rate > most)
+        && (!front || row.querySelector(".star")));
+    });
+    count.textContent = `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows`;
+  };
+  fields.addEventListener("input", show);
 });
 document.querySelectorAll("#filter").forEach((field) => field.addEventListener("input", () => {
   const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);

@@ -41,6 +41,7 @@ class DiffusionCodec(Codec):
         self.base = decoder.codec
         self.spec, self.settings, self.context = self.base.spec, self.base.settings, self.base.context
         self.name = f"{self.base.name}+{DIFFUSION}"
+        self.license = " AND ".join(dict.fromkeys(filter(None, (self.base.license, decoder.license)))) or None
 
     @property
     def device(self) -> torch.device:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
 
-from ...charts import Axis, Chart, Point, Series, distance_axis, finite, styles
+from ...charts import Axis, Chart, Front, Point, Series, distance_axis, finite, styles
 from ...drawing import draw, save
 from ..records import KINDS, Record
 from ..results import Results
 from ..targets import LABELS
+from .fronts import on_front
 from .text import PLURALS
 
 DISTORTION = {"image": "psnr", "audio": "mel"}
@@ -83,7 +85,25 @@ def curves(results: Results, modality: str) -> Chart:
     records, metrics = results.of(modality), results.measured(modality)
     rates, axes = _rate_axes(records), [_metric_axis(results, modality, name) for name in metrics]
     series = _series(results, records, rates, metrics)
-    return Chart(f"rate and distortion of {PLURALS[modality]}", rates, axes, series, "Rate", "Metric")
+    chart = Chart(f"rate and distortion of {PLURALS[modality]}", rates, axes, series, "Rate", "Metric")
+    chart.fronts = _fronts(results, records, rates, metrics)
+    return chart
+
+
+def _fronts(results: Results, records: list[Record], rates: Sequence[Axis], metrics: list[str]) -> list[Front]:
+    """Return the front of each metric over each kind of rate, for two codecs or more.
+
+    A lossless record can be on a front, but has no place in a chart.
+    """
+    codecs = list(dict.fromkeys(r.codec for r in records))
+    mine = {codec: [i for i, r in enumerate(records) if r.codec == codec] for codec in codecs}
+    places = {i: (s, p) for s, codec in enumerate(codecs) for p, i in enumerate(mine[codec])}  # as in `_series`
+    fronts = []
+    for kind, metric in itertools.product([axis.name for axis in rates], metrics):
+        numbers = on_front(results, records, metric, kind)
+        points = [places[i] for i in numbers if records[i].value(metric) != math.inf]
+        fronts += [Front(kind, metric, points)] if points and len(codecs) > 1 else []
+    return fronts
 
 
 def perception(results: Results, modality: str) -> Chart | None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from ...metric import ItemValues
+from ...metric import ItemValues, Summary
 from ..records import Place, Record, Standing
 from ..results import Results
 
@@ -34,11 +34,9 @@ class _Point:
 
     def items(self) -> dict[str, float]:
         """Return key → value of the items that have a value in all parts."""
-        parts = [
-            {row["key"]: weight * v for row in record.items if isinstance(v := row.get(self.metric), int | float)}
-            for record, weight in self.parts
-        ]
-        return {key: sum(part[key] for part in parts) for key in parts[0] if all(key in part for part in parts)}
+        parts = [(item_values(record, self.metric), weight) for record, weight in self.parts]
+        keys = [key for key in parts[0][0] if all(key in values for values, _ in parts)]
+        return {key: sum(weight * values[key] for values, weight in parts) for key in keys}
 
 
 def standings(results: Results) -> list[Standing]:
@@ -63,15 +61,21 @@ def standing(results: Results, modality: str, metric: str, rate: float, center: 
     for codec in order:
         best, point = points[order[0]], points[codec]
         gap = abs(best.value() - point.value())
-        places.append(Place(codec=codec, value=point.value(), gap=gap, ci95=_interval(best, point)))
+        places.append(
+            Place(codec=codec, value=point.value(), gap=gap, ci95=differences(best.items(), point.items()).ci95)
+        )
     unit = results.of(modality)[0].rate_unit
     return Standing(modality=modality, metric=metric, rate=rate, rate_unit=unit, center=center, places=places)
 
 
-def _interval(best: _Point, other: _Point) -> float | None:
-    """Return half the width of the 95 % interval of the mean difference over items; None for fewer than two."""
-    ours, theirs = best.items(), other.items()
-    return ItemValues(ours[key] - theirs[key] for key in ours.keys() & theirs.keys()).summary().ci95
+def item_values(record: Record, metric: str) -> dict[str, float]:
+    """Return key → value of the items with a finite value of a metric."""
+    return {row["key"]: v for row in record.items if isinstance(v := row.get(metric), int | float)}
+
+
+def differences(ours: Mapping[str, float], theirs: Mapping[str, float]) -> Summary:
+    """Return the statistics of the differences ours − theirs over the items that both have."""
+    return ItemValues(ours[key] - theirs[key] for key in ours if key in theirs).summary()
 
 
 def _curves(results: Results, modality: str, metric: str) -> dict[str, list[Record]]:

@@ -10,6 +10,7 @@ from ...metric import MetricDescription
 from ..records import KINDS, BDRow, Record, Standing
 from ..results import Results, mean_use
 from ..targets import FIXED, LABELS
+from .fronts import on_front
 from .text import MISSING, PLURALS, MetricWords, decimals, number
 
 
@@ -19,6 +20,8 @@ class Cell:
 
     text: str
     value: float | None
+    front: bool = False
+    """Whether the value is on the Pareto front of its metric over the coded rate."""
 
     @property
     def sort(self) -> str:
@@ -30,6 +33,7 @@ def record_table(results: Results, modality: str) -> dict[str, Any]:
     """Return the sortable table of a modality."""
     records = [r for r in results.records if r.modality == modality]
     metrics = results.measured(modality)
+    fronts = {name: on_front(results, records, name) for name in metrics}
     kinds = [kind for kind in reversed(KINDS) if any(r.rate(kind) is not None for r in records)]
     header = [("codec", ""), ("setting", ""), *((kind, records[0].rate_unit) for kind in kinds)]
     header += [(about.label, about.unit) for about in (results.metric(modality, name) for name in metrics)]
@@ -40,32 +44,39 @@ def record_table(results: Results, modality: str) -> dict[str, Any]:
     rows = [
         {
             "codec": r.codec,
-            "cells": _cells(r, kinds, metrics),
+            "cells": _cells(r, kinds, {name: i in fronts[name] for name in metrics}),
             "why": "; ".join([*(f"{count} failed: {reason}" for reason, count in r.reasons.items()), *r.narrowed]),
             "default": r.default,
         }
-        for r in records
+        for i, r in enumerate(records)
     ]
     return {"title": PLURALS[modality], "header": header, "rows": rows, "protocol": records[0].protocol}
 
 
-def _cells(r: Record, kinds: list[str], metrics: list[str]) -> list[Cell]:
+def _cells(r: Record, kinds: list[str], fronts: dict[str, bool]) -> list[Cell]:
+    """Return the cells of a record after the codec's; `fronts` has an entry for each metric."""
     per_token = [kind for kind in ("coded", "modelled") if kind == "coded" or kind in kinds]
     return [
         Cell(r.setting_text or MISSING, float(r.setting) if isinstance(r.setting, int | float) else None),
-        *(_plain(r.rate(kind), 4) for kind in kinds),
-        *(Cell(number(r.metrics.get(name), decimals(name)), r.value(name)) for name in metrics),
-        _plain(r.tokens.value, 0),
-        *(_plain(r.bits_per_token[kind].value, 2) for kind in per_token),
+        *(plain(r.rate(kind), 4) for kind in kinds),
+        *(metric_cell(r, name, front) for name, front in fronts.items()),
+        plain(r.tokens.value, 0),
+        *(plain(r.bits_per_token[kind].value, 2) for kind in per_token),
         _percent(mean_use(r, "usage")),
-        _plain(mean_use(r, "perplexity"), 0),
+        plain(mean_use(r, "perplexity"), 0),
         _percent(r.idempotence.value),
-        _plain(r.time.encode, 2),
-        _plain(r.time.decode, 2),
+        plain(r.time.encode, 2),
+        plain(r.time.decode, 2),
     ]
 
 
-def _plain(value: float | None, decimals: int) -> Cell:
+def metric_cell(record: Record, name: str, front: bool) -> Cell:
+    """Return the cell of a metric: mean and 95 % interval."""
+    return Cell(number(record.metrics.get(name), decimals(name)), record.value(name), front)
+
+
+def plain(value: float | None, decimals: int) -> Cell:
+    """Return the cell of a number."""
     return Cell(MISSING if value is None else f"{value:,.{decimals}f}", value)
 
 

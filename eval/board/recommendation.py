@@ -1,0 +1,65 @@
+"""Which codec to take: the best one in each metric, among the settings below a limit of the rate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from ..compare.records import Record
+from ..compare.report.standings import differences, item_values
+from ..compare.results import Results
+from .records import Pick, Recommendation
+
+LIMITS = {"image": (0.1, 0.25), "audio": (3.0, 6.0, 12.0)}
+"""Modality → limits of the coded rate, in bits per pixel and kbit/s."""
+DEFINITION = (
+    "the codec with the best mean at a setting whose coded rate, the mean over the set, is not above the limit; "
+    "nothing is interpolated. The interval is the 95 % interval of the mean difference over items (paired, Student's "
+    "t) to the next codec at its own best setting; a difference inside it is a tie. The intervals of several metrics "
+    "and limits are not corrected for their number"
+)
+
+
+def recommendations(results: Results, modality: str) -> list[Recommendation]:
+    """Return a recommendation for each limit and each metric that has values per item."""
+    records = results.of(modality)
+    names = [name for name in results.measured(modality) if any(item_values(r, name) for r in records)]
+    return [recommend(results, records, name, limit) for name in names for limit in LIMITS.get(modality, ())]
+
+
+def recommend(results: Results, records: Sequence[Record], metric: str, limit: float) -> Recommendation:
+    """Rank the codecs by their best setting in a metric whose mean coded rate is at most `limit`."""
+    sign = 1 if results.metric(records[0].modality, metric).better == "higher" else -1
+    best: dict[str, Record] = {}
+    for record in sorted(records, key=lambda r: r.rate() or 0.0):
+        value, rate = record.value(metric), record.rate()
+        if value is None or not rate or rate > limit:
+            continue
+        held = best.get(record.codec)
+        if held is None or sign * value > sign * _value(held, metric):
+            best[record.codec] = record
+    order = sorted(best.values(), key=lambda r: -sign * _value(r, metric))
+    return Recommendation(metric=metric, limit=limit, picks=[_pick(order[0], r, metric, sign) for r in order])
+
+
+def _pick(first: Record, record: Record, metric: str, sign: int) -> Pick:
+    """Return a place below the first. The gap is that of the items that both have, as is its interval.
+
+    The gap to a lossless first one is infinite, and two lossless ones have none.
+    """
+    found, values = (
+        differences(item_values(first, metric), item_values(record, metric)),
+        (_value(first, metric), _value(record, metric)),
+    )
+    lossless = math.inf in values
+    gap = 0.0 if values[0] == values[1] else math.inf if lossless or found.mean is None else sign * found.mean
+    return Pick(
+        codec=record.codec, value=values[1], gap=gap, ci95=None if lossless else found.ci95, n=found.n,
+        setting=record.setting_text, rate=record.rate() or 0.0,
+    )  # fmt: skip
+
+
+def _value(record: Record, metric: str) -> float:
+    value = record.value(metric)
+    assert value is not None  # the caller has checked
+    return value
