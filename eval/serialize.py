@@ -41,8 +41,10 @@ def from_plain(kind: Any, value: Any) -> Any:
         if value is None and types.NoneType in members:
             return None
         kind = next((m for m in members if type(value) is m), next(m for m in members if m is not types.NoneType))
-    if value is None and kind is not Any:
-        raise ValueError(f"null must be a {getattr(kind, '__name__', kind)}")
+    if value is None:
+        if kind is not Any:
+            raise ValueError(f"null must be a {getattr(kind, '__name__', kind)}")
+        return None
     if is_dataclass(kind):
         return _record(kind, value)
     container, arguments = typing.get_origin(kind) or kind, typing.get_args(kind)

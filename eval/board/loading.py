@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from tokenloom.codecs.types import Modality
+
 from ..compare.records import KINDS, Record
 from ..compare.results import JSON, Results
 from ..metric import Summary
@@ -40,16 +42,16 @@ def load(sources: Sequence[str | os.PathLike[str]]) -> list[Loaded]:
     if not sources:
         raise ValueError("a board needs results: name folders of tokenloom compare, or their results.json")
     found: dict[Path, Loaded] = {}
-    for source in map(os.fspath, sources):
-        path = Path(source).expanduser()
-        path = path / JSON if path.is_dir() else path
+    for source in sources:
+        given = Path(source).expanduser()
+        path = given / JSON if given.is_dir() else given
         if path.resolve() not in found:
-            found[path.resolve()] = _load(str(path))
+            found[path.resolve()] = _load(str(path), given)
     return list(found.values())
 
 
-def _load(name: str) -> Loaded:
-    loaded = Loaded(name, Results.read(name))
+def _load(name: str, source: Path) -> Loaded:
+    loaded = Loaded(name, Results.read(source))
     try:
         _check(loaded)
     except ValueError as error:
@@ -86,13 +88,13 @@ def _check(loaded: Loaded) -> None:
 def _check_record(results: Results, record: Record) -> None:
     modality, where, time = record.modality, f"of {record.name}", record.time
     protocol = results.protocols.get(record.protocol)
-    _require(modality in RATE_UNITS, f"the modality {where}", modality)
+    _require(modality in tuple(Modality), f"the modality {where}", modality)
     if protocol is None or protocol.modality != modality:
         raise ValueError(f"the protocol {where} must be one of the file for {modality}, got {record.protocol!r:.60}")
     stray = [name for name in record.metrics if name not in protocol.metrics]
     _require(not stray, f"the metrics {where}", stray)
-    _require(record.rate_unit == RATE_UNITS[modality], f"the unit of the rate {where}", record.rate_unit)
-    unit = f"{AMOUNTS[modality]} per second"
+    _require(record.rate_unit == RATE_UNITS[Modality(modality)], f"the unit of the rate {where}", record.rate_unit)
+    unit = f"{AMOUNTS[Modality(modality)]} per second"
     _require(time.speed_unit in ("", unit), f"the unit of the speed {where}", time.speed_unit)
     _require(isinstance(record.setting, str | int | float | None), f"the setting {where}", record.setting)
     keys = [row.get("key") for row in record.items]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..compare.records import KINDS, Record
 from ..compare.results import Results
@@ -93,14 +94,14 @@ def _items_differ(record: Record, other: Record) -> str:
         digests = row.get("digest"), theirs[key].get("digest")
         if None not in digests and digests[0] != digests[1]:
             return f"{key!r:.60} has another signal"
-        sizes = _size(row), _size(theirs[key])
-        if None in digests and None not in sizes and not math.isclose(*sizes, rel_tol=1e-6):
+        sizes = [size for size in (_size(row), _size(theirs[key])) if size is not None]
+        if None in digests and len(sizes) == 2 and not math.isclose(*sizes, rel_tol=1e-6):
             return f"{key!r:.60} has another size"
     return ""
 
 
-def _size(row: dict) -> float | None:
-    """Return the size of an item's signal, up to a factor."""
+def _size(row: Mapping[str, Any]) -> float | None:
+    """Return the size of an item's signal, up to a factor; None for an item that failed."""
     size, rate = row.get("bytes"), row.get("coded")
     return size / rate if isinstance(size, int | float) and isinstance(rate, int | float) and rate > 0 else None
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..compare.records import Record
 from ..compare.report.tables import Cell, metric_cell, plain
-from ..compare.report.text import MISSING, MetricWords, listed
+from ..compare.report.text import MISSING, MetricWords
 from ..metric import MetricDescription
 from .merging import MergedSet
 from .records import BoardRow, BoardSet, Recommendation, Run
@@ -75,7 +75,7 @@ def learnability(record: Record) -> dict[str, float]:
 
 def take_table(found: Iterable[Recommendation], metrics: Mapping[str, MetricDescription], unit: str) -> dict[str, Any]:
     """Return the table of recommendations, a row for each metric and a column for each limit; {} without any."""
-    cells = {(r.metric, r.limit): _take(r, metrics[r.metric]) for r in found}
+    cells = {(r.metric, r.limit): _take(r, metrics[r.metric], unit) for r in found}
     limits = sorted({limit for _, limit in cells})
     names = list(dict.fromkeys(name for name, _ in cells))
     rows = [
@@ -89,11 +89,12 @@ def take_table(found: Iterable[Recommendation], metrics: Mapping[str, MetricDesc
     return {"limits": [f"≤ {limit:g} {unit}" for limit in limits], "rows": rows} if rows else {}
 
 
-def _take(found: Recommendation, about: MetricDescription) -> dict[str, Any]:
+def _take(found: Recommendation, about: MetricDescription, unit: str) -> dict[str, Any]:
     """Return the codecs to take, and how far they lead."""
     words, best = MetricWords(found.metric, about), found.best
     names = [
-        {"codec": pick.codec, "at": f"{pick.setting + ', ' if pick.setting else ''}{pick.rate:.3g}"} for pick in best
+        {"codec": pick.codec, "at": f"{pick.setting + ', ' if pick.setting else ''}{pick.rate:.3g} {unit}"}
+        for pick in best
     ]
     if not best:
         lead = "no codec has a setting at this rate"
@@ -103,4 +104,4 @@ def _take(found: Recommendation, about: MetricDescription) -> dict[str, Any]:
         lead = f"{words.values(best)}: a tie, no difference to {best[0].codec} exceeds its 95 % interval"
     else:
         lead = f"{words.values(best)}, {words.gap(found.picks[1])} better than {found.picks[1].codec}"
-    return {"codecs": names, "lead": lead, "name": listed(pick.codec for pick in best) if best else MISSING}
+    return {"codecs": names, "lead": lead}
