@@ -23,7 +23,7 @@ from .loading import Loaded, load
 from .merging import EQUAL, MergedSet, merge
 from .page import charts, page
 from .recommendation import DEFINITION, recommendations
-from .records import Board, BoardRow, BoardSet, Run
+from .records import Board, BoardRow, BoardRun, BoardSet
 from .tables import learnability
 
 TITLE = "Which codec, at which rate?"
@@ -108,12 +108,12 @@ def output_files(output: str | os.PathLike[str]) -> tuple[Path, Path, Path]:
     return html, html.with_suffix(".json"), html.with_suffix(".csv")
 
 
-def _run(one: Loaded) -> Run:
+def _run(one: Loaded) -> BoardRun:
     results, about = one.results, one.results.environment
     broken = f"{results.skipped:,} broken items were left out" if results.skipped else ""
     measured = {r.codec for r in one.records()}
     empty = dict.fromkeys(r.codec for r in results.records if r.codec not in measured)
-    return Run(
+    return BoardRun(
         file=one.name,
         title=results.title,
         date=about.date,

@@ -11,7 +11,7 @@ from ..serialize import OPTIONAL
 
 
 @dataclass(kw_only=True)
-class Run:
+class BoardRun:
     """Where records come from: one results file, with the machine and the date of its measurement."""
 
     file: str
@@ -102,7 +102,7 @@ class Board:
 
     title: str
     date: str
-    runs: list[Run]
+    runs: list[BoardRun]
     protocols: dict[str, ProtocolDescription]
     definitions: dict[str, str]
     sets: list[BoardSet]

@@ -10,13 +10,13 @@ from ..compare.report.tables import Cell, metric_cell, plain
 from ..compare.report.text import MISSING, MetricWords
 from ..metric import MetricDescription
 from .merging import MergedSet
-from .records import BoardRow, BoardSet, Recommendation, Run
+from .records import BoardRow, BoardRun, BoardSet, Recommendation
 
 UNSTATED = "none stated"
 """Text of a license that a codec does not state. Classical codecs have no weights to license."""
 
 
-def set_table(board_set: BoardSet, merged: MergedSet, runs: Sequence[Run]) -> dict[str, Any]:
+def set_table(board_set: BoardSet, merged: MergedSet, runs: Sequence[BoardRun]) -> dict[str, Any]:
     """Return the sortable table of a set, with what its filters need."""
     results, rows = merged.results, board_set.rows
     learnable = any(row.learnability for row in rows)
