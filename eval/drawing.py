@@ -34,6 +34,8 @@ PANEL = (6.4, 4.4)
 """Width and height of a single panel in inches. Panels beside each other are narrower."""
 SYMBOLS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D", "wedge": "v", "plus": "P", "cross": "X"}
 """Marker of a series → marker of matplotlib."""
+FRONT = {"color": "#646a73", "alpha": 0.72, "lw": 2}
+"""Arguments of the line of a Pareto front."""
 PLACES = ((4, 4, "left", "bottom"), (-4, 4, "right", "bottom"), (4, -4, "left", "top"), (-4, -4, "right", "top"),
           (0, 6, "center", "bottom"), (0, -6, "center", "top"))  # fmt: skip
 """Places of a label around its point: offset in points, horizontal and vertical alignment."""
@@ -118,7 +120,7 @@ def _panel(axes: Axes, chart: Chart, x: Axis, y: Axis) -> None:
         if (front.x, front.y) == (x.name, y.name):
             values = [chart.series[series].points[point].values for series, point in front.points]
             axes.plot([v[x.name] for v in values], [v[y.name] for v in values],
-                      color="#7b7f87", alpha=0.3, lw=5, drawstyle="steps-post", zorder=0.5)  # fmt: skip
+                      drawstyle="steps-post", zorder=0.5, **FRONT)  # fmt: skip
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(axis="x", labelsize=9)
@@ -131,11 +133,14 @@ def _legend(figure: Figure, chart: Chart, x: str, ys: Sequence[str]) -> None:
         return  # a lossless codec alone has no point to draw
     width, height = figure.get_size_inches()
     names = [textwrap.fill(series.name, int(width * 12)) for series in shown]
+    handles = [lines.Line2D([], [], **_line(series.style)) for series in shown]
+    if any(front.x == x and front.y in ys for front in chart.fronts):
+        names.append("Pareto front")
+        handles.append(lines.Line2D([], [], **FRONT))
     longest = max(len(line) for name in names for line in name.splitlines())
-    columns = max(1, min(len(shown), int(width * 12 / (longest + 8))))
+    columns = max(1, min(len(names), int(width * 12 / (longest + 8))))
     legend = figure.legend(
-        [lines.Line2D([], [], **_line(series.style)) for series in shown], ["x"] * len(shown),
-        loc="outside lower center", frameon=False, fontsize=9, ncols=columns,
+        handles, ["x"] * len(names), loc="outside lower center", frameon=False, fontsize=9, ncols=columns
     )  # fmt: skip
     for text, name in zip(legend.get_texts(), names, strict=True):  # set here: a first "_" would hide the entry
         text.set(text=name, parse_math=False)

@@ -45,17 +45,16 @@ def recommend(results: Results, records: Sequence[Record], metric: str, limit: f
 def _pick(first: Record, record: Record, metric: str, sign: int) -> Pick:
     """Return a place below the first. The gap is that of the items that both have, as is its interval.
 
-    The gap to a lossless first one is infinite, and two lossless ones have none.
+    The gap to a lossless first one is infinite. Two lossless ones tie.
     """
-    found, values = (
-        differences(item_values(first, metric), item_values(record, metric)),
-        (_value(first, metric), _value(record, metric)),
-    )
-    lossless = math.inf in values
-    gap = 0.0 if values[0] == values[1] else math.inf if lossless or found.mean is None else sign * found.mean
+    best, value = _value(first, metric), _value(record, metric)
+    found = differences(item_values(first, metric), item_values(record, metric))
+    gap, ci95 = abs(best - value) if found.mean is None else sign * found.mean, found.ci95
+    if math.inf in (best, value):
+        gap, ci95 = (0.0, 0.0) if best == value else (math.inf, None)
     return Pick(
-        codec=record.codec, value=values[1], gap=gap, ci95=None if lossless else found.ci95, n=found.n,
-        setting=record.setting_text, rate=record.rate() or 0.0,
+        codec=record.codec, value=value, gap=gap, ci95=ci95, n=found.n, setting=record.setting_text,
+        rate=record.rate() or 0.0,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -98,6 +99,8 @@ def _take(found: Recommendation, about: MetricDescription, unit: str) -> dict[st
     ]
     if not best:
         lead = "no codec has a setting at this rate"
+    elif best[0].value == math.inf:
+        lead = "lossless"
     elif len(found.picks) == 1:
         lead = f"{words.values(best)}, no rival"
     elif len(best) > 1:

@@ -95,6 +95,11 @@ def test_charts_hold_the_values_of_the_results(results, page):
                 assert point["ci"] == {name: s.ci95 for name, s in record.metrics.items() if s.ci95}
     lossless = plain[0]["series"][-1]
     assert lossless["perfect"] == ["psnr"] and "psnr" not in lossless["points"][0]["values"]
+    fronts = {(front["x"], front["y"]): front["points"] for front in plain[0]["fronts"]}
+    assert fronts["coded", "lpips"] == [[len(CODECS) - 1, i] for i in range(SETTINGS)]
+    assert ("coded", "psnr") not in fronts  # the lossless codec is cheaper than all others, and has no place
+    stars = [attributes for attributes, _ in page.all("span") if attributes.get("class") == "star"]
+    assert len(stars) == 3 * SETTINGS + 2  # LPIPS, KID and mel fall with the rate, PSNR and SI-SDR do, too
     assert plain[2]["links"] == [[[0, i], [1, i]] for i in range(SETTINGS)]
     assert plain[2]["x"][0]["name"] == "psnr" and plain[2]["x"][1]["reversed"]
 

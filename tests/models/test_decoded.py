@@ -72,6 +72,17 @@ def test_codes_rates_and_containers_are_the_codecs_own(name, tmp_path):
         assert torch.equal(both.encode(x, target).indices, codec.encode(x, target).indices)
 
 
+def test_the_license_is_that_of_the_codec_and_of_the_decoder(tmp_path):
+    decoder = behind(tiny("image/fsq"), tmp_path / "codec")
+    assert diffusion_codec.DiffusionCodec(decoder).license is None
+    decoder.codec.license = "CC-BY-4.0"
+    assert diffusion_codec.DiffusionCodec(decoder).license == "CC-BY-4.0"
+    decoder.license = "MIT"
+    assert diffusion_codec.DiffusionCodec(decoder).license == "CC-BY-4.0 AND MIT"
+    decoder.license = "CC-BY-4.0"
+    assert diffusion_codec.DiffusionCodec(decoder).license == "CC-BY-4.0"
+
+
 def test_names_are_split_where_they_stand_for_nothing_else(folders):
     assert diffusion_codec.split("natural-fsq+diffusion@2") == ("natural-fsq", "+diffusion@2")
     assert diffusion_codec.split("runs/a+b+runs/c") == ("runs/a+b", "+runs/c")
