@@ -37,8 +37,8 @@ DEFINITIONS = {
     "items, as a share of the nominal rate, and of the entropy where it was measured; lower is easier to learn",
     "speed": "signal per second of wall time, one item at a time, container included, on the machine of its row; "
     "speeds of different machines do not compare",
-    "merged": f"a codec that several files measure at one setting has equal figures in all, within {EQUAL:.1%}; its "
-    "times are those of the newest",
+    "merged": f"a codec that several files measure at one setting has equal figures in all, within {EQUAL:.1%} of "
+    "the figure or of its spread over items; its times are those of the newest file",
     **{f"{kind} rate": text for kind, text in RATES.items()},
 }
 
@@ -200,9 +200,9 @@ def _without_infinity(value: Any) -> Any:
 
 def _draw(board: Board, drawn: dict[int, Chart], html: Path) -> None:
     """Draw every metric of every set over the coded rate to plots/."""
+    slugs = [re.sub(r"[^A-Za-z0-9]+", "-", f"{one.title}-{one.modality}").strip("-")[-80:] for one in board.sets]
     for number, chart in drawn.items():
-        one = board.sets[number]
-        slug = re.sub(r"[^A-Za-z0-9]+", "-", f"{one.title}-{one.modality}").strip("-")[-80:]
+        slug = slugs[number] if slugs.count(slugs[number]) == 1 else f"{slugs[number]}-{number + 1}"
         for axis in chart.y:
             name = re.sub(r"[^A-Za-z0-9_]+", "-", axis.name)[:40]
             save(draw(chart, "coded", axis.name), html.parent / "plots" / f"{html.stem}-{slug}-{name}")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from ..compare.records import KINDS, Record
 from ..compare.results import Results
-from ..metric import ProtocolDescription, Summary
+from ..metric import ProtocolDescription
 from .loading import Loaded
 
 EQUAL = 1e-3
-"""Relative difference below which two figures are equal: processors differ in the last digits."""
+"""Two figures are equal if they differ by less than this share of the figure, or of its spread over items.
+
+Processors differ in the last digits, and a figure can be near 0.
+"""
 
 
 @dataclass
@@ -34,7 +37,7 @@ class MergedSet:
 def merge(loaded: Sequence[Loaded]) -> list[MergedSet]:
     """Merge the records of all files by modality and set, images first.
 
-    A codec measured twice at one setting is merged if all figures that both have are equal: rates and metrics within
+    A codec measured twice at one setting is merged if all figures that both have are equal; see
     EQUAL. The record then has the times of the newer file, and the metrics of both.
 
     Raises:
@@ -112,8 +115,8 @@ def _joined(older: tuple[int, Record], newer: tuple[int, Record], loaded: Sequen
     if dates[1] < dates[0]:
         older, newer = newer, older
     a, b = older[1], newer[1]
-    for what, x, y in _figures(a, b):
-        if not math.isclose(x, y, rel_tol=EQUAL, abs_tol=EQUAL * EQUAL):
+    for what, x, y, spread in _figures(a, b):
+        if not math.isclose(x, y, rel_tol=EQUAL, abs_tol=EQUAL * spread):
             raise ValueError(
                 f"{loaded[newer[0]].name} cannot be merged: {b.name} has {what} {y:.6g} on {b.set}, in "
                 f"{loaded[older[0]].name} {x:.6g}; leave one of the files out"
@@ -134,15 +137,14 @@ def _joined(older: tuple[int, Record], newer: tuple[int, Record], loaded: Sequen
     return newer[0], joined
 
 
-def _figures(a: Record, b: Record) -> list[tuple[str, float, float]]:
-    """Return name and values of all figures that both records have."""
-
-    def pairs(ours: dict[str, Summary], theirs: dict[str, Summary], suffix: str) -> list[tuple[str, float, float]]:
-        both = [(f"{name}{suffix}", ours[name].value, theirs[name].value) for name in ours if name in theirs]
-        return [(name, x, y) for name, x, y in both if x is not None and y is not None]
-
-    counts = [("items coded:", float(a.n), float(b.n))]
-    return counts + pairs(a.rates, b.rates, " rate") + pairs(a.metrics, b.metrics, "")
+def _figures(a: Record, b: Record) -> Iterator[tuple[str, float, float, float]]:
+    """Yield name, both values and the spread over items of all figures that both records have."""
+    yield "items coded:", float(a.n), float(b.n), 0.0
+    for suffix, ours, theirs in ((" rate", a.rates, b.rates), ("", a.metrics, b.metrics)):
+        for name in [name for name in ours if name in theirs]:
+            x, y = ours[name].value, theirs[name].value
+            if x is not None and y is not None:
+                yield f"{name}{suffix}", x, y, ours[name].std or 1e-6  # a metric of a whole set has no spread
 
 
 def _protocols(loaded: Sequence[Loaded]) -> dict[str, ProtocolDescription]:

@@ -143,6 +143,10 @@ evaluate image/jpeg dta=images                               | unknown key 'dta'
 evaluate omni-small data=images                              | unknown key 'data'
 evaluate omni-small rows=[] out=o                            | rows must not be empty
 evaluate omni-small rows=[speech] out=o                      | unknown row 'speech'
+board nowhere                                                | there is no file nowhere
+board pictures                                               | pictures has no results.json
+board pictures -o board.txt                                  | the output must have the suffix .html, got 'board.txt'
+board notes.txt                                              | notes.txt is damaged: 
 tokenize out=o                                               | no data chosen
 tokenize data=images                                         | no codec chosen
 tokenize data=images codec=natural-fsk out=o                 | did you mean natural-fsq

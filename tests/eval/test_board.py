@@ -185,6 +185,19 @@ def test_a_codec_that_both_measured_is_merged_with_the_times_of_the_newer_file(t
         assert both.value("lpips") == pytest.approx(0.35) and [row["lpips"] for row in both.items] == [0.4, 0.3]
 
 
+@pytest.mark.parametrize(("shift", "same"), [(0.5e-3, True), (2e-3, False)])
+def test_a_figure_near_zero_may_differ_by_a_share_of_its_spread(tmp_path, shift, same):
+    """The values −1 and 1 have the mean 0 and the standard deviation √2."""
+    folders = []
+    for name, by in (("a", 0.0), ("b", shift)):
+        folders.append(write(tmp_path / name, record("mine", 0.1, {"psnr": [-1.0 + by, 1.0 + by]})))
+    if same:
+        assert len(merge(load(folders))[0].records) == 1
+    else:
+        with pytest.raises(ValueError, match=r"mine at quality 1 has psnr 0.002 on photographs, in .* 0; leave"):
+            merge(load(folders))
+
+
 def test_sets_and_modalities_stay_apart(two, tmp_path):
     speech = [record("audio/opus", r, {"mel": [m, m]}, modality="audio", title="speech", setting=i)
               for i, (r, m) in enumerate([(2.9, 0.5), (5.0, 0.4), (11.0, 0.3)])]  # fmt: skip
@@ -282,9 +295,6 @@ def test_files_without_hashes_are_compared_by_the_sizes_of_their_items(two):
 
 
 MISTAKES = [
-    (["nowhere"], "there is no file nowhere"),
-    (["."], ". has no results.json"),
-    (["first", "-o", "board.txt"], "the output must have the suffix .html, got 'board.txt'"),
     (["first", "-o", "no/board.html"], "there is no folder no"),
     (["first", "-f", "-o", "first/results.html"], "results.json is merged into the board; name another output"),
     (["first", "speech=1"], "there is no file speech=1"),

@@ -16,12 +16,13 @@ their Pareto front, and a table that sorts and filters. board.json and board.csv
 plots/ the curves as PNG and SVG.
 
 Files fit together if they measure a set with the same protocol and the same items; sets of different names stay apart.
-A codec that two files measure at one setting of a set must have equal figures in both, within 0.1 %: then its times are
-those of the newer file. Other figures are refused, and one of the files must be left out. The line of a refusal names
-the files.
+A codec that two files measure at one setting of a set must have equal figures in both, within 0.1 % of the figure or of
+its spread over items: then its times are those of the newer file. Other figures are refused, and one of the files must
+be left out. The line of a refusal names the files.
 
 examples:
   tokenloom board runs/photos runs/speech
+  tokenloom board runs/photos runs/photos-again --force
   tokenloom board runs/* from-a-friend/results.json -o site/board.html --title "Codecs at low rates"
 """
 
