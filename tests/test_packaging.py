@@ -202,7 +202,10 @@ def test_few_packages_besides_torch():
 
 BROUGHT = {"omegaconf": "hydra-core", "markupsafe": "jinja2", "torch_fidelity": "torch-fidelity"}
 """Imported name → declared distribution that installs it."""
-IMPORTED = {"PIL": "pillow", "yaml": "pyyaml", "hydra": "hydra-core", "skimage": "scikit-image"} | BROUGHT
+IMPORTED = BROUGHT | {
+    "PIL": "pillow", "pillow_jxl": "pillow-jxl-plugin", "yaml": "pyyaml", "hydra": "hydra-core",
+    "skimage": "scikit-image",
+}  # fmt: skip
 """Imported name → distribution, where the names differ by more than - and _."""
 ROOM_EXTRAS = {
     "tokenloom.progress.terminal": "train eval",

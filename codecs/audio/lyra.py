@@ -43,6 +43,7 @@ class Lyra(Codec):
     """
 
     variants = ()
+    license = "Apache-2.0"
     spec = CodeSpec(
         Modality.AUDIO, (ENTRIES,) * QUANTIZERS, (FRAME,), channels=1, sample_rate=16_000, ordered=True, causal=True
     )

@@ -56,6 +56,36 @@ def test_loss_falls_and_the_checkpoint_works(name, tmp_path):
     assert torch.equal(codecs.decompress(written), codec.decode(codes))
 
 
+@pytest.mark.parametrize("name", ["image/rvq", "audio/rvq"])
+def test_a_decoder_trains_alone(name, tmp_path):
+    """The codes stay those of the codec that it starts from, and the decoder fits them better."""
+    first = train(config(tmp_path / "first", name, store="int8"))
+    second = train(config(tmp_path / "second", name, codec={}, decoder_of=str(first), store="int8", steps=60,
+                          ema=0.9, losses={"l1": 1.0}))  # fmt: skip
+    old, new = codecs.load(first), codecs.load(second)
+    x = torch.stack([item.signal[..., :1024] for item in data.open_source(**(PHRASES if "audio" in name else SCENES))])
+    assert old.fingerprint != new.fingerprint
+    for setting in old.settings.values:
+        codes = old.encode(x, setting)
+        assert torch.equal(codes.indices, new.encode(x, setting).indices)
+    assert (new.decode(codes) - x).abs().mean() < 0.95 * (old.decode(codes) - x).abs().mean()
+    encoders = [
+        {k: v for k, v in c.state_dict().items() if not k.startswith(("decoder", "counts"))} for c in (old, new)
+    ]
+    assert same(*encoders)
+
+
+def test_what_a_decoder_alone_refuses(tmp_path):
+    for changes, message in (
+        ({"decoder_of": "digits-rvq"}, "leave codec= out"),
+        ({"decoder_of": "digits-rvq", "codec": {}}, r"leave losses\.quantizer out"),
+        ({"decoder_of": "image/jpeg", "codec": {}, "losses": {}}, "has no weights to train"),
+        ({"decoder_of": "digits-rq", "codec": {}, "losses": {}}, "digits-rvq"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            train(config(tmp_path, **changes))
+
+
 def test_range_coding_is_used_where_it_is_shorter(tmp_path):
     """A uniform image repeats one code, which costs almost nothing under counts of such images."""
     folder = tmp_path / "flat"

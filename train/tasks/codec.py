@@ -41,6 +41,7 @@ class CodecConfig(SignalConfig, adversarial.AdversarialConfig):
     """The keys of task=codec."""
 
     codec: dict[str, Any] = field(default_factory=dict)
+    decoder_of: str | None = None
     lpips_weights: str | None = None
 
 
@@ -57,9 +58,11 @@ class CodecJob(SignalJob):
     def __init__(self, cfg: CodecConfig) -> None:
         super().__init__(cfg)
         adversarial.check(cfg.adversary)
-        self.model = self.codec = build_codec(cfg.codec)
+        self.model = self.codec = build_codec(cfg.codec) if cfg.decoder_of is None else codecs.load(cfg.decoder_of)
         if not isinstance(self.model, LatentCodec):
             raise ValueError(f"{self.model.name} has no weights to train; it is ready to use")
+        if cfg.decoder_of is not None:
+            freeze_codes(self.model)
         self.weights = weights(cfg.losses, self.model.spec.modality, self.model.codes_weight)
         self.loss_networks = networks(self.weights, cfg.lpips_weights)
         crop = self.first_crop()
@@ -71,22 +74,29 @@ class CodecJob(SignalJob):
     @classmethod
     def check(cls, cfg: CodecConfig) -> None:
         super().check(cfg)
-        if not cfg.codec.get("name"):
+        if cfg.decoder_of is not None:
+            if cfg.codec.get("name"):
+                raise ValueError("decoder_of names a trained codec: leave codec= out")
+            if cfg.losses.get("quantizer"):
+                raise ValueError("with decoder_of, the codes do not train: leave losses.quantizer out")
+        elif not cfg.codec.get("name"):
             trainable = (name for name in codecs.names() if issubclass(registry.codec_class(name), LatentCodec))
             raise ValueError("no codec chosen; codec=image/fsq or another of " + ", ".join(trainable))
 
     def recipe(self) -> dict[str, Any]:
-        return {"losses": self.weights, "data": self.data_recipe(), **adversarial.recipe(self.cfg)}
+        start = {} if self.cfg.decoder_of is None else {"decoder_of": self.cfg.decoder_of}
+        return {"losses": self.weights, "data": self.data_recipe(), **start, **adversarial.recipe(self.cfg)}
 
     def start(self) -> None:
-        if self.model.start_items:
+        if self.model.start_items and self.cfg.decoder_of is None:
             self.model.start(next(iter(self.crops(batch_size=self.model.start_items, steps=1)))[1])
 
     def adversary(self, fabric: Any) -> Adversary | None:
         return adversary.build(self.cfg, self.model, fabric, self.crop_size)
 
     def module(self, adversary: Adversary | None) -> nn.Module:
-        return CodecObjective(self.model, self.weights, self.loss_networks, adversary)
+        kind = CodecObjective if self.cfg.decoder_of is None else DecoderObjective
+        return kind(self.model, self.weights, self.loss_networks, adversary)
 
     def validate(self, model: nn.Module, device: torch.device, samples: Path, step: int) -> dict[str, float]:
         metrics, examples = validate(model, self.validation_set, device)
@@ -117,7 +127,7 @@ class CodecObjective(nn.Module):
         self.adversary = adversary
 
     def forward(self, x: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
-        y, quantizer_loss = self.codec.reconstruct(x)
+        y, quantizer_loss = self.reconstruct(x)
         with torch.autocast(x.device.type, enabled=False):
             y = y.float()[(..., *(slice(n) for n in x.shape[2:]))]
             mixes = self.adversary is not None and self.adversary.mixes
@@ -135,6 +145,28 @@ class CodecObjective(nn.Module):
                 terms["quantizer"] = quantizer_loss.float()
                 total = total + self.weights["quantizer"] * terms["quantizer"]
         return total, {name: term.detach() for name, term in terms.items()} | logged
+
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return reconstructions, not cropped or clamped, and the loss of the quantizer."""
+        return self.codec.reconstruct(x)
+
+
+class DecoderObjective(CodecObjective):
+    """The objective of a codec whose encoder and codes are fixed. Prefixes of ordered codes are drawn at random."""
+
+    def reconstruct(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        values = self.codec.settings.values
+        setting = values[int(torch.randint(len(values), ()))] if self.codec.spec.ordered else None
+        latents = self.codec.embed(self.codec.encode(x, setting))
+        return self.codec.synthesize(latents), x.new_zeros(())
+
+
+def freeze_codes(codec: LatentCodec) -> None:
+    """Let only the decoder of a codec train, so that its codes stay the same."""
+    codec.requires_grad_(False)
+    if not isinstance(decoder := getattr(codec, "decoder", None), nn.Module):
+        raise ValueError(f"decoder_of needs a codec with a decoder of its own, {codec.name} has none")
+    decoder.requires_grad_(True)
 
 
 def build_codec(config: Mapping[str, Any]) -> Codec:
