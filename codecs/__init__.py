@@ -10,13 +10,14 @@ from .checkpoint import shipped
 from .codec import Codec, LatentCodec, build, decompress, load, save
 from .display import show
 from .media import read, write
+from .own.functions import wrap
 from .registry import names, register
 from .types import BitstreamError, Codes, CodeSpec, Modality, Settings, Target, TargetError
 
 __all__ = [
     "BitstreamError", "CodeSpec", "Codec", "Codes", "LatentCodec", "Modality", "Settings", "Target", "TargetError",
     "build", "decompress", "load", "media", "names", "read", "register", "save", "shipped",
-    "show", "write",
+    "show", "wrap", "write",
 ]  # fmt: skip
 
 

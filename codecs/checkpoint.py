@@ -128,6 +128,8 @@ def find(source: str, *kinds: str) -> Path:
         shown = source[: errors.LISTED]
         raise ValueError(f"{shown} is an address; name a folder, a shipped name or a hub id (owner/name)")
     refuse_research(source)
+    if path.suffix == ".py" and path.is_file():
+        raise ValueError(f"a codec in a Python file is named with its class, {source}:CLASS")
     if path.is_file():
         raise ValueError(f"a codec or model is named by its folder, {source} is a file")
     what = "model" if kinds else "codec"
@@ -251,18 +253,18 @@ def section(folder: Path, config: dict[str, Any], kind: str, key: str) -> tuple[
         reason = f"it is {held}" if held else f"its config lacks {needed}"
         name = folder.name if folder.parent == shipped_root() else folder
         raise ValueError(f"{name} describes no {kind}: {reason}")
-    for text in _texts([given, fingerprints]):
+    for text in texts([given, fingerprints]):
         if len(text) > files.LONGEST and not text.lstrip().startswith("{"):  # the content of a tokenizer is longer
             raise ValueError(f"{folder}: a text must have at most {files.LONGEST} characters, got {text!r:.80}")
     return given, fingerprints
 
 
-def _texts(value: Any) -> Iterator[str]:
+def texts(value: Any) -> Iterator[str]:
     """Yield the texts in nested lists and mappings, and the keys of the latter."""
     if isinstance(value, str):
         yield value
     for part in [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []:
-        yield from _texts(part)
+        yield from texts(part)
 
 
 def weights(folder: Path, config: Mapping[str, Any]) -> dict[str, torch.Tensor]:

@@ -19,7 +19,7 @@ from . import batches, bitstream, checkpoint, registry, restoring, storage, targ
 from .hub import Card, Pretrained, cards
 from .identity import Identity
 from .layers.tracing import Traceable
-from .registry import arguments, import_arguments
+from .registry import arguments, import_arguments, imports, is_reference
 from .targets import Curve
 from .types import BitstreamError, CodecInterface, Codes, CodeSpec, Modality, Settings, Target
 
@@ -166,6 +166,10 @@ class Codec(Pretrained, precision.Float32Module, CodecInterface, ABC):
         """Return the content of the model card."""
         return cards.codec(self, sum(parameter.numel() for parameter in self.parameters()))
 
+    def fresh(self) -> Codec:
+        """Build another codec of this name and configuration, with weights of its own."""
+        return build_known(self.name, **self.config)
+
     @property
     def fingerprint(self) -> bytes:
         """8 bytes that change with the name, the configuration and every weight (see identity.py)."""
@@ -242,10 +246,6 @@ class LatentCodec(Traceable, Codec):
 # -- build, load, save ----------------------------------------------------------------------------
 
 
-UNFIT = (TypeError, RuntimeError, MemoryError, ArithmeticError, LookupError, AttributeError)
-"""Errors of a constructor for wrong types, missing or absurd values, besides ValueError."""
-
-
 @precision.building()
 def build(
     name: str, *, checkpoint: str | Path | None = None, device: str | torch.device | None = None, **kwargs: Any
@@ -253,7 +253,7 @@ def build(
     """Build a codec by its registered name. Learned codecs are untrained unless a checkpoint is given.
 
     Args:
-        name: Registered name.
+        name: Registered name; or `folder/my_codec.py:MyCodec`, a class of your own file, which is run.
         checkpoint: Path or hub id of another project's weights. The codec's config then holds only its architecture,
             so a saved copy does not need the file.
         device: auto, cpu, cuda, cuda:1 or mps (see `devices.resolve`); None for PyTorch's default, the CPU.
@@ -261,7 +261,16 @@ def build(
 
     Raises:
         ValueError: If the name is unknown, an argument is invalid, or this machine lacks the device.
+        FileNotFoundError: If there is no such file.
     """
+    return build_known(registry.resolve(name), checkpoint=checkpoint, device=device, **kwargs)
+
+
+@precision.building()
+def build_known(
+    name: str, *, checkpoint: str | Path | None = None, device: str | torch.device | None = None, **kwargs: Any
+) -> Codec:
+    """Build a codec as `build` does, by a name of unknown origin, such as that in a config: no file runs."""
     place = None if device is None else devices.resolve(device)
     cls = registry.codec_class(name)
     allowed = arguments(cls) if checkpoint is None else import_arguments(cls)
@@ -274,9 +283,14 @@ def build(
         else:
             codec = cls(**kwargs)
             codec.config = json.loads(json.dumps(kwargs))  # plain values, as in a config file
+            codec.name = name  # a file may be known by several names
             codec._identity.settle(codec)
-    except UNFIT as error:
+    except (ValueError, OSError):
+        raise
+    except restoring.unfit(cls) as error:
         raise ValueError(f"{name} cannot be built from {kwargs!r:.200}: {errors.first_line(error)}") from error
+    if not isinstance(getattr(codec, "spec", None), CodeSpec):
+        raise ValueError(f"{name} must have a CodeSpec as its spec, got {getattr(codec, 'spec', None)!r:.80}")
     return codec.to(place).eval()
 
 
@@ -284,42 +298,41 @@ def build(
 def load(source: str | Path | Mapping[str, Any], *, device: str | torch.device | None = None) -> Codec:
     """Load a trained codec in eval mode. No code in a checkpoint runs.
 
-    A codec of the user's own file runs that file if the user has imported it before, see `tokenloom.own_code`.
+    A checkpoint of the user's own class runs its file if the user has imported it before (tokenloom/own_code.py).
 
     Args:
         source: A folder with `model.safetensors` and `config.yaml` or `config.json`; a shipped name; a hub id; the
             folder or hub id of a transformers tokenizer of audio or images; the registered name of a codec that needs
-            no training (`image/jpeg`); or a mapping of `build` arguments ({name: image/taming, checkpoint: …}).
+            no training (`image/jpeg`); a class of your own file, which is run (`my_codec.py:MyCodec`); or a mapping of
+            `build` arguments ({name: image/taming, checkpoint: …}, {name: my_codec.py:MyCodec, width: 64}).
         device: auto, cpu, cuda, cuda:1 or mps (see `devices.resolve`); None for PyTorch's default, the CPU.
 
     Raises:
         ValueError: If the source is unknown, damaged, or needs training or weights, or this machine lacks the device.
-        FileNotFoundError: If there is no checkpoint.
+        FileNotFoundError: If there is no checkpoint, or no such Python file.
     """
     place = None if device is None else devices.resolve(device)
+    name, given = restoring.request(source) if isinstance(source, Mapping) else (str(source), {})
+    if is_reference(name) and given.get("checkpoint") is None:
+        return restoring.trained(name, lambda: build(name, **given)).to(place)
+    registered = isinstance(source, Mapping) or name in registry.names()
+    if registered and given.get("checkpoint") is None and imports(registry.codec_class(name)):
+        raise restoring.weightless(name)
     if isinstance(source, Mapping):
-        given = {str(key): value for key, value in source.items()}
-        if not isinstance(name := given.pop("name", None), str):
-            raise ValueError(f"a codec mapping must be {{name: …, checkpoint: …}}, got {dict(source)!r:.200}")
-        if given.get("checkpoint") is None and imports(registry.codec_class(name)):
-            raise restoring.weightless(name)
         return build(name, **given).to(place)
-    source = str(source)
-    if source in registry.names():
-        if imports(cls := registry.codec_class(source)):
-            raise restoring.weightless(source)
-        if not cls.variants:
+    if registered:
+        if not registry.codec_class(name).variants:
             ships = ", ".join(checkpoint.shipped())
-            raise ValueError(f"{source} must be trained first; the shipped trained codecs are {ships}")
-        return build(source, device=place)
-    folder = checkpoint.find(source)
+            raise ValueError(f"{name} must be trained first; the shipped trained codecs are {ships}")
+        return build_known(name, device=place)
+    folder = checkpoint.find(name)
     config = checkpoint.read_config(folder)
     if "codec" not in config and (cls := registry.wrapper(config.get("model_type"))):
-        return build(cls.name, checkpoint=folder if Path(source).exists() else source, device=place)
+        return build_known(cls.name, checkpoint=folder if Path(name).exists() else name, device=place)
     name, given = restoring.arguments(folder, config)
     state = checkpoint.weights(folder, config)
-    restoring.check_size(folder, name, state, lambda: build(name, **given))
-    codec = build(name, **given)
+    restoring.check_size(folder, name, state, lambda: build_known(name, **given))
+    codec = build_known(name, **given)
     checkpoint.load_state(codec, state, folder)
     codec.license = checkpoint.license_of(config)
     registry.remember(codec)
@@ -337,10 +350,11 @@ def save(codec: Codec, folder: str | Path, *, store: str = "float32", **extra: A
             `license="CC-BY-4.0"` in place of `codec.license`.
 
     Raises:
+        ValueError: If no name builds the codec, as for one of `codecs.wrap`.
         OSError: If the files cannot be written.
     """
     state = checkpoint.state(codec, store)
-    clone = build(codec.name, **codec.config)
+    clone = codec.fresh()
     checkpoint.load_state(clone, storage.widen(state), Path(folder))
     config = {"codec": {"name": codec.name, **codec.config}, "fingerprint": clone.fingerprint.hex()}
     if own := own_code.record(type(codec)):
@@ -359,15 +373,14 @@ def find(fingerprint: bytes) -> Codec:
     for name in registry.names():
         for variant in registry.codec_class(name).variants:
             try:
-                codec = build(name, **variant)
+                codec = build_known(name, **variant)
             except ValueError:  # it has required arguments
                 continue
             if codec.fingerprint == fingerprint:
                 return codec
-    if name := checkpoint.shipped_with(fingerprint.hex()):
-        codec = load(checkpoint.shipped_folder(name) or name)
-        if codec.fingerprint == fingerprint:
-            return codec
+    name = checkpoint.shipped_with(fingerprint.hex())
+    if name and (codec := load(checkpoint.shipped_folder(name) or name)).fingerprint == fingerprint:
+        return codec
     raise BitstreamError(
         f"no codec with fingerprint {fingerprint.hex()} is available; first load the codec that wrote the container "
         f"(codecs.load), or use a shipped one: {', '.join(checkpoint.shipped())} ({checkpoint.VARIABLE} adds a folder)"
@@ -384,11 +397,3 @@ def decompress(data: bytes | list[bytes]) -> Tensor | list[str]:
     if not data:
         raise BitstreamError("decompress needs at least one container, got an empty list")
     return find(bitstream.fingerprint(data[0])).decompress([bytes(d) for d in data])
-
-
-# -- signatures -----------------------------------------------------------------------------------
-
-
-def imports(cls: type[Codec]) -> bool:
-    """Return whether a codec class reads checkpoints of other projects."""
-    return cls.imported.__func__ is not Codec.imported.__func__

@@ -11,6 +11,8 @@ from typing import Any
 
 from tokenloom.registry import Registry
 
+from .own import classes
+from .own.classes import is_reference
 from .types import CodecInterface, Modality
 
 ENTRY_POINTS = "tokenloom.codecs"
@@ -46,12 +48,36 @@ def names(modality: Modality | str | None = None) -> list[str]:
 
 
 def codec_class(name: str) -> Any:
-    """Return the class registered as `name`.
+    """Return the class registered as `name`, or the class my_codec.py:MyCodec of a file that has run. No file runs.
 
     Raises:
         ValueError: If the name is unknown. The message has the nearest registered names.
     """
-    return _registered()[name]
+    return _settled(classes.known(name), name) if is_reference(name) else _registered()[name]
+
+
+def resolve(name: str) -> str:
+    """Return the name that `codec_class` knows for a name of the user. Run the file of FOLDER/my_codec.py:MyCodec.
+
+    A class that the file registers has its registered name, another one has that of file and class. Other names are
+    returned unchanged.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file fails, or has no such codec class.
+    """
+    if not is_reference(name):
+        return name
+    cls = _settled(classes.named(name), name)
+    return classes.portable(name) if is_reference(cls.name) else cls.name
+
+
+def _settled(cls: Any, reference: str) -> Any:
+    """Return a class of the user's file with the name of file and class, unless it has a registered one."""
+    given = vars(cls).get("name")  # not that of a base class
+    if _registered().get(given) is not cls and not is_reference(given):
+        cls.name = classes.portable(reference)
+    return cls
 
 
 def wrapper(model_type: Any) -> Any | None:
@@ -84,6 +110,11 @@ def arguments(cls: type) -> set[str]:
         if not more:
             break
     return taken - {"self", "quantizer"}
+
+
+def imports(cls: type) -> bool:
+    """Return whether a codec class reads checkpoints of other projects: it has an `imported` of its own."""
+    return any("imported" in vars(base) for base in cls.__mro__ if base.__module__ != f"{__package__}.codec")
 
 
 def import_arguments(cls: Any) -> set[str]:

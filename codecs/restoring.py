@@ -1,4 +1,4 @@
-"""What a checkpoint's config may hold: the architecture of a codec, of as many numbers as its weights have."""
+"""What names and configs of codecs may hold: plain values, and an architecture of as many numbers as its weights have."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from torch import Tensor, nn
 from tokenloom import devices, own_code
 
 from . import checkpoint, registry
+from .types import CodecInterface
 
 REQUESTS = ("checkpoint", "device")
 """Arguments of `codecs.build` that open files or the hub, or choose a device."""
+UNFIT = (TypeError, RuntimeError, MemoryError, ArithmeticError, LookupError, AttributeError)
+"""Errors of a constructor for wrong types, missing or absurd values, besides ValueError."""
 
 
 def arguments(folder: Path, config: dict[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -48,6 +51,46 @@ def check_size(folder: Path, name: str, state: Mapping[str, Tensor], build: Call
             checkpoint.check_size(state, needed)
         except ValueError as error:
             raise ValueError(f"{folder}: {error}") from error
+
+
+def request(source: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return the name and the other keys of a codec's mapping, {name: …, …}. Raises ValueError without a name."""
+    given = {str(key): value for key, value in source.items()}
+    if not isinstance(name := given.pop("name", None), str):
+        raise ValueError(f"a codec mapping must be {{name: …, checkpoint: …}}, got {dict(source)!r:.200}")
+    return name, given
+
+
+def label(source: str | Path | Mapping[str, Any]) -> str:
+    """Return the name of a codec for tables and messages.
+
+    A mapping has its name and the file of its weights, as in `image/taming (last.ckpt)`, or else its arguments, as in
+    `my_codec.py:MyCodec width=64`.
+    """
+    if not isinstance(source, Mapping):
+        return str(source)
+    given = {str(key): value for key, value in source.items()}
+    name, weights = given.pop("name", "?"), given.pop("checkpoint", None)
+    if weights is not None:
+        return f"{name} ({Path(str(weights)).name})"
+    return " ".join([str(name), *(f"{key}={str(value).replace(' ', '')}" for key, value in given.items())])
+
+
+def unfit(cls: type) -> tuple[type[Exception], ...]:
+    """Return the errors of a constructor that are told in one line: any error, if it is in a file of the user."""
+    return (Exception,) if own_code.record(cls) else UNFIT
+
+
+def trained(name: str, build: Callable[[], CodecInterface]) -> Any:
+    """Build a codec of the user's file. Raises ValueError if its weights are random: two instances then differ."""
+    codec = build()
+    if codec.fingerprint != build().fingerprint:
+        raise ValueError(
+            f"{name} has random weights: train it (tokenloom train codec={name}) and name the folder of the run, or "
+            "have its constructor load them"
+        )
+    registry.remember(codec)
+    return codec
 
 
 def weightless(name: str) -> ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,7 @@ from tokenloom import errors, files, lazy, lock, own_code
 from tokenloom.cli.options import choices
 
 if TYPE_CHECKING:
+    from tokenloom.codecs import Codec
     from tokenloom.data import Source
     from tokenloom.eval.compare.front import Comparison
     from tokenloom.train.trained import TrainedRun
@@ -25,7 +26,7 @@ trained = lazy.load("tokenloom.train.trained", "train")
 
 
 def compare(
-    codecs: str | Mapping[str, Any] | Sequence[str | Mapping[str, Any]],
+    codecs: str | Mapping[str, Any] | Codec | Sequence[str | Mapping[str, Any] | Codec],
     data: str | os.PathLike[str] | Mapping[str, Any] | Source = "images",
     out: str | os.PathLike[str] | None = None,
     *,
@@ -47,7 +48,9 @@ def compare(
 
     Args:
         codecs: Registered names, shipped names, folders, globs of folders; "+diffusion" adds the diffusion decoder of
-            a codec. A mapping {name: image/taming, checkpoint: …} is a codec with weights of another project.
+            a codec. `my_codec.py:MyCodec` is a class of your own file, which is run. A mapping adds arguments,
+            {"name": "my_codec.py:MyCodec", "width": 64}, or the weights of another project, {"name": "image/taming",
+            "checkpoint": …}. A codec object, such as one of `codecs.wrap`, is measured in this process.
         data: A folder, a tar file or a glob of tar files; a source such as "images" or "demo"; a mapping of a source
             and its keys, {"name": "folder", "path": "photos", "limit": 20}; or a `tokenloom.data.Source`.
         out: Folder of results.json, results.csv, plots and report.html. None: a temporary folder, which is removed
@@ -70,7 +73,7 @@ def compare(
         ValueError: If an argument is invalid, or the extra `eval` is not installed.
         FileNotFoundError: If a file or checkpoint does not exist.
     """
-    names = [codecs] if isinstance(codecs, str | Mapping) else list(codecs)
+    names = list(codecs) if isinstance(codecs, Iterable) and not isinstance(codecs, str | Mapping) else [codecs]
     options = {
         "anchor": anchor, "items": items, "rate": rate, "protocols": protocols, "targets": targets,
         "modelled": modelled, "training": None if training is None else settings_of(training), "budget": budget,
@@ -93,7 +96,8 @@ def train(
 
     Args:
         codec: A codec that trains, such as "image/fsq", or a mapping with its arguments,
-            {"name": "image/fsq", "levels": [8, 5, 5, 5]}.
+            {"name": "image/fsq", "levels": [8, 5, 5, 5]}. `my_codec.py:MyCodec` is a class of your own file, which
+            is run.
         data: A folder, a tar file or a glob of tar files; a source such as "scenes"; or a mapping of a source and its
             keys.
         **overrides: Keys of conf/train.yaml. A mapping, or a dot in a name (`**{"optimizer.lr": 5e-4}`), sets keys

@@ -1,7 +1,7 @@
 """Python files of the user, which register codecs, losses, metrics, data sources and tasks.
 
-A file runs if the user names it: `import=my_codec.py`, `--import my_codec.py`, or `load`. From then on the folder
-`imports` in the user's configuration holds its SHA-256 and its path.
+A file runs if the user names it: `import=my_codec.py`, `--import my_codec.py`, `codecs=[my_codec.py:MyCodec]`, or `load`.
+From then on the folder `imports` in the user's configuration holds its SHA-256 and its path.
 
 A checkpoint records the name and the SHA-256 of the file that defines its class. `recall` runs this file only if the
 user has imported a file with this content, which still has it. A checkpoint of someone else therefore runs no code of
@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from . import errors, files
@@ -29,6 +30,8 @@ COPIES = "code"
 """Folder of a run with copies of the imported files. They are records: nothing runs them by itself."""
 _loaded: dict[Path, str] = {}
 """Path of each file that was run → its SHA-256."""
+_copies: dict[str, Path] = {}
+"""Name of a file that was not run, since one of the same content had → path of the latter."""
 
 
 def load(paths: str | Path | Iterable[str | Path]) -> None:
@@ -43,10 +46,25 @@ def load(paths: str | Path | Iterable[str | Path]) -> None:
     """
     for path in _expand(paths):
         digest = sha256(path)
-        if digest not in _loaded.values():
+        if ran := [other for other, its in _loaded.items() if its == digest]:
+            _copies[path.name] = ran[0]
+        else:
             _run(path, again=path in _loaded)
             _loaded[path] = digest
         _remember(path, digest)
+
+
+def module(path: str | Path) -> ModuleType:
+    """Run a file as `load` does, and return its module, or that of a file with the same content that ran before."""
+    load(path)
+    place = Path(path).expanduser().resolve()
+    return sys.modules[place.stem if place in _loaded else _copies[place.name].stem]
+
+
+def loaded(name: str) -> ModuleType | None:
+    """Return the module of the file of this name that has run, or of one with its content, or None. No code runs."""
+    path = next((path for path in reversed(_loaded) if path.name == name), _copies.get(name))
+    return None if path is None else sys.modules.get(path.stem)
 
 
 def paths() -> tuple[str, ...]:
@@ -103,6 +121,7 @@ def recall(records: Any, owner: Path, *, known: bool = False) -> list[str]:
         path = here[0] if here else _remembered(digest)
         if path is not None and path.exists() and sha256(path) == digest:
             load(path)
+            _copies[name] = path
             found.append(str(path))
             continue
         same_name = [other for other in _loaded if other.name == name]
@@ -172,7 +191,7 @@ def _run(path: Path, again: bool) -> None:
     sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(sys.modules[name])
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         del sys.modules[name]
         lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == file]
         line = error.lineno if isinstance(error, SyntaxError) else lines[-1] if lines else None

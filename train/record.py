@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from tokenloom import devices, environment, files, own_code
+from tokenloom.codecs import checkpoint, registry
 from tokenloom.environment import Environment
 
 from . import machine, state
@@ -100,6 +101,8 @@ def saved(out: Path) -> tuple[dict[str, Any], Path | None]:
     if not isinstance(config, dict) or not isinstance(sessions, list) or not sessions:
         raise ValueError(f"{path} is damaged: it lacks the config or the sessions")
     config["imports"] = own_code.recall(content.get("imports"), out)
+    for name in filter(registry.is_reference, checkpoint.texts(config)):
+        registry.codec_class(name)  # it must be in a file that has run now: the record of a run names no other
     folder = Path(str(sessions[-1].get("folder")))
     return config, folder if folder.is_dir() else None
 

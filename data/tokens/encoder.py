@@ -49,8 +49,8 @@ def open_codec(config: Mapping[str, Any]) -> Codec:
     """Open a codec by `name` (anything that `codecs.load` takes), or build a registered one with other arguments."""
     arguments = {key: value for key, value in config.items() if key != "name"}
     name = str(config["name"])
-    if not arguments:
-        return codecs.load(name)
+    if not arguments or registry.is_reference(name):
+        return codecs.load(config if arguments else name)
     if name not in codecs.names():
         raise ValueError(f"codec.{next(iter(arguments))} is for registered codecs; {name} is a trained one")
     if issubclass(registry.codec_class(name), LatentCodec) and "checkpoint" not in arguments:

@@ -12,6 +12,7 @@ from tokenloom.data import Source
 
 from ..protocols import DEFAULT
 from ..selection import Selection, contents
+from .entries import CodecSource
 from .journal import Journal
 from .modelled import ModelledRate
 from .plan import make_plan
@@ -21,7 +22,7 @@ from .run import ComparisonRun
 
 
 def compare(
-    codec_names: Sequence[str | Mapping[str, Any]],
+    codec_names: Sequence[CodecSource],
     source: Source,
     out: str | Path,
     *,
@@ -43,8 +44,10 @@ def compare(
 
     Args:
         codec_names: Registry names, shipped names, folders, globs of folders. "+diffusion" adds the diffusion decoder
-            of the codec, "+NAME" another one, "@2" its number of steps. A mapping {name: image/taming,
-            checkpoint: last.ckpt, …} is a codec with weights of another project.
+            of the codec, "+NAME" another one, "@2" its number of steps. A class of a Python file, my_codec.py:MyCodec,
+            which is run. A mapping {name: my_codec.py:MyCodec, width: 64} adds arguments, or the weights of another
+            project, {name: image/taming, checkpoint: last.ckpt, …}. A `Codec` itself, such as one of `codecs.wrap`,
+            which is measured in this process and stays on its device.
         source: The data.
         out: Folder for the results.
         anchor: Reference codec of BD-rate, at most one per modality. Default: JPEG, Opus, bytes, else the first codec.

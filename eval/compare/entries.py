@@ -18,11 +18,15 @@ from torch import Tensor
 
 from tokenloom import codecs, devices
 from tokenloom.codecs import checkpoint
-from tokenloom.codecs.codec import Codec
+from tokenloom.codecs.codec import Codec, build_known
+from tokenloom.codecs.registry import is_reference
+from tokenloom.codecs.restoring import label
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Item
 from tokenloom.models.diffusion import codec as diffusion_codec
 
+CodecSource = str | Mapping[str, Any] | Codec
+"""What names a codec of a comparison, or the codec itself."""
 SWEEP = "multirun.yaml"
 """File of Hydra in the folder of a sweep."""
 IGNORED = ("codec", "out", "resume", "stop_after", "imports", "hydra")
@@ -39,8 +43,8 @@ class CodecEntry:
 
     label: str
     codec: Codec
-    source: str | Mapping[str, Any] = ""
-    """What `load_entries` loaded it from."""
+    source: str | Mapping[str, Any] | None = ""
+    """What `load_entries` loaded it from; None for a codec that was given itself, which only this process has."""
     adapts: bool = False
     variants: dict[tuple[int, int], Codec] = field(default_factory=dict)
 
@@ -76,18 +80,20 @@ class CodecEntry:
             return self.codec
         key = (item.sample_rate, min(item.signal.shape[0], 2))
         if key not in self.variants:
-            self.variants[key] = codecs.build(self.codec.name, sample_rate=key[0], channels=key[1])
+            self.variants[key] = build_known(self.codec.name, sample_rate=key[0], channels=key[1])
         return self.variants[key]
 
 
-def load_entries(names: Sequence[str | Mapping[str, Any]], device: str | torch.device = "auto") -> list[CodecEntry]:
+def load_entries(names: Sequence[CodecSource], device: str | torch.device = "auto") -> list[CodecEntry]:
     """Load the codecs of a comparison.
 
     Args:
-        names: Registry names, shipped names, folders and globs of folders, each with an optional decoder, as in
-            `natural-fsq+diffusion`. A mapping is a codec with weights of another project:
-            {name: image/taming, checkpoint: last.ckpt, config: model.yaml}.
-        device: Device of the learned codecs. The other codecs compute on the CPU.
+        names: Registry names, shipped names, folders, globs of folders and classes of Python files
+            (`my_codec.py:MyCodec`), each with an optional decoder, as in `natural-fsq+diffusion`. A mapping adds
+            arguments, {name: my_codec.py:MyCodec, width: 64}, or the weights of another project,
+            {name: image/taming, checkpoint: last.ckpt, config: model.yaml}. A `Codec` is taken as it is.
+        device: Device of the learned codecs that are loaded. The other codecs compute on the CPU, and a `Codec` stays
+            where it is.
 
     Raises:
         ValueError: If a name is unknown or listed twice, the list is empty, or this machine lacks the device.
@@ -96,11 +102,12 @@ def load_entries(names: Sequence[str | Mapping[str, Any]], device: str | torch.d
     place = devices.resolve(device)
     if not names:
         raise ValueError("codecs is empty; name at least one, such as image/jpeg")
-    foreign = {_label(name): name for name in names if isinstance(name, Mapping)}
-    paths = [path for name in names for path in ([_label(name)] if isinstance(name, Mapping) else _expand(str(name)))]
+    foreign = {label(name): name for name in names if isinstance(name, Mapping)}
+    given = {codec.name: codec for codec in names if isinstance(codec, Codec)}
+    paths = [path for name in names for path in _paths(name)]
     if twice := sorted({path for path in paths if paths.count(path) > 1}):
         raise ValueError(f"codec {twice[0]!r} is listed twice")
-    parts = {path: None if path in foreign else diffusion_codec.split(path) for path in paths}
+    parts = {path: None if path in foreign | given else diffusion_codec.split(path) for path in paths}
     plain = [path for path in paths if parts[path] is None]
     labels = dict(zip(plain, _run_labels(plain), strict=True))
     # "+diffusion" means the loaded or shipped decoder of a codec: load it before other decoders of the same codec
@@ -108,28 +115,32 @@ def load_entries(names: Sequence[str | Mapping[str, Any]], device: str | torch.d
     with_decoder.sort(key=lambda path: not diffusion_codec.is_default(parts[path][1]))
     entries = {path: CodecEntry(path, diffusion_codec.load(*parts[path]), path) for path in with_decoder}
     for path in plain:
+        if path in given:
+            entries[path] = CodecEntry(path, given[path], None)
+            continue
         source = foreign.get(path, path)
         codec = codecs.load(source)
         parameters = set(inspect.signature(type(codec).__init__).parameters)
-        adapts = path in codecs.names() and {"sample_rate", "channels"} <= parameters
-        entries[path] = CodecEntry(labels[path], codec, source, adapts)
+        adapts = path in codecs.names() or (is_reference(path) and next(codec.parameters(), None) is None)
+        entries[path] = CodecEntry(labels[path], codec, source, adapts and {"sample_rate", "channels"} <= parameters)
     for entry in entries.values():
-        if entry.learned:
+        if entry.learned and entry.source is not None:
             entry.codec.to(place)
     return [entries[path] for path in paths]
 
 
-def _label(entry: Mapping[str, Any]) -> str:
-    """Return the label of a mapping: the codec's name and the file of its weights."""
-    name, weights = str(entry.get("name", "?")), entry.get("checkpoint")
-    return name if weights is None else f"{name} ({Path(str(weights)).name})"
+def _paths(name: CodecSource) -> list[str]:
+    """Return the labels of one element of a list of codecs: several for a glob, else one."""
+    if isinstance(name, Codec):
+        return [name.name]
+    return [label(name)] if isinstance(name, Mapping) else _expand(str(name))
 
 
 def _expand(name: str) -> list[str]:
     """Return the checkpoints that a glob matches, in natural order; any other name unchanged."""
     if parts := diffusion_codec.split(name):
         return [path + parts[1] for path in _expand(parts[0])]
-    if not glob.has_magic(name) or Path(name).exists():
+    if not glob.has_magic(name) or is_reference(name) or Path(name).exists():
         return [name]
     folders = [
         path for path in glob.glob(name) if any((Path(path) / config).is_file() for config in checkpoint.CONFIGS)
@@ -148,7 +159,8 @@ def _run_labels(paths: list[str]) -> list[str]:
     A description has the codec, the settings that differ between runs of this codec, and the folder's name, as in
     `image/fsq widths=[8,16] (3)`. Runs with equal descriptions have their whole path instead of the folder's name.
     """
-    runs = {path: _run_settings(Path(path)) for path in paths if (Path(path).absolute().parent / SWEEP).is_file()}
+    folders = [path for path in paths if (Path(path).absolute().parent / SWEEP).is_file() and not is_reference(path)]
+    runs = {path: _run_settings(Path(path)) for path in folders}
     described = {path: _describe_run(run, runs.values()) for path, run in runs.items()}
     short = {path: f"{text} ({Path(path).name})" for path, text in described.items()}
     names = list(short.values())

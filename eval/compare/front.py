@@ -18,6 +18,7 @@ from tokenloom.data import Source
 
 from ..datasets import Dataset, open_dataset, open_training
 from .comparison import compare
+from .entries import CodecSource
 from .modelled import ModelledRate
 from .records import BDRow, Record
 from .results import Results, columns
@@ -131,7 +132,7 @@ def folder_of(out: Any) -> Iterator[Path]:
 
 
 def run(
-    names: Sequence[str | Mapping[str, Any]], data: Mapping[str, Any] | Source, out: str | Path, *,
+    names: Sequence[CodecSource], data: Mapping[str, Any] | Source, out: str | Path, *,
     modelled: bool, training: Mapping[str, Any] | None, budget: int, temporary: bool = False, **options: Any,
 ) -> Comparison:  # fmt: skip
     """Compare codecs on the data of a `data` group, or on a source.

@@ -15,7 +15,7 @@ from tokenloom.environment import Environment
 
 from ..metric import Protocol
 from ..protocols import protocol
-from .entries import CodecEntry, load_entries
+from .entries import CodecEntry, CodecSource, load_entries
 from .exhibits import parse_rates
 from .targets import parse_targets
 
@@ -56,7 +56,7 @@ class Plan:
 
 
 def make_plan(
-    codec_names: Sequence[str | Mapping[str, Any]],
+    codec_names: Sequence[CodecSource],
     protocols: Sequence[str],
     anchor: str | Sequence[str] | None,
     rate: float | Mapping[str, float] | None,

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from tokenloom import codecs, errors
 from tokenloom.codecs import Codec, Codes, checkpoint
+from tokenloom.codecs.registry import is_reference
 
 from . import decoder as decoders
 from . import samplers
@@ -79,7 +80,7 @@ class DiffusionCodec(Codec):
 
 def split(name: str) -> tuple[str, str] | None:
     """Split CODEC+DECODER@STEPS into (CODEC, +DECODER@STEPS). Return None if it names a codec or a folder."""
-    if "+" not in name or name in codecs.names() or checkpoint.holds_config(Path(name)):
+    if "+" not in name or name in codecs.names() or is_reference(name) or checkpoint.holds_config(Path(name)):
         return None
     codec, _, decoder = name.rpartition("+")
     if not codec or not decoder:

@@ -58,10 +58,14 @@ def run(command: str, overrides: list[str], flags: Sequence[str] = ()) -> int:
     overrides = own.search(prepare(command, overrides, multirun=multirun), folder)
     files, overrides = own.take_imports(overrides)
     own_code.load(files)  # before the configuration is composed: the files may define its choices and keys
+    run_folder = resuming.folder(overrides) if command == "train" else None
+    if run_folder is None:
+        named, overrides = own.take_codecs(command, overrides)
+        files = list(dict.fromkeys([*files, *named]))
     if command == "train" and files:
         overrides.append(f"imports={own.listed(files)}")
     place: Path | None = None
-    if command == "train" and (run_folder := resuming.folder(overrides)):
+    if run_folder is not None:
         config_name, overrides, place = resuming.prepare(run_folder, overrides, multirun=multirun)
     own.offer(overrides)
     ConfigStore.instance().store(name="train_schema", node=compose())

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from os import PathLike, fspath
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -74,6 +77,22 @@ def literal(text: str) -> str:
     return f'"{text}"'
 
 
+def plain(key: str, value: Any) -> str:
+    """Return a plain value in Hydra's grammar. Every text is quoted, so that no sign in it has a meaning."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, str | PathLike):
+        text = re.sub(r'(\\*)("|$)', lambda match: match[1] * 2 + ('\\"' if match[2] else ""), fspath(value))
+        return '"' + text.replace("${", "\\${") + '"'
+    if isinstance(value, list | tuple):
+        return f"[{','.join(plain(key, one) for one in value)}]"
+    if isinstance(value, Mapping):
+        return f"{{{','.join(f'{inner}:{plain(key, one)}' for inner, one in value.items())}}}"
+    raise ValueError(f"{key} must be a plain value: a number, text, list or mapping, got {type(value).__name__}")
+
+
 def folders(command: str, overrides: list[str], *, multirun: bool) -> list[str]:
     """Return the overrides with Hydra's folders derived from `out`.
 
@@ -105,7 +124,7 @@ def _parses(override: str, *, sweep: bool = False) -> bool:
 def _of_trained_codec(override: str) -> str:
     """Rewrite codec=NAME to codec.name=NAME. Hydra would look for codec=NAME under conf/codec/, codecs to train."""
     key, equals, value = override.partition("=")
-    if equals and key == "codec":
+    if equals and key == "codec" and not value.startswith("{"):
         return f"codec.name={value}"
     return f"++{override}" if key.startswith("codec.") and key != "codec.name" else override
 

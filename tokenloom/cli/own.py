@@ -1,18 +1,25 @@
-"""The user's own code and configuration in the commands of Hydra: `import=FILE` and `--config-dir FOLDER`."""
+"""The user's own code and configuration in the commands of Hydra: `import=FILE`, `codec=FILE.py:CLASS`, `--config-dir`."""
 
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import ChoiceSweep
+from hydra.errors import HydraException
 
 from tokenloom import codecs
 from tokenloom.cli.options import choices
+from tokenloom.cli.overrides import plain
+from tokenloom.codecs import registry
+from tokenloom.codecs.own import classes
 from tokenloom.data.sources.registry import SOURCES
+from tokenloom.train.run_config import RunConfig
 
 KEY = "import"
 """Key of the user's files. The configuration calls it `imports`, since `import` is a word of Python."""
@@ -24,6 +31,69 @@ def take_imports(overrides: list[str]) -> tuple[list[str], list[str]]:
     found = [override for override in overrides if override.startswith(f"{KEY}=")]
     files = [str(Path(file).expanduser().absolute()) for override in found for file in _values(override)]
     return files, [override for override in overrides if override not in found]
+
+
+def take_codecs(command: str, overrides: list[str]) -> tuple[list[str], list[str]]:
+    """Run the files of codec=FILE.py:CLASS in a training, and resolve mappings, codec={name: …, …}.
+
+    Returns:
+        The paths of the files, and the overrides, with choices that Hydra knows in place of the classes, and
+        codec.KEY=VALUE in place of a mapping.
+    """
+    files: list[str] = []
+    return files, [line for o in overrides for line in (_codec(command, o, files) if o.startswith("codec=") else [o])]
+
+
+def _codec(command: str, override: str, files: list[str]) -> list[str]:
+    """Return the overrides for codec=VALUE, and add to `files`."""
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:  # Hydra itself reports it
+        return [override]
+    if isinstance(value, dict) and isinstance(name := value.pop("name", None), str):
+        key, force = ("codec", "") if command == "train" else ("codec.name", "++")
+        chosen = _codec(command, f"{key}={plain(key, name)}", files) if command == "train" else [f"{key}={plain(key, name)}"]
+        return [*chosen, *(f"{force}codec.{key}={plain(key, one)}" for key, one in value.items())]
+    names = [getattr(one, "text", one) for one in (value.list if isinstance(value, ChoiceSweep) else [value])]
+    own = [name for name in names if registry.is_reference(name)]
+    if command != "train" or not own:
+        return [override]
+    files += [classes.file_of(registry.codec_class(registry.resolve(name))) for name in own]
+    return [f"codec={','.join(choice(str(name)) for name in names)}"]
+
+
+def choice(name: str) -> str:
+    """Return the choice of Hydra for a codec to train. FILE.py:CLASS is run, and stored as a choice."""
+    known = registry.resolve(name)
+    if not registry.is_reference(known):  # `offer` stores registered classes
+        return known
+    kind = re.sub(r"[^\w-]", "-", known)
+    ConfigStore.instance().store(group="codec/own", name=kind, node=_node(known))
+    return f"own/{kind}"
+
+
+def settled(config: RunConfig) -> RunConfig:
+    """Run the files of classes FILE.py:CLASS in the user's configuration of a training. Return it with these imports.
+
+    The classes get the names by which the run and its checkpoints find them again.
+    """
+    for key in ("codec", "decoder", "omni"):
+        if (given := getattr(config, key, None)) is not None:
+            setattr(config, key, _settled(given, config.imports))
+    return config
+
+
+def _settled(value: Any, imports: list[str]) -> Any:
+    if isinstance(value, dict):
+        return {key: _settled(one, imports) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_settled(one, imports) for one in value]
+    if not registry.is_reference(value):
+        return value
+    name = registry.resolve(value)
+    if (file := classes.file_of(registry.codec_class(name))) not in imports:
+        imports.append(file)
+    return name
 
 
 def search(overrides: list[str], folder: str | None) -> list[str]:
@@ -51,8 +121,7 @@ def offer(overrides: list[str]) -> None:
         cls = codecs.registry.codec_class(name)
         if name not in described and issubclass(cls, codecs.LatentCodec):
             group, _, kind = f"codec/{name}".rpartition("/")
-            keys = {key: value for key, value in _defaults(cls).items() if key in codecs.codec.arguments(cls)}
-            ConfigStore.instance().store(group=group, name=kind, node={"name": name, **keys})
+            ConfigStore.instance().store(group=group, name=kind, node=_node(name))
     described = choices("data", folders(overrides))
     for name in set(SOURCES) - set(described):
         node = {"name": name, **_defaults(SOURCES[name]), "strict": False}
@@ -84,6 +153,12 @@ def _values(override: str) -> list[str]:
         key = override.partition("=")[0]
         raise ValueError(f"{key} must be a path, or a list such as '{key}=[a,b]', got {override}")
     return texts
+
+
+def _node(name: str) -> dict[str, Any]:
+    """Return the configuration of a codec class: its name, and its arguments with their defaults."""
+    cls = registry.codec_class(name)
+    return {"name": name} | {key: one for key, one in _defaults(cls).items() if key in registry.arguments(cls)}
 
 
 def _defaults(definition: Callable[..., Any]) -> dict[str, Any]:

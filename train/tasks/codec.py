@@ -177,9 +177,9 @@ def build_codec(config: Mapping[str, Any]) -> Codec:
     importable = codecs.codec.import_arguments(cls) if codecs.codec.imports(cls) else set()
     if checkpoint is None:
         unset = {key for key in importable - codecs.codec.arguments(cls) if arguments.get(key) is None}
-        return codecs.build(name, **{key: value for key, value in arguments.items() if key not in unset})
+        return codecs.codec.build_known(name, **{key: value for key, value in arguments.items() if key not in unset})
     given = {key: value for key, value in arguments.items() if key in importable and value is not None}
-    return codecs.build(name, checkpoint=checkpoint, **given)
+    return codecs.codec.build_known(name, checkpoint=checkpoint, **given)
 
 
 def validate(

@@ -73,7 +73,9 @@ class Pool:
         keep: Callable[[Task, Outcome], None], entries: Sequence[CodecEntry], processes: int,
     ) -> None:  # fmt: skip
         self.briefing, self.begin, self.here, self.keep, self.entries = briefing, begin, here, keep, entries
-        self.most, self.workers, self.local = processes, [], set[int]()
+        self.local = {place for place, entry in enumerate(entries) if entry.source is None}
+        """Places of the codecs that only this process has."""
+        self.most, self.workers = processes, []
         self.used = 1
         """Number of processes that have worked at once."""
         self._spent, self._done = 0.0, 0
@@ -85,9 +87,11 @@ class Pool:
             task: The task.
             remaining: Number of tasks that are left, for the decision how many processes to use.
         """
-        if not self.workers and self.most > 1 and self._done and self._spent / self._done * remaining > WORTH:
+        local = task.place in self.local
+        worth = self._done and self._spent / self._done * remaining > WORTH
+        if not self.workers and self.most > 1 and worth and not local:
             self._start(remaining)
-        if self.workers and task.place not in self.local and not self._large(task):
+        if self.workers and not local and not self._large(task):
             worker = self._idle()
             self.begin(task)
             worker.give(task)

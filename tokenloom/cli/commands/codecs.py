@@ -1,4 +1,4 @@
-"""`tokenloom codecs`: list the available codecs."""
+"""`tokenloom codecs`: list the available codecs, or describe some."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from tokenloom import lazy
-from tokenloom.cli import options
+from tokenloom.cli import known, options
 
 if TYPE_CHECKING:
     from tokenloom.codecs import Codec, CodeSpec, Modality
@@ -23,25 +23,38 @@ devices = lazy.load("tokenloom.devices")
 MODALITIES = ("image", "audio", "text")
 LEAST_WIDTH = 8
 """Characters that a column keeps in a narrow terminal."""
+EXAMPLES = """\
+examples:
+  tokenloom codecs
+  tokenloom codecs --json
+  tokenloom codecs emoji-fsq my_codec.py:MyCodec
+"""
 COLUMNS = ("name", "codebooks", "bits a token", "stride", "signal", "setting", "weights")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = "examples:\n  tokenloom codecs\n  tokenloom codecs --json"
+    parser.epilog = f"{known.MAPPING}\n{EXAMPLES}"
+    parser.add_argument(
+        "codecs", nargs="*", type=known.codec, metavar="CODEC", help=f"describe these only: {known.HELP}"
+    )
     parser.add_argument("--json", action="store_true", help="print every property as JSON, for programs")
     options.add_import(parser)
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
-    listed = entries()
+    for name in args.codecs:
+        known.require_codec(name)
+    listed = described(args.codecs) if args.codecs else entries()
     if args.json:
         print(json.dumps([entry.record() for entry in listed], indent=1))
         return 0
     for modality, group in itertools.groupby(listed, lambda entry: entry.modality):
         print(f"{modality} codecs\n")
         print("\n".join(_lines([COLUMNS, *(entry.row() for entry in group)], shutil.get_terminal_size().columns)), "\n")
+    if args.codecs:
+        return 0
     print("published: weights of another project, codecs.build(name, checkpoint=…).")
-    print("A codec of your own is named by its folder. Every property: tokenloom codecs --json")
+    print("A codec of your own is named by its folder, or by my_codec.py:MyCodec. Every property: tokenloom codecs --json")
     return 0
 
 
@@ -72,7 +85,7 @@ class Entry:
 
     @property
     def modality(self) -> Modality:
-        return codecs.Modality(self.cls.name.partition("/")[0])
+        return self.codec.spec.modality if self.codec else codecs.Modality(self.cls.name.partition("/")[0])
 
     @property
     def trains(self) -> bool:
@@ -138,13 +151,29 @@ class Entry:
         return f"{spec.sample_rate} Hz, {'mono' if spec.channels == 1 else 'stereo'}"
 
 
+def described(sources: Sequence[str | dict[str, Any]]) -> list[Entry]:
+    """Return the codecs that a user names. Those of the user's own files and registered ones are built untrained."""
+    found = []
+    for source in sources:
+        name, given = codecs.restoring.request(source) if isinstance(source, dict) else (source, {})
+        fresh = codecs.registry.is_reference(name) or name in codecs.names()
+        if fresh and "checkpoint" not in given:
+            with devices.without_weights():
+                codec = codecs.build(name, **given)
+        else:
+            codec = codecs.load(source)
+        label = codecs.restoring.label(source)
+        found.append(Entry(label, type(codec), shipped=source in codecs.shipped(), codec=codec))
+    return sorted(found, key=lambda entry: MODALITIES.index(entry.modality))
+
+
 def entries() -> list[Entry]:
     """Return the shipped and the registered codecs, by modality and name."""
     found = []
     with devices.without_weights():
         for name in codecs.shipped():
             config = codecs.checkpoint.read_config(codecs.checkpoint.shipped_folder(name))
-            codec = codecs.build(**config["codec"])
+            codec = codecs.codec.build_known(**config["codec"])
             codec.license = codecs.checkpoint.license_of(config)
             found.append(Entry(name, type(codec), shipped=True, codec=codec))
         for name in codecs.names():

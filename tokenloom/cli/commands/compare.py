@@ -15,6 +15,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"""\
 key=value pairs:
   codecs=[A,B,…]       registered names, shipped names, folders of trained codecs, globs such as 'runs/*';
+                       my_codec.py:MyCodec: a class of your own file, which is run; with its arguments
+                       '{{name: my_codec.py:MyCodec, width: 64}}';
                        A+diffusion: codes of A, decoded by its diffusion decoder; A+NAME: by the decoder NAME,
                        A+NAME@2: in 2 steps
   data=NAME            {", ".join(options.choices("data"))};
@@ -34,6 +36,7 @@ examples:
   tokenloom compare 'codecs=[image/jpeg,image/avif,natural-fsq]' data=folder data.path=photos
   tokenloom compare 'codecs=[audio/opus,audio/mp3]' data=phrases out=runs/music
   tokenloom compare 'codecs=[image/jpeg,runs/mine]' data=tar data.path=photos.tar items=20
+  tokenloom compare 'codecs=[image/jpeg,my_codec.py:MyCodec]' data=images
   tokenloom compare 'codecs=[natural-fsq,natural-fsq+diffusion]' data=folder data.path=photos
 """
 

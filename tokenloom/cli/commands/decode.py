@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenloom import lazy
 from tokenloom.cli import known, options, paths
@@ -18,9 +18,9 @@ diffusion = lazy.load("tokenloom.models.diffusion.codec")
 devices = lazy.load("tokenloom.devices")
 progress = lazy.load("tokenloom.progress")
 
-EPILOG = """\
+EPILOG = f"""\
 The file identifies its codec by a fingerprint. Codecs without weights and shipped codecs are found by it.
-Without -o an existing file is not overwritten: photo.png may be the original.
+{known.MAPPING}Without -o an existing file is not overwritten: photo.png may be the original.
 A diffusion decoder adds detail that the codes do not hold. The result is sharper, and its pixels are further from the
 original.
 
@@ -44,7 +44,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="the file to write, - for standard output; default: the input's name with .png, .wav or .txt, or -",
     )
     parser.add_argument(
-        "-c", "--codec", type=paths.name, help="the codec that wrote the file, if it is not shipped: a folder or hub id"
+        "-c", "--codec", type=known.codec, metavar="CODEC",
+        help="the codec that wrote the file, if it is not shipped: a folder, a hub id, or my_codec.py:MyCodec",
     )
     parser.add_argument(
         "--decoder",
@@ -86,7 +87,8 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     content = codecs.media.to_bytes(signal, written, sample_rate=codec.spec.sample_rate)
     paths.write(output, content, force=args.force)
     shipped = codecs.checkpoint.shipped_with(codecs.bitstream.fingerprint(data).hex())
-    by = args.codec or shipped or codec.name.partition("+")[0]
+    named = None if args.codec is None else codecs.restoring.label(args.codec)
+    by = named or shipped or codec.name.partition("+")[0]
     if isinstance(codec, diffusion.DiffusionCodec):
         by += f", decoded by {args.decoder} in {codec.steps} step{'s' * (codec.steps != 1)}"
     paths.report(output, f"{extent(codec, codes)} from {len(data)} bytes by {by}")
@@ -105,7 +107,7 @@ def _codec(data: bytes, args: argparse.Namespace) -> Codec:
     return diffusion.DiffusionCodec(decoder, args.steps, args.seed or 0)
 
 
-def _writer(data: bytes, name: str | None) -> Codec:
+def _writer(data: bytes, name: str | dict[str, Any] | None) -> Codec:
     """Return the codec that wrote a container. If `name` is given, raise BitstreamError for another codec."""
     fingerprint = codecs.bitstream.fingerprint(data)
     if name is not None and name not in codecs.names():

@@ -20,8 +20,8 @@ progress = lazy.load("tokenloom.progress")
 
 TARGETS = {"psnr": "psnr", "bpp": "bits_per_pixel", "kbps": "kbps"}
 """Option → attribute of `Target`."""
-EPILOG = """\
-An audio codec without weights, such as audio/opus, is built for the sample rate and channels of the file.
+EPILOG = f"""\
+{known.MAPPING}An audio codec without weights, such as audio/opus, is built for the sample rate and channels of the file.
 For a trained audio codec, the sound is converted to the sample rate and channels of the codec.
 
 examples:
@@ -30,6 +30,7 @@ examples:
   tokenloom encode photo.png --codec image/jpeg --setting 30
   tokenloom encode song.wav --codec audio/opus --kbps 24
   tokenloom encode notes.txt --codec text/bytes
+  tokenloom encode photo.png --codec my_codec.py:MyCodec
   cat photo.png | tokenloom encode - -o - --codec natural-fsq | tokenloom decode - -o - > back.png
 """
 
@@ -44,7 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="the file to write, - for standard output; default: the input's name with .tlm, or -",
     )
     parser.add_argument(
-        "-c", "--codec", type=paths.name, help="a registered name, a shipped name, a folder or a hub id"
+        "-c", "--codec", type=known.codec, metavar="CODEC", help=known.HELP
     )
     options.add_device(parser)
     quality = parser.add_mutually_exclusive_group()
@@ -65,11 +66,11 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     output = args.output or (source if source == paths.STREAM else paths.derived(source, ".tlm"))
     paths.check_output(output, source, force=args.force)
     known.require_codec(args.codec)
-    codec = codecs.load(args.codec, device=args.device)
+    codec, label = codecs.load(args.codec, device=args.device), codecs.restoring.label(args.codec)
     if (named := _modality(source)) not in (None, codec.spec.modality):
         noun = codecs.media.sources.NOUNS[named]
-        raise ValueError(f"{args.codec} is for {codec.spec.modality}, {source} is {noun}; {_suggestions(source)}")
-    setting = _setting(args, codec)
+        raise ValueError(f"{label} is for {codec.spec.modality}, {source} is {noun}; {_suggestions(source)}")
+    setting = _setting(args, codec, label)
     codec, signal = _read(source, codec, args)
     batch = [signal] if isinstance(signal, str) else signal[None]
     with progress.bar(f"encoding {source}", None, ""):
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         description = _description(codec, codes, data)
         if (args.measure or args.psnr is not None) and codec.spec.modality == "image":
             description += f", {_fidelity(codec, batch, codes)}"
-    paths.report(output, f"{description}, {extent(codec, codes)} by {args.codec}")
+    paths.report(output, f"{description}, {extent(codec, codes)} by {label}")
     return 0
 
 
@@ -113,18 +114,18 @@ def _number(text: str) -> float | None:
         return None
 
 
-def _setting(args: argparse.Namespace, codec: Codec) -> Any:
+def _setting(args: argparse.Namespace, codec: Codec, label: str) -> Any:
     """Return the setting or the target of the command; None for the codec's default."""
     if args.setting is not None:
-        return parse_setting(args.setting, codec, args.codec)
+        return parse_setting(args.setting, codec, label)
     given = [name for name in TARGETS if getattr(args, name) is not None]
     if not given:
         return None
     option, value = given[0], getattr(args, given[0])
     if codec.settings.values == (None,):
-        raise ValueError(f"{args.codec} has no setting{_fixed_rate(codec)}; omit --{option} {value:g}")
+        raise ValueError(f"{label} has no setting{_fixed_rate(codec)}; omit --{option} {value:g}")
     if (modality := codecs.targets.MODALITIES[TARGETS[option]]) is not codec.spec.modality:
-        raise ValueError(f"--{option} is for {modality} codecs, {args.codec} is for {codec.spec.modality}")
+        raise ValueError(f"--{option} is for {modality} codecs, {label} is for {codec.spec.modality}")
     return codecs.Target(**{TARGETS[option]: value})
 
 
@@ -145,7 +146,8 @@ def _read(source: Path, codec: Codec, args: argparse.Namespace) -> tuple[Codec, 
     content = source if seekable else paths.content(source)  # a pipe is read once
     if spec.modality != "audio":
         return codec, media.read(content, spec.modality)
-    variants = [v for v in codec.variants if "sample_rate" in v] if name in codecs.names() else []
+    untrained = isinstance(name, str) and (name in codecs.names() or codecs.registry.is_reference(name))
+    variants = [v for v in codec.variants if "sample_rate" in v] if untrained else []
     if variants:
         native, channels, _ = media.audio.read_header(content)
         rates = sorted({v["sample_rate"] for v in variants})  # decoding finds only these

@@ -15,8 +15,8 @@ codecs = lazy.load("tokenloom.codecs")
 exporting = lazy.load("tokenloom.codecs.export.exporting")
 progress = lazy.load("tokenloom.progress")
 
-EPILOG = """\
-The encoder turns signals of any size into indices. The decoder turns indices into signals whose sizes are multiples of
+EPILOG = f"""\
+{known.MAPPING}The encoder turns signals of any size into indices. The decoder turns indices into signals whose sizes are multiples of
 the stride. config.json describes their shapes, and README.md how to run them. The written programs are run and compared
 with the codec before the folder gets its name. ONNX needs pip install 'tokenloom[export]'.
 
@@ -29,7 +29,7 @@ examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parser.add_argument("codec", type=paths.name, metavar="CODEC", help="a shipped name, a folder or a hub id")
+    parser.add_argument("codec", type=known.codec, metavar="CODEC", help=known.HELP)
     parser.add_argument("--format", default="onnx", help="onnx (default) or torch.export")
     parser.add_argument(
         "-o", "--output", type=paths.path, metavar="FOLDER", help="default: the codec's name and the format"
@@ -43,14 +43,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     known.require_codec(args.codec)
-    codec = codecs.load(args.codec, device=args.device)
-    name = re.sub(r"[^\w.-]+", "-", Path(args.codec).name)
+    codec, label = codecs.load(args.codec, device=args.device), codecs.restoring.label(args.codec)
+    name = re.sub(r"[^\w.-]+", "-", Path(label).name)
     output = args.output or paths.fitting(Path(f"{name}-{args.format}"))
-    value = None if args.setting is None else parse_setting(args.setting, codec, args.codec)
+    value = None if args.setting is None else parse_setting(args.setting, codec, label)
     exporting.check(codec, output, args.format)
-    print(f"tokenloom: exporting {args.codec} as {args.format} …", file=sys.stderr, flush=True)
-    with progress.bar(f"exporting {args.codec}", None, ""):
+    print(f"tokenloom: exporting {label} as {args.format} …", file=sys.stderr, flush=True)
+    with progress.bar(f"exporting {label}", None, ""):
         agreement = exporting.export(codec, output, args.format, value)
     size = sum(path.stat().st_size for path in output.iterdir()) / 1e6
-    print(f"{output}: encoder and decoder of {args.codec}, {size:.1f} MB; against PyTorch {agreement}")
+    print(f"{output}: encoder and decoder of {label}, {size:.1f} MB; against PyTorch {agreement}")
     return 0

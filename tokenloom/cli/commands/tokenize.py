@@ -17,7 +17,8 @@ key=value pairs:
   data=NAME            {", ".join(options.choices("data"))};
                        its own keys with a dot: data.path=photos.tar
   codec=NAME           a shipped name, a folder, a hub id, or a registered name;
-                       its own keys with a dot: codec.sample_rate=16000
+                       its own keys with a dot: codec.sample_rate=16000;
+                       my_codec.py:MyCodec is a class of your own file, which is run
   setting=VALUE        a value of the codec's setting, or a target: 'setting={{psnr: 30}}'
   format=webdataset    tar shards with KEY.npy, KEY.json and KEY.txt (the caption); or parquet
   shard_items=1000     items per shard

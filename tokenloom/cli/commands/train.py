@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 hydra_app = lazy.load("tokenloom.cli.hydra_app", "train")
 hydra_config = lazy.load("hydra.core.hydra_config", "train")
 jobs = lazy.load("tokenloom.cli.jobs", "train")
+own = lazy.load("tokenloom.cli.own", "train")
 resuming = lazy.load("tokenloom.cli.resuming", "train")
 loop = lazy.load("tokenloom.train.loop", "train")
 omegaconf = lazy.load("omegaconf", "train")
@@ -24,7 +25,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = f"""\
 key=value pairs:
   codec=NAME           {", ".join(options.choices("codec"))};
-                       its own keys with a dot: codec.stride=16
+                       its own keys with a dot: codec.stride=16;
+                       my_codec.py:MyCodec is a class of your own file, which is run
   data=NAME            {", ".join(options.choices("data"))};
                        its own keys with a dot: data.path=photos
   experiment=NAME      {", ".join(options.choices("experiment"))}: recipes of shipped weights and of published models
@@ -48,7 +50,7 @@ examples:
   tokenloom train codec=audio/rvq codec.sample_rate=16000 data=tar data.path=speech.tar
   tokenloom train resume=runs/mine
   tokenloom train resume=runs/mine steps=20000
-  tokenloom train import=my_codec.py codec=image/mine data=folder data.path=photos
+  tokenloom train codec=my_codec.py:MyCodec codec.width=64 data=folder data.path=photos
   tokenloom train -m codec=image/fsq,image/bsq seed=0,1 data=scenes out=runs/sweep
   tokenloom train -m hydra/launcher=joblib hydra.launcher.n_jobs=4 seed=0,1,2,3 codec=image/fsq data=scenes
   torchrun --nproc-per-node 2 -m tokenloom train codec=image/fsq data=scenes out=runs/two
@@ -61,8 +63,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
 
 def job(cfg: DictConfig) -> None:
     """Train, and print the folder of the run."""
-    run = loop.Run(omegaconf.OmegaConf.to_object(cfg))  # a TrainConfig: hydra_app registers it as the schema
-    if run.first and hydra_config.HydraConfig.get().job.config_name != resuming.CONFIG:
+    resumed = hydra_config.HydraConfig.get().job.config_name == resuming.CONFIG
+    config = omegaconf.OmegaConf.to_object(cfg)  # a TrainConfig: hydra_app registers it as the schema
+    run = loop.Run(config if resumed else own.settled(config))  # nobody has named the files in the record of a run
+    if run.first and not resumed:
         jobs.record(cfg, run.out)  # now that the run is valid
     run.go()
     if run.first:
