@@ -1,4 +1,4 @@
-"""What names and configs of codecs may hold: plain values, and an architecture of as many numbers as its weights have."""
+"""What configs of codecs may hold: plain values, and an architecture of as many numbers as its weights have."""
 
 from __future__ import annotations
 

@@ -260,8 +260,8 @@ class Target:
 class CodecInterface(ABC):
     """Interface that rates, bitstreams and targets use. `Codec` implements it."""
 
-    name: ClassVar[str] = ""
-    """Registered name, "modality/kind"."""
+    name: str = ""
+    """Registered name, "modality/kind"; or "my_codec.py:MyCodec" for a class of the user's file."""
     config: dict[str, Any]
     """Keyword arguments of the constructor, as plain values."""
     paths: ClassVar[tuple[str, ...]] = ()

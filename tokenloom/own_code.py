@@ -1,7 +1,7 @@
 """Python files of the user, which register codecs, losses, metrics, data sources and tasks.
 
-A file runs if the user names it: `import=my_codec.py`, `--import my_codec.py`, `codecs=[my_codec.py:MyCodec]`, or `load`.
-From then on the folder `imports` in the user's configuration holds its SHA-256 and its path.
+A file runs if the user names it: `import=my_codec.py`, `--import my_codec.py`, `codecs=[my_codec.py:MyCodec]`, or
+`load`. From then on the folder `imports` in the user's configuration holds its SHA-256 and its path.
 
 A checkpoint records the name and the SHA-256 of the file that defines its class. `recall` runs this file only if the
 user has imported a file with this content, which still has it. A checkpoint of someone else therefore runs no code of

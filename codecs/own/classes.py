@@ -10,7 +10,7 @@ import inspect
 import re
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeGuard
 
 from tokenloom import errors, own_code
 
@@ -21,7 +21,7 @@ BASES = ("tokenloom.codecs.types", "tokenloom.codecs.layers.tracing", "tokenloom
 FORM = re.compile(r"(?P<file>.+\.py):(?P<cls>[A-Za-z_]\w*)", re.DOTALL)
 
 
-def is_reference(name: object) -> bool:
+def is_reference(name: object) -> TypeGuard[str]:
     """Return whether a name has the form FILE.py:CLASS."""
     return isinstance(name, str) and FORM.fullmatch(name) is not None
 

@@ -43,11 +43,8 @@ def compare(
     until then. After Ctrl-C, the results hold the complete codecs. The same call continues an unfinished comparison.
 
     Args:
-        codec_names: Registry names, shipped names, folders, globs of folders. "+diffusion" adds the diffusion decoder
-            of the codec, "+NAME" another one, "@2" its number of steps. A class of a Python file, my_codec.py:MyCodec,
-            which is run. A mapping {name: my_codec.py:MyCodec, width: 64} adds arguments, or the weights of another
-            project, {name: image/taming, checkpoint: last.ckpt, …}. A `Codec` itself, such as one of `codecs.wrap`,
-            which is measured in this process and stays on its device.
+        codec_names: Names, folders, classes of Python files, mappings and codecs, as `load_entries` takes them. A
+            `Codec` itself, such as one of `codecs.wrap`, is measured in this process.
         source: The data.
         out: Folder for the results.
         anchor: Reference codec of BD-rate, at most one per modality. Default: JPEG, Opus, bytes, else the first codec.

@@ -23,8 +23,7 @@ HELP = "a registered name, a shipped name, a folder, a hub id, or a class of you
 MAPPING = """\
 A class of your own Python file is a codec, too: my_codec.py:MyCodec. Naming the file runs it. Arguments of the class
 make it a mapping: '{name: my_codec.py:MyCodec, width: 64}'. Weights of other projects, too: '{name: image/taming,
-checkpoint: last.ckpt}'. Opening a checkpoint runs no code.
-"""
+checkpoint: last.ckpt}'. Opening a checkpoint runs no code."""
 LISTING = "tokenloom codecs lists all; a folder or a hub id is possible, too"
 
 
@@ -39,7 +38,9 @@ def codec(text: str) -> str | dict[str, Any]:
     if not isinstance(given, dict) or not isinstance(given.get("name"), str):
         example = "'{name: my_codec.py:MyCodec, width: 64}'"
         raise argparse.ArgumentTypeError(f"must be a name, or a mapping such as {example}, got {text}")
-    return {str(key): paths.name(str(value)) if key in ("name", "checkpoint") else value for key, value in given.items()}
+    return {
+        str(key): paths.name(str(value)) if key in ("name", "checkpoint") else value for key, value in given.items()
+    }
 
 
 def require_codec(name: str | dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""The user's own code and configuration in the commands of Hydra: `import=FILE`, `codec=FILE.py:CLASS`, `--config-dir`."""
+"""The user's code and configuration in the commands of Hydra: `import=FILE`, `codec=FILE.py:CLASS`, `--config-dir`."""
 
 from __future__ import annotations
 
@@ -52,7 +52,9 @@ def _codec(command: str, override: str, files: list[str]) -> list[str]:
         return [override]
     if isinstance(value, dict) and isinstance(name := value.pop("name", None), str):
         key, force = ("codec", "") if command == "train" else ("codec.name", "++")
-        chosen = _codec(command, f"{key}={plain(key, name)}", files) if command == "train" else [f"{key}={plain(key, name)}"]
+        chosen = (
+            _codec(command, f"{key}={plain(key, name)}", files) if command == "train" else [f"{key}={plain(key, name)}"]
+        )
         return [*chosen, *(f"{force}codec.{key}={plain(key, one)}" for key, one in value.items())]
     names = [getattr(one, "text", one) for one in (value.list if isinstance(value, ChoiceSweep) else [value])]
     own = [name for name in names if registry.is_reference(name)]

@@ -33,7 +33,7 @@ COLUMNS = ("name", "codebooks", "bits a token", "stride", "signal", "setting", "
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    parser.epilog = f"{known.MAPPING}\n{EXAMPLES}"
+    parser.epilog = f"{known.MAPPING}\n\n{EXAMPLES}"
     parser.add_argument(
         "codecs", nargs="*", type=known.codec, metavar="CODEC", help=f"describe these only: {known.HELP}"
     )
@@ -54,7 +54,9 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.codecs:
         return 0
     print("published: weights of another project, codecs.build(name, checkpoint=…).")
-    print("A codec of your own is named by its folder, or by my_codec.py:MyCodec. Every property: tokenloom codecs --json")
+    print(
+        "A codec of your own is named by its folder, or by my_codec.py:MyCodec. Every property: tokenloom codecs --json"
+    )
     return 0
 
 

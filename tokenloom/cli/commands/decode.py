@@ -20,7 +20,8 @@ progress = lazy.load("tokenloom.progress")
 
 EPILOG = f"""\
 The file identifies its codec by a fingerprint. Codecs without weights and shipped codecs are found by it.
-{known.MAPPING}Without -o an existing file is not overwritten: photo.png may be the original.
+{known.MAPPING}
+Without -o an existing file is not overwritten: photo.png may be the original.
 A diffusion decoder adds detail that the codes do not hold. The result is sharper, and its pixels are further from the
 original.
 
@@ -44,7 +45,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="the file to write, - for standard output; default: the input's name with .png, .wav or .txt, or -",
     )
     parser.add_argument(
-        "-c", "--codec", type=known.codec, metavar="CODEC",
+        "-c",
+        "--codec",
+        type=known.codec,
+        metavar="CODEC",
         help="the codec that wrote the file, if it is not shipped: a folder, a hub id, or my_codec.py:MyCodec",
     )
     parser.add_argument(

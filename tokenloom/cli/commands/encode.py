@@ -21,7 +21,8 @@ progress = lazy.load("tokenloom.progress")
 TARGETS = {"psnr": "psnr", "bpp": "bits_per_pixel", "kbps": "kbps"}
 """Option → attribute of `Target`."""
 EPILOG = f"""\
-{known.MAPPING}An audio codec without weights, such as audio/opus, is built for the sample rate and channels of the file.
+{known.MAPPING}
+An audio codec without weights, such as audio/opus, is built for the sample rate and channels of the file.
 For a trained audio codec, the sound is converted to the sample rate and channels of the codec.
 
 examples:
@@ -44,9 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         type=paths.path,
         help="the file to write, - for standard output; default: the input's name with .tlm, or -",
     )
-    parser.add_argument(
-        "-c", "--codec", type=known.codec, metavar="CODEC", help=known.HELP
-    )
+    parser.add_argument("-c", "--codec", type=known.codec, metavar="CODEC", help=known.HELP)
     options.add_device(parser)
     quality = parser.add_mutually_exclusive_group()
     quality.add_argument("--setting", help="a value of the codec's setting (listed by tokenloom codecs)")

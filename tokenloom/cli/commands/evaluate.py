@@ -12,7 +12,8 @@ hydra_app = lazy.load("tokenloom.cli.hydra_app", "eval")
 overrides = lazy.load("tokenloom.cli.overrides", "eval")
 
 EPILOG = f"""\
-{known.MAPPING}The key=value pairs are those of tokenloom compare.
+{known.MAPPING}
+The key=value pairs are those of tokenloom compare.
 A model for text, images and sound has other keys: packs=FOLDER of its test data, items, rows, sampling, device, seed,
 out; tokenloom evaluate omni-small --cfg job lists them.
 A diffusion decoder is compared with the plain decoder and with two controls, on the same codes. Its keys are
@@ -29,9 +30,7 @@ examples:
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
-    parser.add_argument(
-        "codec", type=known.codec, metavar="CODEC", help=known.HELP
-    )
+    parser.add_argument("codec", type=known.codec, metavar="CODEC", help=known.HELP)
     parser.add_argument(
         "--modelled", action="store_true", help="also measure the bits under a small transformer trained on the codes"
     )

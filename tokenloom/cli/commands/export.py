@@ -16,7 +16,8 @@ exporting = lazy.load("tokenloom.codecs.export.exporting")
 progress = lazy.load("tokenloom.progress")
 
 EPILOG = f"""\
-{known.MAPPING}The encoder turns signals of any size into indices. The decoder turns indices into signals whose sizes are multiples of
+{known.MAPPING}
+The encoder turns signals of any size into indices. The decoder turns indices into signals whose sizes are multiples of
 the stride. config.json describes their shapes, and README.md how to run them. The written programs are run and compared
 with the codec before the folder gets its name. ONNX needs pip install 'tokenloom[export]'.
 
