@@ -23,13 +23,18 @@ MARKERS = {
 """Marker → path around the origin. Seven markers and ten colors make seventy pairs."""
 DASHES = ((), (5.0, 1.5), (1.5, 1.2), (6.0, 1.4, 1.4, 1.4))
 """Lengths of dashes and gaps in line widths."""
+THIN_DASHES = ((4.0, 3.0), (1.5, 2.0), (7.0, 2.5, 1.5, 2.5))
+"""The same of thin lines."""
 NEAR = 0.01
 """Kernel distances below this have a linear scale: their sign changes from one set to the next."""
 
 
 @dataclass(frozen=True)
 class SeriesStyle:
-    """Color, marker and dashes of a series: each alone tells neighbors apart."""
+    """Color, marker and dashes of a series: each alone tells neighbors apart.
+
+    A series without a marker, "", has a thin line and no marks: a curve that others published.
+    """
 
     color: str = COLORS[0]
     marker: str = "circle"
@@ -114,6 +119,14 @@ def styles(names: Iterable[str]) -> dict[str, SeriesStyle]:
     markers = list(MARKERS)
     return {
         name: SeriesStyle(COLORS[i % len(COLORS)], markers[i % len(markers)], DASHES[i % len(DASHES)])
+        for i, name in enumerate(dict.fromkeys(names))
+    }
+
+
+def thin_styles(names: Iterable[str]) -> dict[str, SeriesStyle]:
+    """Return the style of a thin dashed line for each name."""
+    return {
+        name: SeriesStyle(COLORS[-1 - i % len(COLORS)], "", THIN_DASHES[i // len(COLORS) % len(THIN_DASHES)])
         for i, name in enumerate(dict.fromkeys(names))
     }
 

@@ -80,6 +80,8 @@ def _any_glyph() -> Iterator[None]:
 def _line(style: SeriesStyle) -> dict[str, Any]:
     """Return the arguments of a line in this style."""
     dash = (0, style.dash) if style.dash else "-"
+    if not style.marker:
+        return {"color": style.color, "ls": dash, "lw": 0.9, "zorder": 1}
     return {"color": style.color, "marker": SYMBOLS[style.marker], "ls": dash, "ms": 5, "lw": 1.6}
 
 

@@ -11,7 +11,7 @@ from tokenloom.files import FileSet
 REPORT, RECORDS = "report.html", ".hydra/*"
 COMPARISON = FileSet("comparison", (
     REPORT, "results.json", "results.csv", RECORDS, "plots/image-*", "plots/audio-*", "plots/targets-*",
-    "exhibits/[0-9]*",
+    "exhibits/[0-9]*", "compressai/*.json",
 ))  # fmt: skip
 OMNI = FileSet("omni", (REPORT, "omni.json", "omni.csv", RECORDS, "exhibits/omni-*"))
 DECODER = FileSet("decoder", (

@@ -15,6 +15,8 @@ from tokenloom.metrics.registry import registered
 from .metric import Metric, Protocol
 
 AVERAGING = "mean over the items of the set, each item at its own size; failed items are counted, not imputed"
+KODAK = 24
+"""Number of pictures in the Kodak set."""
 WINDOW = {"window": 11, "sigma": 1.5}
 
 
@@ -52,6 +54,21 @@ def _image(name: str, about: str, rounding: str, space: str, perceptual: bool = 
         "averaging": AVERAGING,
     }
     return Protocol(name, Modality.IMAGE, about, common, tuple(metrics))
+
+
+def _kodak() -> Protocol:
+    """Return the protocol of the results that CompressAI publishes for the Kodak set."""
+    about = "the 24 pictures of the Kodak set, as CompressAI publishes results: PSNR and MS-SSIM of 8-bit RGB"
+    known = _image("kodak", about, "8 bit", "RGB", perceptual=False)
+    common = dict(known.common) | {
+        "pictures": f"the {KODAK} of the Kodak set, 768x512 or 512x768; the figures of other pictures are those of "
+        "another set",
+        "averaging": "mean over the pictures of the value of each: not the PSNR of the mean error, nor dB of MS-SSIM",
+        "rate": "coded; CompressAI counts the file or bitstream without a container, as the nominal rate of classical "
+        "codecs does",
+    }
+    metrics = tuple(metric for metric in known.metrics if metric.name in ("psnr", "ms_ssim"))
+    return replace(known, common=common, metrics=metrics)
 
 
 AUDIO = (
@@ -102,6 +119,7 @@ PROTOCOLS: dict[str, Protocol] = {
         _image("rgb8", "images as displayed: three channels of 8 bits", "8 bit", "RGB"),
         _image("rgb-float", "no rounding, as many codec papers report", "none", "RGB"),
         _image("luma8", "luma only, as the classical literature reports", "8 bit", "Y", perceptual=False),
+        _kodak(),
         WAVEFORM,
         EXACT,
     )

@@ -35,6 +35,8 @@ def compare(
     rate: float | Mapping[str, float] | None = None,
     protocols: Sequence[str] = ("rgb8", "waveform", "exact"),
     targets: Sequence[str] | None = None,
+    references: str | os.PathLike[str] | Sequence[str | os.PathLike[str]] = (),
+    export: str | None = None,
     modelled: bool = False,
     training: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     budget: int = 1048576,
@@ -60,6 +62,9 @@ def compare(
         rate: Rate of the examples, in bits per pixel, or {"bits_per_pixel": …, "kbps": …}.
         protocols: Names of protocols, at most one per modality.
         targets: "psnr", "slope" or both. None: both, for codecs of flexible length.
+        references: Published curves beside those of images: JSON files, folders and globs in the results layout of
+            CompressAI.
+        export: "compressai" writes the curves of image codecs in that layout to the folder `compressai` of the result.
         modelled: Whether to measure the bits under a small transformer, too.
         training: Data that it learns from, as for `data`. None: the items of `data` that are not evaluated.
         budget: Number of tokens that each of these trainings sees.
@@ -74,8 +79,9 @@ def compare(
         FileNotFoundError: If a file or checkpoint does not exist.
     """
     names = list(codecs) if isinstance(codecs, Iterable) and not isinstance(codecs, str | Mapping) else [codecs]
+    published = [references] if isinstance(references, str | os.PathLike) else list(references)
     options = {
-        "anchor": anchor, "items": items, "rate": rate, "protocols": protocols, "targets": targets,
+        "references": [os.fspath(path) for path in published], "export": export, "anchor": anchor, "items": items, "rate": rate, "protocols": protocols, "targets": targets,
         "modelled": modelled, "training": None if training is None else settings_of(training), "budget": budget,
         "device": device, "seed": seed,
     }  # fmt: skip

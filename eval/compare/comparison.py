@@ -16,6 +16,7 @@ from .entries import CodecSource
 from .journal import Journal
 from .modelled import ModelledRate
 from .plan import make_plan
+from .published import beside, layout
 from .publishing import Publisher
 from .results import Results
 from .run import ComparisonRun
@@ -32,6 +33,8 @@ def compare(
     seed: int = 0,
     protocols: Sequence[str] = DEFAULT,
     targets: Sequence[str] | None = None,
+    references: Sequence[str | Path] = (),
+    export: str | None = None,
     modelled: ModelledRate | None = None,
     device: str | torch.device = "auto",
     title: str | None = None,
@@ -54,6 +57,9 @@ def compare(
         protocols: Names of protocols, at most one per modality.
         targets: "psnr", "slope" or both, against fixed settings of image codecs at equal mean tokens. Default: both,
             for codecs of variable length.
+        references: Published curves to draw beside those of image codecs: JSON files, folders and globs in the results
+            layout of CompressAI.
+        export: "compressai" writes the curve of each image codec in that layout to the folder `compressai`.
         modelled: Options of the modelled rate; None: not measured. Without training data and `items`, a fifth of the
             data is evaluated and the transformers learn from the rest.
         device: auto, cpu, cuda, cuda:1 or mps, for learned codecs. All else runs on the CPU.
@@ -65,15 +71,18 @@ def compare(
             that this one continues.
         FileNotFoundError: If a codec or its checkpoint does not exist.
     """
+    published = layout.read(references)
     plan = make_plan(codec_names, protocols, anchor, rate, targets, device)
+    beside.check(published, export, plan.protocols)
     results = Results(Path(out), title or source.name or "data")
+    results.references = beside.unique(published, [entry.label for entry in plan.entries])
     plan.check(source, results.title)
     source, study = modelled.study(source, items, seed) if modelled else (source, None)
     selections = {m: Selection(source, m, items, seed, strict) for m in sorted(plan.modalities)}
     identity = plan.identity() | contents(source) | {"items": items, "seed": seed, "strict": strict}
     journal = Journal(results.folder, identity | {"modelled": modelled and modelled.describe()})
     run = ComparisonRun(plan, results, study, selections, journal)
-    publisher = Publisher(results, journal.media, lambda seconds: run.environment(seed, seconds))
+    publisher = Publisher(results, journal.media, lambda seconds: run.environment(seed, seconds), export is not None)
     with journal.open():
         run.measure(publisher.partial)
         publisher.final()

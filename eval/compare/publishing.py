@@ -12,6 +12,7 @@ from pathlib import Path
 from tokenloom.metrics.bd_rate import bd_rate
 
 from .. import filesets
+from .published import beside, layout
 from .records import BDRow, ComparisonEnvironment
 from .report import page, plots
 from .report.standings import standings
@@ -29,10 +30,14 @@ class Publisher:
         results: The results, to which records are added.
         media: Folder whose exhibits/ are published at the end.
         environment: Function from the seconds so far to the record of the environment.
+        export: Whether the final files include the curves in the layout of CompressAI.
     """
 
-    def __init__(self, results: Results, media: Path, environment: Callable[[float], ComparisonEnvironment]) -> None:
-        self.results, self.media, self.environment = results, media, environment
+    def __init__(
+        self, results: Results, media: Path, environment: Callable[[float], ComparisonEnvironment],
+        export: bool = False,
+    ) -> None:  # fmt: skip
+        self.results, self.media, self.environment, self.export = results, media, environment, export
         self.start, self.next = time.perf_counter(), 0.0
         filesets.settle(results.folder)
         self.complete = _is_complete(results.folder)
@@ -61,6 +66,8 @@ class Publisher:
             new.write()
             plots.write(new)
             page.write(new)
+            if self.export:
+                layout.write(new, folder)
 
     def _fill(self) -> None:
         """Fill in what follows from the records."""
@@ -69,6 +76,7 @@ class Publisher:
         modality = {r.codec: r.modality for r in results.records}
         anchors = [anchor for anchor in results.environment.anchors if anchor in modality]
         results.bd_rates = [row for anchor in anchors for row in _bd_rates(results, modality[anchor], anchor)]
+        results.reference_bd_rates = beside.rates(results)
         results.standings = standings(results)
         results.takeaways = takeaways(results)
 

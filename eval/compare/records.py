@@ -163,6 +163,22 @@ class BDRow:
 
 
 @dataclass(kw_only=True)
+class ReferenceCurve:
+    """Published curve of an image codec. It is no measurement of this comparison."""
+
+    name: str
+    file: str
+    """Name of its file."""
+    about: str = ""
+    """Description, data set and source, as the file states them."""
+    rates: list[float]
+    """Bits per pixel."""
+    metrics: dict[str, list[float]]
+    """psnr in dB, ms_ssim linear → a value for each rate."""
+    notes: list[str] = field(default_factory=list)
+
+
+@dataclass(kw_only=True)
 class Place:
     """Quality of one codec at the rate of a standing."""
 

@@ -14,7 +14,7 @@ from tokenloom.metrics.bd_rate import Point
 from ..gallery.records import Exhibit
 from ..metric import MetricDescription, ProtocolDescription, Summary
 from ..serialize import from_json, from_plain, to_csv, to_json, to_plain
-from .records import KINDS, BDRow, ComparisonEnvironment, Record, Standing
+from .records import KINDS, BDRow, ComparisonEnvironment, Record, ReferenceCurve, Standing
 
 JSON, CSV = "results.json", "results.csv"
 LARGEST = 1 << 28
@@ -33,6 +33,10 @@ class Results:
     absent: dict[str, str] = field(default_factory=dict)
     """Metric → reason why it is missing."""
     bd_rates: list[BDRow] = field(default_factory=list)
+    references: list[ReferenceCurve] = field(default_factory=list)
+    """Published curves beside those of the records. They enter neither tables nor standings."""
+    reference_bd_rates: list[BDRow] = field(default_factory=list)
+    """BD-rates of the codecs against these curves; `anchor` is the name of the curve."""
     standings: list[Standing] = field(default_factory=list)
     """The best codecs of each metric in each band of rates."""
     exhibits: list[Exhibit] = field(default_factory=list)

@@ -155,8 +155,8 @@ class Chart {
       const bars = mine.filter((spot) => spot.ci).map((spot) =>
         `<line class="bar" x1="${spot.left}" x2="${spot.left}" y1="${clamp(spot.y - spot.ci)}" y2="${clamp(spot.y + spot.ci)}"/>`);
       const path = mine.map((spot) => `${spot.left.toFixed(1)} ${spot.top.toFixed(1)}`).join("L");
-      const curve = `<path class="stroke" d="M${path}" stroke-dasharray="${dash.map((length) => 2 * length).join(" ")}"/>`;
-      const marks = mine.map((spot) => `<use href="#mark-${marker}" x="${spot.left - 7}" y="${spot.top - 7}" width="14" height="14"/>`);
+      const curve = `<path class="stroke${marker ? "" : " thin"}" d="M${path}" stroke-dasharray="${dash.map((length) => 2 * length).join(" ")}"/>`;
+      const marks = !marker ? [] : mine.map((spot) => `<use href="#mark-${marker}" x="${spot.left - 7}" y="${spot.top - 7}" width="14" height="14"/>`);
       return `<g data-series="${s}" style="color:${color}">${bars.join("")}${curve}${marks.join("")}</g>`;
     }).join("");
   }

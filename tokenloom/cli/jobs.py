@@ -20,6 +20,8 @@ class CompareTypes:
 
     codecs: list[Any]
     protocols: list[str]
+    references: list[str]
+    export: str | None
     out: str
     device: str
     seed: int
@@ -122,7 +124,8 @@ def check_complete(cfg: DictConfig) -> None:
 def _convert(cfg: DictConfig, types: type) -> None:
     """Convert the values to their types in place. Raise omegaconf's ValidationError if that is impossible."""
     values = {field.name: cfg[field.name] for field in fields(types)}
-    if isinstance(values.get("codecs"), str):
-        values["codecs"] = [values["codecs"]]
+    for key in ("codecs", "references"):
+        if isinstance(values.get(key), str):
+            values[key] = [values[key]]
     typed = OmegaConf.merge(OmegaConf.structured(types), values)
     cfg.merge_with(OmegaConf.to_container(typed, resolve=True))

@@ -12,7 +12,7 @@ from hydra.errors import HydraException
 
 from tokenloom import files
 
-PATHS = ("out", "path", "packs", "tokens", "checkpoint", "lpips_weights", "folder", "model")
+PATHS = ("out", "path", "packs", "tokens", "checkpoint", "lpips_weights", "folder", "model", "references")
 """Keys, without their groups, whose value is a path or a name, whatever signs it has."""
 HOME = re.compile(r"(?:^|(?<=[\[{,:+\"'])|(?<=[,:] ))~[\w.-]*(?=[/,\]}@\"']|$)")
 """~ or ~user at the start of a value or of an element."""

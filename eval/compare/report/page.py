@@ -8,9 +8,10 @@ from pathlib import Path
 from ...charts import styles
 from ...gallery.views import views
 from ...render import Section, write_page
+from ..published import beside
 from ..results import Results
 from . import plots
-from .tables import bd_table, best_table, record_table, speed_table, target_rows
+from .tables import bd_table, best_table, published_tables, record_table, speed_table, target_rows
 from .text import PLURALS, problems
 
 
@@ -37,6 +38,8 @@ def write(results: Results, sections: Sequence[Section] = (), path: Path | None 
         tables=[record_table(results, m) for m in modalities],
         best=[table for m in signals if (table := best_table(results, m))],
         bd=[bd_table(results, m) for m in signals],
+        published=published_tables(results),
+        differences=beside.differences(results),
         speeds=[table for m in modalities if (table := speed_table(results, m))],
         problems=problems(results),
         targets=[

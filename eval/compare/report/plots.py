@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Sequence
 
-from ...charts import Axis, Chart, Front, Point, Series, distance_axis, finite, styles
+from ...charts import Axis, Chart, Front, Point, Series, distance_axis, finite, styles, thin_styles
 from ...drawing import draw, save
 from ..records import KINDS, Record
 from ..results import Results
@@ -85,7 +85,8 @@ def curves(results: Results, modality: str) -> Chart:
     records, metrics = results.of(modality), results.measured(modality)
     rates, axes = _rate_axes(records), [_metric_axis(results, modality, name) for name in metrics]
     series = _series(results, records, rates, metrics)
-    chart = Chart(f"rate and distortion of {PLURALS[modality]}", rates, axes, series, "Rate", "Metric")
+    more = _references(results) if modality == "image" else []
+    chart = Chart(f"rate and distortion of {PLURALS[modality]}", rates, axes, [*series, *more], "Rate", "Metric")
     chart.fronts = _fronts(results, records, rates, metrics)
     return chart
 
@@ -104,6 +105,22 @@ def _fronts(results: Results, records: list[Record], rates: Sequence[Axis], metr
         points = [places[i] for i in numbers if records[i].value(metric) != math.inf]
         fronts += [Front(kind, metric, points)] if points and len(codecs) > 1 else []
     return fronts
+
+
+def _references(results: Results) -> list[Series]:
+    """Return a series per published curve, over the coded rate."""
+    palette = thin_styles(curve.name for curve in results.references)
+    return [
+        Series(
+            curve.name,
+            [
+                Point("published", {"coded": rate} | {name: values[i] for name, values in curve.metrics.items()})
+                for i, rate in enumerate(curve.rates)
+            ],
+            palette[curve.name],
+        )
+        for curve in results.references
+    ]
 
 
 def perception(results: Results, modality: str) -> Chart | None:

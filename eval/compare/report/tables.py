@@ -154,6 +154,16 @@ def bd_table(results: Results, modality: str) -> dict[str, Any]:
     }
 
 
+def published_tables(results: Results) -> list[dict[str, Any]]:
+    """Return the tables of BD-rates against published curves, one per metric: a row per curve, a column per codec."""
+    tables: dict[str, dict[str, Any]] = {}
+    for r in results.reference_bd_rates:
+        table = tables.setdefault(r.label, {"label": r.label, "codecs": [], "grid": {}})
+        table["codecs"] += [r.codec] if r.codec not in table["codecs"] else []
+        table["grid"].setdefault(r.anchor, {})[r.codec] = r
+    return list(tables.values())
+
+
 @dataclass
 class SpeedRow:
     """Speed of one codec in signal per second. Bars are percentages of the longest bar."""

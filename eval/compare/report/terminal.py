@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from ..published import beside
 from ..records import ModelledRecord, Record
 from ..results import Results
 from ..targets import LABELS
+from .tables import published_tables
 from .text import MISSING, decimals, number, problems
 
 
@@ -20,6 +24,10 @@ def show(results: Results, console: Console) -> None:
             console.print(_budget(modelled), highlight=False, markup=False)
     for records in results.with_targets().values():
         console.print(_targets(records))
+    for table in published_tables(results):
+        console.print(_published(table))
+    for line in beside.differences(results):
+        console.print(line, markup=False, highlight=False)
     for reason in problems(results):
         console.print(reason, style="yellow", markup=False, highlight=False)
 
@@ -75,6 +83,18 @@ def _budget(trainings: list[ModelledRecord]) -> str:
         f"embeddings (not charged), saw {span('tokens_seen')} tokens in {span('steps')} steps, from {span('items')} "
         f"items that are not evaluated ({trainings[0].where}); seed {trainings[0].seed}"
     )
+
+
+def _published(table: dict[str, Any]) -> Table:
+    """Tabulate the BD-rates against published curves in one metric."""
+    shown = Table(title=escape(f"BD-rate against published curves, {table['label']}"))
+    shown.add_column("curve")
+    for codec in table["codecs"]:
+        shown.add_column(escape(codec), justify="right")
+    for curve, cells in table["grid"].items():
+        percents = (cells[codec].percent for codec in table["codecs"])
+        shown.add_row(escape(curve), *(MISSING if percent is None else f"{percent:+.1f} %" for percent in percents))
+    return shown
 
 
 def _targets(records: list[Record]) -> Table:

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from ...metric import MetricDescription, Summary
+from ...protocols import KODAK
 from ..records import Place, Record
 from ..results import Results
 
@@ -117,6 +118,9 @@ def problems(results: Results) -> list[str]:
         where = f"{', '.join(codecs)}{': ' if named else ''}{named}"
         lines.append(f"{subject} on {len(trials)} trial{'s' * (len(trials) != 1)} ({where}): {reason}")
     lines = list(dict.fromkeys(lines))
+    counts = {r.n + r.failed for r in results.records if r.protocol == "kodak"}
+    if counts - {KODAK}:
+        lines.append(f"protocol kodak is for the {KODAK} pictures of the Kodak set; this set has {max(counts)}")
     if results.skipped:
         lines.append(f"{results.skipped} broken items of the data were left out")
     return lines
