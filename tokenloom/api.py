@@ -81,7 +81,8 @@ def compare(
     names = list(codecs) if isinstance(codecs, Iterable) and not isinstance(codecs, str | Mapping) else [codecs]
     published = [references] if isinstance(references, str | os.PathLike) else list(references)
     options = {
-        "references": [os.fspath(path) for path in published], "export": export, "anchor": anchor, "items": items, "rate": rate, "protocols": protocols, "targets": targets,
+        "references": [os.fspath(path) for path in published], "export": export,
+        "anchor": anchor, "items": items, "rate": rate, "protocols": protocols, "targets": targets,
         "modelled": modelled, "training": None if training is None else settings_of(training), "budget": budget,
         "device": device, "seed": seed,
     }  # fmt: skip

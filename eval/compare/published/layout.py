@@ -11,7 +11,7 @@ import json
 import math
 import re
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +72,7 @@ def write(results: Results, folder: Path) -> None:
         files.write(folder / FOLDER / f"{name}.json", content + "\n")
 
 
-def require_rgb(common: Any, protocol: str) -> None:
+def require_rgb(common: Mapping[str, str], protocol: str) -> None:
     """Raise ValueError for a protocol whose figures the layout has no place for."""
     if not str(common.get("colour")).startswith("RGB"):
         raise ValueError(f"published curves are of RGB, and protocol {protocol} measures luma: use protocols=[kodak]")
