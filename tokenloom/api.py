@@ -50,21 +50,18 @@ def compare(
 
     Args:
         codecs: Registered names, shipped names, folders, globs of folders; "+diffusion" adds the diffusion decoder of
-            a codec. `my_codec.py:MyCodec` is a class of your own file, which is run. A mapping adds arguments,
-            {"name": "my_codec.py:MyCodec", "width": 64}, or the weights of another project, {"name": "image/taming",
-            "checkpoint": …}. A codec object, such as one of `codecs.wrap`, is measured in this process.
+            a codec. `my_codec.py:MyCodec` is a class of your own file, which is run. A mapping adds its arguments
+            or weights of another project, {"name": "image/taming", "checkpoint": …}. Codec objects stay in this process.
         data: A folder, a tar file or a glob of tar files; a source such as "images" or "demo"; a mapping of a source
             and its keys, {"name": "folder", "path": "photos", "limit": 20}; or a `tokenloom.data.Source`.
-        out: Folder of results.json, results.csv, plots and report.html. None: a temporary folder, which is removed
-            together with the result; `save` keeps a copy.
+        out: Folder of results.json, plots, report.html and so on. None: a temporary one, which goes with the result.
         anchor: Reference codec of BD-rate, at most one per modality. None: JPEG, Opus, bytes, else the first codec.
         items: Largest number of items of each modality, drawn with `seed`. None: all.
         rate: Rate of the examples, in bits per pixel, or {"bits_per_pixel": …, "kbps": …}.
         protocols: Names of protocols, at most one per modality.
         targets: "psnr", "slope" or both. None: both, for codecs of flexible length.
-        references: Published curves beside those of images: JSON files, folders and globs in the results layout of
-            CompressAI.
-        export: "compressai" writes the curves of image codecs in that layout to the folder `compressai` of the result.
+        references: Published curves beside those of images: JSON files, folders and globs in CompressAI's layout.
+        export: "compressai" writes the curves of image codecs in that layout to the folder `compressai`.
         modelled: Whether to measure the bits under a small transformer, too.
         training: Data that it learns from, as for `data`. None: the items of `data` that are not evaluated.
         budget: Number of tokens that each of these trainings sees.
@@ -79,12 +76,11 @@ def compare(
         FileNotFoundError: If a file or checkpoint does not exist.
     """
     names = list(codecs) if isinstance(codecs, Iterable) and not isinstance(codecs, str | Mapping) else [codecs]
-    published = [references] if isinstance(references, str | os.PathLike) else list(references)
+    curves = [references] if isinstance(references, str | os.PathLike) else references
     options = {
-        "references": [os.fspath(path) for path in published], "export": export,
-        "anchor": anchor, "items": items, "rate": rate, "protocols": protocols, "targets": targets,
-        "modelled": modelled, "training": None if training is None else settings_of(training), "budget": budget,
-        "device": device, "seed": seed,
+        "anchor": anchor, "items": items, "rate": rate, "protocols": protocols, "targets": targets, "export": export,
+        "references": [os.fspath(path) for path in curves], "modelled": modelled, "budget": budget, "device": device,
+        "training": None if training is None else settings_of(training), "seed": seed,
     }  # fmt: skip
     given = settings_of(data) if isinstance(data, str | os.PathLike | Mapping) else data
     with front.folder_of(out) as folder, _only_run(folder):

@@ -16,7 +16,7 @@ from .entries import CodecSource
 from .journal import Journal
 from .modelled import ModelledRate
 from .plan import make_plan
-from .published import beside, layout
+from .published import beside
 from .publishing import Publisher
 from .results import Results
 from .run import ComparisonRun
@@ -46,8 +46,7 @@ def compare(
     until then. After Ctrl-C, the results hold the complete codecs. The same call continues an unfinished comparison.
 
     Args:
-        codec_names: Names, folders, classes of Python files, mappings and codecs, as `load_entries` takes them. A
-            `Codec` itself, such as one of `codecs.wrap`, is measured in this process.
+        codec_names: Names, folders, classes of Python files, mappings and codecs, as `load_entries` takes them.
         source: The data.
         out: Folder for the results.
         anchor: Reference codec of BD-rate, at most one per modality. Default: JPEG, Opus, bytes, else the first codec.
@@ -55,11 +54,9 @@ def compare(
         rate: Rate of the exhibits, a number or {"bits_per_pixel": …, "kbps": …}. Default: that of a learned codec.
         seed: Seed of the draw and the training.
         protocols: Names of protocols, at most one per modality.
-        targets: "psnr", "slope" or both, against fixed settings of image codecs at equal mean tokens. Default: both,
-            for codecs of variable length.
-        references: Published curves to draw beside those of image codecs: JSON files, folders and globs in the results
-            layout of CompressAI.
-        export: "compressai" writes the curve of each image codec in that layout to the folder `compressai`.
+        targets: "psnr", "slope" or both, at equal mean tokens. Default: both, for image codecs of variable length.
+        references: Published curves to draw beside those of images: JSON files, folders and globs; see `layout.read`.
+        export: "compressai" writes the curves of image codecs in that layout, to the folder `compressai`.
         modelled: Options of the modelled rate; None: not measured. Without training data and `items`, a fifth of the
             data is evaluated and the transformers learn from the rest.
         device: auto, cpu, cuda, cuda:1 or mps, for learned codecs. All else runs on the CPU.
@@ -67,15 +64,11 @@ def compare(
         strict: Raise an error for a broken item instead of counting it.
 
     Raises:
-        ValueError: If an argument is invalid, or the data have no item for the codecs, or changed since the call
-            that this one continues.
-        FileNotFoundError: If a codec or its checkpoint does not exist.
+        ValueError: If an argument is invalid, or the data lack items, or changed since the call that is continued.
+        FileNotFoundError: If a codec or a file does not exist.
     """
-    published = layout.read(references)
     plan = make_plan(codec_names, protocols, anchor, rate, targets, device)
-    beside.check(published, export, plan.protocols)
-    results = Results(Path(out), title or source.name or "data")
-    results.references = beside.unique(published, [entry.label for entry in plan.entries])
+    results = Results(Path(out), title or source.name or "data", references=beside.read(references, export, plan))
     plan.check(source, results.title)
     source, study = modelled.study(source, items, seed) if modelled else (source, None)
     selections = {m: Selection(source, m, items, seed, strict) for m in sorted(plan.modalities)}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from pathlib import Path
 
 from tokenloom.codecs.types import Modality
 from tokenloom.metrics.bd_rate import bd_rate
 
-from ...metric import Protocol
+from ..plan import Plan
 from ..records import BDRow, ReferenceCurve
 from ..results import Results
 from . import layout
@@ -15,22 +16,29 @@ from . import layout
 IMAGE = str(Modality.IMAGE)
 
 
-def check(references: list[ReferenceCurve], export: str | None, protocols: Mapping[Modality, Protocol]) -> None:
-    """Raise ValueError if a comparison has no image codec for curves to read or write, or does not measure RGB."""
+def read(sources: Sequence[str | Path], export: str | None, plan: Plan) -> list[ReferenceCurve]:
+    """Return the published curves beside a comparison. None has the name of a codec.
+
+    Args:
+        sources: As for `layout.read`.
+        export: Layout in which the curves of the comparison are to be written; None: they are not.
+        plan: Codecs and protocols of the comparison.
+
+    Raises:
+        FileNotFoundError: If a file does not exist.
+        ValueError: If a file or the layout is wrong, or the comparison has no image codec or does not measure RGB.
+    """
     if export not in (None, layout.FOLDER):
         raise ValueError(f"export must be {layout.FOLDER} or null, got {export!r:.80}")
-    if not references and export is None:
-        return
-    if Modality.IMAGE not in protocols:
-        raise ValueError("published curves are of images, and no codec of the comparison is for images")
-    layout.require_rgb(protocols[Modality.IMAGE].common, protocols[Modality.IMAGE].name)
-
-
-def unique(references: list[ReferenceCurve], labels: list[str]) -> list[ReferenceCurve]:
-    """Tell curves from codecs with the same name."""
-    for curve in references:
+    curves = layout.read(sources)
+    if curves or export is not None:
+        if (protocol := plan.protocols.get(Modality.IMAGE)) is None:
+            raise ValueError("published curves are of images, and no codec of the comparison is for images")
+        layout.require_rgb(protocol.common, protocol.name)
+    labels = {entry.label for entry in plan.entries}
+    for curve in curves:
         curve.name += " (published)" if curve.name in labels else ""
-    return references
+    return curves
 
 
 def rates(results: Results) -> list[BDRow]:
