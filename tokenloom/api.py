@@ -51,7 +51,7 @@ def compare(
     Args:
         codecs: Registered names, shipped names, folders, globs of folders; "+diffusion" adds the diffusion decoder of
             a codec. `my_codec.py:MyCodec` is a class of your own file, which is run. A mapping adds its arguments
-            or weights of another project, {"name": "image/taming", "checkpoint": …}. Codec objects stay in this process.
+            or weights of another project, {"name": "image/taming", "checkpoint": …}. A `Codec` stays in this process.
         data: A folder, a tar file or a glob of tar files; a source such as "images" or "demo"; a mapping of a source
             and its keys, {"name": "folder", "path": "photos", "limit": 20}; or a `tokenloom.data.Source`.
         out: Folder of results.json, plots, report.html and so on. None: a temporary one, which goes with the result.

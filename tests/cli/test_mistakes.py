@@ -21,7 +21,8 @@ weave                                                        | unknown command '
 encod photo.png                                              | unknown command 'encod' (did you mean encode?)
 decode -o a.png                                              | required: input
 codecs --jsn                                                 | unknown option --jsn (did you mean --json?)
-codecs natural-fsq                                           | unknown argument natural-fsq
+codecs natural-fsk                                           | unknown codec 'natural-fsk' (did you mean natural-fsq?)
+export natural-fsq again                                     | unknown argument again
 encode photo.png                                             | encode needs --codec; for image choose emoji-flex, emoji-fsq
 encode photo.png -c natural-fsk                              | unknown codec 'natural-fsk' (did you mean natural-fsq?); tokenloom codecs lists all
 encode photo.png -c jpeg                                     | did you mean image/jpeg
