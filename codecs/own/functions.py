@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
@@ -36,9 +37,19 @@ class FunctionCodec(Codec):
         if tensor is not None:
             self._anchor = torch.empty(0, device=tensor.device)
 
+    def __repr__(self) -> str:
+        return super().__repr__() if self._identified else f"FunctionCodec({self.name}, without a fingerprint)"
+
+    def _repr_html_(self) -> str:
+        return f"<code>{html.escape(repr(self))}</code>"  # a card would tell how to load it
+
+    @property
+    def _identified(self) -> bool:
+        return self.version is not None or self.weights is not None
+
     @property
     def fingerprint(self) -> bytes:
-        if self.version is None and self.weights is None:
+        if not self._identified:
             raise ValueError(
                 f"{self.name} has no fingerprint, which containers and comparisons need, since functions cannot be "
                 "told from one another: give codecs.wrap a version, or the weights that they use"
@@ -158,7 +169,7 @@ def wrap(
     if version is not None and not (isinstance(version, str) and version):
         raise ValueError(f"version must be a text, such as '1', got {version!r:.80}")
     codec = FunctionCodec((encode, decode), spec, settings or Settings(), name, version, _module(weights)).eval()
-    if version is not None or weights is not None:
+    if codec._identified:
         registry.remember(codec)
     return codec
 

@@ -13,6 +13,7 @@ from support.cli import refuse, succeed
 
 import tokenloom
 from tokenloom import codecs, data, own_code
+from tokenloom.eval import compare
 
 CODE = '''
 """Codecs that no registry knows."""
@@ -111,9 +112,13 @@ def new_process() -> None:
     codecs.registry._classes.pop("image/own-means", None)
 
 
-@pytest.mark.parametrize("place", ["my_codec.py", "./my_codec.py", PLACE, "~/my_codec.py", "absolute"])
+@pytest.mark.parametrize(
+    "place", ["my_codec.py", "./my_codec.py", PLACE, "~/my_codec.py", "absolute", "a+b/my_codec.py"]
+)
 def test_a_file_is_coded_by_a_class_from_any_folder(capsys, own, monkeypatch, place):
     monkeypatch.setenv("HOME", str(own))
+    Path("a+b").mkdir()
+    Path("a+b/my_codec.py").write_text(CODE)
     codec = f"{own / 'my_codec.py' if place == 'absolute' else place}:Gray"
     says = succeed(capsys, "encode", "photo.png", "--codec", codec)
     assert "1600 tokens, " in says and says.endswith("my_codec.py:Gray\n")
@@ -203,6 +208,10 @@ def test_comparisons_take_classes_mappings_and_decoders(capsys):
     succeed(capsys, "evaluate", f"{{name: {PLACE}:Gray, levels: 2}}", *SCENES, "out=evaluated")
     (record,) = json.loads(Path("evaluated/results.json").read_text())["records"]
     assert record["kind"] == "my_codec.py:Gray" and record["rates"]["nominal"]["mean"] == 1.0
+    Path("a+b").mkdir()
+    Path("a+b/my_codec.py").write_text(CODE)
+    new_process()
+    assert compare.entries.load_entries(["a+b/my_codec.py:Gray"])[0].label == "a+b/my_codec.py:Gray"
     says = refuse(capsys, "compare", "codecs=[my_codec.py:Gray+diffusion]", *SCENES, "out=x")
     assert "my_codec.py:Gray" in says and "decoder" in says
 
@@ -229,6 +238,7 @@ def test_tokens_are_written_by_other_processes_too(capsys):
         ("my_codec.py:Plain", "my_codec.py:Plain must have a CodeSpec as its spec, got None"),
         ("my_codec.py:Blocks", "my_codec.py:Blocks has random weights: train it (tokenloom train codec=my_codec.py:Bl"),
         ("{name: my_codec.py:Gray, level: 3}", "my_codec.py:Gray takes no 'level' (did you mean levels?)"),
+        ("{name: my_codec.py:Gray, checkpoint: x.pt}", "my_codec.py:Gray takes no checkpoint of other projects"),
         ("{nom: my_codec.py:Gray}", "must be a name, or a mapping such as '{name: my_codec.py:MyCodec, width: 64}'"),
         ("{name: [", "must be a name, or a mapping such as"),
         ("broken.py:Gray", "broken.py, line 3: RuntimeError: too early"),

@@ -83,6 +83,8 @@ def test_functions_without_identity_code_but_write_no_container():
     codec = wrapped(version=None)
     codes = codec.encode(torch.rand(1, 3, 4, 4))
     assert codec.decode(codes).shape == (1, 3, 4, 4)
+    assert repr(codec) == "FunctionCodec(image/halves, without a fingerprint)" and "halves" in codec._repr_html_()
+    assert wrapped().fingerprint.hex() in repr(wrapped())
     with pytest.raises(
         ValueError, match=r"image/halves has no fingerprint.*give codecs.wrap a version, or the weights"
     ):
