@@ -161,7 +161,8 @@ def test_curves_are_drawn_and_compared_and_enter_no_table(tmp_path):
     page = result.report().read_text(encoding="utf-8")
     shown = re.search(r'id="published".*?</section>', page, re.DOTALL)[0]
     assert "−50.0 %" in shown and "MS-SSIM in dB was converted to linear values for double" in shown
-    assert "This comparison has 2 of grays" in shown and "rounding: both images rounded to 8 bits first" in shown
+    assert "This comparison has 2 from grays" in shown and "rounding: both images rounded to 8 bits first" in shown
+    assert page.count("Thin dashed lines are published figures.") == 1
     assert "Published curves" not in plain.report().read_text(encoding="utf-8")
 
 

@@ -69,7 +69,7 @@ def differences(results: Results) -> list[str]:
     protocol, count = results.protocols[records[0].protocol], max(r.n for r in records)
     lines = [
         f"Pictures: a published curve holds for the pictures of its publication, for CompressAI the 24 of the Kodak "
-        f"set. This comparison has {count} of {results.title}. Curves of other pictures cannot be compared.",
+        f"set. This comparison has {count} from {results.title}. Curves of other pictures cannot be compared.",
         "Bits: published ones are those of the codec's file or bitstream. Coded rates here include the container, at "
         "most 32 bytes for an image.",
         "PSNR: CompressAI writes the mean over the pictures of the PSNR of each, not that of the mean error, in RGB; "
