@@ -18,6 +18,8 @@ scipy = lazy.load("scipy", "eval")
 
 NO_NUMBER = "the metric gave no number"
 """Reason of a value that is NaN or −∞."""
+PLAIN = (str, int, float, list, tuple, dict, type(None))
+"""Types of settings that results files hold as they are."""
 Z = 1.959964
 """97.5 % point of the normal distribution."""
 
@@ -61,7 +63,11 @@ class Metric:
     function: Callable[..., Any]
     """Takes (reference, output, **settings), for audio also sample_rate in Hz."""
     settings: Mapping[str, Any] = field(default_factory=dict)
-    """All arguments that change the value."""
+    """All arguments that change the value. Results files name an object by its `str`."""
+    of_item: tuple[str, ...] = ()
+    """Further arguments that the item gives: "caption", or "text", what a picture is known to say."""
+    judges_alone: bool = False
+    """Whether the value says something of the output alone. Reports then show that of the originals, too."""
     set_level: bool = False
     """Whether the metric belongs to a whole set. `function` then takes the settings and returns an object with
     `features(reference, output)`, a tensor for an item, `add(features)` and `value()`."""
@@ -74,7 +80,8 @@ class Metric:
     def describe(self) -> MetricDescription:
         """Return the description for results files."""
         better = "higher" if self.higher else "lower"
-        return MetricDescription(self.label, self.unit, better, self.definition, to_plain(dict(self.settings)))
+        settings = {key: value if isinstance(value, PLAIN) else str(value) for key, value in self.settings.items()}
+        return MetricDescription(self.label, self.unit, better, self.definition, to_plain(settings))
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ from tokenloom.codecs.types import Modality
 from tokenloom.metrics import audio, distribution, features, image, speech, text
 from tokenloom.metrics.errors import Unmeasurable, missing_package
 from tokenloom.metrics.registry import registered
+from tokenloom.metrics.speech.recognizers import Recognizer
 
+from . import judges
 from .metric import Metric, Protocol
 
 AVERAGING = "mean over the items of the set, each item at its own size; failed items are counted, not imputed"
@@ -26,7 +28,9 @@ def _kid(space: str, definition: str) -> Metric:
                   distribution.KernelDistance, {"features": space, "minimum": 8}, set_level=True)  # fmt: skip
 
 
-def _image(name: str, about: str, rounding: str, space: str, perceptual: bool = True) -> Protocol:
+def _image(
+    name: str, about: str, rounding: str, space: str, perceptual: bool = True, more: tuple[Metric, ...] = ()
+) -> Protocol:
     how = {"rounding": rounding, "space": space}
     metrics = [
         Metric("psnr", "PSNR", "dB", True, "10 log10(1 / MSE), MSE over channels and pixels; identical images have "
@@ -46,6 +50,7 @@ def _image(name: str, about: str, rounding: str, space: str, perceptual: bool = 
                    {**how, "minimum": 2048}, set_level=True, missing=distribution.rfid_missing),
             _kid("block DCT", features.BLOCK_DCT),
         ]  # fmt: skip
+    metrics += more
     common = {
         "range": "[0, 1], reconstruction clamped",
         "rounding": "both images rounded to 8 bits first" if rounding == "8 bit" else "none",
@@ -92,19 +97,18 @@ AUDIO = (
     _kid("mel statistics", features.MEL_STATISTICS),
 )  # fmt: skip
 
-WAVEFORM = Protocol(
-    "waveform",
-    Modality.AUDIO,
-    "at the sample rate and channels of the data; a codec's output is converted back to them",
-    {
+
+def _audio(name: str, about: str, metrics: tuple[Metric, ...]) -> Protocol:
+    common = {
         "range": "[-1, 1], reconstruction clamped",
         "resampling": "codecs.media.resample (soxr), so a codec's band limit counts against it",
         "channels": "mono codecs get the mean of the channels; their output is repeated",
         "length": "exactly the original's",
         "averaging": AVERAGING,
-    },
-    AUDIO,
-)
+    }
+    return Protocol(name, Modality.AUDIO, about, common, metrics)
+
+
 EXACT = Protocol(
     "exact",
     Modality.TEXT,
@@ -120,10 +124,16 @@ PROTOCOLS: dict[str, Protocol] = {
         _image("rgb-float", "no rounding, as many codec papers report", "none", "RGB"),
         _image("luma8", "luma only, as the classical literature reports", "8 bit", "Y", perceptual=False),
         _kodak(),
-        WAVEFORM,
+        _image("perceptual", "as rgb8, with judges that follow what people see; slow", "8 bit", "RGB",
+               more=judges.IMAGE),
+        _audio("waveform", "at the sample rate and channels of the data; a codec's output is converted back to them",
+               AUDIO),
+        _audio("speech", "as waveform, with judges of speech; slow", (*AUDIO, *judges.SPEECH)),
+        _audio("music", "as waveform without measures of speech, with judges of any sound; slow",
+               (*(m for m in AUDIO if m.function not in (speech.stoi, speech.pesq)), *judges.MUSIC)),
         EXACT,
     )
-}
+}  # fmt: skip
 
 DEFAULT = ("rgb8", "waveform", "exact")
 
@@ -145,11 +155,17 @@ RATES = {
 """Definitions of the rates."""
 
 
-def protocol(name: str) -> Protocol:
-    """Return a protocol by name, with the user's own metrics. Raises ValueError for an unknown name."""
+def protocol(name: str, recognizer: Recognizer | None = None) -> Protocol:
+    """Return a protocol by name, with the user's own metrics, and with a recognizer of speech where it has one.
+
+    Raises:
+        ValueError: If the name is unknown.
+    """
     if name not in PROTOCOLS:
         raise ValueError(errors.unknown("protocol", name, PROTOCOLS))
     known = PROTOCOLS[name]
+    if recognizer:
+        known = replace(known, metrics=tuple(judges.heard_by(recognizer, metric) for metric in known.metrics))
     how = {key: v for key, v in known.metrics[0].settings.items() if key in ("rounding", "space")}
     own = []
     for key, (function, about) in registered(known.modality).items():

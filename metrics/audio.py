@@ -71,6 +71,21 @@ def stft_distance(reference: Tensor, output: Tensor, *, sample_rate: int, resolu
     return total / len(resolutions)
 
 
+def log_spectral_distance(
+    reference: Tensor, output: Tensor, *, sample_rate: int, frame_seconds: float, floor: float
+) -> float:
+    """Return the log-spectral distance in dB (Gray and Markel 1976): the root mean square over frequencies of
+    20 log10(|S| / |Ŝ|), averaged over frames and channels.
+
+    Magnitudes below `floor` of full scale count as `floor`. `frame_length` gives the length of a frame; the hop is a
+    quarter of it.
+    """
+    check_not_silent(reference)
+    n_fft = frame_length(sample_rate, frame_seconds)
+    s, t = (magnitude(wave, n_fft, n_fft // 4, n_fft).clamp_min(floor).log10() for wave in (reference, output))
+    return (20 * (s - t)).square().mean(1).sqrt().mean().item()
+
+
 def frame_length(sample_rate: int, seconds: float) -> int:
     """Return the smallest power of two of samples that lasts at least `seconds`."""
     return 2 ** math.ceil(math.log2(sample_rate * seconds))

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from tokenloom import lazy
 
-from . import errors, features
+from . import efficientnet, errors, features
 from .errors import Unmeasurable
 from .image import prepare
 
@@ -127,6 +127,7 @@ def _mean_of_others(counts: Tensor, kernel: Tensor) -> Tensor:
 FEATURES: dict[str, Callable[..., Tensor]] = {
     "block DCT": features.block_dct,
     "mel statistics": features.mel_statistics,
+    "EfficientNet-Lite0": efficientnet.features,
 }
 
 

@@ -8,8 +8,11 @@ Settings of every metric:
 from __future__ import annotations
 
 import functools
+import io
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from tokenloom import lazy
@@ -20,12 +23,17 @@ from . import errors
 from . import lpips as perceptual
 from .errors import Unmeasurable
 
+piq = lazy.load("piq", "judges")
 pytorch_msssim = lazy.load("pytorch_msssim", "eval")
+skimage_color = lazy.load("skimage.color", "eval")
+ssimulacra = lazy.load("ssimulacra2", "judges")
 
 LUMA = (0.299, 0.587, 0.114)
 """BT.601 weights of R, G and B."""
 SCALES = 5
 """Resolutions of MS-SSIM."""
+SSIMULACRA_SIDE = 8
+"""Smallest side in pixels of the images that SSIMULACRA2 accepts."""
 LPIPS_SIDE = 32
 """Smallest side in pixels of the images that LPIPS accepts."""
 
@@ -52,6 +60,34 @@ def ms_ssim(reference: Tensor, output: Tensor, *, rounding: str, space: str, win
         raise Unmeasurable(f"{SCALES} scales need sides of more than {longest} pixels")
     x, y = prepare(reference, rounding, space), prepare(output, rounding, space)
     return pytorch_msssim.ms_ssim(x, y, data_range=1.0, win_size=window, win_sigma=sigma).item()
+
+
+def gmsd(reference: Tensor, output: Tensor, *, rounding: str, space: str) -> float:
+    """Return the gradient magnitude similarity deviation (Xue et al. 2013, arXiv 1308.3052), in [0, 1]; 0 is equal."""
+    return piq.gmsd(prepare(reference, rounding, space), prepare(output, rounding, space), data_range=1.0).item()
+
+
+def ssimulacra2(reference: Tensor, output: Tensor, *, rounding: str, space: str) -> float:
+    """Return SSIMULACRA 2.1 (Sneyers, Cloudinary): 100 for equal images, 90 visually lossless, below 0 very bad."""
+    if min(reference.shape[-2:]) < SSIMULACRA_SIDE:
+        raise Unmeasurable(f"a side is shorter than {SSIMULACRA_SIDE} pixels")
+    files = []
+    for x in (reference, output):  # the package reads files
+        files.append(io.BytesIO())
+        Image.fromarray(pixels(prepare(x, rounding, space)[0])).save(files[-1], "png", compress_level=0)
+    return float(ssimulacra.compute_ssimulacra2(*files))
+
+
+def ciede2000(reference: Tensor, output: Tensor, *, rounding: str, space: str) -> float:
+    """Return the mean color difference CIEDE2000 (Sharma et al. 2005) of sRGB, D65; one of 1 is just seen."""
+    images = (prepare(x, rounding, space)[0].movedim(0, -1).double().numpy() for x in (reference, output))
+    x, y = (skimage_color.rgb2lab(image) for image in images)
+    return float(skimage_color.deltaE_ciede2000(x, y).mean())
+
+
+def pixels(x: Tensor) -> np.ndarray:
+    """Return an image (3, height, width) in [0, 1] as levels, uint8 (height, width, 3)."""
+    return media.to_uint8(x).movedim(0, -1).contiguous().numpy()
 
 
 def lpips(reference: Tensor, output: Tensor, *, rounding: str, space: str, backbone: str) -> float:

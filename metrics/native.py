@@ -37,13 +37,14 @@ class _Child:
         self._owner = 0
         self._lock = threading.Lock()
 
-    def call(self, function: str, x: Tensor, y: Tensor, seconds: float, settings: dict[str, Any]) -> float:
+    def call(self, function: str, waves: tuple[Tensor, ...], seconds: float, settings: dict[str, Any]) -> Any:
         with self._lock:
             process, late, limit = self._running(), threading.Event(), PATIENCE + SLOWEST * seconds
             timer = threading.Timer(limit, lambda: (late.set(), process.kill()))
             timer.start()
             try:
-                reply = _exchange(process, {"function": function, "samples": len(x), "settings": settings}, x, y)
+                request = {"function": function, "samples": [len(wave) for wave in waves], "settings": settings}
+                reply = _exchange(process, request, *waves)
                 status = 0 if reply else process.wait()
             except BaseException:  # Ctrl-C: the answer to this call must not be taken for that to the next
                 process.kill()
@@ -78,14 +79,14 @@ _child = _Child()
 atexit.register(_child.stop)
 
 
-def call(function: str, x: Tensor, y: Tensor, rate: int, **settings: Any) -> float:
-    """Return the value of a function of native_child.py for two waveforms, float32 (samples,) at `rate` Hz.
+def call(function: str, *waves: Tensor, rate: int, **settings: Any) -> Any:
+    """Return the value of a function of native_child.py for waveforms, float32 (samples,) at `rate` Hz.
 
     Raises:
         NativeError: If the library raises an error.
         Unmeasurable: If the process dies, or does not answer in time.
     """
-    return _child.call(function, x, y, len(x) / rate, {"rate": rate, **settings})
+    return _child.call(function, waves, len(waves[0]) / rate, {"rate": rate, **settings})
 
 
 def _exchange(process: subprocess.Popen[bytes], request: dict[str, Any], *waves: Tensor) -> bytes:

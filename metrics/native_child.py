@@ -1,6 +1,6 @@
-"""Program of the child process that computes metrics of native code; see native.py. It does not import torch.
+"""Program of the child process that computes metrics of native code; see native.py. It imports torch only for voices.
 
-A request is a line of JSON and the samples of two waveforms (float32). A reply is a line of JSON.
+A request is a line of JSON and the samples of the waveforms (float32). A reply is a line of JSON.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import signal
 import sys
 import warnings
 from importlib import import_module
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -74,13 +75,121 @@ def _utterances(samples: bytes, rate: int, mode: str) -> int:
     return tables[0]
 
 
-FUNCTIONS = {"pesq": pesq, "stoi": stoi}
+def visqol(x: np.ndarray, y: np.ndarray, *, rate: int, mode: str) -> float:
+    """Return the MOS of ViSQOL; in the speech mode by the lattice, as the original program does."""
+    x, y = x.astype(np.float64), y.astype(np.float64)
+    return float(_visqol(mode).measure_from_arrays(x, y, rate).moslqo)
+
+
+@functools.cache
+def _visqol(mode: str) -> Any:
+    api = import_module("visqol").VisqolApi()
+    api.create(mode=mode, use_lattice_model=mode == "speech")
+    return api
+
+
+def dnsmos(x: np.ndarray, *, rate: int, score: str) -> float:
+    """Return a score of DNSMOS."""
+    return float(_dnsmos()(x, rate, False)[score])
+
+
+@functools.cache
+def _dnsmos() -> Any:
+    package = import_module("speechmos.dnsmos")
+    folder = Path(str(package.__file__)).with_name("dnsmos_models")
+    paths = [str(folder / name) for name in ("sig_bak_ovr.onnx", "model_v8.onnx")]
+    model = package.DNSMOS(*paths)
+    model.onnx_sess, model.p808_onnx_sess = map(_session, paths)
+    return model
+
+
+def plcmos(x: np.ndarray, *, rate: int, seed: int) -> float:
+    """Return PLCMOS. Its raters are drawn at random, here from a seed."""
+    np.random.seed(seed)
+    return float(_plcmos()(x)["plcmos"])
+
+
+@functools.cache
+def _plcmos() -> Any:
+    model = import_module("speechmos.plcmos").PLCMOS()
+    model.session = _session(model.model_path)
+    return model
+
+
+def _session(path: str) -> Any:
+    """Open a network with one thread. The package opens it with one for each core, which wait for each other."""
+    onnxruntime = import_module("onnxruntime")
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options)
+
+
+def speaker(x: np.ndarray, y: np.ndarray, *, rate: int) -> float:
+    """Return the cosine of two speaker embeddings. Raises ValueError without a voice."""
+    first, second = (_embedding(wave.tobytes()) for wave in (x, y))
+    return float(first @ second)
+
+
+@functools.lru_cache(maxsize=64)
+def _embedding(samples: bytes) -> np.ndarray:
+    package = import_module("resemblyzer")
+    import_module("torch").set_num_threads(1)
+    voice = package.preprocess_wav(np.frombuffer(samples, np.float32).copy())
+    if not len(voice):
+        raise ValueError("no voice is found in a sound")
+    return _encoder().embed_utterance(voice)
+
+
+@functools.cache
+def _encoder() -> Any:
+    return import_module("resemblyzer").VoiceEncoder("cpu", verbose=False)
+
+
+def pitch(x: np.ndarray, *, rate: int, low: float, high: float, frame: int, hop: int) -> list[float]:
+    """Return the fundamental frequency of each frame in Hz by pYIN, 0 where there is no voice."""
+    package = import_module("librosa")
+    f0, voiced, _ = package.pyin(x, fmin=low, fmax=high, sr=rate, frame_length=frame, hop_length=hop)
+    return np.where(voiced, f0, 0.0).tolist()
+
+
+def transcribe(x: np.ndarray, *, rate: int, sentences: list[str]) -> str:
+    """Return the words that pocketsphinx hears: one of the sentences, or any US English if there are none.
+
+    The sentences are lower case. Those with a word that its dictionary lacks can not be heard.
+    """
+    decoder = _decoder(tuple(sentences))
+    decoder.start_utt()
+    decoder.process_raw((np.clip(x, -1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
+    decoder.end_utt()
+    heard = decoder.hyp()
+    return heard.hypstr if heard else ""
+
+
+@functools.lru_cache(maxsize=2)
+def _decoder(sentences: tuple[str, ...]) -> Any:
+    package = import_module("pocketsphinx")
+    if not sentences:
+        return package.Decoder(loglevel="FATAL")
+    decoder = package.Decoder(lm=None, loglevel="FATAL")
+    known = [text for text in sentences if all(decoder.lookup_word(word) for word in text.split())]
+    if not known:
+        raise ValueError("no caption consists of words that pocketsphinx knows")
+    grammar = f"#JSGF V1.0; grammar captions; public <caption> = {' | '.join(known)};"
+    decoder.add_jsgf_string("captions", grammar)
+    decoder.activate_search("captions")
+    return decoder
+
+
+FUNCTIONS = {
+    "pesq": pesq, "stoi": stoi, "visqol": visqol, "dnsmos": dnsmos, "plcmos": plcmos, "pitch": pitch,
+    "speaker": speaker, "transcribe": transcribe,
+}  # fmt: skip
 
 
 def _answer(request: dict[str, Any], data: BinaryIO) -> dict[str, Any]:
-    x, y = (np.frombuffer(data.read(4 * request["samples"]), np.float32) for _ in range(2))
+    waves = [np.frombuffer(data.read(4 * samples), np.float32) for samples in request["samples"]]
     try:
-        return {"value": FUNCTIONS[request["function"]](x, y, **request["settings"])}
+        return {"value": FUNCTIONS[request["function"]](*waves, **request["settings"])}
     except Exception as error:  # whatever the library raises is the reason of a missing value
         return {"error": type(error).__name__, "message": " ".join(str(error).split())}
 

@@ -41,6 +41,7 @@ def compare(
     training: str | os.PathLike[str] | Mapping[str, Any] | None = None,
     budget: int = 1048576,
     device: str = "auto",
+    recognizer: str = "pocketsphinx-captions",
     seed: int = 0,
 ) -> Comparison:
     """Measure the fidelity of codecs and the bits they need, at every setting of their sweeps.
@@ -58,7 +59,7 @@ def compare(
         anchor: Reference codec of BD-rate, at most one per modality. None: JPEG, Opus, bytes, else the first codec.
         items: Largest number of items of each modality, drawn with `seed`. None: all.
         rate: Rate of the examples, in bits per pixel, or {"bits_per_pixel": …, "kbps": …}.
-        protocols: Names of protocols, at most one per modality.
+        protocols: Names of protocols, at most one per modality. "perceptual", "speech" and "music" have slow judges.
         targets: "psnr", "slope" or both. None: both, for codecs of flexible length.
         references: Published curves beside those of images: JSON files, folders and globs in CompressAI's layout.
         export: "compressai" writes the curves of image codecs in that layout to the folder `compressai`.
@@ -66,6 +67,8 @@ def compare(
         training: Data that it learns from, as for `data`. None: the items of `data` that are not evaluated.
         budget: Number of tokens that each of these trainings sees.
         device: Device of learned codecs: auto, cpu, cuda, cuda:1 or mps.
+        recognizer: Recognizer of speech in the protocol "speech": "pocketsphinx-captions" (which of the captions of the
+            data), "pocketsphinx" (US English), "FILE.py:FUNCTION", or a folder or hub id of transformers.
         seed: Seed of the draw and of these trainings.
 
     Returns:
@@ -80,7 +83,7 @@ def compare(
     options = {
         "anchor": anchor, "items": items, "rate": rate, "protocols": protocols, "targets": targets, "export": export,
         "references": [os.fspath(path) for path in curves], "modelled": modelled, "budget": budget, "device": device,
-        "training": None if training is None else settings_of(training), "seed": seed,
+        "training": None if training is None else settings_of(training), "recognizer": recognizer, "seed": seed,
     }  # fmt: skip
     given = settings_of(data) if isinstance(data, str | os.PathLike | Mapping) else data
     with front.folder_of(out) as folder, _only_run(folder):

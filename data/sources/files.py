@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import PurePosixPath
 from typing import Any, NamedTuple
 
@@ -89,6 +90,11 @@ class Files(Source):
     def contents(self) -> Iterator[tuple[str, int]]:
         for entry in self.entries:
             yield entry.key, entry.signal.size if entry.signal.size >= 0 else os.path.getsize(entry.signal.path)
+
+    def captions(self) -> Iterator[str]:
+        for entry in self.entries:
+            with suppress(BrokenItem):
+                yield entry.read_caption()
 
     def __getitem__(self, i: int) -> Item:
         entry = self.entries[self._check(i)]

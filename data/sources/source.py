@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -85,6 +86,12 @@ class Source(ABC):
     def contents(self) -> Iterator[tuple[str, int]]:
         """Yield name and size in bytes of each file behind the items."""
         return iter(())
+
+    def captions(self) -> Iterator[str]:
+        """Yield the caption of each readable item."""
+        for i in range(len(self)):
+            with suppress(BrokenItem):
+                yield self[i].caption
 
     def items(self, strict: bool = False) -> Iterator[Item]:
         """Iterate over all readable items in order.

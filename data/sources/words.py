@@ -24,7 +24,7 @@ _TESTED = 8  # one word in this many is in the split "test"
 
 
 class Words(Source):
-    """Images of words of 2 to 4 letters on white, captioned `the word SHIP in red`.
+    """Images of words of 2 to 4 letters on white, captioned `the word SHIP in red`; `meta["text"]` is the word.
 
     Item i is a pure function of (seed, split, i). Most words alternate consonants and vowels. A word
     alone determines its split ("train" or "test"), so no test word occurs in training.
@@ -48,7 +48,8 @@ class Words(Source):
         ink = str(rng.choice(list(INKS)))
         while split(word := _random_word(rng)) != self.split:
             pass
-        return Item(f"word-{i:06d}", Modality.IMAGE, render(word, ink, self.size), None, caption(word, ink))
+        image = render(word, ink, self.size)
+        return Item(f"word-{i:06d}", Modality.IMAGE, image, None, caption(word, ink), {"text": word.upper()})
 
 
 def caption(word: str, ink: str) -> str:

@@ -11,7 +11,7 @@ from . import front
 from .report import terminal
 from .results import Results
 
-KEYS = ("items", "rate", "seed", "protocols", "targets", "references", "export", "device")
+KEYS = ("items", "rate", "seed", "protocols", "targets", "references", "export", "device", "recognizer")
 """Keys of the config that are arguments of `compare`."""
 
 

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 
 from tokenloom.data import Source
+from tokenloom.metrics.speech.recognizers import CLOSED
 
+from .. import judges
 from ..protocols import DEFAULT
 from ..selection import Selection, contents
 from .entries import CodecSource
@@ -37,6 +39,7 @@ def compare(
     export: str | None = None,
     modelled: ModelledRate | None = None,
     device: str | torch.device = "auto",
+    recognizer: str = CLOSED,
     title: str | None = None,
     strict: bool = False,
 ) -> Results:
@@ -60,6 +63,7 @@ def compare(
         modelled: Options of the modelled rate; None: not measured. Without training data and `items`, a fifth of the
             data is evaluated and the transformers learn from the rest.
         device: auto, cpu, cuda, cuda:1 or mps, for learned codecs. All else runs on the CPU.
+        recognizer: Recognizer of speech in the protocol `speech`; see `Recognizer`.
         title: Title of the data.
         strict: Raise an error for a broken item instead of counting it.
 
@@ -67,21 +71,27 @@ def compare(
         ValueError: If an argument is invalid, or the data lack items, or changed since the call that is continued.
         FileNotFoundError: If a codec or a file does not exist.
     """
-    plan = make_plan(codec_names, protocols, anchor, rate, targets, device)
+    ears = judges.recognizer(recognizer, protocols, source)
+    plan = make_plan(codec_names, protocols, anchor, rate, targets, device, ears)
     results = Results(Path(out), title or source.name or "data", references=beside.read(references, export, plan))
     plan.check(source, results.title)
     source, study = modelled.study(source, items, seed) if modelled else (source, None)
     selections = {m: Selection(source, m, items, seed, strict) for m in sorted(plan.modalities)}
     identity = plan.identity() | contents(source) | {"items": items, "seed": seed, "strict": strict}
     journal = Journal(results.folder, identity | {"modelled": modelled and modelled.describe()})
-    run = ComparisonRun(plan, results, study, selections, journal)
-    publisher = Publisher(results, journal.media, lambda seconds: run.environment(seed, seconds), export is not None)
+    return _measured(ComparisonRun(plan, results, study, selections, journal), journal, seed, export is not None)
+
+
+def _measured(run: ComparisonRun, journal: Journal, seed: int, exports: bool) -> Results:
+    """Measure, write the results, and return them."""
+    results = run.results
+    publisher = Publisher(results, journal.media, lambda seconds: run.environment(seed, seconds), exports)
     with journal.open():
         run.measure(publisher.partial)
         publisher.final()
-    if not results.interrupted:
+    if not run.results.interrupted:
         journal.remove()
-    return results
+    return run.results
 
 
 def evaluate(codec: str, source: Source, out: str | Path, **arguments: Any) -> Results:

@@ -159,7 +159,7 @@ def _tile(entry: CodecEntry, item: Item, rate: float, protocol: Protocol) -> tup
         tile.note = "its nearest setting below"
     if tile.note == "has one rate only" and abs(reached - rate) <= 0.02 * rate:
         tile.note = ""
-    values = {m.name: measure(m, item, done) for m in protocol.metrics if m.name in SHOWN[item.modality]}
+    values = {m.name: measure(m, item, done.output) for m in protocol.metrics if m.name in SHOWN[item.modality]}
     tile.figures = _figures(values, item)
     tile.rate, tile.bytes = reached, len(done.data)
     return tile, done.output

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from tokenloom import devices
 from tokenloom.codecs.types import Modality
@@ -22,6 +23,7 @@ from ..trial import Trial
 from .entries import CodecEntry
 from .records import KINDS, ModelledRecord, Record, Timing
 
+T = TypeVar("T")
 Value = float | str
 """A value, or the reason why it is missing."""
 DIGITS = 16
@@ -53,6 +55,10 @@ class ItemResult:
     encode_seconds: float = 0.0
     decode_seconds: float = 0.0
     metric_seconds: float = 0.0
+    seconds_of: dict[str, float] = field(default_factory=dict)
+    """Metric → seconds that it took."""
+    originals: dict[str, Value] = field(default_factory=dict)
+    """Metric that judges an output alone → its value on the original."""
     other_seconds: float = 0.0
     """Time of the trial besides the three others."""
     codes: str = ""
@@ -79,6 +85,8 @@ class CodecMeasurement:
         self.set_level = {m.name: m.function(**m.settings) for m in self.metrics if m.set_level}
         self.values = {m.name: ItemValues() for m in self.metrics}
         self.rates, self.per_token = {k: ItemValues() for k in KINDS}, {k: ItemValues() for k in KINDS}
+        self.originals = {m.name: ItemValues() for m in self.metrics if m.judges_alone}
+        self.seconds_of = {m.name: ItemValues() for m in self.metrics}
         self.tokens, self.idempotence, self.failures = ItemValues(), ItemValues(), ItemValues()
         self.counts = CodeCounts(entry.codec.spec.codebook_sizes)
         self.encode_seconds = self.decode_seconds = self.amount = 0.0
@@ -101,14 +109,21 @@ class CodecMeasurement:
             return result
         coded = time.perf_counter()
         codec = self.entry.codec_for(item)
+        took: dict[str, float] = {}
         features = {
-            name: trial.attempt(lambda s=state: s.features(item.signal, done.output, **sample_rate(item)))
+            name: _timed(
+                took, name, lambda s=state: trial.attempt(
+                    lambda: s.features(item.signal, done.output, **sample_rate(item))
+                ),
+            )
             for name, state in self.set_level.items()
-        }
+        }  # fmt: skip
         idempotence = None
         if codec.spec.total:  # else the tokens are the bytes of a file: hardly any would be equal
             idempotence = trial.attempt(lambda: same_share(done.codes, codec.encode(done.decoded, self.setting)))
-        values = {m.name: measure(m, item, done) for m in self.metrics if not m.set_level}
+        single = [m for m in self.metrics if not m.set_level]
+        values = {m.name: _timed(took, m.name, lambda m=m: measure(m, item, done.output)) for m in single}
+        originals = {m.name: measure(m, item, item.signal) for m in single if m.judges_alone}
         measured = time.perf_counter()
         return replace(
             result,
@@ -125,6 +140,8 @@ class CodecMeasurement:
             encode_seconds=done.encode_seconds,
             decode_seconds=done.decode_seconds,
             metric_seconds=measured - coded,
+            seconds_of=took,
+            originals=originals,
             other_seconds=max(0.0, coded - start - done.encode_seconds - done.decode_seconds),
             trial=done,
         )
@@ -145,6 +162,10 @@ class CodecMeasurement:
                 self.values[name].fail(pair)
             else:
                 self.set_level[name].add(torch.tensor(pair, dtype=torch.float64))
+        for name, value in result.originals.items():
+            self.originals[name].take(value)
+        for name, seconds in result.seconds_of.items():
+            self.seconds_of[name].add(seconds)
         audio = self.entry.modality is Modality.AUDIO
         self.tokens.add(result.tokens / result.size if audio else result.tokens)
         if result.idempotence is not None:
@@ -199,6 +220,8 @@ class CodecMeasurement:
             tokens_unit=trial.TOKEN_UNITS[modality],
             bits_per_token={kind: values.summary() for kind, values in self.per_token.items()},
             metrics={name: values.summary() for name, values in self.values.items()},
+            originals={name: values.summary() for name, values in self.originals.items()},
+            metric_seconds={k: mean for k, v in self.seconds_of.items() if (mean := v.summary().mean) is not None},
             modelled=self.modelled,
             codebooks=self.counts.summary(),
             idempotence=self.idempotence.summary(),
@@ -218,12 +241,20 @@ class CodecMeasurement:
         )
 
 
-def measure(metric: Metric, item: Item, done: Trial) -> Value:
-    """Return the value of a metric on an item, or the reason why it is missing."""
-    value = trial.attempt(
-        lambda: float(metric.function(item.signal, done.output, **sample_rate(item), **metric.settings))
-    )
+def measure(metric: Metric, item: Item, output: Tensor | str) -> Value:
+    """Return the value of a metric on an item and its reconstruction, or the reason why it is missing."""
+    known = {"caption": item.caption, "text": item.meta.get("text")}
+    arguments = sample_rate(item) | {name: known[name] for name in metric.of_item} | dict(metric.settings)
+    value = trial.attempt(lambda: float(metric.function(item.signal, output, **arguments)))
     return NO_NUMBER if isinstance(value, float) and (math.isnan(value) or value == -math.inf) else value
+
+
+def _timed(took: dict[str, float], name: str, call: Callable[[], T]) -> T:
+    """Return the value of a call, and note its seconds under a name."""
+    start = time.perf_counter()
+    value = call()
+    took[name] = time.perf_counter() - start
+    return value
 
 
 def sample_rate(item: Item) -> dict[str, int]:

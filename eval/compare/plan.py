@@ -12,7 +12,9 @@ from tokenloom import devices, errors
 from tokenloom.codecs.types import Modality
 from tokenloom.data import Source
 from tokenloom.environment import Environment
+from tokenloom.metrics.speech.recognizers import Recognizer
 
+from .. import judges
 from ..metric import Protocol
 from ..protocols import protocol
 from .entries import CodecEntry, CodecSource, load_entries
@@ -33,6 +35,7 @@ class Plan:
     rates: dict[Modality, float]
     targets: tuple[str, ...] | None
     device: torch.device
+    recognizer: Recognizer
 
     @property
     def modalities(self) -> set[Modality]:
@@ -43,6 +46,7 @@ class Plan:
         return {
             "codecs": {entry.label: entry.identity() for entry in self.entries},
             "protocols": [p.name for p in self.protocols.values()],
+            **({"recognizer": str(self.recognizer)} if any(map(judges.listens, self.protocols.values())) else {}),
             "targets": self.targets,
             "device": devices.describe(self.device),
             "versions": Environment(seed=0, seconds=0).versions,
@@ -62,17 +66,18 @@ def make_plan(
     rate: float | Mapping[str, float] | None,
     targets: Sequence[str] | None,
     device: str | torch.device,
+    recognizer: Recognizer,
 ) -> Plan:
     """Load the codecs and check the other arguments; see `compare`."""
     entries = load_entries(list(codec_names), device)
-    chosen, anchors = _protocols(protocols, entries), _anchors(anchor, entries)
+    chosen, anchors = _protocols(protocols, entries, recognizer), _anchors(anchor, entries)
     rates = parse_rates(rate, {entry.modality for entry in entries})
-    return Plan(entries, chosen, anchors, rates, parse_targets(targets), devices.resolve(device))
+    return Plan(entries, chosen, anchors, rates, parse_targets(targets), devices.resolve(device), recognizer)
 
 
-def _protocols(names: Sequence[str], entries: list[CodecEntry]) -> dict[Modality, Protocol]:
+def _protocols(names: Sequence[str], entries: list[CodecEntry], recognizer: Recognizer) -> dict[Modality, Protocol]:
     chosen: dict[Modality, Protocol] = {}
-    for p in map(protocol, names):
+    for p in (protocol(name, recognizer) for name in names):
         if p.modality in chosen:
             raise ValueError(f"protocols {chosen[p.modality].name} and {p.name} are both for {p.modality}; choose one")
         chosen[p.modality] = p

@@ -118,6 +118,10 @@ class Record:
     tokens_unit: str = ""
     bits_per_token: dict[str, Summary] = field(default_factory=dict)
     metrics: dict[str, Summary] = field(default_factory=dict)
+    originals: dict[str, Summary] = field(default_factory=dict)
+    """Values on the originals of the metrics that judge an output alone, such as a recognizer's own error rate."""
+    metric_seconds: dict[str, float] = field(default_factory=dict)
+    """Mean seconds that each metric takes for an item."""
     modelled: ModelledRecord | None = None
     codebooks: list[CodebookUse] = field(default_factory=list)
     idempotence: Summary = field(default_factory=Summary)

@@ -244,6 +244,7 @@ class ComparisonRun:
             sources=tuple(entry.source for entry in plan.entries),
             identities=self.journal.plan["codecs"],
             protocols=tuple((p.name, tuple(metric.name for metric in p.metrics)) for p in protocols),
+            recognizer=plan.recognizer,
             absent=self.results.absent,
             targets=plan.targets,
             folder=self.journal.media,

@@ -66,26 +66,26 @@ def test_too_many_utterances_have_no_pesq_and_a_long_sound_has():
 
 def test_a_dead_or_silent_child_costs_one_value(faulty, monkeypatch):
     x = torch.ones(8)
-    assert native.call("add", x, x, 8000) == 16.0
+    assert native.call("add", x, x, rate=8000) == 16.0
     for function, said in (("die", "the process of DIE died: Segmentation fault"), ("leave", "died: exit status 3")):
         with pytest.raises(Unmeasurable, match=said):
-            native.call(function, x, x, 8000)
-        assert native.call("add", x, x, 8000) == 16.0
+            native.call(function, x, x, rate=8000)
+        assert native.call("add", x, x, rate=8000) == 16.0
     monkeypatch.setattr(native, "PATIENCE", 0.5)  # 0.01 s are for the length of the sound
     with pytest.raises(Unmeasurable, match=r"gave no answer in 0\.51 s"):
-        native.call("hang", x, x, 8000)
+        native.call("hang", x, x, rate=8000)
     with pytest.raises(native.NativeError, match="MemoryError: no room"):
-        native.call("eat", x, x, 8000)
+        native.call("eat", x, x, rate=8000)
 
 
 def test_one_process_serves_all_calls_and_a_forked_one_starts_its_own(faulty):
     x = torch.ones(8)
-    native.call("add", x, x, 8000)
+    native.call("add", x, x, rate=8000)
     first = native._child._process
-    native.call("add", x, x, 8000)
+    native.call("add", x, x, rate=8000)
     assert native._child._process is first
     child = os.fork()
     if not child:
-        os._exit(0 if native.call("add", x, x, 8000) == 16.0 and native._child._process is not first else 1)
+        os._exit(0 if native.call("add", x, x, rate=8000) == 16.0 and native._child._process is not first else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert native.call("add", x, x, 8000) == 16.0
+    assert native.call("add", x, x, rate=8000) == 16.0

@@ -23,6 +23,7 @@ from typing import Any
 import torch
 
 from tokenloom import memory
+from tokenloom.metrics.speech.recognizers import Recognizer
 
 from ..entries import CodecEntry
 from .tasks import Outcome, Task, failed
@@ -47,6 +48,7 @@ class Briefing:
     identities: Mapping[str, str]
     protocols: tuple[tuple[str, tuple[str, ...]], ...]
     """Name of each protocol, and of its metrics."""
+    recognizer: Recognizer
     absent: dict[str, str]
     targets: tuple[str, ...] | None
     folder: Path

@@ -62,7 +62,7 @@ class Bench:
 
     def _protocol(self, entry: CodecEntry) -> Protocol:
         for name, metrics in self.briefing.protocols:
-            found = protocol(name)
+            found = protocol(name, self.briefing.recognizer)
             if found.modality is entry.modality:
                 if tuple(metric.name for metric in found.metrics) != metrics:
                     raise ValueError(f"{name} has other metrics here")

@@ -11,7 +11,7 @@ from ...render import Section, write_page
 from ..published import beside
 from ..results import Results
 from . import plots
-from .tables import bd_table, best_table, published_tables, record_table, speed_table, target_rows
+from .tables import bd_table, best_table, cost_table, published_tables, record_table, speed_table, target_rows
 from .text import PLURALS, problems
 
 
@@ -41,6 +41,7 @@ def write(results: Results, sections: Sequence[Section] = (), path: Path | None 
         published=published_tables(results),
         differences=beside.differences(results),
         speeds=[table for m in modalities if (table := speed_table(results, m))],
+        costs={PLURALS[m]: rows for m in modalities if (rows := cost_table(results, m))},
         problems=problems(results),
         targets=[
             target_rows(codec, records) | {"id": f"targets-{i}", "chart": charts[f"targets-{i}"]}

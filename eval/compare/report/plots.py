@@ -17,7 +17,7 @@ from .text import PLURALS
 
 DISTORTION = {"image": "psnr", "audio": "mel"}
 """Default of the horizontal axis of perception over distortion."""
-DISTANCES = ("kid", "rfid")
+DISTANCES = ("kid", "kid_efficientnet", "rfid")
 """Metrics of a set as a whole, which tell how real it looks or sounds."""
 
 
@@ -52,7 +52,7 @@ def write(results: Results) -> None:
 
 def _metric_axis(results: Results, modality: str, name: str) -> Axis:
     about = results.metric(modality, name)
-    if name == "kid":
+    if name.startswith("kid"):
         return distance_axis(name, about.label, [r.value(name) for r in results.of(modality)])
     return Axis(name, about.label, about.unit, f"{about.better} is better")
 

@@ -13,6 +13,9 @@ from ..targets import FIXED, LABELS
 from .fronts import on_front
 from .text import MISSING, PLURALS, MetricWords, decimals, number
 
+ORIGINALS = "the originals"
+"""Name of the row with the values of the originals."""
+
 
 @dataclass
 class Cell:
@@ -50,6 +53,11 @@ def record_table(results: Results, modality: str) -> dict[str, Any]:
         }
         for i, r in enumerate(records)
     ]
+    if first := next((r for r in records if r.originals), None):
+        known = [MISSING if name not in first.originals else number(first.originals[name], decimals(name))
+                 for name in metrics]  # fmt: skip
+        cells = [*[MISSING] * (1 + len(kinds)), *known, *[MISSING] * (len(header) - 2 - len(kinds) - len(metrics))]
+        rows.append({"codec": ORIGINALS, "cells": [Cell(text, None) for text in cells], "why": "", "default": False})
     return {"title": PLURALS[modality], "header": header, "rows": rows, "protocol": records[0].protocol}
 
 
@@ -197,3 +205,16 @@ def speed_table(results: Results, modality: str) -> dict[str, Any]:
         for direction, speed in row.speeds.items():
             row.bars[direction] = round(100 * (math.log(speed) - low) / max(high - low, 1e-9), 1) if speed else 0
     return {"title": PLURALS[modality], "unit": records[0].time.speed_unit, "rows": rows}
+
+
+def cost_table(results: Results, modality: str) -> list[tuple[str, str]]:
+    """Return the metrics of a modality with the mean seconds that they take for an item, the slowest first."""
+    total: dict[str, float] = {}
+    items: dict[str, int] = {}
+    for record in results.of(modality):
+        for name, seconds in record.metric_seconds.items():
+            total[name] = total.get(name, 0.0) + seconds * record.n
+            items[name] = items.get(name, 0) + record.n
+    means = {results.metric(modality, name).label: total[name] / items[name] for name in total if items[name]}
+    order = sorted(means, key=lambda label: -means[label])
+    return [(label, f"{means[label]:.2g}" if means[label] < 10 else f"{means[label]:.0f}") for label in order]

@@ -12,7 +12,7 @@ from ...protocols import KODAK
 from ..records import Place, Record
 from ..results import Results
 
-DECIMALS = {"psnr": 2, "si_sdr": 2, "ssim": 4, "ms_ssim": 4}
+DECIMALS = {"psnr": 2, "si_sdr": 2, "ssim": 4, "ms_ssim": 4, "ssimulacra2": 2, "gmsd": 4, "lsd": 2, "f0": 1}
 """Decimals of metrics with other than 3."""
 PLURALS = {"image": "images", "audio": "sounds", "text": "texts"}
 MISSING = "–"
