@@ -84,8 +84,7 @@ def compare(
 
 def _measured(run: ComparisonRun, journal: Journal, seed: int, exports: bool) -> Results:
     """Measure, write the results, and return them."""
-    results = run.results
-    publisher = Publisher(results, journal.media, lambda seconds: run.environment(seed, seconds), exports)
+    publisher = Publisher(run.results, journal.media, lambda seconds: run.environment(seed, seconds), exports)
     with journal.open():
         run.measure(publisher.partial)
         publisher.final()

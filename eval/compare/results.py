@@ -140,6 +140,7 @@ def columns(record: Record) -> dict[str, Any]:
     row["protocol"] = record.protocol
     for name, summary in record.metrics.items():
         row |= _spread(name, summary) | {f"{name}_n": summary.n, f"{name}_failed": summary.failed}
+    row |= {f"{name}_of_originals": summary.value for name, summary in record.originals.items()}
     row |= {"usage": mean_use(record, "usage"), "perplexity": mean_use(record, "perplexity")}
     row["idempotence"] = record.idempotence.value
     for name, target in record.targets.items():

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -45,9 +44,7 @@ class Recognizer:
     captions: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        """The name, with what else determines the texts: the captions, or the content of the user's file."""
-        if self.name == CLOSED:
-            return f"{self.name} ({len(self.captions)} captions, {_digest(' '.join(self.captions).encode())})"
+        """The name, for the user's own file with its content. The captions belong to the data."""
         path, function = self.reference
         return f"{path.name}:{function} ({own_code.sha256(path)[:8]})" if function else self.name
 
@@ -104,7 +101,3 @@ def _function(path: Path, name: str) -> Callable[..., object]:
 @functools.cache
 def _pipeline(name: str) -> Any:
     return transformers.pipeline("automatic-speech-recognition", model=name, device="cpu")
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:8]

@@ -1,16 +1,20 @@
 """Slow judges in a comparison: what they need of an item, their seconds, values of the originals, recognizers."""
 
+import io
 import json
+import re
 from dataclasses import replace
 
 import pytest
 import torch
+from rich.console import Console
 
 from tokenloom.codecs import Modality
 from tokenloom.data import Item, Source
 from tokenloom.eval import judges, protocols
 from tokenloom.eval.compare import compare, run
 from tokenloom.eval.compare.processes import pool
+from tokenloom.eval.compare.report import terminal
 from tokenloom.eval.compare.results import JSON, Results
 from tokenloom.metrics.speech.recognizers import CLOSED, OPEN
 
@@ -61,6 +65,11 @@ def test_error_rates_stand_beside_those_of_the_originals(tmp_path, ears, few):
     page = results.report.read_text("utf-8")
     assert "the originals" in page and "Seconds of the metrics of sounds" in page
     assert Results.read(results.folder).records == results.records
+    header, row, *_ = (results.folder / "results.csv").read_text("utf-8").splitlines()
+    assert dict(zip(header.split(","), row.split(","), strict=True))["wer_of_originals"] == "0.25"
+    console = Console(record=True, width=400, file=io.StringIO())
+    terminal.show(results, console)
+    assert re.search(r"the originals .* 0\.250 ±", console.export_text())
 
 
 def test_results_of_before_are_still_read(tmp_path, ears, few):

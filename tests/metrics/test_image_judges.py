@@ -101,3 +101,13 @@ def test_network_features_are_those_of_the_package_and_tell_sets_apart(items):
     assert near.value() < far.value()
     with pytest.raises(Unmeasurable, match="shorter than 32 pixels"):
         efficientnet.features(torch.zeros(3, 31, 40))
+
+
+@pytest.mark.parametrize("judge", ["gmsd", "ssimulacra2", "ciede2000"])
+def test_avif_at_four_qualities_is_ranked(judge):
+    source, avif = data.open_source("images", max_side=160), codecs.build("image/avif")
+    better = next(m for m in protocols.protocol("perceptual").metrics if m.name == judge).higher
+    for i in range(3):
+        x = source[i].signal
+        found = [value(judge, x, avif.decode(avif.encode(x[None], quality))[0]) for quality in (10, 30, 50, 80)]
+        assert found == sorted(found, reverse=not better), source[i].key

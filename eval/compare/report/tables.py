@@ -53,12 +53,16 @@ def record_table(results: Results, modality: str) -> dict[str, Any]:
         }
         for i, r in enumerate(records)
     ]
-    if first := next((r for r in records if r.originals), None):
-        known = [MISSING if name not in first.originals else number(first.originals[name], decimals(name))
-                 for name in metrics]  # fmt: skip
+    if known := of_originals(records, metrics):
         cells = [*[MISSING] * (1 + len(kinds)), *known, *[MISSING] * (len(header) - 2 - len(kinds) - len(metrics))]
         rows.append({"codec": ORIGINALS, "cells": [Cell(text, None) for text in cells], "why": "", "default": False})
     return {"title": PLURALS[modality], "header": header, "rows": rows, "protocol": records[0].protocol}
+
+
+def of_originals(records: list[Record], metrics: list[str]) -> list[str]:
+    """Return the values of the originals in the metrics that judge an output alone; [] without such a metric."""
+    found = next((r.originals for r in records if r.originals), None)
+    return [number(found.get(name), decimals(name)) for name in metrics] if found else []
 
 
 def _cells(r: Record, kinds: list[str], fronts: dict[str, bool]) -> list[Cell]:

@@ -12,7 +12,7 @@ from ..published import beside
 from ..records import ModelledRecord, Record
 from ..results import Results
 from ..targets import LABELS
-from .tables import published_tables
+from .tables import ORIGINALS, of_originals, published_tables
 from .text import MISSING, decimals, number, problems
 
 
@@ -46,6 +46,9 @@ def _table(results: Results, modality: str) -> Table:
         if before and before.codec != record.codec:
             table.add_section()
         table.add_row(*map(escape, _row(record, metrics, modelled)))
+    if known := of_originals(records, metrics):
+        table.add_section()
+        table.add_row(ORIGINALS, *[MISSING] * (3 + 2 * modelled), *map(escape, known), MISSING, MISSING)
     return table
 
 
