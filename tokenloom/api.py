@@ -67,8 +67,7 @@ def compare(
         training: Data that it learns from, as for `data`. None: the items of `data` that are not evaluated.
         budget: Number of tokens that each of these trainings sees.
         device: Device of learned codecs: auto, cpu, cuda, cuda:1 or mps.
-        recognizer: Recognizer of speech in the protocol "speech": "pocketsphinx-captions" (which of the captions of the
-            data), "pocketsphinx" (US English), "FILE.py:FUNCTION", or a folder or hub id of transformers.
+        recognizer: Of the protocol "speech": pocketsphinx-captions (closed list), pocketsphinx, FILE.py:FUNCTION, hub id.
         seed: Seed of the draw and of these trainings.
 
     Returns:
@@ -79,15 +78,18 @@ def compare(
         FileNotFoundError: If a file or checkpoint does not exist.
     """
     names = list(codecs) if isinstance(codecs, Iterable) and not isinstance(codecs, str | Mapping) else [codecs]
-    curves = [references] if isinstance(references, str | os.PathLike) else references
     options = {
         "anchor": anchor, "items": items, "rate": rate, "protocols": protocols, "targets": targets, "export": export,
-        "references": [os.fspath(path) for path in curves], "modelled": modelled, "budget": budget, "device": device,
+        "references": _paths(references), "modelled": modelled, "budget": budget, "device": device,
         "training": None if training is None else settings_of(training), "recognizer": recognizer, "seed": seed,
     }  # fmt: skip
     given = settings_of(data) if isinstance(data, str | os.PathLike | Mapping) else data
     with front.folder_of(out) as folder, _only_run(folder):
         return front.run(names, given, folder, temporary=out is None, **options)
+
+
+def _paths(given: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[str]:
+    return [os.fspath(path) for path in ([given] if isinstance(given, str | os.PathLike) else given)]
 
 
 def train(
