@@ -50,15 +50,14 @@ def compare(
         result.frame()  # a pandas DataFrame
 
     Args:
-        codecs: Registered names, shipped names, folders, globs of folders; "+diffusion" adds the diffusion decoder of
-            a codec. `my_codec.py:MyCodec` is a class of your own file, which is run. A mapping adds its arguments
-            or weights of another project, {"name": "image/taming", "checkpoint": …}. A `Codec` stays in this process.
+        codecs: Names, folders, globs; "+diffusion" adds a codec's diffusion decoder. `my_codec.py:MyCodec` is a class of
+            your own file, which is run. A mapping adds arguments, {"name": …, "checkpoint": …}. A `Codec` also works.
         data: A folder, a tar file or a glob of tar files; a source such as "images" or "demo"; a mapping of a source
             and its keys, {"name": "folder", "path": "photos", "limit": 20}; or a `tokenloom.data.Source`.
-        out: Folder of results.json, plots, report.html and so on. None: a temporary one, which goes with the result.
+        out: Folder of the results. None: a temporary one, which goes with the result.
         anchor: Reference codec of BD-rate, at most one per modality. None: JPEG, Opus, bytes, else the first codec.
         items: Largest number of items of each modality, drawn with `seed`. None: all.
-        rate: Rate of the examples, in bits per pixel, or {"bits_per_pixel": …, "kbps": …}.
+        rate: Rate of the examples: bits per pixel, or {"bits_per_pixel": …, "kbps": …}.
         protocols: Names of protocols, at most one per modality. "perceptual", "speech" and "music" have slow judges.
         targets: "psnr", "slope" or both. None: both, for codecs of flexible length.
         references: Published curves beside those of images: JSON files, folders and globs in CompressAI's layout.
@@ -66,8 +65,8 @@ def compare(
         modelled: Whether to measure the bits under a small transformer, too.
         training: Data that it learns from, as for `data`. None: the items of `data` that are not evaluated.
         budget: Number of tokens that each of these trainings sees.
-        device: Device of learned codecs: auto, cpu, cuda, cuda:1 or mps.
-        recognizer: Of the protocol "speech": pocketsphinx-captions (closed list), pocketsphinx, FILE.py:FUNCTION, hub id.
+        device: Of learned codecs: auto, cpu, cuda, cuda:1 or mps.
+        recognizer: Of speech, in the protocol "speech": pocketsphinx-captions, pocketsphinx, FILE.py:FUNCTION, hub id.
         seed: Seed of the draw and of these trainings.
 
     Returns:
