@@ -50,8 +50,8 @@ def compare(
         result.frame()  # a pandas DataFrame
 
     Args:
-        codecs: Names, folders, globs; "+diffusion" adds a codec's diffusion decoder. `my_codec.py:MyCodec` is a class
-            of your own file, which is run. A mapping adds arguments, {"name": …, "checkpoint": …}. A `Codec` also works.
+        codecs: Names, folders, globs; "+diffusion" adds the diffusion decoder of a codec. `my_codec.py:MyCodec` is a
+            class of your own file, which is run. A mapping adds arguments, {"name": …, "checkpoint": …}. Or a `Codec`.
         data: A folder, a tar file or a glob of tar files; a source such as "images" or "demo"; a mapping of a source
             and its keys, {"name": "folder", "path": "photos", "limit": 20}; or a `tokenloom.data.Source`.
         out: Folder of the results. None: a temporary one, which goes with the result.
