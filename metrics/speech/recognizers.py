@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +90,7 @@ def _heard(recognizer: Recognizer, samples: bytes) -> str:
 
 def _function(path: Path, name: str) -> Callable[..., object]:
     """Return a function of the user's file, which runs."""
-    own_code.load(path)
-    function = getattr(sys.modules[path.stem], name, None)
+    function = getattr(own_code.module(path), name, None)
     if not callable(function):
         raise ValueError(f"recognizer: {path} must have a function {name}, and has none")
     return function
