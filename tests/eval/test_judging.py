@@ -69,7 +69,18 @@ def test_error_rates_stand_beside_those_of_the_originals(tmp_path, ears, few):
     assert dict(zip(header.split(","), row.split(","), strict=True))["wer_of_originals"] == "0.25"
     console = Console(record=True, width=400, file=io.StringIO())
     terminal.show(results, console)
-    assert re.search(r"the originals .* 0\.250 ±", console.export_text())
+    shown = console.export_text()
+    assert re.search(r"the originals .* 0\.250 ±", shown) and shown.count("protocol speech") == 1
+
+
+def test_many_metrics_take_several_tables(tmp_path, ears, few, monkeypatch):
+    results = compare(["audio/flac"], Bursts(), tmp_path / "out", protocols=["speech"], recognizer=ears)
+    monkeypatch.setattr(terminal, "MOST", 2)  # of mel distance, WER and CER
+    console = Console(record=True, width=120, file=io.StringIO())
+    terminal.show(results, console)
+    first, second = (part for part in console.export_text().split("protocol speech")[1:])
+    assert "Mel distance" in first and "nominal" in first and "encode s" in first and "CER" not in first
+    assert "CER" in second and "coded" in second and "nominal" not in second and "encode s" not in second
 
 
 def test_results_of_before_are_still_read(tmp_path, ears, few):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from rich.console import Console
@@ -15,11 +16,18 @@ from ..targets import LABELS
 from .tables import ORIGINALS, of_originals, published_tables
 from .text import MISSING, decimals, number, problems
 
+MOST = 8
+"""Largest number of metrics of a table, so that its columns stay legible."""
+
 
 def show(results: Results, console: Console) -> None:
     """Print a table per modality, the tables of targets, and all problems."""
     for modality in dict.fromkeys(r.modality for r in results.records):
-        console.print(_table(results, modality))
+        measured = results.measured(modality)
+        tables = max(1, math.ceil(len(measured) / MOST))
+        for i in range(tables):
+            part = measured[i * len(measured) // tables : (i + 1) * len(measured) // tables]
+            console.print(_table(results, modality, part, continued=i > 0))
         if modelled := _modelled(results.of(modality)):
             console.print(_budget(modelled), highlight=False, markup=False)
     for records in results.with_targets().values():
@@ -32,40 +40,40 @@ def show(results: Results, console: Console) -> None:
         console.print(reason, style="yellow", markup=False, highlight=False)
 
 
-def _table(results: Results, modality: str) -> Table:
+def _table(results: Results, modality: str, metrics: list[str], continued: bool) -> Table:
+    """Return the table of some metrics. A `continued` one has no other columns than the coded rate."""
     records = [r for r in results.records if r.modality == modality]
-    metrics, modelled = results.measured(modality), bool(_modelled(records))
+    modelled = bool(_modelled(records)) and not continued
     count, protocol, unit = max(r.n for r in records), records[0].protocol, records[0].rate_unit
-    table = Table(title=escape(f"{results.title}: {count} {modality} items, protocol {protocol}"))
-    table.add_column("codec")
-    headings = ["setting", f"coded {unit}", "nominal", *(["modelled", "modelled bits per token"] if modelled else [])]
-    headings += [*(results.metric(modality, name).title for name in metrics), "encode s", "decode s"]
-    for heading in headings:
+    title = f"{results.title}: {count} {modality} items, protocol {protocol}{', more metrics' if continued else ''}"
+    table = Table(title=escape(title))
+    table.add_column("codec", min_width=min(16, max(len(r.codec) for r in records)))
+    rates = [f"coded {unit}", *([] if continued else ["nominal"])]
+    rates += ["modelled", "modelled bits per token"] if modelled else []
+    seconds = [] if continued else ["encode s", "decode s"]
+    for heading in ["setting", *rates, *(results.metric(modality, name).title for name in metrics), *seconds]:
         table.add_column(heading, justify="right")
     for before, record in zip([None, *records], records, strict=False):
         if before and before.codec != record.codec:
             table.add_section()
-        table.add_row(*map(escape, _row(record, metrics, modelled)))
-    if known := of_originals(records, metrics):
+        values = [number(record.metrics.get(name), decimals(name)) for name in metrics]
+        cells = [*_rates(record, modelled)[: len(rates)], *values, *_seconds(record)[: len(seconds)]]
+        empty = [MISSING] * len(cells)
+        table.add_row(*map(escape, [record.codec, record.setting_text, *(cells if record.n else empty)]))
+    known = of_originals(records, metrics)
+    if set(known) - {MISSING}:
         table.add_section()
-        table.add_row(ORIGINALS, *[MISSING] * (3 + 2 * modelled), *map(escape, known), MISSING, MISSING)
+        table.add_row(ORIGINALS, *[MISSING] * (1 + len(rates)), *map(escape, known), *[MISSING] * len(seconds))
     return table
 
 
-def _row(record: Record, metrics: list[str], modelled: bool) -> list[str]:
-    if not record.n:
-        return [record.codec, record.setting_text, *[MISSING] * (4 + 2 * modelled + len(metrics))]
-    rates = [f"{record.rate(kind):.3f}" for kind in ("coded", "nominal")]
-    rates += [number(record.rates["modelled"]), number(record.bits_per_token["modelled"])] if modelled else []
-    values = [number(record.metrics.get(name), decimals(name)) for name in metrics]
-    return [
-        record.codec,
-        record.setting_text,
-        *rates,
-        *values,
-        f"{record.time.encode:.2f}",
-        f"{record.time.decode:.2f}",
-    ]
+def _rates(record: Record, modelled: bool) -> list[str]:
+    rates = [MISSING if (rate := record.rate(kind)) is None else f"{rate:.3f}" for kind in ("coded", "nominal")]
+    return rates + ([number(record.rates["modelled"]), number(record.bits_per_token["modelled"])] if modelled else [])
+
+
+def _seconds(record: Record) -> list[str]:
+    return [f"{record.time.encode:.2f}", f"{record.time.decode:.2f}"]
 
 
 def _modelled(records: list[Record]) -> list[ModelledRecord]:
