@@ -23,6 +23,8 @@ UTTERANCES = 50
 SHORTEST = 0.4
 """Shortest time in seconds from one utterance to the next: PESQ joins utterances less than 0.2 s apart, and ignores
 those shorter than 0.2 s."""
+PAUSE = 0.25
+"""Seconds of silence around a sound that is transcribed."""
 
 
 def pesq(x: np.ndarray, y: np.ndarray, *, rate: int, mode: str) -> float:
@@ -155,11 +157,14 @@ def pitch(x: np.ndarray, *, rate: int, low: float, high: float, frame: int, hop:
 def transcribe(x: np.ndarray, *, rate: int, sentences: list[str]) -> str:
     """Return the words that pocketsphinx hears: one of the sentences, or any US English if there are none.
 
-    The sentences are lower case. Those with a word that its dictionary lacks can not be heard.
+    The sentences are lower case. Those with a word that its dictionary lacks can not be heard. A pause stands before
+    and after the sound: without one, some sounds of a single word give none.
     """
     decoder = _decoder(tuple(sentences))
+    decoder.reinit_feat()  # else it adapts to the sounds before, and what it hears depends on their order
     decoder.start_utt()
-    decoder.process_raw((np.clip(x, -1, 1) * 32767).astype(np.int16).tobytes(), full_utt=True)
+    samples = np.pad(np.clip(x, -1, 1), int(PAUSE * rate))
+    decoder.process_raw((samples * 32767).astype(np.int16).tobytes(), full_utt=True)
     decoder.end_utt()
     heard = decoder.hyp()
     return heard.hypstr if heard else ""
