@@ -313,7 +313,7 @@ ENCODE = ["encode", "photo.png", "-o", "out.tlm", "--codec"]
         ([], "no command"),
         (["weave"], "'weave'"),
         (["codecs", "--yaml"], "unknown option --yaml"),
-        (["codecs", "more"], "unknown argument more"),
+        (["codecs", "more"], "unknown codec 'more'"),
         (["encode", "photo.png"], "encode needs --codec; for image choose"),
         ([*ENCODE, "image/nosuch"], "unknown codec 'image/nosuch'"),
         ([*ENCODE, "nosuch"], "unknown codec 'nosuch'"),

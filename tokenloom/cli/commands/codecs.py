@@ -54,9 +54,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
     if args.codecs:
         return 0
     print("published: weights of another project, codecs.build(name, checkpoint=…).")
-    print(
-        "A codec of your own is named by its folder, or by my_codec.py:MyCodec. Every property: tokenloom codecs --json"
-    )
+    print("yours: by its folder, or my_codec.py:MyCodec. Every property: tokenloom codecs --json")
     return 0
 
 
