@@ -385,6 +385,7 @@ def test_a_payload_of_another_size_is_refused(codec):
         pytest.skip("its tokens are those of an image of any size with as many tiles")
     size = {Modality.IMAGE: (150, 130), Modality.AUDIO: (2500,), Modality.TEXT: (60,)}[codec.spec.modality]
     coders = [codec, counted(codec)] if isinstance(codec, LatentCodec) and codec.context is None else [codec]
+    scale = {"audio/lyra": 8, "audio/codec2": 8, "audio/aac": 24}.get(codec.name, 1)  # frames of 320 and 1,024 samples
     for coder in coders:
         x = structured(coder, size)
         codes = coder.encode(x)
@@ -392,7 +393,7 @@ def test_a_payload_of_another_size_is_refused(codec):
         size = tuple(codes.sizes[0].tolist())
         for axis in range(len(size)):
             for change in (-60, -50, 50, 64):
-                new = tuple(n + change * (i == axis) for i, n in enumerate(size))
+                new = tuple(n + scale * change * (i == axis) for i, n in enumerate(size))
                 if codec.spec.modality is Modality.TEXT:
                     new = (size[0] + change // 10,)
                 with pytest.raises(BitstreamError):

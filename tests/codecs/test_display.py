@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 import gc
 import io
 import pickle
@@ -156,7 +157,7 @@ def test_show():
 
 
 def test_a_hostile_license_is_escaped_on_one_line():
-    codec = tiny("image/fsq")
+    codec = copy.deepcopy(tiny("image/fsq"))  # other tests share the original
     codec.license = codecs.checkpoint.license_of({"license": "<script>alert(1)</script>\nMIT"})
     assert "\n" not in repr(codec) and "<script" not in codec._repr_html_()
     assert re.search(r"license &lt;script&gt;.*MIT", codec._repr_html_())

@@ -50,13 +50,14 @@ def test_convolutions_in_strips_are_those_of_the_whole(monkeypatch, size, after)
 
 
 @torch.no_grad()
-def test_rounding_errors_are_those_of_the_direct_sum():
+def test_rounding_errors_are_like_those_of_the_direct_sum():
+    """With AVX2 they are the same. With AVX-512, oneDNN sums in another order, and its errors are 2.7 times smaller."""
     norm, conv = layers(128, 128)
     x = torch.randn(1, 128, 64, 64)
     wanted = slow(x, conv, norm)
     fast, plain = inference.convolve(inference.enter(x), conv, norm), inference.convolve(x, conv, norm)
     errors = [(y - wanted).square().mean().sqrt().item() for y in (fast, plain)]
-    assert errors[0] < 1.5 * errors[1] and errors[0] < 1e-6
+    assert errors[0] < 4 * errors[1] and errors[0] < 5e-7
 
 
 @torch.no_grad()

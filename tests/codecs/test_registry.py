@@ -132,7 +132,7 @@ def test_saved_codecs_come_back_exactly(codec, store, tmp_path, monkeypatch):
     codecs.save(first, again, store=store)
     assert codecs.load(again).fingerprint == first.fingerprint
     assert sorted(p.name for p in again.iterdir()) == ["config.yaml", "model.safetensors"]
-    if store != "float32" and weights:
+    if store != "float32" and any(value.is_floating_point() for value in codec.parameters()):
         assert (again / "model.safetensors").stat().st_size < 0.8 * sum(
             v.numel() * v.element_size() for v in codec.state_dict().values()
         )
