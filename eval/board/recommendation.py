@@ -49,7 +49,7 @@ def _pick(first: Record, record: Record, metric: str, sign: int) -> Pick:
     """
     best, value = _value(first, metric), _value(record, metric)
     found = differences(item_values(first, metric), item_values(record, metric))
-    gap, ci95 = abs(best - value) if found.mean is None else sign * found.mean, found.ci95
+    gap, ci95 = abs(best - value) if found.mean is None else sign * found.mean + 0.0, found.ci95  # no −0
     if math.inf in (best, value):
         gap, ci95 = (0.0, 0.0) if best == value else (math.inf, None)
     return Pick(
