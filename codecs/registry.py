@@ -17,9 +17,10 @@ from .types import CodecInterface, Modality
 
 ENTRY_POINTS = "tokenloom.codecs"
 
-_classes: Registry[Any] = Registry(
-    "codec", pattern=r"(text|image|audio)/[a-z0-9][a-z0-9_-]*", form="modality/kind, such as 'image/fsq'"
-)
+NAME = r"(text|image|audio)/[a-z0-9][a-z0-9_-]*"
+"""Form of a registered name."""
+
+_classes: Registry[Any] = Registry("codec", pattern=NAME, form="modality/kind, such as 'image/fsq'")
 _loaded: weakref.WeakValueDictionary[bytes, Any] = weakref.WeakValueDictionary()
 _pending_entry_points = True
 register = _classes.register

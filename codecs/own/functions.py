@@ -16,8 +16,6 @@ from .. import batches, registry, validate
 from ..codec import Codec
 from ..types import Codes, CodeSpec, Modality, Settings
 
-NAME = r"(text|image|audio)/[a-z0-9][a-z0-9_-]*"
-
 
 class FunctionCodec(Codec):
     """The codec that `wrap` returns. Its fingerprint is that of name, version, spec, settings and weights."""
@@ -160,7 +158,7 @@ def wrap(
             raise ValueError(f"{key} must be a function, got {type(function).__name__}")
     if not isinstance(spec, CodeSpec):
         raise ValueError(f"spec must be a CodeSpec, got {type(spec).__name__}")
-    if not (isinstance(name, str) and re.fullmatch(NAME, name)) or not name.startswith(f"{spec.modality}/"):
+    if not (isinstance(name, str) and re.fullmatch(registry.NAME, name)) or not name.startswith(f"{spec.modality}/"):
         raise ValueError(f"name must be {spec.modality}/kind, such as '{spec.modality}/mine', got {name!r:.80}")
     if name in registry.names():
         raise ValueError(f"{name} is the name of a registered codec; choose another")

@@ -8,13 +8,11 @@ import json
 import math
 import random
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 from support.cli import refuse, succeed
-from support.reports import ODD, Page
+from support.reports import ODD, Page, on_a_phone
 
 from tokenloom import codecs
 from tokenloom.eval import board as boards
@@ -26,7 +24,6 @@ from tokenloom.eval.compare.records import KINDS, ModelledRecord, Record, Timing
 from tokenloom.eval.compare.results import Results
 from tokenloom.eval.metric import ItemValues, MetricDescription, ProtocolDescription, Summary
 
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 METRICS = {
     "image": {"psnr": MetricDescription("PSNR", "dB", "higher"), "lpips": MetricDescription("LPIPS", "", "lower")},
     "audio": {"mel": MetricDescription("Mel distance", "", "lower")},
@@ -453,19 +450,8 @@ addEventListener("load", () => setTimeout(() => {
 """
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
 def test_a_browser_filters_and_sorts_on_a_phone(html, tmp_path):
-    (tmp_path / "page.html").write_text(html.replace("</body>", f"<script>{DRIVER}</script></body>"), encoding="utf-8")
-    (tmp_path / "phone.html").write_text(
-        '<iframe src="page.html" style="width: 360px; height: 640px; border: 0"></iframe><pre></pre><script>'
-        'addEventListener("message", (event) => { document.querySelector("pre").textContent = event.data; })</script>'
-    )
-    command = [BROWSER, "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu",
-               f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000", "--dump-dom",
-               f"file://{tmp_path / 'phone.html'}"]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    ((_, text),) = Page(done.replace("<!DOCTYPE html>", "")).all("pre")
-    found = json.loads(text)
+    found = on_a_phone(html, DRIVER, tmp_path)
     assert "error" not in found and found["width"] == [360, 360]
     assert found["counts"] == [6, 1, 3, 3, 4, 4, 6] and found["said"] == "4 of 6 rows"
     assert found["sorted"] == ["descending", "0.200"] and found["front"] == 1

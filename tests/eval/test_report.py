@@ -2,18 +2,15 @@
 
 import json
 import re
-import shutil
-import subprocess
 
 import pytest
-from support.reports import CODECS, ODD, SETTINGS, Page, comparison
+from support.reports import CODECS, ODD, SETTINGS, Page, comparison, on_a_phone
 
 from tokenloom.eval.charts import COLORS
 from tokenloom.eval.compare.report import page as report
 from tokenloom.eval.render import FOLDER
 
 CSS = (FOLDER / "report.css").read_text(encoding="utf-8")
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
 
 
 @pytest.fixture(scope="module")
@@ -182,20 +179,9 @@ addEventListener("load", () => setTimeout(() => {
 """
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium")
 def test_a_browser_drives_it_on_a_phone(results, page, tmp_path):
     html = results.report.read_text(encoding="utf-8")
-    (tmp_path / "page.html").write_text(html.replace("</body>", f"<script>{DRIVER}</script></body>"), encoding="utf-8")
-    (tmp_path / "phone.html").write_text(
-        '<iframe src="page.html" style="width: 360px; height: 640px; border: 0"></iframe><pre></pre><script>'
-        'addEventListener("message", (event) => { document.querySelector("pre").textContent = event.data; })</script>'
-    )
-    command = [BROWSER, "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu",
-               f"--user-data-dir={tmp_path / 'profile'}", "--virtual-time-budget=4000", "--dump-dom",
-               f"file://{tmp_path / 'phone.html'}"]  # fmt: skip
-    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
-    ((_, text),) = Page(shown.replace("<!DOCTYPE html>", "")).all("pre")
-    done = json.loads(text)
+    done = on_a_phone(html, DRIVER, tmp_path)
     assert "error" not in done and done["width"] == [360, 360]
     assert done["marks"] == SETTINGS * 3 and done["labels"] > 8 and not done["touching"]  # one codec is lossless
     assert done["axis"] == "LPIPS, lower is better" and done["fewer"] == SETTINGS * 3

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import math
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from tokenloom.codecs.types import Modality
@@ -122,3 +127,21 @@ class Page(HTMLParser):
 
 def finite(value: float | None) -> bool:
     return value is not None and math.isfinite(value)
+
+
+def on_a_phone(html: str, driver: str, folder: Path) -> Any:
+    """Return what a script posts as JSON from a page of 360 pixels in Chromium. Skip the test without a browser."""
+    browser = shutil.which("chromium") or shutil.which("google-chrome") or shutil.which("chrome")
+    if browser is None:
+        pytest.skip("no Chromium")
+    (folder / "page.html").write_text(html.replace("</body>", f"<script>{driver}</script></body>"), encoding="utf-8")
+    (folder / "phone.html").write_text(
+        '<iframe src="page.html" style="width: 360px; height: 640px; border: 0"></iframe><pre></pre><script>'
+        'addEventListener("message", (event) => { document.querySelector("pre").textContent = event.data; })</script>'
+    )
+    command = [browser, "--headless", "--hide-scrollbars", "--no-sandbox", "--disable-gpu",
+               f"--user-data-dir={folder / 'profile'}", "--virtual-time-budget=4000", "--dump-dom",
+               f"file://{folder / 'phone.html'}"]  # fmt: skip
+    shown = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    ((_, text),) = Page(shown.replace("<!DOCTYPE html>", "")).all("pre")
+    return json.loads(text)
