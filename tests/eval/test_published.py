@@ -77,19 +77,19 @@ def test_a_file_is_read_with_ms_ssim_in_linear_units(tmp_path):
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("{", "is not JSON"),
-        ("[" * 100_000, "is not JSON"),
+        ("{", "cannot be read as JSON"),
+        ("[" * 100_000, "cannot be read as JSON"),
         ("[1]", 'must hold {"name"'),
         ('{"results": {"psnr-rgb": [1]}}', "bpp must be a list of 1 to 1000 numbers, got None"),
         ('{"results": {"bpp": []}}', "bpp must be a list of 1 to 1000 numbers"),
         ('{"results": {"bpp": [0], "psnr-rgb": [1]}}', "bpp must be positive"),
         ('{"results": {"bpp": [1, true], "psnr-rgb": [1, 2]}}', "bpp must hold numbers from 0 to 1e+06, got True"),
-        ('{"results": {"bpp": [1, NaN], "psnr-rgb": [1, 2]}}', "bpp must hold numbers from 0 to 1e+06, got nan"),
+        ('{"results": {"bpp": [1, NaN], "psnr-rgb": [1, 2]}}', "a number must lie within ±1e+100, got NaN"),
         ('{"results": {"bpp": [1, 2], "psnr-rgb": [1]}}', "psnr-rgb must have 2 values, as bpp has, got 1"),
         ('{"results": {"bpp": [1, 2]}}', "results must hold one of psnr-rgb, psnr, ms-ssim-rgb"),
         ('{"results": {"bpp": [1], "ms-ssim-rgb": [500]}}', "ms-ssim-rgb in dB must be from 0 to 100, got 500"),
         (json.dumps({"results": {"bpp": [1] * 1001}}), "bpp must be a list of 1 to 1000 numbers"),
-        (" " * (2**20 + 1), "must have at most 1048576 bytes"),
+        (" " * (2**20 + 1), "must have at most 1,048,576 bytes"),
     ],
 )
 def test_a_damaged_file_is_one_line(capsys, tmp_path, text, says):

@@ -17,6 +17,7 @@ from typing import Any
 
 from tokenloom import __version__, errors, files
 
+from ...serialize import from_json
 from ..records import Record, ReferenceCurve
 from ..results import Results
 
@@ -117,12 +118,10 @@ def _paths(source: str) -> list[Path]:
 
 def _curve(path: Path) -> ReferenceCurve:
     """Read one file."""
-    if (size := path.stat().st_size) > MAX_BYTES:
-        raise ValueError(f"{path} must have at most {MAX_BYTES} bytes, it has {size}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = from_json(path, MAX_BYTES)
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} is not JSON: {errors.first_line(error)}") from error
+        raise ValueError(f"{path} cannot be read as JSON: {errors.first_line(error)}") from error
     results = content.get("results") if isinstance(content, dict) else None
     if not isinstance(results, dict):
         raise ValueError(f'{path} must hold {{"name": …, "results": {{"bpp": […], "psnr-rgb": […]}}}}')
