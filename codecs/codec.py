@@ -18,13 +18,14 @@ from tokenloom import devices, errors, memory, own_code, precision
 from . import batches, bitstream, checkpoint, registry, restoring, storage, targets, validate
 from .hub import Card, Pretrained, cards
 from .identity import Identity
-from .layers.tracing import Traceable
+from .layers import exact
 from .registry import arguments, import_arguments, imports, is_reference
+from .streams import LatentStreamable, Streamable
 from .targets import Curve
-from .types import BitstreamError, CodecInterface, Codes, CodeSpec, Modality, Settings, Target
+from .types import BitstreamError, Codes, CodeSpec, Modality, Settings, Target
 
 
-class Codec(Pretrained, precision.Float32Module, CodecInterface, ABC):
+class Codec(Pretrained, precision.Float32Module, Streamable, ABC):
     """Base class of all codecs: signal ↔ integers ↔ bytes.
 
     A subclass sets `spec` and `settings` (on the class or in its constructor) and implements `_encode(x, setting)` and
@@ -176,7 +177,7 @@ class Codec(Pretrained, precision.Float32Module, CodecInterface, ABC):
         return self._identity.fingerprint(self)
 
 
-class LatentCodec(Traceable, Codec):
+class LatentCodec(LatentStreamable, Codec):
     """Base class of learned codecs: `analyze`, a quantizer, and `synthesize` (see layers/tracing.py)."""
 
     variants = ()
@@ -213,13 +214,13 @@ class LatentCodec(Traceable, Codec):
 
     def _encode(self, x: Tensor, setting: int | None) -> Codes:
         with torch.autocast(x.device.type, enabled=False):
-            indices = self.encode_indices(x, setting)
+            indices = exact.indices(self, x, setting)
         return Codes(indices, torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1))
 
     def _decode(self, codes: Codes) -> Tensor:
         low = -1.0 if self.spec.modality is Modality.AUDIO else 0.0
         with torch.autocast(codes.indices.device.type, enabled=False):
-            signals = self.synthesize(self._embed(codes)).float().clamp(low, 1.0)
+            signals = exact.signals(self, codes).clamp_(low, 1.0)
         return batches.crop(signals, codes.sizes)
 
     @torch.no_grad()

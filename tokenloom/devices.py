@@ -105,3 +105,8 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
     elif device.type == "mps":
         torch.mps.synchronize()
+
+
+def with_float64(device: torch.device) -> torch.device:
+    """Return a device that computes in float64: `device` itself, or the CPU if it may have no such type, as MPS."""
+    return device if device.type in ("cpu", "cuda") else torch.device("cpu")

@@ -96,6 +96,11 @@ def bfloat16_speed(device: torch.device) -> float:
     return seconds[torch.float32] / seconds[torch.bfloat16]
 
 
+def widen(x: Tensor) -> Tensor:
+    """Return numbers in float32; those in float64 stay, for codecs that compute in it (codecs/layers/exact.py)."""
+    return x if x.dtype == torch.float64 else x.float()
+
+
 class Float32Module(nn.Module):
     """Module that keeps its weights in float32: `half()` and the like, also of an enclosing module, only move it.
 

@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .. import batches
 from ..codec import LatentCodec
-from ..layers import spans
 from ..quantizers import Quantizer, ResidualVQ
 from ..registry import register
-from ..types import Codes, CodeSpec, Modality
-from . import seanet
-
-BLOCK = 2**18
-"""Samples that are encoded or decoded at once: 33 seconds at 8 kHz."""
+from ..streams.stages import Stage
+from ..types import CodeSpec, Modality
+from . import seanet, stages
 
 
 class WaveAutoencoder(LatentCodec):
     """Audio codec with a causal SEANet encoder, any quantizer, and a causal SEANet decoder.
-
-    Without an LSTM, long signals are computed in blocks, so that their length does not matter for the memory.
 
     Args:
         quantizer: Any quantizer. Its `dim` is the number of latent channels.
@@ -37,6 +29,8 @@ class WaveAutoencoder(LatentCodec):
         residual: Residual units per stage.
         lstm: LSTM layers at the bottleneck; 0 for a finite receptive field.
     """
+
+    invariant = True
 
     def __init__(
         self, quantizer: Quantizer, *, sample_rate: int = 24000, channels: int = 1,
@@ -63,44 +57,15 @@ class WaveAutoencoder(LatentCodec):
         """Map quantized latents to (batch, channels, frames · stride), not cropped or clamped."""
         return self.decoder(latents)
 
-    @functools.cached_property
-    def _reach(self) -> tuple[tuple[int, int], tuple[int, int]] | None:
-        """Frames before and after a frame on which the encoder and the decoder depend; None if there is no bound."""
-        stride, anchor = self.spec.stride[0], self._anchor
-        encoder = spans.reach(self.analyze, anchor.new_zeros(1, self.spec.channels, stride), stride, 1)
-        decoder = spans.reach(self.synthesize, anchor.new_zeros(1, self.quantizer.dim, 1), 1, stride)
-        return None if encoder is None or decoder is None else (encoder, decoder)
+    @property
+    def stream_obstacle(self) -> str | None:
+        return None
 
-    def _encode(self, x: Tensor, setting: int | None) -> Codes:
-        if x.shape[-1] <= BLOCK or self._reach is None:
-            return super()._encode(x, setting)
+    def analysis_stage(self) -> Stage:
+        return stages.Completed(stages.stage(self.encoder), self.spec.stride[0])
 
-        def encode(part: Tensor) -> Tensor:
-            return super(WaveAutoencoder, self)._encode(part, setting).indices
-
-        stride = self.spec.stride[0]
-        indices = spans.in_blocks(encode, x, self._reach[0], max(1, BLOCK // stride), stride, 1)
-        return Codes(indices, torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1))
-
-    def _decode(self, codes: Codes) -> Tensor:
-        if int(codes.sizes[0]) <= BLOCK or self._reach is None:
-            return super()._decode(codes)
-        stride = self.spec.stride[0]
-
-        def decode(part: Tensor) -> Tensor:
-            sizes = torch.full((len(part), 1), stride * part.shape[-1])
-            return super(WaveAutoencoder, self)._decode(Codes(part, sizes))
-
-        signals = spans.in_blocks(decode, codes.indices, self._reach[1], max(1, BLOCK // stride), 1, stride)
-        return batches.crop(signals, codes.sizes)
-
-    def working_memory(self, size: tuple[int, ...]) -> int:
-        if size[0] <= BLOCK or self._reach is None:
-            return super().working_memory(size)
-        return (
-            super().working_memory((max(BLOCK, self.spec.stride[0]) + sum(self._reach[1]) * self.spec.stride[0],))
-            + 4 * size[0]
-        )
+    def synthesis_stage(self) -> Stage:
+        return stages.stage(self.decoder)
 
 
 @register("audio/rvq")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from tokenloom import lazy
 from .. import batches
 from ..codec import Codec, build
 from ..registry import register
+from ..streams import FrameEncoder, StreamDecoder, StreamEncoder
 from ..types import Codes, CodeSpec, Modality, Settings
 
 litert = lazy.load("ai_edge_litert.interpreter", "lyra")
@@ -82,28 +82,22 @@ class Lyra(Codec):
 
     def _encode(self, x: Tensor, setting: int) -> Codes:
         sizes = torch.tensor(x.shape[2:]).repeat(len(x), 1)
-        x = F.pad(x, (0, -x.shape[-1] % FRAME)).cpu()
-        items = [np.concatenate(list(self._encode_frames(one, setting)), 2)[:setting, 0] for one in x.numpy()]
-        return Codes(torch.from_numpy(np.stack(items)).long(), sizes)
-
-    def _encode_frames(self, x: np.ndarray, setting: int) -> Iterator[np.ndarray]:
-        """Yield the indices (QUANTIZERS, 1, 1) of each frame of a signal (1, samples)."""
-        encoder, quantizer = self._runner("soundstream_encoder"), self._runner("quantizer", "encode")
-        for frame in x.reshape(-1, 1, FRAME):
-            latents = encoder(input_audio=frame)["output_0"]
-            yield quantizer(input_frames=latents, num_quantizers=np.int32(setting))["output_0"]
+        x = F.pad(x, (0, -x.shape[-1] % FRAME))
+        return Codes(torch.stack([_FrameEncoder(self, setting)(one) for one in x.cpu()]), sizes)
 
     def _decode(self, codes: Codes) -> Tensor:
-        indices = F.pad(codes.indices.cpu(), (0, 0, 0, QUANTIZERS - codes.indices.shape[1]), value=UNUSED)
-        items = [np.concatenate(list(self._decode_frames(one)), 1) for one in indices.to(torch.int32).numpy()]
-        return batches.crop(torch.from_numpy(np.stack(items)).clamp(-1, 1), codes.sizes)
+        items = [_FrameDecoder(self)(one) for one in codes.indices.cpu()]
+        return batches.crop(torch.stack(items), codes.sizes)
 
-    def _decode_frames(self, indices: np.ndarray) -> Iterator[np.ndarray]:
-        """Yield the samples (1, FRAME) of each frame of indices (QUANTIZERS, frames)."""
-        quantizer, decoder = self._runner("quantizer", "decode"), self._runner("lyragan")
-        for frame in indices.T:
-            latents = quantizer(encoding_indices=frame.reshape(QUANTIZERS, 1, 1))["output_0"]
-            yield decoder(input_audio=latents)["output_0"]
+    @property
+    def stream_obstacle(self) -> str | None:
+        return None
+
+    def _open_encoder(self, setting: int) -> StreamEncoder:
+        return LyraEncoder(self, setting)
+
+    def _open_decoder(self) -> StreamDecoder:
+        return LyraDecoder(self)
 
     def _runner(self, name: str, signature: str | None = None) -> Any:
         """Return a function of a graph in its initial state.
@@ -114,6 +108,78 @@ class Lyra(Codec):
         _verify(name, data)
         interpreter = litert.Interpreter(model_content=data, num_threads=1)
         return interpreter.get_signature_runner(signature)
+
+
+class _FrameEncoder:
+    """The graphs that encode one item, with their state."""
+
+    def __init__(self, codec: Lyra, setting: int) -> None:
+        self.encoder, self.quantizer = codec._runner("soundstream_encoder"), codec._runner("quantizer", "encode")
+        self.setting = setting
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Map the next whole frames of samples (1, samples) to indices (quantizers, frames)."""
+        found = []
+        for frame in x.numpy().reshape(-1, 1, FRAME):
+            latents = self.encoder(input_audio=frame)["output_0"]
+            index = self.quantizer(input_frames=latents, num_quantizers=np.int32(self.setting))["output_0"]
+            found.append(index[: self.setting, 0, 0])
+        return torch.from_numpy(np.stack(found, 1)).long()
+
+
+class _FrameDecoder:
+    """The graphs that decode one item, with their state."""
+
+    def __init__(self, codec: Lyra) -> None:
+        self.quantizer, self.decoder = codec._runner("quantizer", "decode"), codec._runner("lyragan")
+
+    def __call__(self, indices: Tensor) -> Tensor:
+        """Map the indices of the next frames (quantizers, frames) to samples (1, samples)."""
+        full = F.pad(indices, (0, 0, 0, QUANTIZERS - len(indices)), value=UNUSED).to(torch.int32).numpy()
+        sound = []
+        for frame in full.T:
+            latents = self.quantizer(encoding_indices=frame.reshape(QUANTIZERS, 1, 1))["output_0"]
+            sound.append(self.decoder(input_audio=latents)["output_0"])
+        return torch.from_numpy(np.concatenate(sound, 1)).clamp(-1, 1)
+
+
+class LyraEncoder(FrameEncoder):
+    """Encoder of a stream."""
+
+    codec: Lyra
+    latency, delay = 0, FRAME
+
+    def __init__(self, codec: Lyra, setting: int) -> None:
+        super().__init__(codec, setting, setting)
+        self._items: list[_FrameEncoder] = []
+
+    def _indices(self, x: Tensor | None, last: bool) -> Tensor | None:
+        if x is None:
+            return None
+        self._items = self._items or [_FrameEncoder(self.codec, self.setting) for _ in range(len(x))]
+        x = F.pad(x, (0, -x.shape[-1] % FRAME)).cpu()
+        return torch.stack([item(one) for item, one in zip(self._items, x, strict=True)])
+
+
+class LyraDecoder(StreamDecoder):
+    """Decoder of a stream."""
+
+    codec: Lyra
+    latency = 0
+
+    def __init__(self, codec: Lyra) -> None:
+        super().__init__(codec)
+        self._items: list[_FrameDecoder] = []
+
+    def _push(self, codes: Codes) -> Tensor:
+        if not codes.indices.shape[2]:
+            return torch.zeros(len(codes), 1, 0)
+        self._items = self._items or [_FrameDecoder(self.codec) for _ in range(len(codes))]
+        sound = [item(one) for item, one in zip(self._items, codes.indices.cpu(), strict=True)]
+        return torch.stack(sound)[..., : int(codes.sizes[0])]
+
+    def _close(self) -> Tensor:
+        return torch.zeros(self.batch or 1, 1, 0)
 
 
 def _verify(name: str, data: bytes) -> None:

@@ -127,13 +127,19 @@ class ConvTranspose1d(nn.Module):
         return y[..., self.left : self.left + x.shape[-1] * stride]
 
     def _by_phase(self, x: Waveforms, stride: int) -> Waveforms:
-        """Compute the transposed convolution as a convolution of two taps, with an output channel for each phase.
+        """Compute the transposed convolution as a convolution of two taps.
 
         The library's own transposed convolution of few channels takes up to seven times as long.
         """
-        taps = self.convtr.weight.unflatten(2, (2, stride)).flip(2).permute(1, 3, 0, 2).flatten(0, 1)
-        phases = F.conv1d(x, taps, self.convtr.bias.repeat_interleave(stride), padding=1)
+        phases = F.conv1d(x, *self.by_phase(), padding=1)
         return phases.unflatten(1, (-1, stride)).transpose(2, 3).flatten(2)
+
+    def by_phase(self) -> tuple[Tensor, Tensor]:
+        """Return weight and bias of a convolution of two taps, with an output channel for each phase of the stride."""
+        (stride,) = self.convtr.stride
+        taps = self.convtr.weight.unflatten(2, (2, stride)).flip(2).permute(1, 3, 0, 2).flatten(0, 1)
+        assert self.convtr.bias is not None
+        return taps.contiguous(), self.convtr.bias.repeat_interleave(stride)
 
 
 class ResidualUnit(nn.Module):

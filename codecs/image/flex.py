@@ -12,6 +12,7 @@ from torch import Tensor
 
 from .. import batches, targets
 from ..codec import LatentCodec
+from ..layers import exact
 from ..quantizers import FSQ, MAX_CODEBOOK
 from ..registry import register
 from ..types import Codes, CodeSpec, Modality, Settings
@@ -131,7 +132,7 @@ class Flex(LatentCodec):
         with torch.autocast(x.device.type, enabled=False):
             for some in _batched(((item, place) for place in places for item in range(len(x))), CHUNK):
                 tiles = torch.cat([self._cut(x[i : i + 1], *place) for i, place in some])
-                rows.append(self.quantizer.search(self.analyze(tiles))[:, 0])
+                rows.append(exact.settled(self, tiles, None)[:, 0])
         table = torch.cat(rows).unflatten(0, (-1, len(x)))[:, :, :setting]  # (tiles, batch, tokens)
         indices = table.permute(1, 2, 0).flatten(1).unsqueeze(1).contiguous()
         sizes = torch.tensor(x.shape[2:], device=x.device).repeat(len(x), 1)

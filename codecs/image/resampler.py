@@ -35,7 +35,8 @@ class TokenNorm(nn.Module):
         self.gain = nn.Parameter(torch.ones(width))
 
     def forward(self, x: Tokens) -> Tokens:
-        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32).square()
+        dtype = torch.promote_types(x.dtype, torch.float32)
+        squares = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=dtype).square()
         scale = torch.rsqrt(squares / x.shape[-1] + 1e-6)
         return x * scale.to(x.dtype) * self.gain.to(x.dtype)
 

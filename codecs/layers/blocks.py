@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from tokenloom.precision import widen
+
 from . import tracing
 
 EPSILON = 1e-6
@@ -23,7 +25,7 @@ class ChannelNorm(nn.Module):
         self.gain = None if channels is None else nn.Parameter(torch.ones(channels, 1, 1))
 
     def forward(self, x: FeatureMap) -> FeatureMap:
-        x = x * torch.rsqrt(x.float().square().mean(1, keepdim=True) + EPSILON).to(x.dtype)
+        x = x * torch.rsqrt(widen(x).square().mean(1, keepdim=True) + EPSILON).to(x.dtype)
         return x if self.gain is None else x * self.gain.to(x.dtype)
 
 

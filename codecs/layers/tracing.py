@@ -6,13 +6,19 @@ the frames of an LSTM. While `exporting()`, layers compute the same values witho
 
 from __future__ import annotations
 
-from typing import Any
+import functools
+import math
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, _higher_order_ops, nn
 
 from ..types import CodecInterface, Codes
+from . import spans
+
+ROUNDING = 2.0**-20
+"""Bound of the rounding error of a latent in float32, relative to the longest one: the largest error measured."""
 
 
 class Traceable(CodecInterface):
@@ -22,10 +28,22 @@ class Traceable(CodecInterface):
     """
 
     quantizer: Any
+    invariant: ClassVar[bool] = False
+    """Whether codes do not depend on batches, threads, blocks and processors (see exact.py)."""
+    analysis: ClassVar[tuple[str, ...]] = ("encoder", "quantizer")
+    """Submodules that encoding uses."""
 
     def analyze(self, x: Tensor) -> Tensor:
         """Map signals (batch, channels, …) to latents (batch, dim, *grid), padded to whole strides."""
         raise NotImplementedError
+
+    def search(self, latents: Tensor, setting: Any) -> Tensor:
+        """Return the indices of latents of `analyze`."""
+        return self.quantizer.search(latents, setting)
+
+    def decide(self, latents: Tensor, setting: Any) -> tuple[Tensor, Tensor]:
+        """Return the indices, and where rounding in `analyze` could have changed one, bool (batch, *grid)."""
+        return self.quantizer.decide(latents, setting, ROUNDING * float(latents.norm(dim=1).amax()))
 
     def synthesize(self, latents: Tensor) -> Tensor:
         """Map quantized latents to signals, not cropped or clamped."""
@@ -34,6 +52,38 @@ class Traceable(CodecInterface):
     def _embed(self, codes: Codes) -> Tensor:
         """Return the quantized latents of codes of one size, float32 (batch, dim, *grid)."""
         raise NotImplementedError
+
+    @functools.cached_property
+    def encoder_reach(self) -> spans.Reach | None:
+        """Codes before and after, along each axis, whose samples a code depends on; None if there is no bound."""
+        stride, ones = self.spec.stride, (1,) * len(self.spec.stride)
+        return self._reach(self.analyze, self.spec.channels, stride, ones)
+
+    @functools.cached_property
+    def decoder_reach(self) -> spans.Reach | None:
+        """Codes before and after, along each axis, that the samples of a code depend on; None if there is no bound."""
+        stride, ones = self.spec.stride, (1,) * len(self.spec.stride)
+        return self._reach(self.synthesize, self.latent_channels, ones, stride)
+
+    @torch.no_grad()
+    def _reach(self, network: Any, channels: int, taken: tuple[int, ...], given: tuple[int, ...]) -> spans.Reach | None:
+        if not taken:
+            return None
+        with torch.autocast(self.device.type, enabled=False):
+            return spans.reach(network, torch.zeros(1, channels, *taken, device=self.device), taken, given)
+
+    def working_memory(self, size: tuple[int, ...]) -> int:
+        axes = len(size)
+        if not self.invariant or math.prod(size) <= spans.BLOCK[axes] or (reach := self.decoder_reach) is None:
+            return super().working_memory(size)
+        side = int(spans.BLOCK[axes] ** (1 / axes))
+        block = (min(n, side + sum(r) * s) for n, r, s in zip(size, reach, self.spec.stride, strict=True))
+        return super().working_memory(tuple(block)) + 4 * self.spec.channels * math.prod(size)
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents that `synthesize` takes."""
+        return self.quantizer.dim
 
     @property
     def export_obstacle(self) -> str | None:
@@ -48,8 +98,8 @@ class Traceable(CodecInterface):
         return self.spec.stride
 
     def encode_indices(self, x: Tensor, setting: Any) -> Tensor:
-        """Encode signals to indices. `encode` calls this method."""
-        return self.quantizer.search(self.analyze(x), setting)
+        """Encode signals to indices."""
+        return self.search(self.analyze(x), setting)
 
     def decode_indices(self, indices: Tensor, setting: Any) -> Tensor:
         """Decode indices of `encode_indices` to signals, not cropped or clamped."""

@@ -1,6 +1,6 @@
 """The quantizer protocol.
 
-`quantize` is for training, `search` and `lookup` are for inference. All use the same state.
+`quantize` is for training, `search`, `decide` and `lookup` are for inference. All use the same state.
 Latents are (batch, dim, *grid), indices (batch, quantizers, *grid).
 """
 
@@ -11,10 +11,15 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from tokenloom.precision import widen
+
 MAX_CODEBOOK = 2**14
 """Most entries of a codebook. Larger ones are split into several quantizers, since token models need small ones."""
 MAX_QUANTIZERS, MAX_DIM = 64, 4096
 """Limits of a residual quantizer. They bound the memory that a config can ask for."""
+
+ROUNDING = 2.0**-21
+"""Bound of the rounding error of a few operations in float32, relative to their largest value."""
 
 
 class Quantized(NamedTuple):
@@ -51,6 +56,16 @@ class Quantizer(nn.Module, ABC):
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         """Return the int64 indices of the first `count` quantizers; None for all. The state does not change."""
 
+    def decide(self, latents: Tensor, count: int | None, error: float) -> tuple[Tensor, Tensor]:
+        """Return what `search` returns, and where an error of a latent could change an index, bool (batch, *grid).
+
+        Args:
+            latents: (batch, dim, *grid).
+            count: Number of quantizers, as for `search`.
+            error: Largest Euclidean length of the error.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not know how close latents are to another index")
+
     @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:
         """Return the quantized latents of indices; −1 marks an unused quantizer."""
@@ -61,10 +76,15 @@ class Quantizer(nn.Module, ABC):
 
 
 def flatten(latents: Tensor) -> Tensor:
-    """Reshape (batch, dim, *grid) to (batch, positions, dim) float32."""
-    return latents.flatten(2).transpose(1, 2).float()
+    """Reshape (batch, dim, *grid) to (batch, positions, dim), at least float32."""
+    return widen(latents.flatten(2).transpose(1, 2))
 
 
 def unflatten(flat: Tensor, like: Tensor) -> Tensor:
     """Reshape (batch, positions, dim) to the shape of `like`."""
     return flat.transpose(1, 2).reshape(like.shape)
+
+
+def near_half(values: Tensor) -> Tensor:
+    """Return how far values are from where rounding to integers changes, 0 to 0.5."""
+    return (values - values.floor() - 0.5).abs()

@@ -75,6 +75,9 @@ class BSQ(Quantizer):
         bits = (latents > 0).unflatten(1, (len(self.sizes), self.bits))
         return (bits * self.basis.reshape((-1,) + (1,) * (latents.ndim - 2))).sum(2)
 
+    def decide(self, latents: Tensor, count: int | None, error: float) -> tuple[Tensor, Tensor]:
+        return self.search(latents, count), (latents.abs() < error).any(1)
+
     def lookup(self, indices: Tensor) -> Tensor:
         basis = self.basis.reshape((-1,) + (1,) * (indices.ndim - 2))
         signs = (((indices.unsqueeze(2) & basis) > 0).float() * 2 - 1).flatten(1, 2)

@@ -27,21 +27,37 @@ KMEANS_STEPS = 10
 def nearest(
     vectors: Float[Tensor, "*leading dim"], codebook: Float[Tensor, "entries dim"]
 ) -> Int64[Tensor, "*leading"]:
-    """Return the index of the codebook row with the smallest Euclidean distance to each vector, the first of equals.
+    """Return the index of the codebook row with the smallest Euclidean distance to each vector, the first of equals."""
+    return nearest_with_lead(vectors, codebook, codebook.square().sum(1))[0]
 
-    Computes 2 v · c − ‖c‖² as one matrix product per chunk, so memory is bounded.
+
+def nearest_with_lead(
+    vectors: Float[Tensor, "*leading dim"], codebook: Float[Tensor, "entries dim"], norms: Float[Tensor, " entries"]
+) -> tuple[Int64[Tensor, "*leading"], Float[Tensor, "*leading"]]:
+    """Return what `nearest` returns, and how much larger the squared distance to the second nearest row is.
+
+    Computes 2 v · c − ‖c‖² as one matrix product per chunk, so memory is bounded. `norms` holds ‖c‖².
     """
     flat = vectors.reshape(-1, vectors.shape[-1])
-    if flat.device.type == "cpu" and not tracing.exporting() and len(flat) * len(codebook) > FEW:
-        index = _nearest_in_tiles(flat, codebook)
+    if tracing.exporting():
+        index = torch.addmm(norms, flat, codebook.T, alpha=-2).argmin(1)
+        found = index, torch.zeros_like(flat[:, 0])
+    elif flat.device.type == "cpu" and len(flat) * len(codebook) > FEW:
+        found = _nearest_in_tiles(flat, codebook, norms)
     else:
-        norms = codebook.square().sum(1)
-        chunks = tracing.chunks(flat, MAX_DISTANCES // len(codebook))
-        index = torch.cat([torch.addmm(norms, chunk, codebook.T, alpha=-2).argmin(1) for chunk in chunks])
-    return index.reshape(vectors.shape[:-1])
+        parts = []
+        for chunk in tracing.chunks(flat, MAX_DISTANCES // len(codebook)):
+            distances = torch.addmm(norms, chunk, codebook.T, alpha=-2)
+            index = distances.argmin(1, keepdim=True)
+            best = distances.gather(1, index)
+            second = distances.scatter_(1, index, math.inf).amin(1, keepdim=True)
+            parts.append((index[:, 0], (second - best)[:, 0]))
+        found = tuple(torch.cat(values) for values in zip(*parts, strict=True))
+    index, lead = found
+    return index.reshape(vectors.shape[:-1]), lead.reshape(vectors.shape[:-1])
 
 
-def _nearest_in_tiles(vectors: Tensor, codebook: Tensor) -> Tensor:
+def _nearest_in_tiles(vectors: Tensor, codebook: Tensor, norms: Tensor) -> tuple[Tensor, Tensor]:
     """Search in tiles that stay in the cache of a processor.
 
     The largest value of each group of entries is found first, for all vectors of the tile at once: an index for each
@@ -49,20 +65,26 @@ def _nearest_in_tiles(vectors: Tensor, codebook: Tensor) -> Tensor:
     """
     missing = -len(codebook) % GROUP
     entries = F.pad(2 * codebook, (0, 0, 0, missing))
-    bias = F.pad(-codebook.square().sum(1), (0, missing), value=-math.inf)[:, None]
-    found = []
+    bias = F.pad(-norms, (0, missing), value=-math.inf)[:, None]
+    found, leads = [], []
     for some in vectors.split(VECTORS):
         best, index = some.new_full((len(some),), -math.inf), torch.zeros(len(some), dtype=torch.int64)
-        rows = torch.arange(len(some))
+        second, rows = best.clone(), torch.arange(len(some))
         for first in range(0, len(entries), ENTRIES):
             part = slice(first, first + ENTRIES)
             scores = torch.addmm(bias[part], entries[part], some.T).unflatten(0, (-1, GROUP))
-            value, group = scores.amax(1).max(0)
-            place = first + GROUP * group + scores[group, :, rows].argmax(1)
-            index = torch.where(value > best, place, index)
+            groups = scores.amax(1)
+            value, group = groups.max(0)
+            members = scores[group, :, rows]
+            place = members.argmax(1)
+            groups[group, rows] = members[rows, place] = -math.inf
+            second = torch.maximum(torch.maximum(second, torch.minimum(best, value)), groups.amax(0))
+            second = torch.maximum(second, members.amax(1))
+            index = torch.where(value > best, first + GROUP * group + place, index)
             best = torch.maximum(best, value)
         found.append(index)
-    return torch.cat(found)
+        leads.append(best - second)
+    return torch.cat(found), torch.cat(leads)
 
 
 class Batch:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .base import Quantized, Quantizer
+from .base import ROUNDING, Quantized, Quantizer, near_half
 
 
 class DeadZone(Quantizer):
@@ -37,6 +37,11 @@ class DeadZone(Quantizer):
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
         return (self.shrink(latents).round() + _per_channel(self.bound, latents)).long()
+
+    def decide(self, latents: Tensor, count: int | None, error: float) -> tuple[Tensor, Tensor]:
+        shrunk = self.shrink(latents)  # its slope is at most 1
+        close = near_half(shrunk) < error + ROUNDING * shrunk.abs()
+        return (shrunk.round() + _per_channel(self.bound, latents)).long(), close.any(1)
 
     def lookup(self, indices: Tensor) -> Tensor:
         return indices.float() - _per_channel(self.bound, indices)

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from tokenloom import devices
+from tokenloom.precision import widen
 
 from ..validate import is_integer, require_integer
 from . import product
-from .base import MAX_CODEBOOK, Quantized, Quantizer
+from .base import MAX_CODEBOOK, ROUNDING, Quantized, Quantizer, near_half
 
 MAX_LEVELS = 512
 """Most levels of a channel. With more than 1000, the paper's margin of 1e-3 would add a level."""
@@ -69,14 +70,22 @@ class FSQ(Quantizer):
     def _scaled(self, latents: Tensor) -> tuple[Tensor, Tensor]:
         """Scale latents so that the levels are integers. Return them and half the number of levels of each channel."""
         shift, half, offset, width = self._constants(latents)
-        return torch.tanh(latents.float() + shift) * half - offset, width
+        return torch.tanh(widen(latents) + shift) * half - offset, width
 
     def bounded(self, latents: Tensor) -> Tensor:
         scaled, width = self._scaled(latents)
         return scaled / width
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
+        return self._indices(*self._scaled(latents))
+
+    def decide(self, latents: Tensor, count: int | None, error: float) -> tuple[Tensor, Tensor]:
         scaled, width = self._scaled(latents)
+        _, half, offset, _ = self._constants(latents)
+        slope = half - (scaled + offset).square() / half  # that of tanh here, times half the levels
+        return self._indices(scaled, width), (near_half(scaled) < slope * error + ROUNDING * width).any(1)
+
+    def _indices(self, scaled: Tensor, width: Tensor) -> Tensor:
         digits = (torch.round(scaled) + width).long()
         parts = digits.split([len(group) for group in self.groups], 1)
         return torch.stack([product.join(part, group) for part, group in zip(parts, self.groups, strict=True)], 1)

@@ -8,9 +8,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tokenloom import devices
+
 from ..validate import require_integer
-from .base import MAX_CODEBOOK, MAX_DIM, MAX_QUANTIZERS, Quantized, Quantizer, flatten, unflatten
-from .codebooks import Batch, kmeans, nearest
+from .base import MAX_CODEBOOK, MAX_DIM, MAX_QUANTIZERS, ROUNDING, Quantized, Quantizer, flatten, unflatten
+from .codebooks import Batch, kmeans, nearest, nearest_with_lead
 
 UPDATES = ("ema", "gradient")
 BETA = 0.25
@@ -133,15 +135,55 @@ class ResidualVQ(Quantizer):
         return F.normalize(latents, dim=1) if self.normalise else latents
 
     def search(self, latents: Tensor, count: int | None = None) -> Tensor:
-        indices = []
         with torch.autocast(latents.device.type, enabled=False):
-            residual = self._scaled(flatten(latents))
+            residual, indices = self._scaled(flatten(latents)), []
+            for q in range(len(self.sizes))[:count]:
+                indices.append(nearest(residual, self._book(q)))
+                residual = residual - self._book(q)[indices[-1]]
+        return _on_grid(torch.stack(indices, 1), latents)
+
+    def decide(self, latents: Tensor, count: int | None, error: float) -> tuple[Tensor, Tensor]:
+        """See `Quantizer.decide`. The few positions whose second entry is nearly as close are examined in float64."""
+        with torch.autocast(latents.device.type, enabled=False):
+            vectors = flatten(latents)
+            # scaling to unit length scales the error, too
+            errors = error / vectors.norm(dim=-1) if self.normalise else torch.full_like(vectors[..., 0], error)
+            start = residual = self._scaled(vectors)
+            indices, leads, lengths, longest = [], [], [], []
             for q in range(len(self.sizes))[:count]:
                 book = self._book(q)
-                index = nearest(residual, book)
+                norms = book.square().sum(1)
+                index, lead = nearest_with_lead(residual, book, norms)
+                lengths.append(residual.square().sum(-1))
                 residual = residual - book[index]
                 indices.append(index)
-        return torch.stack(indices, 1).reshape(latents.shape[0], -1, *latents.shape[2:])
+                leads.append(lead)
+                longest.append(norms.amax())
+            longest = torch.stack(longest).sqrt()[:, None, None]
+            rounding = ROUNDING * longest * (2 * torch.stack(lengths).sqrt() + longest)
+            close = (torch.stack(leads) < 4 * errors * longest + rounding).any(0)
+            found = torch.stack(indices, 1)
+            if close.any():
+                place = devices.with_float64(start.device)
+                vectors = start[close].to(place, torch.float64)
+                index, still = self._decide_exactly(vectors, len(indices), errors[close].to(place))
+                found.movedim(1, 2)[close], close[close.clone()] = index.to(found.device), still.to(found.device)
+        return _on_grid(found, latents), _on_grid(close[:, None], latents)[:, 0]
+
+    def _decide_exactly(self, residual: Tensor, count: int, errors: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the indices of vectors (vectors, dim) in float64, and where an error could change one."""
+        indices, close = [], torch.zeros_like(errors, dtype=torch.bool)
+        for q in range(count):
+            book = self._book(q).to(residual)
+            distances = torch.cdist(residual, book, compute_mode="donot_use_mm_for_euclid_dist").square()
+            index = distances.argmin(1)
+            chosen = book[index]
+            lead = distances - distances.gather(1, index[:, None])
+            apart = torch.cdist(chosen, book)
+            close |= ((lead < 2 * errors[:, None] * apart) & (apart > 0)).any(1)
+            residual = residual - chosen
+            indices.append(index)
+        return torch.stack(indices, 1), close
 
     def lookup(self, indices: Tensor) -> Tensor:
         def vectors(q: int) -> Tensor:
@@ -149,6 +191,11 @@ class ResidualVQ(Quantizer):
             return self._book(q)[index.clamp_min(0)] * (index >= 0).unsqueeze(-1)
 
         return functools.reduce(torch.add, map(vectors, range(indices.shape[1]))).movedim(-1, 1)
+
+
+def _on_grid(found: Tensor, latents: Tensor) -> Tensor:
+    """Reshape (batch, quantizers, positions) to (batch, quantizers, *grid)."""
+    return found.reshape(*found.shape[:2], *latents.shape[2:])
 
 
 def _check_learning(decay: float, dead_below: float, update: str, normalise: bool, quantizers: int) -> None:

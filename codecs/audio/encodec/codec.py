@@ -16,9 +16,10 @@ from ...layers import tracing
 from ...quantizers import MAX_CODEBOOK, MAX_QUANTIZERS, ResidualVQ
 from ...quantizers.codebooks import MAX_DISTANCES
 from ...registry import register
+from ...streams.stages import Stage
 from ...types import Codes, CodeSpec, Modality, Settings
 from ...validate import require_integer
-from .. import seanet
+from .. import seanet, stages
 from ..overlap import overlap_add
 from . import weights
 from .kinds import BY_RATE, KINDS, OVERLAP, bits_per_second
@@ -140,8 +141,20 @@ class Encodec(LatentCodec):
     def truncate(self, codes: Codes, setting: float) -> Codes:
         return super().truncate(codes, self.count(setting))
 
-    def encode_indices(self, x: Tensor, setting: Any) -> Tensor:
-        return super().encode_indices(x, self.count(setting))
+    @property
+    def stream_obstacle(self) -> str | None:
+        if self.spec.window is not None:
+            return super().stream_obstacle
+        return stages.obstacle(self.encoder) or stages.obstacle(self.decoder)
+
+    def search(self, latents: Tensor, setting: Any) -> Tensor:
+        return super().search(latents, self.count(setting))
+
+    def analysis_stage(self) -> Stage:
+        return stages.stage(self.encoder)
+
+    def synthesis_stage(self) -> Stage:
+        return stages.stage(self.decoder)
 
     def _encode(self, x: Tensor, setting: Any) -> Codes:
         hop = 0 if self.spec.window is None else self.spec.window[1]
