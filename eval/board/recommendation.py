@@ -24,7 +24,17 @@ def recommendations(results: Results, modality: str) -> list[Recommendation]:
     """Return a recommendation for each limit and each metric that has values per item."""
     records = results.of(modality)
     names = [name for name in results.measured(modality) if any(item_values(r, name) for r in records)]
-    return [recommend(results, records, name, limit) for name in names for limit in LIMITS.get(modality, ())]
+    limits = reachable(LIMITS.get(modality, ()), [record.rate() or 0.0 for record in records])
+    return [recommend(results, records, name, limit) for name in names for limit in limits]
+
+
+def reachable(limits: Sequence[float], rates: Sequence[float]) -> Sequence[float]:
+    """Return the limits; if all rates are above them, as those of stereo music, doubled until the first is reached."""
+    factor = 1
+    if limits and rates and min(rates) > max(limits):
+        while min(rates) > factor * limits[0]:
+            factor *= 2
+    return [factor * limit for limit in limits]
 
 
 def recommend(results: Results, records: Sequence[Record], metric: str, limit: float) -> Recommendation:

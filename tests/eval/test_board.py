@@ -19,7 +19,7 @@ from tokenloom.eval import board as boards
 from tokenloom.eval import pareto
 from tokenloom.eval.board.loading import load
 from tokenloom.eval.board.merging import merge
-from tokenloom.eval.board.recommendation import recommend
+from tokenloom.eval.board.recommendation import reachable, recommend
 from tokenloom.eval.compare.records import KINDS, ModelledRecord, Record, Timing
 from tokenloom.eval.compare.results import Results
 from tokenloom.eval.metric import ItemValues, MetricDescription, ProtocolDescription, Summary
@@ -208,6 +208,7 @@ def test_sets_and_modalities_stay_apart(two, tmp_path):
     limits = [(r.limit, r.picks[0].setting) for r in board.sets[1].recommendations]
     assert limits == [(3.0, "quality 0"), (6.0, "quality 1"), (12.0, "quality 2")]
     assert board.sets[2].recommendations == []
+    assert reachable((3, 6, 12), [13.1, 40]) == [24, 48, 96] and reachable((3, 6, 12), [11]) == [3, 6, 12]
     front = {row.codec: row.front for row in board.sets[0].rows}
     assert front == {"mine": ["psnr", "lpips"], "image/avif": [], "image/jpeg": []}
 
