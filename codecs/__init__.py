@@ -6,18 +6,20 @@ import pkgutil
 from tokenloom import threads
 
 from . import audio, image, media, text
+from .bitstream import SegmentReader
 from .checkpoint import shipped
 from .codec import Codec, LatentCodec, build, decompress, load, save
 from .display import show
 from .media import read, write
 from .own.functions import wrap
 from .registry import names, register
+from .streams import compress_stream, decompress_stream
 from .types import BitstreamError, Codes, CodeSpec, Modality, Settings, Target, TargetError
 
 __all__ = [
-    "BitstreamError", "CodeSpec", "Codec", "Codes", "LatentCodec", "Modality", "Settings", "Target", "TargetError",
-    "build", "decompress", "load", "media", "names", "read", "register", "save", "shipped",
-    "show", "wrap", "write",
+    "BitstreamError", "CodeSpec", "Codec", "Codes", "LatentCodec", "Modality", "SegmentReader", "Settings", "Target",
+    "TargetError", "build", "compress_stream", "decompress", "decompress_stream", "load", "media", "names", "read",
+    "register", "save", "shipped", "show", "wrap", "write",
 ]  # fmt: skip
 
 

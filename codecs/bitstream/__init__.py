@@ -1,5 +1,6 @@
-"""Bitstreams: one self-describing container of bytes per item."""
+"""Bitstreams: one self-describing container of bytes per item, or a file of segments for a sound of any length."""
 
-from .container import decode, fingerprint, read, write
+from .container import decode, fingerprint, write
+from .segments import SegmentReader, SegmentWriter, is_segmented, read
 
-__all__ = ["decode", "fingerprint", "read", "write"]
+__all__ = ["SegmentReader", "SegmentWriter", "decode", "fingerprint", "is_segmented", "read", "write"]

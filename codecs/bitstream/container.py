@@ -6,7 +6,7 @@ All numbers are LEB128 varints. The fields are the number of quantizers (ordered
 the side information, and one byte for the mode of the payload. The payload is packed, or entropy coded with the
 codec's context model or training counts, whichever is shorter. Text is packed and has no mode byte. File bytes are
 stored unchanged. The payload extends to the CRC, so its length is not stored. At most 32 bytes surround a payload.
-The version tells how payloads are packed.
+The version tells how payloads are packed. Version 3 is a file of containers, see segments.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ..types import BitstreamError, CodecInterface, Codes, Modality
 from . import entropy, packing, version1
 
 MAGIC = b"tlm"
-VERSION = 2
+VERSION, SEGMENTED = 2, 3
 UNPACK = {1: version1.unpack, VERSION: packing.unpack}
 """How the packed payloads of each version are read."""
 HEAD = len(MAGIC) + 1 + 8
@@ -80,9 +80,10 @@ def fingerprint(data: bytes) -> bytes:
     data = bytes(data)
     if len(data) < HEAD + 4 or data[:3] != MAGIC:
         raise BitstreamError(f"a container must start with {MAGIC!r}; these {len(data)} bytes do not")
-    if data[3] not in UNPACK:
-        raise BitstreamError(f"container version must be one of {[*UNPACK]}, got {data[3]}")
-    if zlib.crc32(data[:-4]).to_bytes(4, "little") != data[-4:]:
+    if data[3] not in (*UNPACK, SEGMENTED):
+        raise BitstreamError(f"container version must be one of {[*UNPACK, SEGMENTED]}, got {data[3]}")
+    checked = data[: HEAD + 4] if data[3] == SEGMENTED else data  # the segments have checksums of their own
+    if zlib.crc32(checked[:-4]).to_bytes(4, "little") != checked[-4:]:
         raise BitstreamError("the container is damaged: its CRC-32 does not match")
     return data[4:HEAD]
 
@@ -117,6 +118,8 @@ def _open(codec: CodecInterface, own: bytes, data: bytes) -> tuple[tuple[int, ..
     if (found := fingerprint(data)) != own:
         raise BitstreamError(f"the container was written by the codec {found.hex()}, not by {codec.name} {own.hex()}")
     modality = codec.spec.modality
+    if data[3] not in UNPACK:
+        raise BitstreamError("a container within a file of segments must not have segments itself")
     body = _Reader(bytes(data)[HEAD:-4], UNPACK[data[3]])
     size = tuple(body.varint() for _ in range(2 if modality is Modality.IMAGE else 1))
     limit = validate.limit(modality)

@@ -1,5 +1,6 @@
 """Conversion between signals and files, PIL images or arrays; resampling."""
 
+from . import pieces
 from .audio import AUDIO_SUFFIXES, convert, decode_audio, encode_audio, mix, resample, to_int16
 from .files import TEXT_SUFFIXES, modality, read, sample_rate, to_bytes, write
 from .images import IMAGE_SUFFIXES, to_uint8
@@ -7,5 +8,5 @@ from .sources import Source
 
 __all__ = [
     "AUDIO_SUFFIXES", "IMAGE_SUFFIXES", "TEXT_SUFFIXES", "Source", "convert", "decode_audio", "encode_audio", "mix",
-    "modality", "read", "resample", "sample_rate", "to_bytes", "to_int16", "to_uint8", "write",
+    "modality", "pieces", "read", "resample", "sample_rate", "to_bytes", "to_int16", "to_uint8", "write",
 ]  # fmt: skip

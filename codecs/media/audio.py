@@ -70,10 +70,7 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     """
     if source_rate == target_rate:
         return waveform
-    if max(source_rate, target_rate) > MAX_RATIO * min(source_rate, target_rate):
-        raise ValueError(
-            f"it must be resampled by at most {MAX_RATIO} times, {source_rate} Hz to {target_rate} Hz is more"
-        )
+    require_ratio(source_rate, target_rate)
     *leading, n = waveform.shape
     if (length := -(-n * target_rate // source_rate)) > MAX_SAMPLES:
         raise ValueError(f"at {target_rate} Hz it must have at most {MAX_SAMPLES} samples, {n} become {length}")
@@ -81,6 +78,14 @@ def resample(waveform: Tensor, source_rate: int, target_rate: int) -> Tensor:
     padded = torch.nn.functional.pad(waveform.reshape(-1, n), (0, 2 + source_rate // target_rate))
     out = soxr.resample(padded.T.contiguous().cpu().numpy(), source_rate, target_rate, quality="VHQ")
     return torch.from_numpy(out[:length].T.copy()).reshape(*leading, length).clamp(-1, 1).to(waveform.device)
+
+
+def require_ratio(source_rate: int, target_rate: int) -> None:
+    """Raise ValueError if the rates differ too much to resample."""
+    if max(source_rate, target_rate) > MAX_RATIO * min(source_rate, target_rate):
+        raise ValueError(
+            f"it must be resampled by at most {MAX_RATIO} times, {source_rate} Hz to {target_rate} Hz is more"
+        )
 
 
 def mix(waveform: Tensor, channels: int) -> Tensor:
@@ -96,15 +101,20 @@ def mix(waveform: Tensor, channels: int) -> Tensor:
 
 def convert(waveform: Tensor, source_rate: int, target_rate: int, channels: int, name: str = "") -> Tensor:
     """Mix a waveform to `channels`, then resample it to `target_rate` Hz. What changes is told (see notices.py)."""
+    converted = resample(mix(waveform, channels), source_rate, target_rate)
+    tell_changes(name, source_rate, target_rate, waveform.shape[0], channels)
+    return converted
+
+
+def tell_changes(name: str, source_rate: int, target_rate: int, source_channels: int, channels: int) -> None:
+    """Tell that a sound is mixed down or resampled, if it is."""
     changes = []
-    if channels < waveform.shape[0]:
-        changes.append(f"{waveform.shape[0]} channels are averaged to {channels}")
+    if channels < source_channels:
+        changes.append(f"{source_channels} channels are averaged to {channels}")
     if source_rate != target_rate:
         changes.append(f"{source_rate} Hz is resampled to {target_rate} Hz")
-    converted = resample(mix(waveform, channels), source_rate, target_rate)
     if changes:
         notices.tell(name, ", ".join(changes))
-    return converted
 
 
 def to_int16(waveform: Tensor) -> Tensor:
@@ -163,7 +173,7 @@ class AudioHeader(NamedTuple):
 
 def read_header(source: Source) -> AudioHeader:
     """Return what an audio file states of itself. Its samples are decoded only if it does not state their number."""
-    with _open(source) as (streams, _):
+    with opened(source) as (streams, _):
         first = streams[0]
         header = AudioHeader(first.samplerate, first.channels, first.frames)
         if len(streams) == 1 and first.frames < UNKNOWN:
@@ -176,7 +186,7 @@ def read_audio(source: Source) -> tuple[Tensor, int | None]:
     if isinstance(source, np.ndarray):
         return _from_array(source), None
     name = label(source)
-    with _open(source) as (streams, notice):
+    with opened(source) as (streams, notice):
         rate, channels, lossy = streams[0].samplerate, streams[0].channels, streams[0].subtype in LOSSY
         parts = []
         for stream in streams:
@@ -195,16 +205,16 @@ def read_audio(source: Source) -> tuple[Tensor, int | None]:
 
 
 @contextmanager
-def _open(source: Source) -> Iterator[tuple[list[Any], notices.Notice | None]]:
+def opened(source: Source) -> Iterator[tuple[list[Any], notices.Notice | None]]:
     """Open the streams of an audio file as `soundfile.SoundFile`, with the notice of `lengths.repaired`."""
-    with refusing(label(source), Modality.AUDIO), ExitStack() as opened:
-        file = opened.enter_context(binary(source))
+    with refusing(label(source), Modality.AUDIO), ExitStack() as stack:
+        file = stack.enter_context(binary(source))
         files, notice = lengths.repaired(file)
         streams: list[Any] = list(files)
         if isinstance(source, str | os.PathLike) and files == [file] and not isinstance(file, io.BytesIO):
             streams = [openable(source)]  # a file on disk is read by libsndfile itself, which is faster
         streams = [stream if isinstance(stream, str) else _Stream(stream) for stream in streams]
-        yield [opened.enter_context(soundfile.SoundFile(stream)) for stream in streams], notice
+        yield [stack.enter_context(soundfile.SoundFile(stream)) for stream in streams], notice
 
 
 class _Stream:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import json
@@ -26,6 +27,7 @@ from support.codecs import MIDDLE, structured, tiny
 from support.reports import comparison
 from tokenloom import codecs, models
 from tokenloom.codecs import foreign, media
+from tokenloom.codecs.bitstream import segments
 from tokenloom.data import tokens
 from tokenloom.data.sources import containers
 from tokenloom.eval.compare import journal
@@ -289,6 +291,43 @@ def _golden(name: str) -> Path:
     return GOLDEN / "0.1" / name
 
 
+def _segments() -> Reader:
+    """Files of four short segments, read as a whole, or as what is left of them."""
+    codec, file = tiny("audio/rvq"), io.BytesIO()
+    writer = segments.SegmentWriter(file, codec, 0.02)
+    writer.write(codec.encode(structured(codec, (1400,))))
+    writer.close()
+
+    def read(data: bytes) -> Any:
+        left = segments.SegmentReader(data, salvage=True)
+        sound = [*codecs.decompress_stream(left, codec)]
+        with contextlib.suppress(codecs.BitstreamError):
+            sound.append(codec.decompress([data]))
+        return sound
+
+    return Reader(read, [file.getvalue(), codec.compress(structured(codec, (400,)))[0]], _seal_segments)
+
+
+def _seal_segments(data: bytes) -> bytes:
+    """Correct the checksums of the head, of the head and the content of each segment, and of the index."""
+    out = bytearray(data)
+
+    def sum_up(start: int, end: int) -> None:
+        if 0 <= start < end <= len(out) - 4:
+            out[end : end + 4] = zlib.crc32(out[start:end]).to_bytes(4, "little")
+
+    sum_up(0, segments.HEAD - 4)
+    size = segments.RECORD.size
+    for match in re.finditer(segments.SEGMENT, data):
+        if match.start() + size <= len(data):
+            length = segments.RECORD.unpack_from(data, match.start())[2]
+            sum_up(match.start(), match.start() + size)
+            sum_up(match.start() + size + 4, match.start() + size + length)
+    if (start := data.rfind(segments.END)) >= 0:
+        sum_up(start, len(out) - 4)
+    return bytes(out)
+
+
 FOLDERS: dict[str, Callable[[], Reader]] = {
     "config of a codec": lambda: _file(_golden("codecs/fsq-int8/config.yaml"), _tensors(codecs.load)),
     "weights of a codec": lambda: _file(_golden("codecs/fsq-int8/model.safetensors"), _tensors(codecs.load)),
@@ -299,6 +338,7 @@ FOLDERS: dict[str, Callable[[], Reader]] = {
     "index of tokens": lambda: _file(_golden("webdataset/_index.json"), _rows),
     "tokens in tar": lambda: _file(next(_golden("webdataset").glob("*.tar")), _rows, _seal_tar),
     "tokens in parquet": lambda: _file(next(_golden("parquet").glob("*.parquet")), _rows),
+    "segments of a sound": _segments,
     "tar": _tar,
     "torch file": _torch_file,
     "results of a comparison": _results,

@@ -6,7 +6,10 @@ import argparse
 import os
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from tokenloom import files
 from tokenloom.cli import streams
@@ -103,6 +106,23 @@ def write(output: Path, data: bytes, *, force: bool) -> None:
     files.sweep(output.parent)
     try:
         files.write(output, data, new=not force)
+    except FileExistsError as error:
+        raise ValueError(EXISTS.format(output)) from error
+
+
+@contextmanager
+def writing(output: Path, *, force: bool) -> Iterator[BinaryIO]:
+    """Open a file, which is complete or absent at the end, or standard output, for bytes that come piece by piece.
+
+    Raises ValueError for a file that another command has written meanwhile, unless `force` is set.
+    """
+    if output == STREAM:
+        yield streams.Output()
+        return
+    files.sweep(output.parent)
+    try:
+        with files.writing(output, new=not force) as part, part.open("wb") as file:
+            yield file
     except FileExistsError as error:
         raise ValueError(EXISTS.format(output)) from error
 

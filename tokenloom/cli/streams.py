@@ -67,6 +67,17 @@ def write(data: bytes) -> None:
         raise OSError(error.errno, error.strerror, "standard output") from error
 
 
+class Output(io.RawIOBase):
+    """Standard output as a file whose errors are raised; see `write`."""
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any, /) -> int:
+        write(bytes(data))
+        return memoryview(data).nbytes
+
+
 class _Stream(io.FileIO):
     """Standard output (1) or standard error (2). It swallows what it cannot write, and keeps the first error."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,8 @@ from tokenloom.cli import known, options, paths
 from tokenloom.cli.commands.encode import extent
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from tokenloom.codecs import Codec
 
 codecs = lazy.load("tokenloom.codecs")
@@ -29,6 +33,7 @@ examples:
   tokenloom decode photo.tlm -o back.png
   tokenloom decode song.tlm
   tokenloom decode song.tlm -o - | ffplay -
+  tokenloom decode lecture.tlm -o part.wav --start 3600 --stop 3660
   tokenloom decode photo.tlm -o back.png --codec runs/mine
   tokenloom decode photo.tlm -o sharp.png --decoder diffusion
   tokenloom decode photo.tlm -o sharp.png --decoder natural-fsq-diffusion --steps 2 --seed 1
@@ -58,6 +63,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a diffusion decoder's name or folder; diffusion: the one made for the codec",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the decoder, 1 is fastest; default: its own")
+    parser.add_argument("--start", type=float, metavar="SECONDS", help="decode a sound from this time on")
+    parser.add_argument("--stop", type=float, metavar="SECONDS", help="decode a sound up to this time")
+    parser.add_argument(
+        "--salvage", action="store_true", help="decode what is left of a damaged or cut sound, and say what is lost"
+    )
     options.add_device(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the decoder's noise (default: 0)")
     options.add_force(parser)
@@ -83,20 +93,74 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         written = Path(f"standard output{suffix}") if output == paths.STREAM else output
         if (named := codecs.media.modality(written)) is not modality:
             raise ValueError(f"the name {output} is for {named}, but {source} holds {modality}")
+        by = _named(codec, data, args)
+        if _in_pieces(data, args):
+            told = _decode_pieces(source, data, codec, output, args)
+            paths.report(output, f"{told} from {len(data)} bytes by {by}")
+            return 0
         with progress.bar(f"decoding {source}", None, ""):
             codes = codecs.bitstream.read(codec, [data])
             signal = codecs.bitstream.decode(codec, codes)[0]
     except codecs.BitstreamError as error:
-        raise ValueError(f"{source}: {error}") from error
+        left = codecs.bitstream.is_segmented(data) and not args.salvage
+        raise ValueError(f"{source}: {error}{'; --salvage decodes what is left' * left}") from error
     content = codecs.media.to_bytes(signal, written, sample_rate=codec.spec.sample_rate)
     paths.write(output, content, force=args.force)
+    paths.report(output, f"{extent(codec, codes.sizes[0].tolist())} from {len(data)} bytes by {by}")
+    return 0
+
+
+def _named(codec: Codec, data: bytes, args: argparse.Namespace) -> str:
+    """Return the name of the codec of a file, and of the decoder, as text."""
     shipped = codecs.checkpoint.shipped_with(codecs.bitstream.fingerprint(data).hex())
     named = None if args.codec is None else codecs.restoring.label(args.codec)
     by = named or shipped or codec.name.partition("+")[0]
     if isinstance(codec, diffusion.DiffusionCodec):
         by += f", decoded by {args.decoder} in {codec.steps} step{'s' * (codec.steps != 1)}"
-    paths.report(output, f"{extent(codec, codes)} from {len(data)} bytes by {by}")
-    return 0
+    return by
+
+
+def _in_pieces(data: bytes, args: argparse.Namespace) -> bool:
+    """Return whether a file is decoded piece by piece. Raises ValueError for options that do not go together."""
+    wanted = [f"--{name}" for name in ("start", "stop", "salvage") if getattr(args, name) not in (None, False)]
+    if wanted and args.decoder is not None:
+        raise ValueError(f"{wanted[0]} works without --decoder only")
+    return bool(wanted) or (codecs.bitstream.is_segmented(data) and args.decoder is None)
+
+
+def _decode_pieces(source: Path, data: bytes, codec: Codec, output: Path, args: argparse.Namespace) -> str:
+    """Decode a sound piece by piece, and return its extent."""
+    rate, channels = codec.spec.sample_rate, codec.spec.channels
+    if rate is None:
+        raise ValueError(f"--start, --stop and --salvage are for sounds, {source} holds {codec.spec.modality}")
+    reader = codecs.SegmentReader(data, salvage=args.salvage)
+    start, stop = (None if time is None else round(time * rate) for time in (args.start, args.stop))
+    start, end = start or 0, stop if reader.samples is None else min(stop or reader.samples, reader.samples)
+    if start < 0 or (end is not None and start >= end):
+        last = "" if reader.samples is None else f" of the {reader.samples / rate:.2f} s of {source}"
+        raise ValueError(f"--start must be at least 0 and before --stop and the end{last}, got {start / rate:.2f} s")
+    samples, count = None if end is None else end - start, 0
+
+    def told(sounds: Iterable[Tensor]) -> Iterator[Tensor]:
+        nonlocal count
+        for sound in sounds:
+            yield sound
+            count += sound.shape[1]
+            bar(sound.shape[1] / rate)
+
+    suffix = paths.SUFFIX["audio"] if output == paths.STREAM else output.suffix
+    total = None if samples is None else samples / rate
+    with (
+        progress.bar(f"decoding {source}", total, "seconds") as bar,
+        paths.writing(output, force=args.force) as file,
+    ):
+        sounds = told(codecs.decompress_stream(reader, codec, start, stop))
+        codecs.media.pieces.write_pieces(sounds, file, suffix, rate, channels, samples)
+        if not count:
+            raise ValueError(f"{source} ends before --start {start / rate:.2f}")
+    for line in reader.lost:
+        print(f"{source}: {line}", file=sys.stderr)
+    return extent(codec, [count])
 
 
 def _codec(data: bytes, args: argparse.Namespace) -> Codec:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import math
+import sys
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +34,7 @@ examples:
   tokenloom encode song.wav --codec audio/opus --kbps 24
   tokenloom encode notes.txt --codec text/bytes
   tokenloom encode photo.png --codec my_codec.py:MyCodec
+  tokenloom encode lecture.wav --codec digits-rvq
   cat photo.png | tokenloom encode - -o - --codec natural-fsq | tokenloom decode - -o - > back.png
 """
 
@@ -70,6 +73,10 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         noun = codecs.media.sources.NOUNS[named]
         raise ValueError(f"{label} is for {codec.spec.modality}, {source} is {noun}; {_suggestions(source)}")
     setting = _setting(args, codec, label)
+    if _in_pieces(source, codec, setting):
+        written = _encode_pieces(source, codec, setting, output, args)
+        paths.report(output, f"{written} by {label}")
+        return 0
     codec, signal = _read(source, codec, args)
     batch = [signal] if isinstance(signal, str) else signal[None]
     with progress.bar(f"encoding {source}", None, ""):
@@ -79,8 +86,41 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         description = _description(codec, codes, data)
         if (args.measure or args.psnr is not None) and codec.spec.modality == "image":
             description += f", {_fidelity(codec, batch, codes)}"
-    paths.report(output, f"{description}, {extent(codec, codes)} by {label}")
+    paths.report(output, f"{description}, {extent(codec, codes.sizes[0].tolist())} by {label}")
     return 0
+
+
+def _in_pieces(source: Path, codec: Codec, setting: Any) -> bool:
+    """Return whether a sound is long, or comes from a pipe, and the codec can take it piece by piece."""
+    if codec.spec.modality != "audio" or codec.stream_obstacle or isinstance(setting, codecs.Target):
+        return False
+    pieces = codecs.media.pieces
+    if source == paths.STREAM:
+        return sys.stdin is not None and pieces.is_wave(sys.stdin.buffer)
+    return source.is_file() and pieces.is_long(source)
+
+
+def _encode_pieces(source: Path, codec: Codec, setting: Any, output: Path, args: argparse.Namespace) -> str:
+    """Encode a sound piece by piece, and return what was written."""
+    spec, media = codec.spec, codecs.media
+    piped = source == paths.STREAM
+    header = None if piped else media.audio.read_header(source)
+    pieces = media.pieces.read_pieces(sys.stdin.buffer if piped else source, spec.sample_rate, spec.channels)
+    total = None if header is None else header.samples / header.sample_rate
+    with (
+        progress.bar(f"encoding {source}", total, "seconds") as bar,
+        paths.writing(output, force=args.force) as file,
+    ):
+
+        def told(sounds: Iterable[Tensor]) -> Iterator[Tensor]:
+            for sound in sounds:
+                yield sound
+                bar(sound.shape[1] / spec.sample_rate)
+
+        written = codecs.compress_stream(codec, told(pieces), file, setting)
+    seconds = written.samples / spec.sample_rate
+    rate = 8 * written.bytes / seconds / 1000
+    return f"{written.bytes} bytes, {written.tokens} tokens, {rate:.3f} kbit/s, {extent(codec, [written.samples])}"
 
 
 def parse_setting(text: str, codec: Codec, name: str) -> Any:
@@ -95,9 +135,9 @@ def parse_setting(text: str, codec: Codec, name: str) -> Any:
     raise ValueError(f"{settings.name} of {name} must be one of {settings.describe()}{unit}, got {text}")
 
 
-def extent(codec: Codec, codes: Codes) -> str:
-    """Return the size of the signal as text."""
-    spec, size = codec.spec, codes.sizes[0].tolist()
+def extent(codec: Codec, size: Sequence[int]) -> str:
+    """Return the size of a signal as text."""
+    spec = codec.spec
     if spec.modality == "image":
         return f"{size[1]} x {size[0]} pixels"
     if spec.modality == "audio":

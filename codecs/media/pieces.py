@@ -1,0 +1,172 @@
+"""Long sounds, read and written piece by piece."""
+
+from __future__ import annotations
+
+import struct
+import wave
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tokenloom import lazy
+
+from ..types import Modality
+from . import audio
+from .sources import label, refusing
+
+soundfile = lazy.load("soundfile")
+soxr = lazy.load("soxr")
+
+PIECE = 2**18
+"""Samples that are read at once."""
+LONG = 60
+"""Seconds from which a file is read in pieces."""
+HEAD = 22
+"""Bytes of a WAV file up to its format."""
+PCM = b"\1\0"
+UNKNOWN = 2**32 - 1
+"""Size of a WAV file that is not known when its header is written."""
+
+
+def is_long(source: Path) -> bool:
+    """Return whether the header of a sound file states more than LONG seconds."""
+    header = audio.read_header(source)
+    return header.samples > LONG * header.sample_rate
+
+
+def is_wave(pipe: BinaryIO) -> bool:
+    """Return whether a buffered pipe starts as a WAV file of integers, which can be read as it comes."""
+    head = pipe.peek(HEAD)[:HEAD]  # pyright: ignore[reportAttributeAccessIssue]
+    return head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt " and head[20:] == PCM
+
+
+def read_pieces(source: Path | BinaryIO, sample_rate: int, channels: int) -> Iterator[Tensor]:
+    """Read a sound file, or a pipe of `is_wave`, piece by piece.
+
+    Args:
+        source: The file or pipe.
+        sample_rate: Rate in Hz that the sound is resampled to.
+        channels: Number of channels that it is mixed to.
+
+    Yields:
+        float32 (channels, samples) in [-1, 1], of any number of samples above 0.
+
+    Raises:
+        ValueError: If the file is damaged or has no samples, or values beyond ±1. A long sound is not scaled.
+    """
+    name = label(source) if isinstance(source, Path) else "standard input"
+    parts = _file(source) if isinstance(source, Path) else _pipe(source)
+    rate, own = next(parts)
+    assert isinstance(rate, int) and isinstance(own, int)
+    audio.tell_changes(name, rate, sample_rate, own, channels)
+    count = 0
+    with refusing(name, Modality.AUDIO):
+        for piece in _resampled((audio.mix(part, channels) for part in _checked(parts)), rate, sample_rate, channels):
+            count += piece.shape[-1]
+            yield piece
+        if not count:
+            raise ValueError("it contains no samples")
+
+
+def _file(path: Path) -> Iterator:
+    with audio.opened(path) as (streams, _):
+        first = streams[0]
+        yield first.samplerate, first.channels
+        for stream in streams:
+            if (stream.samplerate, stream.channels) != (first.samplerate, first.channels):
+                raise ValueError("all parts of a long sound must have the same rate and channels")
+            stream.seekable = lambda: False  # as in audio.decode_audio
+            while len(part := stream.read(PIECE, dtype="float32", always_2d=True)):
+                yield torch.from_numpy(np.ascontiguousarray(part.T))
+
+
+def _pipe(pipe: BinaryIO) -> Iterator:
+    with refusing("standard input", Modality.AUDIO), wave.open(pipe) as file:
+        width, channels = file.getsampwidth(), file.getnchannels()
+        yield file.getframerate(), channels
+        while data := file.readframes(PIECE):
+            values = np.frombuffer(data[: len(data) // (width * channels) * width * channels], np.uint8)
+            digits = values.reshape(-1, channels, width).astype(np.int32)
+            if width == 1:
+                digits -= 128  # the only unsigned width
+            else:
+                digits[..., -1] -= (digits[..., -1] > 127) * 256
+            numbers = (digits * 256.0 ** np.arange(width)).sum(-1) / 2.0 ** (8 * width - 1)
+            yield torch.from_numpy(np.ascontiguousarray(numbers.T.astype(np.float32)))
+
+
+def _checked(parts: Iterable[Tensor]) -> Iterator[Tensor]:
+    for part in parts:
+        peak = part.abs().max() if part.numel() else part.new_zeros(())
+        if not peak <= audio.OVERSHOOT:
+            raise ValueError(f"a long sound must be finite and in [-1, 1], got a peak of {peak:.4g}; scale it first")
+        yield part.clamp(-1, 1)
+
+
+def _resampled(parts: Iterable[Tensor], rate: int, target: int, channels: int) -> Iterator[Tensor]:
+    """Resample pieces as `audio.resample` resamples a whole."""
+    if rate == target:
+        yield from parts
+        return
+    audio.require_ratio(rate, target)
+    stream = soxr.ResampleStream(rate, target, channels, quality="VHQ")
+    taken = given = 0
+    for part in parts:
+        taken += part.shape[1]
+        out = stream.resample_chunk(np.ascontiguousarray(part.T.numpy()))
+        given += len(out)
+        if len(out):
+            yield _clamped(out)
+    rest = stream.resample_chunk(np.zeros((2 + rate // target, channels), np.float32), last=True)
+    if len(rest := rest[: max(0, -(-taken * target // rate) - given)]):
+        yield _clamped(rest)
+
+
+def _clamped(frames: np.ndarray) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(frames.T)).clamp(-1, 1)
+
+
+def write_pieces(
+    pieces: Iterable[Tensor], file: BinaryIO, suffix: str, sample_rate: int, channels: int, samples: int | None
+) -> None:
+    """Write a sound piece by piece: to an open file in the format of a suffix, or to a pipe as WAV with 16 bits.
+
+    Args:
+        pieces: float32 (channels, samples) in [-1, 1].
+        file: The file or pipe.
+        suffix: Suffix that selects the format of a file.
+        sample_rate: In Hz.
+        channels: Number of channels.
+        samples: Number of samples, which the header of a pipe states; None if it is not known.
+
+    Raises:
+        ValueError: If the format does not have this rate or number of channels.
+    """
+    if not file.seekable():
+        _write_wave(pieces, file, sample_rate, channels, samples)
+        return
+    container, subtype = audio.FORMATS[suffix.lower()]
+    try:
+        sound = soundfile.SoundFile(file, "w", sample_rate, channels, format=container, subtype=subtype)
+    except soundfile.LibsndfileError as error:
+        form = f"{channels} channels at {sample_rate} Hz"
+        raise ValueError(f"{form} cannot be written as {subtype}: {error}") from error
+    with sound:
+        for piece in pieces:
+            for part in piece.split(audio.BLOCK, 1):
+                kept = audio.to_int16(part) if subtype == "PCM_16" else part
+                sound.write(np.ascontiguousarray(kept.cpu().numpy().T))
+
+
+def _write_wave(pieces: Iterable[Tensor], pipe: BinaryIO, rate: int, channels: int, samples: int | None) -> None:
+    """Write a WAV file without going back to its header. An unknown size has all bits set, as FFmpeg writes it."""
+    size = 2 * channels * samples if samples is not None else UNKNOWN
+    form = struct.pack("<IHHIIHH", 16, 1, channels, rate, 2 * channels * rate, 2 * channels, 16)
+    head = b"RIFF" + struct.pack("<I", min(36 + size, UNKNOWN)) + b"WAVEfmt " + form
+    pipe.write(head + b"data" + struct.pack("<I", min(size, UNKNOWN)))
+    for piece in pieces:
+        pipe.write(np.ascontiguousarray(audio.to_int16(piece).cpu().numpy().T).astype("<i2").tobytes())
