@@ -148,6 +148,14 @@ board nowhere                                                | there is no file 
 board pictures                                               | pictures has no results.json
 board pictures -o board.txt                                  | the output must have the suffix .html, got 'board.txt'
 board notes.txt                                              | notes.txt is damaged: 
+doctor natural-fsk                                           | unknown codec 'natural-fsk' (did you mean natural-fsq?)
+doctor image/fsq                                             | image/fsq must be trained first
+doctor image/jpeg -o page.txt                                | the output must have the suffix .html, got 'page.txt'
+doctor image/jpeg --only seam                                | unknown check 'seam' (did you mean seams
+doctor image/jpeg --setting high                             | quality of image/jpeg must be one of 1, 2, …, 100, got high
+doctor image/jpeg --seconds 0                                | --seconds must be positive, got 0
+doctor image/jpeg --data nowhere                             | 'nowhere' does not exist
+doctor image/jpeg --data sounds                              | 'sounds' holds no image
 tokenize out=o                                               | no data chosen
 tokenize data=images                                         | no codec chosen
 tokenize data=images codec=natural-fsk out=o                 | did you mean natural-fsq

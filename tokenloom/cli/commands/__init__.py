@@ -41,6 +41,7 @@ COMMANDS = {
     "compare": Command("compare the fidelity of codecs and the bits they need", "key=value", "codecs and data"),
     "evaluate": Command("measure one codec at each of its settings, or a model", "key=value", "a codec and data"),
     "board": Command("merge the results of many comparisons into one page", needs="results of tokenloom compare"),
+    "doctor": Command("examine one codec: invariances, seams, tokens, bits, speed", needs="a codec"),
     "tokenize": Command("turn a data set into shards of tokens", "key=value", "data and a codec"),
 }
 SHOWN = 3
