@@ -197,6 +197,22 @@ class Encode(Command):
         assert set(walk.files(out, recursive=True)) <= {Path("x.tlm")}, "a later run would read a temporary file"
 
 
+class EncodeLong(Encode):
+    """As above, of a sound that is written segment by segment."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        for variant in self.variants:
+            wave = torch.rand(1, 8000 * 64, generator=torch.Generator().manual_seed(variant)) * 0.2
+            codecs.write(wave, root / f"{variant}.wav", sample_rate=8000)
+        codecs.save(codecs.build("audio/rvq", sample_rate=8000, ratios=[8, 8], filters=2, dim=4), root / "codec")
+        super().__init__(root, seed)
+
+    def argv(self, out, variant):
+        out.mkdir(exist_ok=True)
+        given = ["-c", str(self.root / "codec"), "-o", str(out / "x.tlm"), "--force"]
+        return ["encode", str(self.root / f"{variant}.wav"), *given]
+
+
 class Tokenize(Command):
     """Shards are whole, of one job, and at the end those of an undisturbed run."""
 
@@ -375,7 +391,9 @@ class Compare(Command):
         self.one(out)
 
 
-COMMANDS: dict[str, type[Command]] = {"train": Train, "tokenize": Tokenize, "compare": Compare, "encode": Encode}
+COMMANDS: dict[str, type[Command]] = {
+    "train": Train, "tokenize": Tokenize, "compare": Compare, "encode": Encode, "encode-long": EncodeLong,
+}  # fmt: skip
 
 
 # -- trials ----------------------------------------------------------------------------------------
