@@ -1,7 +1,6 @@
 """The table of checks. A check is a plain function of a patient that returns a diagnosis.
 
-A new check is one decorated function in the module of its theme, or in a new module of checks/. A check of streams
-(`push`, `close`, `latency`, `delay` against the whole) belongs to the theme `locality`, beside the seams.
+A new check is one decorated function in the module of its theme, or in a new module of checks/.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """All checks, a module for each theme. Importing this package fills the table of check.py."""
 
 from ..check import CHECKS, THEMES, Check
-from . import bits, cost, fidelity, invariance, locality, robustness, usage
+from . import bits, cost, fidelity, invariance, locality, robustness, streams, usage
 
-MODULES = (invariance, locality, fidelity, robustness, usage, bits, cost)
+MODULES = (invariance, locality, streams, fidelity, robustness, usage, bits, cost)
 
 
 def in_order() -> list[Check]:

@@ -1,7 +1,4 @@
-"""Parts of a signal against the whole, and what a code depends on.
-
-A check of streams belongs here: push a signal in chunks of any length, close, and compare with the whole.
-"""
+"""Parts of a signal against the whole, and what a code depends on."""
 
 from __future__ import annotations
 

@@ -32,6 +32,8 @@ FAULTS = {
     plants.WrongOverlap: "seams",
     plants.WrongDecodedOverlap: "decoded_seams",
     plants.LookAhead: "look_ahead",
+    plants.Forgetful: "stream",
+    plants.LateStream: "stream",
     plants.OneSampleLate: "alignment",
     plants.OnePixelLow: "alignment",
     plants.Fading: "idempotence",
