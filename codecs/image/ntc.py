@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -129,6 +130,14 @@ class NTC(LatentCodec):
         with torch.autocast(x.device.type, enabled=False):
             linear = self._transform(widen(centered)) / UNIT
         return linear + widen(self.encoder((2 * centered).contiguous(memory_format=torch.channels_last)))
+
+    def analyze_at(self, x: Tensor, place: Sequence[int]) -> Tensor:
+        learned = self.encoder.center(x, place, STRIDE)
+        if learned is None:
+            return super().analyze_at(x, place)
+        row, column = (STRIDE * at for at in place)
+        block = x[..., row : row + STRIDE, column : column + STRIDE].double()
+        return self._transform(block - 0.5) / UNIT + learned
 
     def _transform(self, x: Tensor) -> Tensor:
         """Apply the DCT, where codes are made in float64: sums of 768 products in float32 are 30 times less exact."""

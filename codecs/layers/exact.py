@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -22,8 +22,6 @@ from ..types import Codes
 from . import spans
 from .spans import Reach
 from .tracing import Traceable
-
-Span = tuple[int, int]
 
 
 def indices(codec: Traceable, x: Tensor, setting: Any) -> Tensor:
@@ -64,31 +62,22 @@ def settle(codec: Traceable, found: Tensor, doubt: Tensor, x: Tensor, setting: A
     """
     if not doubt.any():
         return found
-    twin, found, place = twin or in_float64(codec), found.clone(), devices.with_float64(x.device)
+    twin, found, device = twin or in_float64(codec), found.clone(), devices.with_float64(x.device)
     for item in doubt.flatten(1).any(1).nonzero()[:, 0].tolist():
-        signal = x[item : item + 1].to(place)
-        for window, places in _windows(doubt[item].nonzero(), codec.encoder_reach, tuple(doubt.shape[1:])):
-            box = [slice(a * step, b * step) for (a, b), step in zip(window, codec.spec.stride, strict=False)]
-            latents = twin.analyze(signal[(..., *box)].double())
-            exact = twin.search(latents, setting)[0].to(found.device)
-            inside = places - torch.tensor([a for a, _ in window] or 0, device=places.device)
-            found[(item, slice(None), *places.unbind(1))] = exact[(slice(None), *inside.unbind(1))]
+        signal, places = x[item : item + 1].to(device), doubt[item].nonzero()
+        if _few(places, codec.encoder_reach, doubt.shape[1:]):
+            for place in places.tolist():
+                index = twin.search(twin.analyze_at(signal, place), setting)
+                found[(item, slice(None), *place)] = index.flatten().to(found.device)
+        else:
+            exact = twin.search(twin.analyze(signal.double()), setting)[0].to(found.device)
+            found[item] = found[item].where(~doubt[item], exact)
     return found
 
 
-def _windows(places: Tensor, reach: Reach | None, grid: tuple[int, ...]) -> Iterator[tuple[list[Span], Tensor]]:
-    """Yield positions along each axis, [] for all, and the places (count, axes) whose codes follow from them."""
-    if reach is None or len(places) * math.prod(1 + sum(around) for around in reach) >= math.prod(grid):
-        yield [], places
-        return
-    for place in places:
-        yield (
-            [
-                (max(0, at - before), min(n, at + after + 1))
-                for at, (before, after), n in zip(place.tolist(), reach, grid, strict=True)
-            ],
-            place[None],
-        )
+def _few(places: Tensor, reach: Reach | None, grid: Sequence[int]) -> bool:
+    """Return whether computing some places takes less than computing all."""
+    return reach is not None and len(places) * math.prod(1 + sum(around) for around in reach) < math.prod(grid)
 
 
 def in_float64(codec: Traceable) -> Any:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -36,6 +37,16 @@ class Traceable(CodecInterface):
     def analyze(self, x: Tensor) -> Tensor:
         """Map signals (batch, channels, …) to latents (batch, dim, *grid), padded to whole strides."""
         raise NotImplementedError
+
+    def analyze_at(self, x: Tensor, place: Sequence[int]) -> Tensor:
+        """Return the latents of one position of a signal, (1, dim, 1, …), in float64; see exact.py."""
+        assert self.encoder_reach is not None
+        grid = self.spec.grid(tuple(x.shape[2:]))
+        axes = zip(place, self.encoder_reach, grid, strict=True)
+        ends = [(max(0, at - before), min(n, at + after + 1)) for at, (before, after), n in axes]
+        box = [slice(a * step, b * step) for (a, b), step in zip(ends, self.spec.stride, strict=True)]
+        one = [slice(at - a, at - a + 1) for at, (a, _) in zip(place, ends, strict=True)]
+        return self.analyze(x[(..., *box)].double())[(..., *one)]
 
     def search(self, latents: Tensor, setting: Any) -> Tensor:
         """Return the indices of latents of `analyze`."""

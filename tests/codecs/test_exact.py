@@ -105,6 +105,19 @@ def test_doubtful_codes_are_those_of_float64(name, monkeypatch):
     assert torch.equal(codec.indices_by_position(codes), wanted)
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("name", [name for name in LOCAL if name != "image/flex"])
+def test_one_position_has_the_latents_of_the_whole(name):
+    codec = tiny(name)
+    twin = exact.in_float64(codec)
+    x = signals(codec, (1203,) if name == "audio/rvq" else (149, 170), batch=1)
+    whole = twin.analyze(x.double())
+    for place in torch.ones(whole.shape[2:]).nonzero()[::3].tolist():
+        latents = twin.analyze_at(x, place)
+        assert latents.dtype == torch.float64 and latents.shape == (1, whole.shape[1], *(1 for _ in place))
+        torch.testing.assert_close(latents.flatten(), whole[(0, slice(None), *place)], rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("name", LOCAL)
 def test_batches_threads_layouts_and_modes_change_no_code(name):
     codec = tiny(name)
