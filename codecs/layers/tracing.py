@@ -54,7 +54,7 @@ class Traceable(CodecInterface):
 
     def decide(self, latents: Tensor, setting: Any) -> tuple[Tensor, Tensor]:
         """Return the indices, and where rounding in `analyze` could have changed one, bool (batch, *grid)."""
-        return self.quantizer.decide(latents, setting, ROUNDING * float(latents.norm(dim=1).amax()))
+        return self.quantizer.decide(latents, setting, ROUNDING * float(latents.detach().norm(dim=1).amax()))
 
     def synthesize(self, latents: Tensor) -> Tensor:
         """Map quantized latents to signals, not cropped or clamped."""
