@@ -73,7 +73,8 @@ def _decoded(reader: SegmentReader, codec: Streamable, first: int) -> Iterator[t
     """Yield the first sample and the sound of each piece from sample `first` on, without gaps."""
     at = due = first
     decoder, stride = None, codec.spec.stride[0]
-    for start, codes in itertools.chain(reader.pieces(codec, first), [(reader.samples, None)]):
+    end: list[tuple[int | None, Codes | None]] = [(reader.samples, None)]
+    for start, codes in itertools.chain(reader.pieces(codec, first), end):
         if decoder is not None and (codes is None or start != due):  # the end, or something is lost
             sound = decoder.close()[0]
             yield at, sound
@@ -82,7 +83,7 @@ def _decoded(reader: SegmentReader, codec: Streamable, first: int) -> Iterator[t
             silence = torch.zeros(codec.spec.channels, min(BLOCK, start - at), device=codec.device)
             yield at, silence
             at += silence.shape[-1]
-        if codes is None:
+        if codes is None or start is None:
             return
         decoder = decoder or codec.stream_decoder()
         known = max(0, first - start) // stride

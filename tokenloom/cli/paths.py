@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from tokenloom import files
 from tokenloom.cli import streams
@@ -117,7 +117,7 @@ def writing(output: Path, *, force: bool) -> Iterator[BinaryIO]:
     Raises ValueError for a file that another command has written meanwhile, unless `force` is set.
     """
     if output == STREAM:
-        yield streams.Output()
+        yield cast(BinaryIO, streams.Output())
         return
     files.sweep(output.parent)
     try:

@@ -102,10 +102,10 @@ def _in_pieces(source: Path, codec: Codec, setting: Any) -> bool:
 
 def _encode_pieces(source: Path, codec: Codec, setting: Any, output: Path, args: argparse.Namespace) -> str:
     """Encode a sound piece by piece, and return what was written."""
-    spec, media = codec.spec, codecs.media
+    media, channels, sample_rate = codecs.media, codec.spec.channels, codec.spec.sample_rate or 1
     piped = source == paths.STREAM
     header = None if piped else media.audio.read_header(source)
-    pieces = media.pieces.read_pieces(sys.stdin.buffer if piped else source, spec.sample_rate, spec.channels)
+    pieces = media.pieces.read_pieces(sys.stdin.buffer if piped else source, sample_rate, channels)
     total = None if header is None else header.samples / header.sample_rate
     with (
         progress.bar(f"encoding {source}", total, "seconds") as bar,
@@ -115,10 +115,10 @@ def _encode_pieces(source: Path, codec: Codec, setting: Any, output: Path, args:
         def told(sounds: Iterable[Tensor]) -> Iterator[Tensor]:
             for sound in sounds:
                 yield sound
-                bar(sound.shape[1] / spec.sample_rate)
+                bar(sound.shape[1] / sample_rate)
 
         written = codecs.compress_stream(codec, told(pieces), file, setting)
-    seconds = written.samples / spec.sample_rate
+    seconds = written.samples / sample_rate
     rate = 8 * written.bytes / seconds / 1000
     return f"{written.bytes} bytes, {written.tokens} tokens, {rate:.3f} kbit/s, {extent(codec, [written.samples])}"
 
@@ -142,7 +142,7 @@ def extent(codec: Codec, size: Sequence[int]) -> str:
         return f"{size[1]} x {size[0]} pixels"
     if spec.modality == "audio":
         channels = {1: "mono", 2: "stereo"}.get(spec.channels, f"{spec.channels} channels")
-        return f"{size[0] / spec.sample_rate:.2f} s at {spec.sample_rate} Hz {channels}"
+        return f"{size[0] / (spec.sample_rate or 1):.2f} s at {spec.sample_rate} Hz {channels}"
     return f"{size[0]} bytes of UTF-8"
 
 
