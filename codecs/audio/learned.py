@@ -30,7 +30,7 @@ class WaveAutoencoder(LatentCodec):
         lstm: LSTM layers at the bottleneck; 0 for a finite receptive field.
     """
 
-    invariant = True
+    exact = True
 
     def __init__(
         self, quantizer: Quantizer, *, sample_rate: int = 24000, channels: int = 1,

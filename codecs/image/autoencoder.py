@@ -86,7 +86,7 @@ class Autoencoder(LatentCodec):
         decoder_depths: Residual blocks of each stage in the decoder; None for `depths`.
     """
 
-    invariant = True
+    exact = True
 
     def __init__(
         self, quantizer: Quantizer, *, stride: int, patch: int, widths: list[int], depths: list[int],

@@ -46,6 +46,8 @@ class Flex(LatentCodec):
         depths: Transformer blocks of the encoder and of the decoder.
     """
 
+    exact = True
+
     def __init__(
         self, levels: list[int] = (8, 5, 5, 5), tokens: int = 64, tile: int = 64, patch: int = 8, width: int = 192,
         depths: list[int] = (1, 2),

@@ -91,7 +91,7 @@ class NTC(LatentCodec):
         context: Hidden channels of the context model.
     """
 
-    invariant = True
+    exact = True
     codes_weight = 1.0  # the loss has the units of the mean squared error
 
     def __init__(

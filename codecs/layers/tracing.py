@@ -29,10 +29,15 @@ class Traceable(CodecInterface):
     """
 
     quantizer: Any
-    invariant: ClassVar[bool] = False
-    """Whether codes do not depend on batches, threads, blocks and processors (see exact.py)."""
+    exact: ClassVar[bool] = False
+    """Whether doubtful codes are computed in float64, if the quantizer can tell them (see exact.py)."""
     analysis: ClassVar[tuple[str, ...]] = ("encoder", "quantizer")
     """Submodules that encoding uses."""
+
+    @property
+    def invariant(self) -> bool:
+        """Whether codes do not depend on batches, threads, blocks and processors (see exact.py)."""
+        return self.exact and self.quantizer.decides
 
     def analyze(self, x: Tensor) -> Tensor:
         """Map signals (batch, channels, …) to latents (batch, dim, *grid), padded to whole strides."""

@@ -1,4 +1,4 @@
-"""Quantizers. base.py defines their protocol of three methods."""
+"""Quantizers. base.py defines their protocol."""
 
 from .base import MAX_CODEBOOK, MAX_DIM, MAX_QUANTIZERS, Quantized, Quantizer
 from .binary import BSQ, LFQ

@@ -66,6 +66,11 @@ class Quantizer(nn.Module, ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} does not know how close latents are to another index")
 
+    @property
+    def decides(self) -> bool:
+        """Whether the quantizer has a `decide` of its own. Without one, its codes are those of float32."""
+        return type(self).decide is not Quantizer.decide
+
     @abstractmethod
     def lookup(self, indices: Tensor) -> Tensor:
         """Return the quantized latents of indices; −1 marks an unused quantizer."""

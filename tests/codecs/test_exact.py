@@ -11,6 +11,7 @@ from torch import Tensor
 
 from tokenloom import codecs
 from tokenloom.codecs.image import ntc
+from tokenloom.codecs.image.autoencoder import Autoencoder
 from tokenloom.codecs.layers import exact, spans, tracing
 from tokenloom.codecs.quantizers import BSQ, FSQ, LFQ, DeadZone, Quantizer, ResidualVQ
 
@@ -77,7 +78,7 @@ def with_errors(codec: codecs.Codec, seed: int) -> codecs.Codec:
 @pytest.mark.parametrize("name", LOCAL)
 def test_errors_change_no_code(name, monkeypatch):
     codec = tiny(name)
-    assert codec.invariant or name == "image/flex"
+    assert codec.invariant
     x = signals(codec, (600,) if name == "audio/rvq" else (67, 90), batch=2)
     setting = codec.settings.sweep[-1]
     monkeypatch.setattr(tracing, "ROUNDING", ERROR)
@@ -140,6 +141,18 @@ def test_batches_threads_layouts_and_modes_change_no_code(name):
         assert codec.encode(other) == whole
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         assert codec.encode(x) == whole
+
+
+class Own(FSQ):
+    """A quantizer that does not tell doubtful latents, as a user writes one."""
+
+    decide = Quantizer.decide
+
+
+def test_a_quantizer_without_decide_codes_in_float32():
+    codec = Autoencoder(Own([8, 8]), stride=8, patch=4, widths=[8, 8], depths=[1, 1])
+    assert not codec.invariant and codec.encode(torch.zeros(1, 3, 20, 30)).indices.shape == (1, 1, 3, 4)
+    assert all(kind().decides for kind in QUANTIZERS.values())
 
 
 def test_published_models_keep_their_own_rounding():
