@@ -3,8 +3,8 @@
     pip install torch-pesq torch-stoi
     tokenloom train import=examples/speech_losses.py losses.pesq=1 losses.stoi=5 …
 
-torch-pesq follows ITU-T P.862 without its alignment in time. A codec that was trained with a judge is not judged by it
-alone: others, such as ViSQOL and the mel distance, must agree.
+torch-pesq follows ITU-T P.862 without its alignment in time. A codec that was trained with a judge is not judged by it:
+others, such as ViSQOL and the pitch, must agree. docs/judges.md shows a decoder of which they do not.
 """
 
 import functools

@@ -88,6 +88,16 @@ def fingerprint(data: bytes) -> bytes:
     return data[4:HEAD]
 
 
+def samples(data: bytes) -> int:
+    """Return the first number of the size that a container declares: the samples of a sound."""
+    return _Reader(bytes(data)[HEAD:-4], UNPACK[data[3]]).varint()
+
+
+def other_codec(codec: CodecInterface, found: bytes) -> str:
+    """Return the message about a container of another codec than `codec`."""
+    return f"the container was written by the codec {found.hex()}, not by {codec.name} {codec.fingerprint.hex()}"
+
+
 def _write_one(head: bytes, codec: CodecInterface, codes: Codes) -> bytes:
     spec = codec.spec
     size = tuple(codes.sizes[0].tolist())
@@ -116,7 +126,7 @@ def _write_one(head: bytes, codec: CodecInterface, codes: Codes) -> bytes:
 def _open(codec: CodecInterface, own: bytes, data: bytes) -> tuple[tuple[int, ...], _Reader]:
     """Return the declared size of a signal and the rest of its container."""
     if (found := fingerprint(data)) != own:
-        raise BitstreamError(f"the container was written by the codec {found.hex()}, not by {codec.name} {own.hex()}")
+        raise BitstreamError(other_codec(codec, found))
     modality = codec.spec.modality
     if data[3] not in UNPACK:
         raise BitstreamError("a container within a file of segments must not have segments itself")

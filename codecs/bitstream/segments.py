@@ -34,8 +34,8 @@ RECORD = struct.Struct("<3sQI")
 COUNT = struct.Struct("<I")
 SECONDS, SHORT = 10, 60
 """Length of a segment; length up to which a sound is one container."""
-LEAST = 40
-"""Fewest bytes of a segment."""
+LEAST, LOST = 40, 24 * 3600
+"""Fewest bytes of a segment; longest silence in seconds that replaces lost segments."""
 MOST = 2**48
 """Largest number of samples of a file."""
 
@@ -60,20 +60,35 @@ class SegmentWriter:
         self.bytes = self.samples = self.tokens = 0
         self._offsets: list[int] = []
         self._held: list[Codes] = []
+        self._frames = 0
 
     def write(self, codes: Codes) -> None:
-        """Take the codes of the next frames of one sound. Only the last ones may end within a frame."""
+        """Take the codes of the next frames of one sound. Only the last ones may end within a frame.
+
+        Raises:
+            ValueError: If these are the codes of several sounds.
+        """
+        if len(codes) != 1:
+            raise ValueError(f"a file of segments must hold one sound, got codes of {len(codes)}")
+        if not codes.indices.shape[2] and not int(codes.sizes[0]):
+            return
         self._held.append(codes)
-        frames = sum(part.indices.shape[2] for part in self._held)
-        if frames > self.short or (self._offsets and frames >= self.longest):
-            held = _joined(self._held)
-            whole = held.indices.shape[2] // self.longest * self.longest
+        self._frames += codes.indices.shape[2]
+        if self._frames > self.short or (self._offsets and self._frames >= self.longest):
+            held, stride = _joined(self._held), self.codec.spec.stride[0]
+            whole = self._frames // self.longest * self.longest
             for first in range(0, whole, self.longest):
-                self._segment(_frames(held, first, first + self.longest, self.codec.spec.stride[0]))
-            self._held = [_frames(held, whole, held.indices.shape[2], self.codec.spec.stride[0])]
+                self._segment(_frames(held, first, first + self.longest, stride))
+            self._held, self._frames = [_frames(held, whole, self._frames, stride)], self._frames - whole
 
     def close(self) -> None:
-        """Write the last segment and the index, or the container of a short sound."""
+        """Write the last segment and the index, or the container of a short sound.
+
+        Raises:
+            ValueError: If there are no codes.
+        """
+        if not self._held:
+            raise ValueError("a file of segments must have at least 1 frame, got none before close()")
         left = _joined(self._held)
         if not self._offsets:
             self._put(self._container(left))
@@ -104,7 +119,7 @@ class SegmentWriter:
 
 
 @dataclass(frozen=True)
-class Segment:
+class StoredSegment:
     """A segment of a file: its first sample, and the place of its container."""
 
     first: int
@@ -112,7 +127,7 @@ class Segment:
     length: int
 
 
-@dataclass
+@dataclass(repr=False, eq=False)
 class SegmentReader:
     """Reader of a file of segments, or of one container.
 
@@ -130,13 +145,14 @@ class SegmentReader:
     """What was skipped."""
     samples: int | None = field(default=None, init=False)
     """Samples of the sound; None if the file is cut."""
-    segments: list[Segment] = field(default_factory=list, init=False)
+    segments: list[StoredSegment] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.fingerprint = container.fingerprint(self.data)
-        self.lasting = is_segmented(self.data)
-        if not self.lasting:
-            self.segments = [Segment(0, 0, len(self.data))]
+        self.segmented = is_segmented(self.data)
+        if not self.segmented:
+            self.samples = container.samples(self.data)
+            self.segments = [StoredSegment(0, 0, len(self.data))]
             return
         try:
             self.segments = self._indexed()
@@ -151,8 +167,10 @@ class SegmentReader:
 
         Lost segments are left out. Raises BitstreamError for a damaged one unless `salvage` is set.
         """
-        rate = codec.spec.sample_rate
-        for segment, end in self._with_ends(rate or 1):
+        if codec.fingerprint != self.fingerprint:
+            raise BitstreamError(container.other_codec(codec, self.fingerprint))
+        rate = codec.spec.sample_rate or 1
+        for segment, end in self._with_ends(rate):
             if end is not None and end <= first:
                 continue
             try:
@@ -161,24 +179,26 @@ class SegmentReader:
                 if size > room or (size < room < math.inf and not self.salvage):  # fewer, if the next segment is lost
                     raise BitstreamError(f"it must have {room} samples, got {size}")
             except BitstreamError as error:
-                if not self.lasting:
+                if not self.segmented:
                     raise
-                line = f"the segment at {segment.first / (rate or 1):.2f} s is damaged: {error}"
+                line = f"the segment at {segment.first / rate:.2f} s is damaged: {error}"
                 if not self.salvage:
                     raise BitstreamError(line) from error
                 self.lost.append(line)
             else:
                 yield segment.first, codes
 
-    def _with_ends(self, rate: int) -> Iterator[tuple[Segment, int | None]]:
+    def _with_ends(self, rate: int) -> Iterator[tuple[StoredSegment, int | None]]:
         """Yield the segments with the first sample of what follows, if it is known.
 
         Raises BitstreamError if more samples are missing than the bytes in between can have had.
         """
         starts = [(segment.first, segment.offset) for segment in self.segments] + [(self.samples, len(self.data))]
-        for (first, offset), (end, until) in itertools.pairwise([(0, HEAD), *starts]):
-            if first is not None and end is not None and end - first > SHORT * rate * (1 + (until - offset) // LEAST):
-                raise BitstreamError(f"{until - offset} bytes cannot hold the samples from {first} to {end}")
+        if self.segmented:
+            for (first, offset), (end, until) in itertools.pairwise([(0, HEAD), *starts]):
+                most = min(LOST, SHORT * (1 + (until - offset) // LEAST)) * rate
+                if first is not None and end is not None and end - first > most:
+                    raise BitstreamError(f"{until - offset} bytes cannot hold the samples from {first} to {end}")
         yield from zip(self.segments, [end for end, _ in starts[1:]], strict=True)
 
     def _index(self) -> tuple[int, int, tuple[int, ...]]:
@@ -195,7 +215,7 @@ class SegmentReader:
             raise missing
         return start, samples, struct.unpack_from(f"<{count}Q", self.data, start + RECORD.size)
 
-    def _indexed(self) -> list[Segment]:
+    def _indexed(self) -> list[StoredSegment]:
         """Return the segments of the index. Raises BitstreamError if it is lost, or does not fit the file."""
         end, samples, offsets = self._index()
         segments, at = [], HEAD
@@ -210,10 +230,12 @@ class SegmentReader:
         self.samples = samples
         return segments
 
-    def _found(self) -> list[Segment]:
+    def _found(self) -> list[StoredSegment]:
         """Return the segments whose heads are whole, in order, wherever they are."""
-        found: list[Segment] = []
+        found: list[StoredSegment] = []
         for match in re.finditer(SEGMENT, self.data):
+            if found and match.start() < found[-1].offset + found[-1].length:
+                continue
             segment = self._segment(match.start(), len(self.data))
             if segment is not None and (not found or segment.first > found[-1].first):
                 found.append(segment)
@@ -224,14 +246,16 @@ class SegmentReader:
             self.samples = samples if samples > found[-1].first else None
         return found
 
-    def _segment(self, offset: int, end: int) -> Segment | None:
+    def _segment(self, offset: int, end: int) -> StoredSegment | None:
         """Return the segment whose head is at an offset; None if the head is damaged or reaches beyond `end`."""
         head = self.data[offset : offset + RECORD.size]
         start = offset + RECORD.size + 4
         if len(head) < RECORD.size or zlib.crc32(head).to_bytes(4, "little") != self.data[offset + RECORD.size : start]:
             return None
         kind, first, length = RECORD.unpack(head)
-        return Segment(first, start, length) if kind == SEGMENT and first <= MOST and start + length <= end else None
+        return (
+            StoredSegment(first, start, length) if kind == SEGMENT and first <= MOST and start + length <= end else None
+        )
 
 
 def read(codec: CodecInterface, data: list[bytes]) -> Codes:
@@ -247,7 +271,7 @@ def read(codec: CodecInterface, data: list[bytes]) -> Codes:
 
 def is_segmented(data: bytes) -> bool:
     """Return whether data starts as a file of segments does."""
-    return bytes(data[:4]) == MAGIC + bytes([VERSION])
+    return isinstance(data, bytes | bytearray | memoryview) and bytes(data[:4]) == MAGIC + bytes([VERSION])
 
 
 def _whole(codec: CodecInterface, data: bytes) -> Codes:

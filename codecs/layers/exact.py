@@ -82,10 +82,13 @@ def _few(places: Tensor, reach: Reach | None, grid: Sequence[int]) -> bool:
 
 def in_float64(codec: Traceable) -> Any:
     """Return a copy of a codec that encodes in float64. It shares the modules that encoding does not use."""
-    shared = {id(module): module for name, module in codec.named_children() if name not in codec.analysis}
+    _ = codec.encoder_reach  # measured in float32, and copied
+    children = dict(codec.named_children())
+    names = codec.analysis if children.keys() >= set(codec.analysis) else tuple(children)
+    shared = {id(module): module for name, module in children.items() if name not in names}
     twin = copy.deepcopy(codec, shared)
     place = devices.with_float64(codec.device)
-    for name in codec.analysis:
+    for name in names:
         twin.get_submodule(name).to(place, torch.float64)
     for name, buffer in twin.named_buffers(recurse=False):
         setattr(twin, name, buffer.to(place, torch.float64 if buffer.is_floating_point() else buffer.dtype))

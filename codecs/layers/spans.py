@@ -45,6 +45,8 @@ def _along(
         inputs.narrow(axis + 2, middle * taken, taken).fill_(math.nan)
         spoiled = function(inputs).isnan().movedim(axis + 2, 0).flatten(1).any(1)
         reached = spoiled.unflatten(0, (positions, given)).any(1).nonzero()
+        if not len(reached):  # the network hides NaN
+            return None
         first, last = int(reached.min()), int(reached.max())
         if first > 0 and last < positions - 1:
             return last - middle, middle - first

@@ -31,6 +31,8 @@ LOSSY = ("MPEG_LAYER_III", "VORBIS", "OPUS")
 OVERSHOOT, ABSURD = 2**0.5, 32.0
 """Peak up to which a lossy format is clipped without a word, as by every player; peak beyond which floats are refused.
 """
+WHOLE = 1 + 2**-15
+"""Peak up to which a sound is taken to be in [-1, 1]: half a step of 16 bits more."""
 MOST_CHANNELS = 32
 """Channels beyond which an array with more channels than samples is taken for one of (samples, channels)."""
 VALUE_BYTES = 12
@@ -238,7 +240,7 @@ class _Stream:
 def _in_range(waveform: Tensor, lossy: bool, name: str) -> Tensor:
     """Return a waveform in [-1, 1]: scaled down if floats exceed it, clipped if a lossy format overshoots a little."""
     peak = float(waveform.abs().max())
-    if peak <= (OVERSHOOT if lossy else 1 + 2**-15):  # half a step of 16 bits
+    if peak <= (OVERSHOOT if lossy else WHOLE):
         return waveform.clamp(-1, 1)
     if peak > ABSURD:
         raise ValueError(

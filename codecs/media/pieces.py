@@ -25,8 +25,8 @@ PIECE = 2**18
 """Samples that are read at once."""
 LONG = 60
 """Seconds from which a file is read in pieces."""
-HEAD = 22
-"""Bytes of a WAV file up to its format."""
+HEAD = 44
+"""Bytes of a plain WAV file up to its samples."""
 PCM = b"\1\0"
 UNKNOWN = 2**32 - 1
 """Size of a WAV file that is not known when its header is written."""
@@ -39,9 +39,10 @@ def is_long(source: Path) -> bool:
 
 
 def is_wave(pipe: BinaryIO) -> bool:
-    """Return whether a buffered pipe starts as a WAV file of integers, which can be read as it comes."""
+    """Return whether a buffered pipe starts as a WAV file of integers that states a length, even an unknown one."""
     head = pipe.peek(HEAD)[:HEAD]  # pyright: ignore[reportAttributeAccessIssue]
-    return head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt " and head[20:] == PCM
+    plain = head[:4] == b"RIFF" and head[8:16] == b"WAVEfmt " and head[20:22] == PCM
+    return plain and any(head[4:8]) and not (head[36:40] == b"data" and not any(head[40:44]))
 
 
 def read_pieces(source: Path | BinaryIO, sample_rate: int, channels: int) -> Iterator[Tensor]:
@@ -60,22 +61,22 @@ def read_pieces(source: Path | BinaryIO, sample_rate: int, channels: int) -> Ite
     """
     name = label(source) if isinstance(source, Path) else "standard input"
     parts = _file(source) if isinstance(source, Path) else _pipe(source)
-    rate, own = next(parts)
-    assert isinstance(rate, int) and isinstance(own, int)
+    rate, own, peak = next(parts)
     audio.tell_changes(name, rate, sample_rate, own, channels)
     count = 0
-    with refusing(name, Modality.AUDIO):
-        for piece in _resampled((audio.mix(part, channels) for part in _checked(parts)), rate, sample_rate, channels):
-            count += piece.shape[-1]
-            yield piece
-        if not count:
-            raise ValueError("it contains no samples")
+    checked = (audio.mix(_checked(part, peak, name), channels) for part in parts)
+    for piece in _resampled(checked, rate, sample_rate, channels):
+        count += piece.shape[-1]
+        yield piece
+    if not count:
+        raise ValueError(f"{name} cannot be read as audio: it contains no samples")
 
 
 def _file(path: Path) -> Iterator:
     with audio.opened(path) as (streams, _):
         first = streams[0]
-        yield first.samplerate, first.channels
+        peak = audio.OVERSHOOT if first.subtype in audio.LOSSY else audio.WHOLE
+        yield first.samplerate, first.channels, peak
         for stream in streams:
             if (stream.samplerate, stream.channels) != (first.samplerate, first.channels):
                 raise ValueError("all parts of a long sound must have the same rate and channels")
@@ -87,7 +88,7 @@ def _file(path: Path) -> Iterator:
 def _pipe(pipe: BinaryIO) -> Iterator:
     with refusing("standard input", Modality.AUDIO), wave.open(pipe) as file:
         width, channels = file.getsampwidth(), file.getnchannels()
-        yield file.getframerate(), channels
+        yield file.getframerate(), channels, audio.WHOLE
         while data := file.readframes(PIECE):
             values = np.frombuffer(data[: len(data) // (width * channels) * width * channels], np.uint8)
             digits = values.reshape(-1, channels, width).astype(np.int32)
@@ -96,15 +97,18 @@ def _pipe(pipe: BinaryIO) -> Iterator:
             else:
                 digits[..., -1] -= (digits[..., -1] > 127) * 256
             numbers = (digits * 256.0 ** np.arange(width)).sum(-1) / 2.0 ** (8 * width - 1)
-            yield torch.from_numpy(np.ascontiguousarray(numbers.T.astype(np.float32)))
+            if numbers.size:
+                yield torch.from_numpy(np.ascontiguousarray(numbers.T.astype(np.float32)))
 
 
-def _checked(parts: Iterable[Tensor]) -> Iterator[Tensor]:
-    for part in parts:
-        peak = part.abs().max() if part.numel() else part.new_zeros(())
-        if not peak <= audio.OVERSHOOT:
-            raise ValueError(f"a long sound must be finite and in [-1, 1], got a peak of {peak:.4g}; scale it first")
-        yield part.clamp(-1, 1)
+def _checked(part: Tensor, most: float, name: str) -> Tensor:
+    """Return a piece in [-1, 1]. Raises ValueError if it is not finite, or its peak exceeds `most`."""
+    peak = part.abs().max()
+    if not peak <= most:
+        raise ValueError(
+            f"{name}: a long sound must be finite and in [-1, 1], got a peak of {peak:.4g}; scale it first"
+        )
+    return part.clamp(-1, 1)
 
 
 def _resampled(parts: Iterable[Tensor], rate: int, target: int, channels: int) -> Iterator[Tensor]:

@@ -43,7 +43,7 @@ def compress_stream(codec: Streamable, pieces: Iterable[Tensor], file: BinaryIO,
 def decompress_stream(
     reader: SegmentReader, codec: Streamable, start: int = 0, stop: int | None = None
 ) -> Iterator[Tensor]:
-    """Decode a file of segments piece by piece. Silence replaces what is lost.
+    """Decode a file of segments, or a container, piece by piece. Silence replaces what is lost.
 
     Args:
         reader: The file.
@@ -51,17 +51,23 @@ def decompress_stream(
         start: First sample.
         stop: Sample after the last one; None for the end.
 
-    Yields:
-        float32 (channels, samples) in [-1, 1].
+    Returns:
+        An iterator of float32 (channels, samples) in [-1, 1]. It raises BitstreamError if a segment is damaged and the
+        reader does not salvage, or if another codec wrote the file.
 
     Raises:
-        BitstreamError: If a segment is damaged and the reader does not salvage, or its codes do not decode.
+        ValueError: If the codec cannot be streamed.
     """
+    codec.stream_decoder()
     stride, reach = codec.spec.stride[0], getattr(codec, "decoder_reach", None)
     # frames before `start` on which it depends; all of them, if there is no bound
     warm = 0 if reach is None else max(0, start // stride - reach[0][0]) * stride
-    end = reader.samples if stop is None else min(stop, reader.samples or stop)
-    for at, sound in _decoded(reader, codec, warm):
+    ends = [end for end in (reader.samples, stop) if end is not None]
+    return _cropped(_decoded(reader, codec, warm), start, min(ends, default=None))
+
+
+def _cropped(pieces: Iterable[tuple[int, Tensor]], start: int, end: int | None) -> Iterator[Tensor]:
+    for at, sound in pieces:
         low, high = max(start - at, 0), sound.shape[-1] if end is None else min(end - at, sound.shape[-1])
         if high > low:
             yield sound[:, low:high]
@@ -91,6 +97,11 @@ def _decoded(reader: SegmentReader, codec: Streamable, first: int) -> Iterator[t
         try:
             sound = decoder.push(kept)[0]
         except ValueError as error:
-            raise BitstreamError(f"the segment at sample {start} does not decode: {error}") from error
+            line = f"the segment at sample {start} does not decode: {error}"
+            if not reader.salvage:
+                raise BitstreamError(line) from error
+            reader.lost.append(line)
+            decoder = None
+            continue
         yield at, sound
         at, due = at + sound.shape[-1], start + int(codes.sizes[0])

@@ -125,6 +125,8 @@ class StreamDecoder(_Stream):
             ValueError: If the codes are invalid, have another batch size than before, follow a piece that ended within
                 a frame, or come after `close`.
         """
+        if not (isinstance(codes, Codes) and codes.indices.ndim == 3 and not codes.indices.shape[2]):
+            validate.codes(codes, self.codec)
         self._begin(len(codes))
         if codes.indices.shape[2]:
             self._check(codes)
@@ -132,7 +134,6 @@ class StreamDecoder(_Stream):
 
     def _check(self, codes: Codes) -> None:
         """Raise ValueError unless these codes, of one frame or more, can follow."""
-        validate.codes(codes, self.codec)
         if self._inside:
             raise ValueError(
                 f"a piece of codes of {self.codec.name} must follow whole frames; one ended within a frame"
@@ -170,6 +171,8 @@ class Streamable(CodecInterface):
         """Reason why the codec cannot be streamed; None if it can."""
         return "it codes a signal as a whole"
 
+    @torch.no_grad()
+    @precision.float32()
     def stream_encoder(self, setting: Any = None) -> StreamEncoder:
         """Open an encoder of a stream.
 
@@ -186,6 +189,8 @@ class Streamable(CodecInterface):
             )
         return self._open_encoder(validate.setting(setting, self))
 
+    @torch.no_grad()
+    @precision.float32()
     def stream_decoder(self, setting: Any = None) -> StreamDecoder:
         """Open a decoder of a stream. Codes imply their setting, so `setting` is checked and has no other effect.
 
@@ -199,6 +204,8 @@ class Streamable(CodecInterface):
     def _require_stream(self) -> None:
         if obstacle := self.stream_obstacle:
             raise ValueError(f"{self.name} cannot be streamed: {obstacle}")
+        if isinstance(self, precision.Float32Module):
+            self.require_float32(self.name)
 
     def _open_encoder(self, setting: Any) -> StreamEncoder:
         raise NotImplementedError

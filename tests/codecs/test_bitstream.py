@@ -142,12 +142,14 @@ def test_what_is_no_container(codec):
             codec.decompress([bad])
         with pytest.raises(BitstreamError):
             codecs.decompress(bad)
-    for version in (0, container.VERSION + 1, 255):
+    with pytest.raises(BitstreamError, match="CRC-32"):  # files of segments have another layout
+        codec.decompress([reseal(body[:3] + bytes([container.SEGMENTED]) + body[4:])])
+    for version in (0, container.SEGMENTED + 1, 255):
         with pytest.raises(BitstreamError, match="version"):
             codec.decompress([reseal(body[:3] + bytes([version]) + body[4:])])
     with pytest.raises(BitstreamError, match="written by the codec"):
         codec.decompress([reseal(body[:4] + bytes(8) + body[12:])])
-    for nothing in ([], None, "text", [None], [1], ["text"], data):
+    for nothing in ([], [5], None, "text", [None], [1], ["text"], data):
         with pytest.raises(BitstreamError):
             codec.decompress(nothing)
 

@@ -110,7 +110,7 @@ def test_doubtful_codes_are_those_of_float64(name, monkeypatch):
 @pytest.mark.parametrize("name", [name for name in LOCAL if name != "image/flex"])
 def test_one_position_has_the_latents_of_the_whole(name):
     codec = tiny(name)
-    twin = exact.in_float64(codec)
+    twin = exact.in_float64(copy.deepcopy(codec))  # which may not know its reach yet
     x = signals(codec, (1203,) if name == "audio/rvq" else (149, 170), batch=1)
     whole = twin.analyze(x.double())
     for place in torch.ones(whole.shape[2:]).nonzero()[::3].tolist():
@@ -147,6 +147,22 @@ class Own(FSQ):
     """A quantizer that does not tell doubtful latents, as a user writes one."""
 
     decide = Quantizer.decide
+
+
+class Named(Autoencoder):
+    """A codec whose networks have names of their own."""
+
+    def __init__(self) -> None:
+        super().__init__(FSQ([8, 8]), stride=8, patch=4, widths=[8, 8], depths=[1, 1])
+        self.inward, self.encoder = self.encoder, None
+
+    def analyze(self, x: Tensor) -> Tensor:
+        return self.inward(x * 2 - 1)
+
+
+def test_networks_may_have_any_names():
+    twin = exact.in_float64(Named())
+    assert twin.analyze(torch.zeros(1, 3, 16, 16).double()).dtype == torch.float64
 
 
 def test_a_quantizer_without_decide_codes_in_float32():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 import warnings
 
@@ -11,7 +12,7 @@ import pytest
 import soundfile
 import torch
 from support.cli import refuse, succeed
-from support.codecs import signals, tiny
+from support.codecs import TINY, signals, tiny
 from torch import Tensor
 
 from tokenloom import codecs
@@ -136,6 +137,33 @@ def test_forged_files_are_refused(rvq, sound):
         SegmentWriter(io.BytesIO(), tiny("image/fsq"))
 
 
+def test_another_codec_is_an_error_even_for_salvage(rvq, sound):
+    other = codecs.build("audio/rvq", **TINY["audio/rvq"])
+    for data in (written(rvq, sound), rvq.compress(sound)[0]):
+        with pytest.raises(BitstreamError, match=r"^the container was written by the codec \w+, not by audio/rvq \w+$"):
+            joined(SegmentReader(data, salvage=True), other)
+    opus = tiny("audio/opus")
+    with pytest.raises(ValueError, match="cannot be streamed"):
+        codecs.decompress_stream(SegmentReader(opus.compress(signals(opus, (900,), batch=1))[0]), opus)
+
+
+def test_overlapping_segments_take_linear_time(rvq, sound):
+    data = written(rvq, sound)
+    record = segments.RECORD.size + 4
+    head = b"".join(
+        segments._checked(segments.RECORD.pack(segments.SEGMENT, i, (20_000 - i - 1) * record)) for i in range(20_000)
+    )
+    reader = SegmentReader(data[: segments.HEAD] + head, salvage=True)
+    assert len(reader.segments) == 1 and "tlm" not in repr(reader)
+
+
+def test_writers_refuse_what_is_no_sound(rvq, sound):
+    with pytest.raises(ValueError, match="at least 1 frame, got none"):
+        SegmentWriter(io.BytesIO(), rvq).close()
+    with pytest.raises(ValueError, match="one sound, got codes of 2"):
+        SegmentWriter(io.BytesIO(), rvq).write(rvq.encode(sound.expand(2, -1, -1)))
+
+
 # -- files ----------------------------------------------------------------------------------------
 
 
@@ -171,10 +199,28 @@ def test_pipes_have_the_samples_of_files(tmp_path, subtype):
     assert torch.equal(found, media.read(tmp_path / "a.wav"))
 
 
-def test_long_sounds_beyond_one_are_refused(tmp_path):
-    soundfile.write(tmp_path / "loud.wav", np.full(1000, 3.0), 8000, subtype="FLOAT")
-    with pytest.raises(ValueError, match=r"loud.wav cannot be read as audio: a long sound must be finite and in"):
+@pytest.mark.parametrize("peak", [1.1, 3.0, math.nan])
+def test_long_sounds_beyond_one_are_refused(tmp_path, peak):
+    soundfile.write(tmp_path / "loud.wav", np.full(1000, peak), 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=r"loud.wav: a long sound must be finite and in \[-1, 1\], got a peak of"):
         list(media.pieces.read_pieces(tmp_path / "loud.wav", 8000, 1))
+
+
+def test_damaged_and_odd_pipes(tmp_path):
+    (tmp_path / "bad.flac").write_bytes(b"fLaC" + bytes(60))
+    with pytest.raises(ValueError, match="cannot be read as audio") as refused:
+        list(media.pieces.read_pieces(tmp_path / "bad.flac", 8000, 1))
+    assert str(refused.value).count("cannot be read") == 1
+    soundfile.write(tmp_path / "a.wav", np.zeros(media.pieces.PIECE), 8000, subtype="PCM_16")
+    data = (tmp_path / "a.wav").read_bytes()
+    unknown = data[:40] + b"\xff" * 4 + data[44:] + b"\0"  # half a sample more than a piece
+    (tmp_path / "b.wav").write_bytes(unknown)
+    with (tmp_path / "b.wav").open("rb") as pipe:
+        assert sum(piece.shape[1] for piece in media.pieces.read_pieces(pipe, 8000, 1)) == media.pieces.PIECE
+    for start in (4, 40):  # sizes that a writer did not come back to; files of them are read otherwise
+        (tmp_path / "c.wav").write_bytes(data[:start] + bytes(4) + data[start + 4 :])
+        with (tmp_path / "c.wav").open("rb") as pipe:
+            assert not media.pieces.is_wave(pipe)
 
 
 @pytest.mark.filterwarnings("ignore:.*resampled")
@@ -200,7 +246,12 @@ def test_commands(long, tmp_path, monkeypatch, capsys):
     cut = media.read(tmp_path / "cut.wav")
     assert torch.equal(cut, whole[:, : cut.shape[1]]) and cut.shape[1] % 1600 == 0
     late = refuse(capsys, "decode", small, "-o", str(back), "--start", "9", "--force")
-    assert "must be at least 0 and before" in late
+    assert "must be before --stop and the end" in late
+    for time in ("inf", "nan", "-1", "1e300", "soon"):
+        refuse(capsys, "decode", small, "-o", str(back), "--start", time, "--force")
+    assert "must be before --stop" in refuse(capsys, "decode", small, "-o", str(back), "--stop", "0", "--force")
+    (tmp_path / "o.tlm").write_bytes(codecs.load("audio/opus").compress(torch.zeros(1, 1, 4800))[0])
+    assert "cannot be streamed" in refuse(capsys, "decode", str(tmp_path / "o.tlm"), "--start", "0.1")
     (tmp_path / "p.tlm").write_bytes(codecs.load("image/jpeg").compress(torch.zeros(1, 3, 8, 8))[0])
     assert "are for sounds" in refuse(capsys, "decode", str(tmp_path / "p.tlm"), "--salvage")
     assert "works without --decoder" in refuse(capsys, "decode", small, "--start", "1", "--decoder", "diffusion", "-f")

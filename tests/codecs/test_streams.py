@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import random
 import warnings
 
@@ -152,6 +153,28 @@ def test_mistakes():
         decoder.push(codes)
     with pytest.raises(ValueError, match="one size"):
         codec.stream_decoder().push(Codes(codes.indices, torch.tensor([[16], [15]])))
+
+
+def test_streams_have_the_checks_of_encode_and_decode():
+    codec = copy.deepcopy(tiny("audio/rvq"))
+    for wrong in (None, "x", torch.zeros(3)):
+        with pytest.raises(ValueError, match="must be a Codes object"):
+            codec.stream_decoder().push(wrong)
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert codec.stream_encoder().push(signals(codec, (16,)).float()).indices.shape[2] == 2
+    finally:
+        torch.set_default_dtype(default)
+    codec.encoder.to(torch.bfloat16)
+    with pytest.raises(ValueError, match="weights of audio/rvq must be float32"):
+        codec.stream_encoder()
+
+
+def test_a_network_that_hides_what_it_depends_on_has_no_stream():
+    codec = LookAhead()
+    codec.analyze = lambda x: nn.functional.avg_pool1d(x.nan_to_num(), 4).expand(-1, 2, -1)
+    assert codec.stream_obstacle
 
 
 def test_callers_of_other_modes_get_the_same():

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from tokenloom import conf
 
+LONGEST = 1e9
+"""Largest time of a sound in seconds."""
+
 
 def choices(group: str, folders: Iterable[str] = ()) -> list[str]:
     """Return the choices of a configuration group, such as image/fsq of `codec`, from the names of its files.
@@ -18,6 +21,17 @@ def choices(group: str, folders: Iterable[str] = ()) -> list[str]:
     return sorted(
         {path.relative_to(root).with_suffix("").as_posix() for root in roots for path in root.rglob("*.yaml")}
     )
+
+
+def seconds(text: str) -> float:
+    """Return a time of a sound. For `type` of argparse."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= LONGEST:  # NaN is not
+        raise argparse.ArgumentTypeError(f"must be seconds from 0 to {LONGEST:g}, got {text!r:.40}")
+    return value
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

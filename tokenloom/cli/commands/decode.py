@@ -15,7 +15,7 @@ from tokenloom.cli.commands.encode import extent
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokenloom.codecs import Codec
+    from tokenloom.codecs import Codec, SegmentReader
 
 codecs = lazy.load("tokenloom.codecs")
 diffusion = lazy.load("tokenloom.models.diffusion.codec")
@@ -63,10 +63,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="a diffusion decoder's name or folder; diffusion: the one made for the codec",
     )
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the decoder, 1 is fastest; default: its own")
-    parser.add_argument("--start", type=float, metavar="SECONDS", help="decode a sound from this time on")
-    parser.add_argument("--stop", type=float, metavar="SECONDS", help="decode a sound up to this time")
+    parser.add_argument("--start", type=options.seconds, metavar="SECONDS", help="decode a sound from this time on")
+    parser.add_argument("--stop", type=options.seconds, metavar="SECONDS", help="decode a sound up to this time")
     parser.add_argument(
-        "--salvage", action="store_true", help="decode what is left of a damaged or cut sound, and say what is lost"
+        "--salvage",
+        action="store_true",
+        default=None,
+        help="decode what is left of a damaged sound",
     )
     options.add_device(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the decoder's noise (default: 0)")
@@ -102,8 +105,7 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
             codes = codecs.bitstream.read(codec, [data])
             signal = codecs.bitstream.decode(codec, codes)[0]
     except codecs.BitstreamError as error:
-        left = codecs.bitstream.is_segmented(data) and not args.salvage
-        raise ValueError(f"{source}: {error}{'; --salvage decodes what is left' * left}") from error
+        raise ValueError(f"{source}: {error}") from error
     content = codecs.media.to_bytes(signal, written, sample_rate=codec.spec.sample_rate)
     paths.write(output, content, force=args.force)
     paths.report(output, f"{extent(codec, codes.sizes[0].tolist())} from {len(data)} bytes by {by}")
@@ -122,7 +124,7 @@ def _named(codec: Codec, data: bytes, args: argparse.Namespace) -> str:
 
 def _in_pieces(data: bytes, args: argparse.Namespace) -> bool:
     """Return whether a file is decoded piece by piece. Raises ValueError for options that do not go together."""
-    wanted = [f"--{name}" for name in ("start", "stop", "salvage") if getattr(args, name) not in (None, False)]
+    wanted = [f"--{name}" for name in ("start", "stop", "salvage") if getattr(args, name) is not None]
     if wanted and args.decoder is not None:
         raise ValueError(f"{wanted[0]} works without --decoder only")
     return bool(wanted) or (codecs.bitstream.is_segmented(data) and args.decoder is None)
@@ -130,16 +132,27 @@ def _in_pieces(data: bytes, args: argparse.Namespace) -> bool:
 
 def _decode_pieces(source: Path, data: bytes, codec: Codec, output: Path, args: argparse.Namespace) -> str:
     """Decode a sound piece by piece, and return its extent."""
-    rate, channels = codec.spec.sample_rate, codec.spec.channels
-    if rate is None:
+    if codec.spec.sample_rate is None:
         raise ValueError(f"--start, --stop and --salvage are for sounds, {source} holds {codec.spec.modality}")
-    reader = codecs.SegmentReader(data, salvage=args.salvage)
-    start, stop = (None if time is None else round(time * rate) for time in (args.start, args.stop))
-    start, end = start or 0, stop if reader.samples is None else min(stop or reader.samples, reader.samples)
-    if start < 0 or (end is not None and start >= end):
-        last = "" if reader.samples is None else f" of the {reader.samples / rate:.2f} s of {source}"
-        raise ValueError(f"--start must be at least 0 and before --stop and the end{last}, got {start / rate:.2f} s")
-    samples, count = None if end is None else end - start, 0
+    try:
+        return _write_pieces(source, codecs.SegmentReader(data, salvage=bool(args.salvage)), codec, output, args)
+    except codecs.BitstreamError as error:
+        own = codec.fingerprint == codecs.bitstream.fingerprint(data)
+        if own and codecs.bitstream.is_segmented(data) and not args.salvage:
+            raise codecs.BitstreamError(f"{error}; --salvage decodes what is left") from error
+        raise
+
+
+def _write_pieces(source: Path, reader: SegmentReader, codec: Codec, output: Path, args: argparse.Namespace) -> str:
+    """Decode a sound piece by piece to a file, and return its extent."""
+    rate, channels = codec.spec.sample_rate or 1, codec.spec.channels
+    start, stop = round((args.start or 0) * rate), None if args.stop is None else round(args.stop * rate)
+    ends = [end for end in (reader.samples, stop) if end is not None]
+    if ends and start >= min(ends):
+        length = "" if reader.samples is None else f", {reader.samples / rate:.2f} s"
+        raise ValueError(f"--start must be before --stop and the end of {source}{length}, got {start / rate:.2f} s")
+    samples, count = None if reader.samples is None else min(ends) - start, 0
+    sounds = codecs.decompress_stream(reader, codec, start, stop)
 
     def told(sounds: Iterable[Tensor]) -> Iterator[Tensor]:
         nonlocal count
@@ -154,8 +167,7 @@ def _decode_pieces(source: Path, data: bytes, codec: Codec, output: Path, args: 
         progress.bar(f"decoding {source}", total, "seconds") as bar,
         paths.writing(output, force=args.force) as file,
     ):
-        sounds = told(codecs.decompress_stream(reader, codec, start, stop))
-        codecs.media.pieces.write_pieces(sounds, file, suffix, rate, channels, samples)
+        codecs.media.pieces.write_pieces(told(sounds), file, suffix, rate, channels, samples)
         if not count:
             raise ValueError(f"{source} ends before --start {start / rate:.2f}")
     for line in reader.lost:
@@ -179,7 +191,7 @@ def _writer(data: bytes, name: str | dict[str, Any] | None) -> Codec:
     """Return the codec that wrote a container. If `name` is given, raise BitstreamError for another codec."""
     fingerprint = codecs.bitstream.fingerprint(data)
     if name is not None and name not in codecs.names():
-        return codecs.load(name)  # decompress compares the fingerprints
+        return codecs.load(name)  # reading compares the fingerprints
     try:
         codec = codecs.codec.find(fingerprint)
     except codecs.BitstreamError as error:
