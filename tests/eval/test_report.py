@@ -119,7 +119,7 @@ def test_all_text_has_a_contrast_of_at_least_4_5(scheme):
     used = set(re.findall(r"[^-]color: (.+?)[;}]", CSS)) | set(re.findall(r"text \{ fill: (.+?);", CSS))
     texts = {match[1] for value in used if (match := re.fullmatch(r"var\(--(\w+)\)", value))}
     assert used - {f"var(--{name})" for name in texts} <= {"inherit", "light dark", "currentColor"}
-    assert {"ink", "soft", "accent", "good", "bad"} == texts
+    assert {"ink", "soft", "accent", "good", "bad", "warn"} == texts
     for ground in ("paper", "card"):
         for name in texts:
             assert contrast(colors[name], colors[ground]) >= 4.5, (name, ground)
