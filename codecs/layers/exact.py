@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tokenloom import devices
+from tokenloom import devices, precision
 
 from ..types import Codes
 from . import spans
@@ -80,6 +80,7 @@ def _few(places: Tensor, reach: Reach | None, grid: Sequence[int]) -> bool:
     return reach is not None and len(places) * math.prod(1 + sum(around) for around in reach) < math.prod(grid)
 
 
+@precision.building()
 def in_float64(codec: Traceable) -> Any:
     """Return a copy of a codec that encodes in float64. It shares the modules that encoding does not use."""
     _ = codec.encoder_reach  # measured in float32, and copied

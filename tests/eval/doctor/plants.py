@@ -91,6 +91,26 @@ class Latents(LatentCodec):
         return blocks * 0.5 + 0.5
 
 
+class Waves(LatentCodec):
+    """None: a local codec of sound with finite scalar quantization."""
+
+    name = "test/waves"
+
+    def __init__(self) -> None:
+        quantizer = quantizers.FSQ([8, 8])
+        super().__init__(CodeSpec(Modality.AUDIO, quantizer.sizes, (STRIDE,), 1, 8000, causal=True), quantizer)
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.inward = nn.Conv1d(1, 2, 3 * STRIDE, STRIDE)
+            self.outward = nn.ConvTranspose1d(2, 1, STRIDE, STRIDE)
+
+    def analyze(self, x):
+        return self.inward(F.pad(x, (2 * STRIDE, -x.shape[-1] % STRIDE)))
+
+    def synthesize(self, latents):
+        return self.outward(latents)
+
+
 HEALTHY = (Steps, Mosaic, Latents, Waves)
 
 # -- invariances ----------------------------------------------------------------------------------
@@ -217,26 +237,6 @@ class LookAhead(Steps):
 
     def levels(self, x):
         return F.avg_pool1d(F.pad(whole(x), (0, 12), mode="replicate"), 13, 1)[..., STRIDE - 1 :: STRIDE]
-
-
-class Waves(LatentCodec):
-    """None: a local codec of sound with finite scalar quantization."""
-
-    name = "test/waves"
-
-    def __init__(self) -> None:
-        quantizer = quantizers.FSQ([8, 8])
-        super().__init__(CodeSpec(Modality.AUDIO, quantizer.sizes, (STRIDE,), 1, 8000, causal=True), quantizer)
-        with torch.random.fork_rng():
-            torch.manual_seed(0)
-            self.inward = nn.Conv1d(1, 2, 3 * STRIDE, STRIDE)
-            self.outward = nn.ConvTranspose1d(2, 1, STRIDE, STRIDE)
-
-    def analyze(self, x):
-        return self.inward(F.pad(x, (2 * STRIDE, -x.shape[-1] % STRIDE)))
-
-    def synthesize(self, latents):
-        return self.outward(latents)
 
 
 class Forgetful(Waves):
