@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import soundfile
 
-RATE = 24_000
+RATE, CODEC = 24_000, "digits-rvq"
 
 
 def run(*argv: str) -> tuple[float, float]:
@@ -42,13 +42,12 @@ def write_sound(path: Path, seconds: float) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser("python -m benchmarks.memory", description=__doc__.splitlines()[0])
     parser.add_argument("--hours", type=float, default=3)
-    parser.add_argument("--codec", default="digits-rvq")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         sound, tokens, back = (str(Path(folder, name)) for name in ("sound.wav", "sound.tlm", "back.wav"))
         for name, seconds in (("a minute", 60), (f"{given.hours:g} hours", 3600 * given.hours)):
             write_sound(Path(sound), seconds)
-            for command in (["encode", sound, "-c", given.codec, "-o", tokens], ["decode", tokens, "-o", back]):
+            for command in (["encode", sound, "-c", CODEC, "-o", tokens], ["decode", tokens, "-o", back]):
                 memory, took = run(*command, "--force")
                 speed = seconds / took
                 print(f"{command[0]} {name}: {memory:,.0f} MiB, {took:,.0f} s, {speed:,.1f} times as fast as real time")

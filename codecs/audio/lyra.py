@@ -173,13 +173,13 @@ class LyraDecoder(StreamDecoder):
 
     def _push(self, codes: Codes) -> Tensor:
         if not codes.indices.shape[2]:
-            return torch.zeros(len(codes), 1, 0)
+            return self._none()
         self._items = self._items or [_FrameDecoder(self.codec) for _ in range(len(codes))]
         sound = [item(one) for item, one in zip(self._items, codes.indices.cpu(), strict=True)]
         return torch.stack(sound)[..., : int(codes.sizes[0])]
 
     def _close(self) -> Tensor:
-        return torch.zeros(self.batch or 1, 1, 0)
+        return self._none()
 
 
 def _verify(name: str, data: bytes) -> None:

@@ -1,7 +1,7 @@
 """Codes that do not depend on how they are computed, and large signals in blocks.
 
 Rounding in float32 depends on the shape of a batch, on threads, on the layout in memory and on the processor. It moves
-latents by less than a millionth of their length, and changes a code wherever a latent lies that close to the border
+latents by less than a millionth of the longest one, and changes a code wherever a latent lies that close to the border
 between two. Quantizers find these rare positions. Their codes are computed again in float64, from the part of the
 signal that they depend on. Rounding is 10^9 times smaller there.
 """

@@ -129,13 +129,18 @@ def encode_audio(waveform: Tensor, rate: int, **options: Any) -> bytes:
 
     `options` are those of `soundfile.SoundFile`: format, subtype and so on.
     """
-    signal = to_int16(waveform) if options.get("subtype") == "PCM_16" else waveform
-    frames = np.ascontiguousarray(signal.cpu().numpy().T)
     buffer = io.BytesIO()
-    with soundfile.SoundFile(buffer, "w", rate, frames.shape[1], **options) as file:
-        for start in range(0, len(frames), BLOCK):
-            file.write(frames[start : start + BLOCK])
+    with soundfile.SoundFile(buffer, "w", rate, len(waveform), **options) as file:
+        append(file, waveform)
     return buffer.getvalue()
+
+
+def append(file: Any, waveform: Tensor) -> None:
+    """Write a float32 waveform (channels, samples) in [-1, 1] to an open `soundfile.SoundFile`, after what it holds."""
+    signal = to_int16(waveform) if file.subtype == "PCM_16" else waveform
+    frames = np.ascontiguousarray(signal.cpu().numpy().T)
+    for start in range(0, len(frames), BLOCK):
+        file.write(frames[start : start + BLOCK])
 
 
 def decode_audio(file: Any, limit: int = MAX_SAMPLES) -> Tensor:
@@ -152,16 +157,17 @@ def decode_audio(file: Any, limit: int = MAX_SAMPLES) -> Tensor:
         raise ValueError(f"it must have at most {most} samples per channel, got {file.frames}")
     if file.frames < UNKNOWN:
         memory.require_values(file.frames * file.channels, VALUE_BYTES, "reading it")
-        return _channels_first(file.read(file.frames, dtype="float32", always_2d=True))
+        return channels_first(file.read(file.frames, dtype="float32", always_2d=True))
     parts, total = [], 0
     while len(part := file.read(BLOCK, dtype="float32", always_2d=True)):
         parts.append(part)
         if (total := total + len(part)) > most:
             raise ValueError(f"it must have at most {most} samples per channel, got more")
-    return _channels_first(np.concatenate(parts) if parts else np.zeros((0, file.channels), np.float32))
+    return channels_first(np.concatenate(parts) if parts else np.zeros((0, file.channels), np.float32))
 
 
-def _channels_first(frames: np.ndarray) -> Tensor:
+def channels_first(frames: np.ndarray) -> Tensor:
+    """Return samples (samples, channels) as a waveform (channels, samples)."""
     return torch.from_numpy(np.ascontiguousarray(frames.T))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import wave
 from collections.abc import Iterable, Iterator
@@ -9,7 +10,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from tokenloom import lazy
@@ -28,6 +28,8 @@ LONG = 60
 HEAD = 44
 """Bytes of a plain WAV file up to its samples."""
 PCM = b"\1\0"
+SUBTYPES = {1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}
+"""Bytes of a sample of a WAV file of integers → subtype of libsndfile."""
 UNKNOWN = 2**32 - 1
 """Size of a WAV file that is not known when its header is written."""
 
@@ -82,23 +84,19 @@ def _file(path: Path) -> Iterator:
                 raise ValueError("all parts of a long sound must have the same rate and channels")
             stream.seekable = lambda: False  # as in audio.decode_audio
             while len(part := stream.read(PIECE, dtype="float32", always_2d=True)):
-                yield torch.from_numpy(np.ascontiguousarray(part.T))
+                yield audio.channels_first(part)
 
 
 def _pipe(pipe: BinaryIO) -> Iterator:
     with refusing("standard input", Modality.AUDIO), wave.open(pipe) as file:
         width, channels = file.getsampwidth(), file.getnchannels()
         yield file.getframerate(), channels, audio.WHOLE
+        form = {"samplerate": file.getframerate(), "channels": channels, "format": "RAW", "endian": "LITTLE"}
         while data := file.readframes(PIECE):
-            values = np.frombuffer(data[: len(data) // (width * channels) * width * channels], np.uint8)
-            digits = values.reshape(-1, channels, width).astype(np.int32)
-            if width == 1:
-                digits -= 128  # the only unsigned width
-            else:
-                digits[..., -1] -= (digits[..., -1] > 127) * 256
-            numbers = (digits * 256.0 ** np.arange(width)).sum(-1) / 2.0 ** (8 * width - 1)
-            if numbers.size:
-                yield torch.from_numpy(np.ascontiguousarray(numbers.T.astype(np.float32)))
+            whole = io.BytesIO(data[: len(data) // (width * channels) * width * channels])
+            part, _ = soundfile.read(whole, dtype="float32", always_2d=True, subtype=SUBTYPES[width], **form)
+            if len(part):
+                yield audio.channels_first(part)
 
 
 def _checked(part: Tensor, most: float, name: str) -> Tensor:
@@ -124,14 +122,10 @@ def _resampled(parts: Iterable[Tensor], rate: int, target: int, channels: int) -
         out = stream.resample_chunk(np.ascontiguousarray(part.T.numpy()))
         given += len(out)
         if len(out):
-            yield _clamped(out)
+            yield audio.channels_first(out).clamp(-1, 1)
     rest = stream.resample_chunk(np.zeros((2 + rate // target, channels), np.float32), last=True)
     if len(rest := rest[: max(0, -(-taken * target // rate) - given)]):
-        yield _clamped(rest)
-
-
-def _clamped(frames: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(frames.T)).clamp(-1, 1)
+        yield audio.channels_first(rest).clamp(-1, 1)
 
 
 def write_pieces(
@@ -161,9 +155,7 @@ def write_pieces(
         raise ValueError(f"{form} cannot be written as {subtype}: {error}") from error
     with sound:
         for piece in pieces:
-            for part in piece.split(audio.BLOCK, 1):
-                kept = audio.to_int16(part) if subtype == "PCM_16" else part
-                sound.write(np.ascontiguousarray(kept.cpu().numpy().T))
+            audio.append(sound, piece)
 
 
 def _write_wave(pieces: Iterable[Tensor], pipe: BinaryIO, rate: int, channels: int, samples: int | None) -> None:

@@ -54,12 +54,11 @@ class Doubts:
 
     def _from_start(self, found: Tensor, doubt: Tensor, last: bool) -> Tensor:
         """Compute all frames since the last doubtful one, since each depends on all earlier ones."""
-        self.done += (count := found.shape[2])
         if self.held is None or not (doubt.any() or self.held.shape[-1] > LONGEST):
             return found
         assert self.stage is not None
         latents = self.stage(self.held.to(devices.with_float64(found.device)).double(), last)
-        self.held, self.done = None, 0
+        self.held = None
         assert latents is not None
-        settled = self.twin.search(latents[..., -count:], self.setting).to(found.device)
+        settled = self.twin.search(latents[..., -found.shape[2] :], self.setting).to(found.device)
         return settled.where(doubt[:, None], found)

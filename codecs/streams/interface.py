@@ -156,6 +156,10 @@ class StreamDecoder(_Stream):
             raise ValueError(f"a stream of {self.codec.name} must have at least 1 frame, got none before close()")
         return self._close()
 
+    def _none(self) -> Tensor:
+        """Return a sound of no samples."""
+        return torch.zeros(self.batch or 1, self.codec.spec.channels, 0, device=self.codec.device)
+
     @abstractmethod
     def _push(self, codes: Codes) -> Tensor: ...
 

@@ -112,7 +112,7 @@ class LatentDecoder(StreamDecoder):
 
     def _samples(self, ready: Tensor | None) -> Tensor:
         if ready is None:
-            return torch.zeros(self.batch or 1, self.codec.spec.channels, 0, device=self.codec.device)
+            return self._none()
         signal = ready[..., : self._due].float().clamp(-1, 1)
         self._due -= signal.shape[-1]
         return signal

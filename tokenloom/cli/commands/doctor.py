@@ -54,7 +54,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--only", action="append", metavar="CHECK", help="do this check; may be given several times")
     parser.add_argument(
-        "--seconds", type=float, default=4.0, metavar="S", help="time of a check; slow codecs get fewer cases (4)"
+        "--seconds",
+        type=options.seconds,
+        default=4.0,
+        metavar="S",
+        help="time of a check; slow codecs get fewer cases (4)",
     )
     options.add_device(parser)
     options.add_force(parser)
