@@ -170,7 +170,7 @@ def test_ctrl_c_leaves_what_is_measured_and_no_process(tmp_path, several, monkey
     monkeypatch.setenv("MOODY", "0.9=interrupt")
     results = compare(CODECS[:2], Noise(), tmp_path / "two")
     assert results.interrupted and results.pending == CODECS[:2] and workers() == 0
-    assert (tmp_path / "two" / NAME).exists() and 1 <= results.records[0].n <= 3  # the other process may be behind
+    assert (tmp_path / "two" / NAME).exists() and results.records[0].n <= 3  # none, if a process is behind
     monkeypatch.setenv("MOODY", "")
     again = compare(CODECS[:2], Noise(), tmp_path / "two")
     assert not again.interrupted
