@@ -6,20 +6,29 @@ import pkgutil
 from tokenloom import threads
 
 from . import audio, image, media, text
-from .bitstream import SegmentReader
+from .bitstream import Box, SegmentReader, TileReader
 from .checkpoint import shipped
 from .codec import Codec, LatentCodec, build, decompress, load, save
 from .display import show
 from .media import read, write
 from .own.functions import wrap
 from .registry import names, register
-from .streams import compress_stream, decompress_stream
+from .streams import (
+    compress_stream,
+    compress_tiles,
+    decompress_stream,
+    decompress_tiles,
+    encode_picture,
+    encode_tiles,
+    tile_obstacle,
+)
 from .types import BitstreamError, Codes, CodeSpec, Modality, Settings, Target, TargetError
 
 __all__ = [
-    "BitstreamError", "CodeSpec", "Codec", "Codes", "LatentCodec", "Modality", "SegmentReader", "Settings", "Target",
-    "TargetError", "build", "compress_stream", "decompress", "decompress_stream", "load", "media", "names", "read",
-    "register", "save", "shipped", "show", "wrap", "write",
+    "BitstreamError", "Box", "CodeSpec", "Codec", "Codes", "LatentCodec", "Modality", "SegmentReader", "Settings",
+    "Target", "TargetError", "TileReader", "build", "compress_stream", "compress_tiles", "decompress",
+    "decompress_stream", "decompress_tiles", "encode_picture", "encode_tiles", "load", "media", "names", "read",
+    "register", "save", "shipped", "show", "tile_obstacle", "wrap", "write",
 ]  # fmt: skip
 
 

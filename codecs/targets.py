@@ -38,15 +38,40 @@ def meet(codec: CodecInterface, x: Any, target: Target) -> Codes:
         ValueError: If the codec has no settings, or the target is for another modality.
         TargetError: If no setting meets the target on an item.
     """
-    if len(codec.settings) < 2:
-        raise ValueError(f"{codec.name} has no setting, so it cannot meet {target}")
-    if codec.spec.modality is not MODALITIES[target.name]:
-        raise ValueError(f"{target} is for {MODALITIES[target.name]} codecs; {codec.name} codes {codec.spec.modality}")
+    require(codec, target)
     if target.name == "slope" or (target.name == "psnr" and codec.pieces(tuple(x.shape[2:])) > 1):
         return batches.collate([_best(codec, x[i : i + 1], target, i) for i in range(len(x))])
     items = SettingCodes.split(codec, x)
     chosen = _run_together([_search(codec, target, i) for i in range(len(x))], items, target)
     return batches.collate([item.at(index) for item, index in zip(items, chosen, strict=True)])
+
+
+def require(codec: CodecInterface, target: Target) -> None:
+    """Raise ValueError if a codec has no settings, or the target is for another modality."""
+    if len(codec.settings) < 2:
+        raise ValueError(f"{codec.name} has no setting, so it cannot meet {target}")
+    if codec.spec.modality is not MODALITIES[target.name]:
+        raise ValueError(f"{target} is for {MODALITIES[target.name]} codecs; {codec.name} codes {codec.spec.modality}")
+
+
+def find(codec: CodecInterface, target: Target, measure: Callable[[int], float]) -> int:
+    """Return the index of the setting that meets a target of PSNR or rate on one signal.
+
+    Args:
+        codec: A codec with settings.
+        target: The target.
+        measure: Returns the PSNR or the rate at the setting of an index.
+
+    Raises:
+        TargetError: If no setting meets the target.
+    """
+    search = _search(codec, target, 0)
+    index = next(search)
+    while True:
+        try:
+            index = search.send(measure(index))
+        except StopIteration as stop:
+            return stop.value
 
 
 # -- every setting of an item ---------------------------------------------------------------------

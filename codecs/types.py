@@ -20,7 +20,7 @@ from tokenloom import lazy
 
 display = lazy.load("tokenloom.codecs.display")  # it imports this module
 
-MAX_PIXELS = 2**26
+MAX_PIXELS = 2**27
 """Largest image, in pixels. The limit bounds allocation on any input."""
 MAX_SAMPLES = 2**28
 """Longest waveform, in samples per channel. The limit bounds allocation on any input."""

@@ -6,7 +6,7 @@ All numbers are LEB128 varints. The fields are the number of quantizers (ordered
 the side information, and one byte for the mode of the payload. The payload is packed, or entropy coded with the
 codec's context model or training counts, whichever is shorter. Text is packed and has no mode byte. File bytes are
 stored unchanged. The payload extends to the CRC, so its length is not stored. At most 32 bytes surround a payload.
-The version tells how payloads are packed. Version 3 is a file of containers, see segments.py.
+The version tells how payloads are packed. Version 3 is a file of containers, see records.py.
 """
 
 from __future__ import annotations
@@ -88,9 +88,10 @@ def fingerprint(data: bytes) -> bytes:
     return data[4:HEAD]
 
 
-def samples(data: bytes) -> int:
-    """Return the first number of the size that a container declares: the samples of a sound."""
-    return _Reader(bytes(data)[HEAD:-4], UNPACK[data[3]]).varint()
+def size(data: bytes, axes: int) -> tuple[int, ...]:
+    """Return the size along so many axes that a container, whose fingerprint was read, declares."""
+    body = _Reader(data[HEAD:-4], UNPACK[data[3]])
+    return tuple(body.varint() for _ in range(axes))
 
 
 def other_codec(codec: CodecInterface, found: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..types import Modality
 from . import depth, notices, pillow
-from .sources import Source, binary, describe, label, refusing, require_range
+from .sources import Source, binary, describe, label, refusing, require_file, require_range
 
 FORMATS: dict[str, dict[str, Any]] = {
     ".png": {"format": "PNG"}, ".jpg": {"format": "JPEG", "quality": 95}, ".jpeg": {"format": "JPEG", "quality": 95},
@@ -51,13 +52,56 @@ def _on_grid(image: Tensor, steps: int) -> bool:
 def read_image(source: Source) -> Tensor:
     """Return an image as float32 (3, height, width) in [0, 1]."""
     name = label(source)
+    return _tensor(*_raster(source, name, whole=True).part(), name)
+
+
+def stated_size(source: Source) -> tuple[int, int]:
+    """Return the height and width that the header of an image file states, as its pixels are stored."""
+    with refusing(label(source), Modality.IMAGE), binary(source) as file:
+        width, height = pillow.opened(file, pillow.FORMATS).size
+    return height, width
+
+
+class Picture:
+    """An image that is converted to float32 where it is needed. One of 8 bits takes 4 bytes per pixel.
+
+    Args:
+        source: As for `read`, of any number of pixels.
+
+    Raises:
+        FileNotFoundError: If the file does not exist.
+        ValueError: If the source is damaged, animated, or no image, or takes more memory than memory.py allows.
+    """
+
+    def __init__(self, source: Source) -> None:
+        if isinstance(source, str | os.PathLike):
+            require_file(Path(source), Modality.IMAGE)
+        self.name = label(source)
+        self._raster = _raster(source, self.name, whole=False)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self._raster.size
+
+    def part(self, rows: range, columns: range) -> Tensor:
+        """Return some pixels, float32 (3, rows, columns) in [0, 1]. They are those that `read` returns.
+
+        Raises:
+            ValueError: If values are out of range.
+        """
+        return _tensor(*self._raster.part(rows, columns), self.name)
+
+
+def _raster(source: Source, name: str, *, whole: bool) -> pillow.Raster:
+    """Load an image. `whole` says that all pixels are converted at once."""
     if isinstance(source, np.ndarray):
-        return _from_array(source, name)
+        return _from_array(source, name, whole=whole)
     with refusing(name, Modality.IMAGE), ExitStack() as files:
         if isinstance(source, Image.Image) and not depth.is_deep(source):
-            return _tensor(*pillow.pixels(source, name), name)
+            return pillow.raster(source, name, whole=whole)
         file = _file_of(source) if isinstance(source, Image.Image) else files.enter_context(binary(source))
-        return _tensor(*pillow.read_file(file, name), name)
+        return pillow.read_file(file, name, whole=whole)
 
 
 def _file_of(image: Any) -> BinaryIO:
@@ -69,15 +113,15 @@ def _file_of(image: Any) -> BinaryIO:
     return io.BytesIO(data)
 
 
-def _from_array(array: np.ndarray, name: str) -> Tensor:
+def _from_array(array: np.ndarray, name: str, *, whole: bool) -> pillow.Raster:
     scale = SCALES.get(array.dtype.name)
     gray = array.ndim == 2
     if scale is None or not (gray or (array.ndim == 3 and array.shape[2] in (1, 3, 4))) or not array.size:
         raise ValueError(
             f"{name} must be an image (height, width[, 1, 3 or 4]) of uint8, uint16 or floats, got {describe(array)}"
         )
-    pillow.check_size(array.shape[1], array.shape[0], name)
-    return _tensor(array[..., None] if gray else array, scale, name)
+    pillow.require(array.shape[1], array.shape[0], name, whole=whole)
+    return pillow.Raster(array[..., None] if gray else array, scale)
 
 
 def _tensor(array: np.ndarray, white: float, name: str) -> Tensor:
@@ -92,19 +136,57 @@ def _tensor(array: np.ndarray, white: float, name: str) -> Tensor:
     return pixels.expand(3, -1, -1).contiguous()
 
 
+class Canvas:
+    """A picture of 8 bits that is filled part by part, and is gray elsewhere. It takes 4 bytes per pixel.
+
+    Args:
+        size: Height and width.
+        path: Path whose suffix selects the format of the file.
+
+    Raises:
+        ValueError: If images are not written with this suffix, or it takes more memory than memory.py allows.
+    """
+
+    def __init__(self, size: tuple[int, int], path: Path) -> None:
+        require_writable(path)
+        pillow.require(size[1], size[0], "a picture", whole=False)
+        self.path = path
+        self._image = Image.new("RGB", (size[1], size[0]), (128, 128, 128))
+
+    def paste(self, top: int, left: int, part: Tensor) -> None:
+        """Fill a part with pixels, float32 (3, height, width) in [0, 1]."""
+        self._image.paste(_eight_bit(part), (left, top))
+
+    def file(self) -> bytes:
+        """Return the picture as the bytes of an image file."""
+        return _saved(self._image, self.path)
+
+
 def image_file(image: Tensor, path: Path) -> bytes:
     """Return an image as the bytes of an image file. The suffix of `path` selects the format."""
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"{path}: the suffix of a written image must be one of {' '.join(FORMATS)}")
+    require_writable(path)
     if image.ndim != 3 or image.shape[0] != 3 or not image.numel() or not image.is_floating_point():
         raise ValueError(f"{path}: an image must be floats (3, height, width), got {describe(image)}")
     require_range(image, 0, path)
     if between_levels(image) and _on_grid(image, 65535):
         notices.tell(str(path), "16-bit color is rounded to 8 bits")
-    pixels = Image.fromarray(to_uint8(image).permute(1, 2, 0).cpu().numpy())
+    return _saved(_eight_bit(image), path)
+
+
+def require_writable(path: Path) -> None:
+    """Raise ValueError if images are not written with the suffix of a path."""
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"{path}: the suffix of a written image must be one of {' '.join(FORMATS)}")
+
+
+def _eight_bit(image: Tensor) -> Image.Image:
+    return Image.fromarray(to_uint8(image).permute(1, 2, 0).cpu().numpy())
+
+
+def _saved(image: Image.Image, path: Path) -> bytes:
     buffer = io.BytesIO()
     try:
-        pixels.save(buffer, **FORMATS[path.suffix.lower()])
+        image.save(buffer, **FORMATS[path.suffix.lower()])
     except (OSError, ValueError) as error:  # the format does not support such a long side
-        raise ValueError(f"{path}: {pixels.width} x {pixels.height} pixels cannot be written: {error}") from error
+        raise ValueError(f"{path}: {image.width} x {image.height} pixels cannot be written: {error}") from error
     return buffer.getvalue()

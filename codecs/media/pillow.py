@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -20,8 +21,8 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "BMP", "TIFF", "PPM", "GIF
 """Formats that are opened. Others, such as EPS, for which Pillow starts Ghostscript, are refused by any name."""
 HEAD = 2**16
 """Bytes at the start of a file that are searched for its depth and color space."""
-PIXEL_BYTES = 36
-"""Most bytes per pixel that reading an image takes, measured."""
+PIXEL_BYTES, LOADED_BYTES, DEEP_BYTES = 36, 6, 24
+"""Most bytes per pixel, measured: to read an image as float32, to load one of 8 bits, and one of more bits."""
 IGNORED = "its color profile is ignored, and its colors are taken as sRGB"
 
 
@@ -40,15 +41,75 @@ class OpenedFile:
 
     def open(self) -> Any:
         """Read the header. The pixels are not loaded yet."""
-        self.file.seek(0)
-        return Image.open(self.file, formats=FORMATS)
+        return opened(self.file, FORMATS)
 
 
-def read_file(file: BinaryIO, name: str) -> Pixels:
-    """Return the pixels of an image file. Metadata that Pillow refuses is ignored, with a notice of what it held."""
+def opened(file: BinaryIO, formats: Sequence[str]) -> Any:
+    """Read the header of an image file, as Pillow's own function does, but of any number of pixels.
+
+    Callers compare the size with limits of ours before they load the pixels.
+    """
+    Image.init()
+    file.seek(0)
+    head = file.read(16)
+    for factory, accepts in (Image.OPEN[name] for name in formats):
+        if accepts is None or accepts(head) is True:
+            file.seek(0)
+            try:
+                return factory(file, "")
+            except (SyntaxError, IndexError, TypeError, struct.error):  # it is of another format, or damaged
+                continue
+    raise UnidentifiedImageError("its format is damaged or not supported")
+
+
+@dataclass(frozen=True, eq=False)
+class Raster:
+    """The loaded pixels of an image, converted to sRGB where they are needed."""
+
+    stored: Any
+    """An image of Pillow with 8 bits per channel, or converted pixels (height, width[, bands])."""
+    white: float
+    space: color.Profile | color.Space | None = None
+    """Color space of an image of Pillow; None for sRGB."""
+    orientation: int = 1
+    """Orientation of EXIF."""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width, upright."""
+        stored = self.stored.shape[:2] if isinstance(self.stored, np.ndarray) else self.stored.size[::-1]
+        return (stored[1], stored[0]) if self.orientation >= 5 else (stored[0], stored[1])
+
+    def part(self, rows: range | None = None, columns: range | None = None) -> Pixels:
+        """Return some pixels, upright: (height, width[, bands]) with alpha last, and the value of white.
+
+        All rows or columns are returned if None is given.
+        """
+        height, width = self.size
+        rows, columns = rows or range(height), columns or range(width)
+        if self.orientation in (3, 4, 7, 8):
+            rows = range(height - rows.stop, height - rows.start)
+        if self.orientation in (2, 3, 6, 7):
+            columns = range(width - columns.stop, width - columns.start)
+        down, across = (columns, rows) if self.orientation >= 5 else (rows, columns)
+        if isinstance(self.stored, np.ndarray):
+            array = self.stored[down.start : down.stop, across.start : across.stop]
+        else:
+            part = self.stored
+            if (len(down), len(across)) != part.size[::-1]:
+                part = part.crop((across.start, down.start, across.stop, down.stop))
+            array = _eight_bit(part, self.space)
+        return _upright(array, self.orientation), self.white
+
+
+def read_file(file: BinaryIO, name: str, *, whole: bool) -> Raster:
+    """Load an image file. Metadata that Pillow refuses is ignored, with a notice of what it held.
+
+    `whole` says that all pixels are converted at once. Raises what `raster` raises.
+    """
     try:
         opened = OpenedFile(file)
-        return pixels(opened.open(), name, opened)
+        return raster(opened.open(), name, opened, whole=whole)
     except Exception as error:
         plain = metadata.stripped(file)
         if plain is None:
@@ -56,49 +117,61 @@ def read_file(file: BinaryIO, name: str) -> Pixels:
                 raise ValueError(f"a TIFF of {layout} cannot be read; convert it to 16-bit PNG") from error
             raise
         opened = OpenedFile(io.BytesIO(plain), file)
-        return pixels(opened.open(), name, opened)
+        return raster(opened.open(), name, opened, whole=whole)
 
 
-def pixels(image: Any, name: str, opened: OpenedFile | None = None) -> Pixels:
-    """Return the pixels of an image in sRGB, upright: (height, width[, bands]) with alpha last, and the value of white.
+def raster(image: Any, name: str, opened: OpenedFile | None = None, *, whole: bool) -> Raster:
+    """Load an image of Pillow.
 
     Args:
         image: An image of Pillow. If it is from a file and not loaded yet, `opened` is that file.
         name: Name of the image for notices.
+        opened: See `image`.
+        whole: Whether all pixels are converted at once.
 
     Raises:
         ValueError: It has too many pixels or several frames, or values out of range.
     """
-    check_size(image.width, image.height, "it")
-    memory.require_values(image.width * image.height, PIXEL_BYTES, "reading it")
+    deep = depth.is_deep(image)
+    require(image.width, image.height, "it", whole=whole, each=DEEP_BYTES if deep else LOADED_BYTES)
     head, chunks = (opened.head, opened.chunks) if opened else (b"", {})
     _check_still(image, chunks)
     if what := depth.lost(image, head):
         notices.tell(name, depth.CUT, what)
     space = _space(image, name, head, chunks)
-    deep = depth.read(image, opened.open if opened else None, head)
-    found = _eight_bit(image, space, name) if deep is None else _deep(*deep, space, name)
+    pixels = depth.read(image, opened.open if opened else None, head)
+    if pixels is None:
+        image.load()
+        loaded, white, space = image, 255, _fitting(space, image, name)
+    else:
+        (loaded, white), space = _deep(*pixels, space, name), None
     try:
         turn = metadata.orientation(image, chunks.get(b"eXIf"))
     except ValueError:
         notices.tell(name, "its EXIF data is damaged, so its orientation is not known")
         turn = 1
-    return _upright(found[0], turn), found[1]
+    return Raster(loaded, white, space, turn)
 
 
-def _eight_bit(image: Any, space: color.Profile | color.Space | None, name: str) -> Pixels:
-    """Load an image of 8 bits per channel, and convert it to sRGB: 3 bands, or 4 if it has transparent pixels."""
+def _fitting(space: color.Profile | color.Space | None, image: Any, name: str) -> color.Profile | color.Space | None:
+    """Return a color space if the colors of an image of 8 bits can be in it, else None with a notice."""
+    try:
+        _eight_bit(image.crop((0, 0, 1, 1)), space)
+    except ValueError as error:
+        notices.tell(name, IGNORED, str(error))
+        return None
+    return space
+
+
+def _eight_bit(image: Any, space: color.Profile | color.Space | None) -> np.ndarray:
+    """Convert a loaded image of 8 bits per channel to sRGB: 3 bands, or 4 if it has transparent pixels."""
     if isinstance(space, color.Profile):
-        try:
-            return np.asarray(space.convert(image)), 255
-        except ValueError as error:
-            notices.tell(name, IGNORED, str(error))
-            space = None
+        return np.asarray(space.convert(image))
     array = np.asarray(color.to_rgb(image))
     if space:
         converted = (space.to_srgb(array[..., :3] / np.float32(255)) * 255).round().astype(np.uint8)
         array = np.concatenate([converted, array[..., 3:]], -1)
-    return array, 255
+    return array
 
 
 def _deep(array: np.ndarray, white: float, space: color.Profile | color.Space | None, name: str) -> Pixels:
@@ -134,10 +207,19 @@ def _upright(array: np.ndarray, orientation: int) -> np.ndarray:
     return array[:: -1 if down else 1, :: -1 if across else 1]
 
 
-def check_size(width: int, height: int, name: str) -> None:
-    """Raise ValueError for an image of too many pixels."""
-    if width * height > MAX_PIXELS:
+def require(width: int, height: int, name: str, *, whole: bool, each: int = LOADED_BYTES) -> None:
+    """Raise ValueError for an image of too many pixels, or one that takes too much memory.
+
+    Args:
+        width: Width in pixels.
+        height: Height in pixels.
+        name: Name of the image for messages.
+        whole: Whether all pixels are converted to float32 at once.
+        each: Bytes per pixel of the loaded image.
+    """
+    if whole and width * height > MAX_PIXELS:
         raise ValueError(f"{name} must have at most {MAX_PIXELS} pixels, got {width} x {height}")
+    memory.require_values(width * height, PIXEL_BYTES if whole else each, "reading it")
 
 
 def _check_still(image: Any, chunks: Mapping[bytes, bytes]) -> None:

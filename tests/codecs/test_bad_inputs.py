@@ -153,7 +153,7 @@ def test_validate_sees_input_before_the_codec(codec, monkeypatch):
             codec.encode(x)
     if codec.spec.modality is not Modality.TEXT:
         channels = codec.spec.channels
-        shape = (1, channels, 2**15, 2**12) if codec.spec.modality is Modality.IMAGE else (1, channels, 2**29)
+        shape = (1, channels, 2**16, 2**12) if codec.spec.modality is Modality.IMAGE else (1, channels, 2**29)
         with pytest.raises(ValueError, match="at most") as error:
             validate.signal(torch.zeros(1).expand(shape), codec)
         assert one_line(error)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from tokenloom import codecs
 from tokenloom.codecs import BitstreamError, SegmentReader, bitstream, media
-from tokenloom.codecs.bitstream import SegmentWriter, segments
+from tokenloom.codecs.bitstream import SegmentWriter, records
 
 SAMPLES, SECONDS = 5003, 0.05
 """Length of the sound, and of its segments: 400 samples."""
@@ -98,7 +98,7 @@ def test_a_damaged_segment_costs_that_segment(rvq, sound):
 def test_damaged_heads_and_missing_bytes_are_found_around(rvq, sound):
     data = written(rvq, sound)
     third = SegmentReader(data).segments[3]
-    start = third.offset - segments.RECORD.size - 4
+    start = third.offset - records.RECORD.size - 4
     for broken in (data[:start] + b"x" + data[start + 1 :], data[:start] + data[third.offset + third.length :]):
         with pytest.raises(BitstreamError, match=r"head of segment \d+ is damaged"):
             SegmentReader(broken)
@@ -125,12 +125,12 @@ def test_a_cut_file_decodes_up_to_the_cut(rvq, sound):
 
 def test_forged_files_are_refused(rvq, sound):
     data = written(rvq, sound)
-    far = segments.RECORD.pack(segments.SEGMENT, 2**40, 50)
-    forged = data[: segments.HEAD] + segments._checked(far) + rvq.compress(sound[..., :8])[0].ljust(50, b"\0")
+    far = records.RECORD.pack(records.SEGMENT, 2**40, 50)
+    forged = data[: records.HEAD] + records.checked(far) + rvq.compress(sound[..., :8])[0].ljust(50, b"\0")
     with pytest.raises(BitstreamError, match="bytes cannot hold the samples"):
         joined(SegmentReader(forged, salvage=True), rvq)
-    head = data[: segments.HEAD]
-    nested = head + segments._checked(segments.RECORD.pack(segments.SEGMENT, 0, len(head))) + head
+    head = data[: records.HEAD]
+    nested = head + records.checked(records.RECORD.pack(records.SEGMENT, 0, len(head))) + head
     reader = SegmentReader(nested, salvage=True)
     assert not list(reader.pieces(rvq)) and "must not have segments itself" in reader.lost[1]
     with pytest.raises(ValueError, match="segments are for codecs of sound"):
@@ -149,11 +149,11 @@ def test_another_codec_is_an_error_even_for_salvage(rvq, sound):
 
 def test_overlapping_segments_take_linear_time(rvq, sound):
     data = written(rvq, sound)
-    record = segments.RECORD.size + 4
+    record = records.RECORD.size + 4
     head = b"".join(
-        segments._checked(segments.RECORD.pack(segments.SEGMENT, i, (20_000 - i - 1) * record)) for i in range(20_000)
+        records.checked(records.RECORD.pack(records.SEGMENT, i, (20_000 - i - 1) * record)) for i in range(20_000)
     )
-    reader = SegmentReader(data[: segments.HEAD] + head, salvage=True)
+    reader = SegmentReader(data[: records.HEAD] + head, salvage=True)
     assert len(reader.segments) == 1 and "tlm" not in repr(reader)
 
 
@@ -253,5 +253,5 @@ def test_commands(long, tmp_path, monkeypatch, capsys):
     (tmp_path / "o.tlm").write_bytes(codecs.load("audio/opus").compress(torch.zeros(1, 1, 4800))[0])
     assert "cannot be streamed" in refuse(capsys, "decode", str(tmp_path / "o.tlm"), "--start", "0.1")
     (tmp_path / "p.tlm").write_bytes(codecs.load("image/jpeg").compress(torch.zeros(1, 3, 8, 8))[0])
-    assert "are for sounds" in refuse(capsys, "decode", str(tmp_path / "p.tlm"), "--salvage")
+    assert "--start is for audio, " in refuse(capsys, "decode", str(tmp_path / "p.tlm"), "--start", "1")
     assert "works without --decoder" in refuse(capsys, "decode", small, "--start", "1", "--decoder", "diffusion", "-f")

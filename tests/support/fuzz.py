@@ -27,7 +27,7 @@ from support.codecs import MIDDLE, structured, tiny
 from support.reports import comparison
 from tokenloom import codecs, models
 from tokenloom.codecs import foreign, media
-from tokenloom.codecs.bitstream import segments
+from tokenloom.codecs.bitstream import records, segments
 from tokenloom.data import tokens
 from tokenloom.data.sources import containers
 from tokenloom.eval.compare import journal
@@ -308,6 +308,21 @@ def _segments() -> Reader:
     return Reader(read, [file.getvalue(), codec.compress(structured(codec, (400,)))[0]], _seal_segments)
 
 
+def _tiles() -> Reader:
+    """Files of six small tiles, read as a whole, or as what is left of them."""
+    codec, file = tiny("image/fsq"), io.BytesIO()
+    picture = media.to_uint8(structured(codec, (40, 50))[0]).permute(1, 2, 0).numpy()
+    codecs.compress_tiles(codec, media.Picture(picture), file, tile=24)
+
+    def read(data: bytes) -> Any:
+        parts = [*codecs.decompress_tiles(codecs.TileReader(data, salvage=True), codec)]
+        with contextlib.suppress(codecs.BitstreamError):
+            parts.append(codec.decompress([data]))
+        return parts
+
+    return Reader(read, [file.getvalue(), codec.compress(structured(codec, (16, 24)))[0]], _seal_segments)
+
+
 def _seal_segments(data: bytes) -> bytes:
     """Correct the checksums of the head, of the head and the content of each segment, and of the index."""
     out = bytearray(data)
@@ -316,14 +331,14 @@ def _seal_segments(data: bytes) -> bytes:
         if 0 <= start < end <= len(out) - 4:
             out[end : end + 4] = zlib.crc32(out[start:end]).to_bytes(4, "little")
 
-    sum_up(0, segments.HEAD - 4)
-    size = segments.RECORD.size
-    for match in re.finditer(segments.SEGMENT, data):
+    sum_up(0, records.HEAD - 4)
+    size = records.RECORD.size
+    for match in re.finditer(records.SEGMENT, data):
         if match.start() + size <= len(data):
-            length = segments.RECORD.unpack_from(data, match.start())[2]
+            length = records.RECORD.unpack_from(data, match.start())[2]
             sum_up(match.start(), match.start() + size)
             sum_up(match.start() + size + 4, match.start() + size + length)
-    if (start := data.rfind(segments.END)) >= 0:
+    if (start := data.rfind(records.END)) >= 0:
         sum_up(start, len(out) - 4)
     return bytes(out)
 
@@ -339,6 +354,7 @@ FOLDERS: dict[str, Callable[[], Reader]] = {
     "tokens in tar": lambda: _file(next(_golden("webdataset").glob("*.tar")), _rows, _seal_tar),
     "tokens in parquet": lambda: _file(next(_golden("parquet").glob("*.parquet")), _rows),
     "segments of a sound": _segments,
+    "segments of a picture": _tiles,
     "tar": _tar,
     "torch file": _torch_file,
     "results of a comparison": _results,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -32,6 +33,15 @@ def seconds(text: str) -> float:
     if not 0 <= value <= LONGEST:  # NaN is not
         raise argparse.ArgumentTypeError(f"must be seconds from 0 to {LONGEST:g}, got {text!r:.40}")
     return value
+
+
+def crop(text: str) -> tuple[int, int, int, int]:
+    """Return top, left, bottom and right of a part of a picture, 512x512+100+0. For `type` of argparse."""
+    match = re.fullmatch(r"(\d{1,8})x(\d{1,8})\+(\d{1,8})\+(\d{1,8})", text)
+    width, height, left, top = map(int, match.groups()) if match else (0, 0, 0, 0)
+    if not width or not height:
+        raise argparse.ArgumentTypeError(f"must be WIDTHxHEIGHT+LEFT+TOP in pixels, got {text!r:.40}")
+    return top, left, top + height, left + width
 
 
 def add_device(parser: argparse.ArgumentParser) -> None:

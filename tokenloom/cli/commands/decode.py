@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tokenloom.cli.commands.encode import extent
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from tokenloom.codecs import Codec, SegmentReader
+    from tokenloom.codecs import Box, Codec, SegmentReader, TileReader
 
 codecs = lazy.load("tokenloom.codecs")
 diffusion = lazy.load("tokenloom.models.diffusion.codec")
@@ -34,6 +35,7 @@ examples:
   tokenloom decode song.tlm
   tokenloom decode song.tlm -o - | ffplay -
   tokenloom decode lecture.tlm -o part.wav --start 3600 --stop 3660
+  tokenloom decode map.tlm -o part.png --crop 512x512+9000+4000
   tokenloom decode photo.tlm -o back.png --codec runs/mine
   tokenloom decode photo.tlm -o sharp.png --decoder diffusion
   tokenloom decode photo.tlm -o sharp.png --decoder natural-fsq-diffusion --steps 2 --seed 1
@@ -66,10 +68,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--start", type=options.seconds, metavar="SECONDS", help="decode a sound from this time on")
     parser.add_argument("--stop", type=options.seconds, metavar="SECONDS", help="decode a sound up to this time")
     parser.add_argument(
-        "--salvage",
-        action="store_true",
-        default=None,
-        help="decode what is left of a damaged sound",
+        "--crop", type=options.crop, metavar="WxH+X+Y", help="decode a part of a picture, such as 512x512+1000+0"
+    )
+    parser.add_argument(
+        "--salvage", action="store_true", default=None, help="decode what is left of a damaged sound or large picture"
     )
     options.add_device(parser)
     parser.add_argument("--seed", type=int, metavar="N", help="seed of the decoder's noise (default: 0)")
@@ -97,18 +99,22 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         if (named := codecs.media.modality(written)) is not modality:
             raise ValueError(f"the name {output} is for {named}, but {source} holds {modality}")
         by = _named(codec, data, args)
-        if _in_pieces(data, args):
+        if _in_pieces(source, data, codec, args):
             told = _decode_pieces(source, data, codec, output, args)
             paths.report(output, f"{told} from {len(data)} bytes by {by}")
             return 0
         with progress.bar(f"decoding {source}", None, ""):
             codes = codecs.bitstream.read(codec, [data])
             signal = codecs.bitstream.decode(codec, codes)[0]
+            if args.crop is not None:
+                rows, columns = _crop(source, codec, tuple(codes.sizes[0].tolist()), args).ranges
+                signal = signal[:, rows.start : rows.stop, columns.start : columns.stop]
     except codecs.BitstreamError as error:
         raise ValueError(f"{source}: {error}") from error
+    size = codes.sizes[0].tolist() if args.crop is None else signal.shape[1:]
     content = codecs.media.to_bytes(signal, written, sample_rate=codec.spec.sample_rate)
     paths.write(output, content, force=args.force)
-    paths.report(output, f"{extent(codec, codes.sizes[0].tolist())} from {len(data)} bytes by {by}")
+    paths.report(output, f"{extent(codec, size)} from {len(data)} bytes by {by}")
     return 0
 
 
@@ -122,25 +128,61 @@ def _named(codec: Codec, data: bytes, args: argparse.Namespace) -> str:
     return by
 
 
-def _in_pieces(data: bytes, args: argparse.Namespace) -> bool:
+KINDS = {"start": ("audio",), "stop": ("audio",), "crop": ("image",), "salvage": ("audio", "image")}
+"""Option → what it is for."""
+
+
+def _in_pieces(source: Path, data: bytes, codec: Codec, args: argparse.Namespace) -> bool:
     """Return whether a file is decoded piece by piece. Raises ValueError for options that do not go together."""
-    wanted = [f"--{name}" for name in ("start", "stop", "salvage") if getattr(args, name) is not None]
-    if wanted and args.decoder is not None:
-        raise ValueError(f"{wanted[0]} works without --decoder only")
-    return bool(wanted) or (codecs.bitstream.is_segmented(data) and args.decoder is None)
+    wanted = [name for name in KINDS if getattr(args, name) is not None]
+    for name in wanted:
+        if codec.spec.modality not in KINDS[name]:
+            raise ValueError(f"--{name} is for {' and '.join(KINDS[name])}, {source} holds {codec.spec.modality}")
+        if args.decoder is not None and name != "crop":
+            raise ValueError(f"--{name} works without --decoder only")
+    if wanted == ["crop"] and codecs.tile_obstacle(codec):
+        return False
+    return args.decoder is None and (bool(wanted) or codecs.bitstream.is_segmented(data))
 
 
 def _decode_pieces(source: Path, data: bytes, codec: Codec, output: Path, args: argparse.Namespace) -> str:
-    """Decode a sound piece by piece, and return its extent."""
-    if codec.spec.sample_rate is None:
-        raise ValueError(f"--start, --stop and --salvage are for sounds, {source} holds {codec.spec.modality}")
+    """Decode a sound or a picture piece by piece to a file, and return its extent."""
+    salvage = bool(args.salvage)
     try:
-        return _write_pieces(source, codecs.SegmentReader(data, salvage=bool(args.salvage)), codec, output, args)
+        if codec.spec.modality == "image":
+            return _write_tiles(source, codecs.TileReader(data, salvage=salvage), codec, output, args)
+        return _write_pieces(source, codecs.SegmentReader(data, salvage=salvage), codec, output, args)
     except codecs.BitstreamError as error:
         own = codec.fingerprint == codecs.bitstream.fingerprint(data)
-        if own and codecs.bitstream.is_segmented(data) and not args.salvage:
+        if own and codecs.bitstream.is_segmented(data) and not salvage:
             raise codecs.BitstreamError(f"{error}; --salvage decodes what is left") from error
         raise
+
+
+def _write_tiles(source: Path, reader: TileReader, codec: Codec, output: Path, args: argparse.Namespace) -> str:
+    """Decode a picture tile by tile to a file, and return its extent."""
+    name = Path(paths.SUFFIX["image"]) if output == paths.STREAM else output
+    box = _crop(source, codec, reader.size, args)
+    canvas = codecs.media.Canvas(box.size, name)
+    with progress.bar(f"decoding {source}", math.prod(box.size), "pixels") as bar:
+        for part, signal in codecs.decompress_tiles(reader, codec, box):
+            canvas.paste(part.top - box.top, part.left - box.left, signal)
+            bar(math.prod(part.size))
+        paths.write(output, canvas.file(), force=args.force)
+    for line in reader.lost:
+        print(f"{source}: {line}", file=sys.stderr)
+    return extent(codec, box.size)
+
+
+def _crop(source: Path, codec: Codec, size: tuple[int, int], args: argparse.Namespace) -> Box:
+    """Return the rows and columns to decode. Raises ValueError if they are not within the picture."""
+    whole = codecs.Box(0, 0, *size)
+    box = whole if args.crop is None else codecs.Box(*args.crop)
+    if box.within(whole) != box:
+        raise ValueError(
+            f"--crop must be within {source}, {extent(codec, size)}, got {extent(codec, box.size)} from {box}"
+        )
+    return box
 
 
 def _write_pieces(source: Path, reader: SegmentReader, codec: Codec, output: Path, args: argparse.Namespace) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import io
 import math
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -16,10 +17,13 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenloom.codecs import Codec, Codes, Modality
+    from tokenloom.codecs.media import Picture
 
 codecs = lazy.load("tokenloom.codecs")
 progress = lazy.load("tokenloom.progress")
 
+LARGE = 2**24
+"""Pixels of the largest picture that is encoded as a whole, if the codec has the choice."""
 TARGETS = {"psnr": "psnr", "bpp": "bits_per_pixel", "kbps": "kbps"}
 """Option → attribute of `Target`."""
 EPILOG = f"""\
@@ -77,7 +81,13 @@ def run(args: argparse.Namespace, rest: list[str]) -> int:
         written = _encode_pieces(source, codec, setting, output, args)
         paths.report(output, f"{written} by {label}")
         return 0
-    codec, signal = _read(source, codec, args)
+    content = source if source != paths.STREAM and source.is_file() else paths.content(source)  # a pipe is read once
+    if codec.spec.modality == "image" and (picture := _large_picture(content, codec)) is not None:
+        data, told = _encode_tiles(source, picture, codec, setting, measure=args.measure or args.psnr is not None)
+        paths.write(output, data, force=args.force)
+        paths.report(output, f"{told} by {label}")
+        return 0
+    codec, signal = _read(content, codec, args)
     batch = [signal] if isinstance(signal, str) else signal[None]
     with progress.bar(f"encoding {source}", None, ""):
         codes = codec.encode(batch, setting)
@@ -121,6 +131,28 @@ def _encode_pieces(source: Path, codec: Codec, setting: Any, output: Path, args:
     seconds = written.samples / sample_rate
     rate = 8 * written.bytes / seconds / 1000
     return f"{written.bytes} bytes, {written.tokens} tokens, {rate:.3f} kbit/s, {extent(codec, [written.samples])}"
+
+
+def _large_picture(source: Path | bytes, codec: Codec) -> Picture | None:
+    """Return a picture that is encoded tile by tile; None for a small one, or if the codec needs the whole."""
+    size = codecs.media.images.stated_size(source)
+    if math.prod(size) <= LARGE or codecs.tile_obstacle(codec):
+        return None
+    return codecs.media.Picture(source)
+
+
+def _encode_tiles(source: Path, picture: Picture, codec: Codec, setting: Any, *, measure: bool) -> tuple[bytes, str]:
+    """Encode a picture tile by tile. Return the file, and what it holds as text."""
+    pixels, file = math.prod(picture.size), io.BytesIO()
+    passes = None if isinstance(setting, codecs.Target) else pixels  # a target takes several
+    with progress.bar(f"encoding {source}", passes, "pixels") as bar:
+        written = codecs.compress_tiles(codec, picture, file, setting, bar)
+    data = file.getvalue()
+    told = f"{len(data)} bytes, {written.tokens} tokens, {8 * len(data) / pixels:.4f} bits per pixel"
+    if measure:
+        with progress.bar(f"measuring {source}", None, ""):
+            told += f", PSNR {codecs.streams.tiles.psnr(codec, picture, data):.2f} dB"
+    return data, f"{told}, {extent(codec, picture.size)}"
 
 
 def parse_setting(text: str, codec: Codec, name: str) -> Any:
@@ -178,11 +210,9 @@ def _fixed_rate(codec: Codec) -> str:
     return f", its rate is always {rate}"
 
 
-def _read(source: Path, codec: Codec, args: argparse.Namespace) -> tuple[Codec, Tensor | str]:
+def _read(content: Path | bytes, codec: Codec, args: argparse.Namespace) -> tuple[Codec, Tensor | str]:
     """Read a file as the codec needs it. An audio codec without weights is replaced by one that fits the file."""
     media, spec, name = codecs.media, codec.spec, args.codec
-    seekable = source != paths.STREAM and source.is_file()
-    content = source if seekable else paths.content(source)  # a pipe is read once
     if spec.modality != "audio":
         return codec, media.read(content, spec.modality)
     untrained = isinstance(name, str) and (name in codecs.names() or codecs.registry.is_reference(name))
