@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..streams.stages import Stage, joined
+from ..streams.stages import Chain, Stage, joined
 from . import seanet
 
 FEW = 64
@@ -44,16 +44,9 @@ class Pointwise:
 
 
 @stage.register(nn.Sequential)
-class Chain:
-    """Stage of layers that follow each other."""
-
-    def __init__(self, layers: nn.Sequential) -> None:
-        self.stages = [stage(layer) for layer in layers]
-
-    def __call__(self, x: Tensor | None, last: bool) -> Tensor | None:
-        for each in self.stages:
-            x = each(x, last)
-        return x
+def chain(layers: nn.Sequential) -> Stage:
+    """Return the stage of layers that follow each other."""
+    return Chain([stage(layer) for layer in layers])
 
 
 @stage.register(seanet.ResidualUnit)
@@ -74,7 +67,7 @@ class Sum:
         return a[..., :count] + b[..., :count]
 
 
-class _Product:
+class Product:
     """A convolution without padding. For few steps it is a matrix product: a convolution reorders its weights first."""
 
     def __init__(self, weight: Tensor, bias: Tensor | None, stride: int = 1, dilation: int = 1) -> None:
@@ -99,7 +92,7 @@ class Convolution:
 
     def __init__(self, layer: seanet.Conv1d) -> None:
         self.layer = layer
-        self.product = _Product(layer.conv.weight, layer.conv.bias, layer.stride, layer.conv.dilation[0])
+        self.product = Product(layer.conv.weight, layer.conv.bias, layer.stride, layer.conv.dilation[0])
         self.right = 0 if layer.layers.causal else layer.padding // 2
         self.left = layer.padding - self.right
         self.held: Tensor | None = None
@@ -135,7 +128,7 @@ class Transposed:
 
     def __init__(self, layer: seanet.ConvTranspose1d) -> None:
         self.stride = layer.convtr.stride[0]
-        self.product = _Product(*layer.by_phase())
+        self.product = Product(*layer.by_phase())
         self.held: Tensor | None = None
 
     def __call__(self, x: Tensor | None, last: bool) -> Tensor | None:

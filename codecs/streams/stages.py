@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
@@ -20,6 +20,18 @@ class Stage(Protocol):
         `last` says that nothing follows, so that the rest comes out.
         """
         ...
+
+
+class Chain:
+    """Stage of stages that follow each other."""
+
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = stages
+
+    def __call__(self, x: Tensor | None, last: bool) -> Tensor | None:
+        for each in self.stages:
+            x = each(x, last)
+        return x
 
 
 class Windows:

@@ -13,10 +13,12 @@ from ... import foreign
 from ...codec import Codec, build
 from ...quantizers import MAX_CODEBOOK
 from ...registry import register
+from ...streams import StreamDecoder, StreamEncoder
 from ...types import Codes
 from ...validate import require_integer
 from . import configs, weights
 from .families import FAMILIES
+from .streams import AudioHFDecoder, AudioHFEncoder
 
 
 @register("audio/hf")
@@ -24,7 +26,8 @@ class AudioHF(Codec):
     """Audio tokenizer of transformers. Setting: bandwidth in kbit/s, number of quantizers, or none.
 
     Items are encoded and decoded one by one, in float32 and eval mode, so codes do not depend on the batch. Silence
-    follows if a decoder returns fewer samples than the signal has. Untrained models get random codebooks.
+    follows if a decoder returns fewer samples than the signal has. Untrained models get random codebooks. Mimi, and
+    EnCodec with causal layers that do not reflect, can be streamed (see streams.py).
 
     Args:
         model: Config of transformers as plain values, with `model_type`. Missing keys have the defaults of the type.
@@ -95,6 +98,16 @@ class AudioHF(Codec):
         super().train(mode)
         self.model.eval()
         return self
+
+    @property
+    def stream_obstacle(self) -> str | None:
+        return self.family.stream_obstacle(self.model)
+
+    def _open_encoder(self, setting: Any) -> StreamEncoder:
+        return AudioHFEncoder(self, setting)
+
+    def _open_decoder(self) -> StreamDecoder:
+        return AudioHFDecoder(self)
 
     def side_shapes(self, size: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
         scales = self.family.scales(self.spec, self.model, size[0])

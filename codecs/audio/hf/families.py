@@ -15,8 +15,10 @@ from torch import Tensor
 
 from ... import foreign
 from ...quantizers import product
+from ...streams.stages import Chain, Stage
 from ...types import CodeSpec, Settings
 from ..overlap import overlap_add
+from . import streams
 from .family import AudioFamily, audio_spec, quantizer_settings, quantizers_at_most
 
 
@@ -32,13 +34,20 @@ class EncodecFamily(AudioFamily):
             window = (config.chunk_length, config.chunk_stride)
             if window[1] is None or not window[0] <= 2 * window[1] <= 2 * window[0]:
                 raise ValueError(f"chunks must overlap by at most half, got {window[0]} samples every {window[1]}")
-        # not causal with reflection: the first frame depends on later ones
-        alone = config.norm_type == "weight_norm" and config.pad_mode != "reflect" and not (window or config.normalize)
-        causal = config.use_causal_conv and alone
-        sizes = (config.codebook_size,) * quantizers_at_most(model)
+        causal, sizes = self.stream_obstacle(model) is None, (config.codebook_size,) * quantizers_at_most(model)
         return audio_spec(
             sizes, config.hop_length, config.audio_channels, config.sampling_rate, causal=causal, window=window
         )
+
+    def stream_obstacle(self, model: Any) -> str | None:
+        config = model.config
+        if config.chunk_length_s is not None:
+            return "it codes chunks that overlap"
+        if config.normalize:
+            return "it divides the signal by its loudness"
+        if config.norm_type != "weight_norm":
+            return "its norms average over the whole signal"
+        return streams.obstacle(config)
 
     def scales(self, spec: CodeSpec, model: Any, samples: int) -> int:
         return len(spec.chunks(samples)) if model.config.normalize else 0
@@ -51,16 +60,25 @@ class EncodecFamily(AudioFamily):
             if model.config.normalize:
                 scales.append((chunk.sum(1) / chunk.shape[1]).pow(2).mean(-1, keepdim=True).sqrt() + 1e-8)
                 chunk = chunk / scales[-1][:, None]
-            codes.append(model.quantizer.encode(model.encoder(chunk), setting).transpose(0, 1))
+            codes.append(self.search(model, model.encoder(chunk), setting))
         return torch.cat(codes, -1), torch.cat(scales, 1) if scales else None
 
     def decode(self, model: Any, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
         frames = [-(-size // model.config.hop_length) for size in sizes]
         chunks = []
         for i, chunk in enumerate(codes.split(frames, -1)):
-            decoded = model.decoder(model.quantizer.decode(chunk.transpose(0, 1)))
+            decoded = model.decoder(self.embed(model, chunk))
             chunks.append(decoded if scales is None else decoded * scales[:, i, None, None])
         return chunks[0] if len(chunks) == 1 else overlap_add(chunks, model.config.chunk_stride)
+
+    def analysis_stage(self, model: Any) -> Stage:
+        return Chain(streams.convolutions(model.encoder.layers))
+
+    def synthesis_stage(self, model: Any) -> Stage:
+        return Chain(streams.convolutions(model.decoder.layers))
+
+    def embed(self, model: Any, codes: Tensor) -> Tensor:
+        return model.quantizer.decode(codes.transpose(0, 1))
 
 
 class DacFamily(AudioFamily):
@@ -87,7 +105,6 @@ class MimiFamily(AudioFamily):
     """Kyutai's codec (arXiv 2410.00037). The first quantizers are semantic, the others acoustic."""
 
     undeclared = ("frame_rate", "rope_theta")
-    control = "num_quantizers"
     whole_frames = False
 
     def spec(self, model: Any) -> CodeSpec:
@@ -96,18 +113,43 @@ class MimiFamily(AudioFamily):
             raise ValueError(f"frame_rate must be below {config.encodec_frame_rate} Hz, got {config.frame_rate}")
         stride = math.prod(config.upsampling_ratios) * config.latent_stride
         sizes = (config.codebook_size,) * config.num_quantizers
-        return audio_spec(sizes, stride, config.audio_channels, config.sampling_rate, causal=config.use_causal_conv)
+        causal = self.stream_obstacle(model) is None
+        return audio_spec(sizes, stride, config.audio_channels, config.sampling_rate, causal=causal)
+
+    def stream_obstacle(self, model: Any) -> str | None:
+        if model.config.rope_parameters["rope_type"] in ("dynamic", "longrope"):
+            return "its rotary positions depend on the length of the signal"
+        if model.config.sliding_window < 2:  # the library's cache keeps all positions then
+            return f"its attention must reach 2 positions or more, got {model.config.sliding_window}"
+        return streams.obstacle(model.config)
 
     def settings(self, model: Any) -> Settings:
         return quantizer_settings(model.config.num_semantic_quantizers, model.config.num_quantizers)
 
     def encode(self, model: Any, x: Tensor, setting: int, spec: CodeSpec) -> tuple[Tensor, Tensor | None]:
         self._clear_cache(model)
-        return super().encode(model, x, setting, spec)
+        return model.encode(x, num_quantizers=setting, use_streaming=False).audio_codes, None
 
     def decode(self, model: Any, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
         self._clear_cache(model)
         return super().decode(model, codes, scales, sizes)
+
+    def analysis_stage(self, model: Any) -> Stage:
+        self._clear_cache(model)
+        network, half = self._side(model, "encoder")
+        attention = streams.Attention(half.encoder_transformer)
+        return Chain([*streams.convolutions(network.layers), attention, *streams.convolutions([half.downsample])])
+
+    def synthesis_stage(self, model: Any) -> Stage:
+        self._clear_cache(model)
+        network, half = self._side(model, "decoder")
+        attention = streams.Attention(half.decoder_transformer)
+        return Chain([*streams.convolutions([half.upsample]), attention, *streams.convolutions(network.layers)])
+
+    def _side(self, model: Any, name: str) -> tuple[Any, Any]:
+        """Return the SEANet of the encoder or decoder, and what holds its other layers: the model in older releases."""
+        side = getattr(model, name)
+        return (getattr(side, f"{name}_seanet"), side) if hasattr(side, f"{name}_seanet") else (side, model)
 
     def _clear_cache(self, model: Any) -> None:
         """Clear the library's cache of codebooks, which is stale after new weights or a move to a device."""

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
+from ...streams.stages import Stage
 from ...types import CodeSpec, Modality, Settings
 
 
@@ -49,6 +50,26 @@ class AudioFamily:
     def decode(self, model: Any, codes: Tensor, scales: Tensor | None, sizes: list[int]) -> Tensor:
         """Decode codes to about Σ `sizes` samples, (1, channels, samples). `sizes` are the samples of each chunk."""
         return model.decode(codes).audio_values
+
+    def stream_obstacle(self, model: Any) -> str | None:
+        """Return the reason why the model cannot be streamed; None if it can. Then it has the four methods below."""
+        return "it codes a signal as a whole"
+
+    def analysis_stage(self, model: Any) -> Stage:
+        """Return the encoder as a function with state: (batch, channels, samples) → latents (batch, dim, frames)."""
+        raise NotImplementedError
+
+    def synthesis_stage(self, model: Any) -> Stage:
+        """Return the decoder as a function with state: latents (batch, dim, frames) → (batch, channels, samples)."""
+        raise NotImplementedError
+
+    def search(self, model: Any, latents: Tensor, setting: Any) -> Tensor:
+        """Map latents (batch, dim, frames) to codes (batch, quantizers, frames)."""
+        return model.quantizer.encode(latents, setting).transpose(0, 1)
+
+    def embed(self, model: Any, codes: Tensor) -> Tensor:
+        """Map codes (batch, quantizers, frames) to latents (batch, dim, frames)."""
+        return model.quantizer.decode(codes)
 
 
 def _bandwidth_settings(model: Any) -> Settings:
