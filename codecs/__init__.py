@@ -19,6 +19,7 @@ from .streams import (
     decompress_stream,
     decompress_tiles,
     encode_picture,
+    encode_stream,
     encode_tiles,
     tile_obstacle,
 )
@@ -27,8 +28,8 @@ from .types import BitstreamError, Codes, CodeSpec, Modality, Settings, Target, 
 __all__ = [
     "BitstreamError", "Box", "CodeSpec", "Codec", "Codes", "LatentCodec", "Modality", "SegmentReader", "Settings",
     "Target", "TargetError", "TileReader", "build", "compress_stream", "compress_tiles", "decompress",
-    "decompress_stream", "decompress_tiles", "encode_picture", "encode_tiles", "load", "media", "names", "read",
-    "register", "save", "shipped", "show", "tile_obstacle", "wrap", "write",
+    "decompress_stream", "decompress_tiles", "encode_picture", "encode_stream", "encode_tiles", "load", "media",
+    "names", "read", "register", "save", "shipped", "show", "tile_obstacle", "wrap", "write",
 ]  # fmt: skip
 
 

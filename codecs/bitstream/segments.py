@@ -54,7 +54,7 @@ class SegmentWriter(RecordWriter):
         self._held.append(codes)
         self._frames += codes.indices.shape[2]
         if self._frames > self.short or (self.offsets and self._frames >= self.longest):
-            held, stride = _joined(self._held), self.codec.spec.stride[0]
+            held, stride = joined(self._held), self.codec.spec.stride[0]
             whole = self._frames // self.longest * self.longest
             for first in range(0, whole, self.longest):
                 self._write(_frames(held, first, first + self.longest, stride))
@@ -68,7 +68,7 @@ class SegmentWriter(RecordWriter):
         """
         if not self._held:
             raise ValueError("a file of segments must have at least 1 frame, got none before close()")
-        left = _joined(self._held)
+        left = joined(self._held)
         if not self.offsets:
             self.samples += int(left.sizes[0])
             self.whole(left)
@@ -145,10 +145,11 @@ def read_sound(codec: CodecInterface, data: bytes) -> Codes:
     pieces = [codes for _, codes in reader.pieces(codec)]
     if len({codes.indices.shape[1] for codes in pieces}) > 1 or any(codes.side for codes in pieces):
         raise BitstreamError("all segments must have the same number of quantizers, and no side information")
-    return _joined(pieces)
+    return joined(pieces)
 
 
-def _joined(parts: list[Codes]) -> Codes:
+def joined(parts: list[Codes]) -> Codes:
+    """Join the codes of pieces of a sound."""
     sizes = torch.stack([part.sizes for part in parts]).sum(0)
     return Codes(torch.cat([part.indices for part in parts], 2), sizes)
 

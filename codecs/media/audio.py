@@ -200,8 +200,7 @@ def read_audio(source: Source) -> tuple[Tensor, int | None]:
         for stream in streams:
             part = decode_audio(stream, MAX_SAMPLES - sum(part.shape[1] for part in parts))
             parts.append(convert(part, stream.samplerate, rate, channels, name))
-            if part.shape[1] + (DELAY if lossy else 0) < stream.frames < UNKNOWN:
-                notice = notices.Notice(lengths.CUT, f"{part.shape[1]} of {stream.frames} samples")
+            notice = shortened(stream, part.shape[1]) or notice
         waveform = torch.cat(parts, 1) if len(parts) > 1 else parts[0]
         if not waveform.numel():
             raise ValueError("it contains no samples")
@@ -210,6 +209,13 @@ def read_audio(source: Source) -> tuple[Tensor, int | None]:
         if notice:
             notices.tell(name, *notice)
         return _in_range(waveform, lossy, name), rate
+
+
+def shortened(stream: Any, count: int) -> notices.Notice | None:
+    """Return a notice if a stream held fewer samples than it states."""
+    if count + (DELAY if stream.subtype in LOSSY else 0) < stream.frames < UNKNOWN:
+        return notices.Notice(lengths.CUT, f"{count} of {stream.frames} samples")
+    return None
 
 
 @contextmanager
@@ -245,16 +251,21 @@ class _Stream:
 
 def _in_range(waveform: Tensor, lossy: bool, name: str) -> Tensor:
     """Return a waveform in [-1, 1]: scaled down if floats exceed it, clipped if a lossy format overshoots a little."""
-    peak = float(waveform.abs().max())
-    if peak <= (OVERSHOOT if lossy else WHOLE):
-        return waveform.clamp(-1, 1)
+    over = excess(float(waveform.abs().max()), OVERSHOOT if lossy else WHOLE, name)
+    return (waveform / over if over > 1 else waveform).clamp(-1, 1)
+
+
+def excess(peak: float, most: float, name: str) -> float:
+    """Return what a sound is divided by: its peak if it exceeds `most`, else 1. Refuse the scale of integers."""
+    if peak <= most:
+        return 1.0
     if peak > ABSURD:
         raise ValueError(
             f"its samples must be in [-1, 1], got a peak of {peak:g}, which is the scale of integers: divide them by "
             f"{2 ** math.ceil(math.log2(peak))} and write the file again"
         )
     notices.tell(name, "samples beyond ±1 are scaled down to a peak of 1", f"the peak is {peak:.4g}")
-    return (waveform / peak).clamp(-1, 1)
+    return peak
 
 
 def _from_array(array: np.ndarray) -> Tensor:

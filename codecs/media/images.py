@@ -24,6 +24,8 @@ FORMATS: dict[str, dict[str, Any]] = {
     ".ppm": {"format": "PPM"},
 }  # fmt: skip
 """Suffix → options of Pillow for writing."""
+LARGE = 2**24
+"""Pixels of the largest picture that is read as a whole, if there is a choice."""
 IMAGE_SUFFIXES = (*FORMATS, ".gif", ".j2k", ".jfif", ".jpe", ".mpo", ".apng", ".pgm", ".pbm", ".pnm")
 SIGNATURES = (
     b"\xff\xd8\xff", b"\x89PNG", b"GIF8", b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"BM",
@@ -55,11 +57,11 @@ def read_image(source: Source) -> Tensor:
     return _tensor(*_raster(source, name, whole=True).part(), name)
 
 
-def stated_size(source: Source) -> tuple[int, int]:
-    """Return the height and width that the header of an image file states, as its pixels are stored."""
+def is_large(source: Source) -> bool:
+    """Return whether the header of an image file states more than LARGE pixels."""
     with refusing(label(source), Modality.IMAGE), binary(source) as file:
         width, height = pillow.opened(file, pillow.FORMATS).size
-    return height, width
+    return width * height > LARGE
 
 
 class Picture:

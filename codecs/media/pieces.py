@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 import wave
 from collections.abc import Iterable, Iterator
@@ -15,8 +16,8 @@ from torch import Tensor
 from tokenloom import lazy
 
 from ..types import Modality
-from . import audio
-from .sources import label, refusing
+from . import audio, notices
+from .sources import FileSection, label, refusing
 
 soundfile = lazy.load("soundfile")
 soxr = lazy.load("soxr")
@@ -28,16 +29,35 @@ LONG = 60
 HEAD = 44
 """Bytes of a plain WAV file up to its samples."""
 PCM = b"\1\0"
+FLOATS = ("FLOAT", "DOUBLE")
+"""Subtypes of libsndfile whose values may exceed 1."""
 SUBTYPES = {1: "PCM_U8", 2: "PCM_16", 3: "PCM_24", 4: "PCM_32"}
 """Bytes of a sample of a WAV file of integers → subtype of libsndfile."""
 UNKNOWN = 2**32 - 1
 """Size of a WAV file that is not known when its header is written."""
 
 
-def is_long(source: Path) -> bool:
-    """Return whether the header of a sound file states more than LONG seconds."""
+class Recording:
+    """A sound file that is read piece by piece.
+
+    Args:
+        source: The file.
+    """
+
+    def __init__(self, source: Path | FileSection) -> None:
+        self.source = source
+
+    def pieces(self, sample_rate: int, channels: int) -> Iterator[Tensor]:
+        """Yield the sound as `read_pieces` does."""
+        return read_pieces(self.source, sample_rate, channels)
+
+
+def is_long(source: Path | FileSection) -> bool:
+    """Return whether the header of a sound file states more than LONG seconds, all of one rate."""
+    with audio.opened(source) as (streams, _):
+        alike = len({(stream.samplerate, stream.channels) for stream in streams}) == 1
     header = audio.read_header(source)
-    return header.samples > LONG * header.sample_rate
+    return alike and header.samples > LONG * header.sample_rate
 
 
 def is_wave(pipe: BinaryIO) -> bool:
@@ -47,8 +67,11 @@ def is_wave(pipe: BinaryIO) -> bool:
     return plain and any(head[4:8]) and not (head[36:40] == b"data" and not any(head[40:44]))
 
 
-def read_pieces(source: Path | BinaryIO, sample_rate: int, channels: int) -> Iterator[Tensor]:
-    """Read a sound file, or a pipe of `is_wave`, piece by piece.
+def read_pieces(source: Path | FileSection | BinaryIO, sample_rate: int, channels: int) -> Iterator[Tensor]:
+    """Read a sound file, or a pipe of `is_wave`, piece by piece. The samples are those that `read` returns.
+
+    A file of floats is read twice, since its peak decides whether it is scaled. A pipe, or a lossy format, that exceeds
+    ±1 by more than the overshoot of an encoder is refused, since no more than a piece of it is known.
 
     Args:
         source: The file or pipe.
@@ -59,14 +82,15 @@ def read_pieces(source: Path | BinaryIO, sample_rate: int, channels: int) -> Ite
         float32 (channels, samples) in [-1, 1], of any number of samples above 0.
 
     Raises:
-        ValueError: If the file is damaged or has no samples, or values beyond ±1. A long sound is not scaled.
+        ValueError: If the file is damaged or has no samples, or values beyond ±1.
     """
-    name = label(source) if isinstance(source, Path) else "standard input"
-    parts = _file(source) if isinstance(source, Path) else _pipe(source)
+    stored = isinstance(source, Path | FileSection)
+    name = label(source) if stored else "standard input"
+    parts = _file(source) if stored else _pipe(source)
     rate, own, peak = next(parts)
     audio.tell_changes(name, rate, sample_rate, own, channels)
-    count = 0
-    checked = (audio.mix(_checked(part, peak, name), channels) for part in parts)
+    count, over = 0, _excess(source, name) if stored else 1.0
+    checked = (audio.mix(_checked(part / over if over > 1 else part, peak, name), channels) for part in parts)
     for piece in _resampled(checked, rate, sample_rate, channels):
         count += piece.shape[-1]
         yield piece
@@ -74,8 +98,21 @@ def read_pieces(source: Path | BinaryIO, sample_rate: int, channels: int) -> Ite
         raise ValueError(f"{name} cannot be read as audio: it contains no samples")
 
 
-def _file(path: Path) -> Iterator:
-    with audio.opened(path) as (streams, _):
+def _excess(source: Path | FileSection, name: str) -> float:
+    """Return what brings a file of floats into [-1, 1] as a divisor; 1 if it is there, as other formats are."""
+    with audio.opened(source) as (streams, _):
+        if streams[0].subtype not in FLOATS:
+            return 1.0
+    parts = _file(source)
+    next(parts)
+    with notices.collect():  # they are told when the samples are used
+        peak = max((float(part.abs().max()) for part in parts), default=0.0)
+    with refusing(name, Modality.AUDIO):
+        return audio.excess(peak, audio.WHOLE, name) if math.isfinite(peak) else 1.0
+
+
+def _file(path: Path | FileSection) -> Iterator:
+    with audio.opened(path) as (streams, notice):
         first = streams[0]
         peak = audio.OVERSHOOT if first.subtype in audio.LOSSY else audio.WHOLE
         yield first.samplerate, first.channels, peak
@@ -83,8 +120,13 @@ def _file(path: Path) -> Iterator:
             if (stream.samplerate, stream.channels) != (first.samplerate, first.channels):
                 raise ValueError("all parts of a long sound must have the same rate and channels")
             stream.seekable = lambda: False  # as in audio.decode_audio
+            count = 0
             while len(part := stream.read(PIECE, dtype="float32", always_2d=True)):
+                count += len(part)
                 yield audio.channels_first(part)
+            notice = audio.shortened(stream, count) or notice
+        if notice:
+            notices.tell(label(path), *notice)
 
 
 def _pipe(pipe: BinaryIO) -> Iterator:

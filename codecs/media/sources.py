@@ -8,7 +8,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -18,7 +18,49 @@ from tokenloom import errors
 
 from ..types import Modality
 
-Source = str | os.PathLike | bytes | bytearray | memoryview | io.BytesIO | Image.Image | np.ndarray
+
+class FileSection(NamedTuple):
+    """Some bytes of a file, such as a member of a tar archive. They are read where they are needed."""
+
+    path: str
+    offset: int
+    size: int
+    name: str
+
+    def open(self) -> BinaryIO:
+        """Open the bytes as a file of their own."""
+        return io.BufferedReader(_Part(self))
+
+
+class _Part(io.RawIOBase):
+    """The open file of a section."""
+
+    def __init__(self, section: FileSection) -> None:
+        self._file = open(section.path, "rb")  # noqa: SIM115 - closed in `close`
+        self._offset, self._size, self._at = section.offset, section.size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = 0, /) -> int:
+        self._at = max(0, offset + (0, self._at, self._size)[whence])
+        return self._at
+
+    def readinto(self, buffer: Any, /) -> int:
+        self._file.seek(self._offset + self._at)
+        count = self._file.readinto(memoryview(buffer)[: max(0, self._size - self._at)])
+        self._at += count
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+Source = str | os.PathLike | bytes | bytearray | memoryview | io.BytesIO | FileSection | Image.Image | np.ndarray
 
 NOUNS = {Modality.IMAGE: "an image", Modality.AUDIO: "audio", Modality.TEXT: "text"}
 
@@ -44,7 +86,11 @@ def openable(source: Any) -> str | BinaryIO:
 
 @contextmanager
 def binary(source: Any) -> Iterator[BinaryIO]:
-    """Open a path or a bytes-like source. A pipe is read to its end, because files are read from several places."""
+    """Open a path, a section or a bytes-like source. A pipe is read to its end: files are read from several places."""
+    if isinstance(source, FileSection):
+        with source.open() as part:
+            yield part
+        return
     file = openable(source)
     if not isinstance(file, str):
         yield file
@@ -61,6 +107,8 @@ def content(source: Any) -> bytes:
 
 def label(source: Any) -> str:
     """Return the name of a source for error messages."""
+    if isinstance(source, FileSection):
+        return source.name
     if isinstance(source, str | os.PathLike):
         return errors.printable(os.fspath(source))
     return {Image.Image: "the PIL image", np.ndarray: "the array"}.get(type(source), f"the {type(source).__name__}")

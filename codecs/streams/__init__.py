@@ -1,6 +1,6 @@
 """Streams and tiles: encoders and decoders that take a signal, or its codes, piece by piece."""
 
-from .files import compress_stream, decompress_stream
+from .files import compress_stream, decompress_stream, encode_stream
 from .frames import FrameEncoder
 from .interface import Streamable, StreamDecoder, StreamEncoder
 from .latent import LatentStreamable
@@ -17,6 +17,7 @@ __all__ = [
     "decompress_stream",
     "decompress_tiles",
     "encode_picture",
+    "encode_stream",
     "encode_tiles",
     "tile_obstacle",
 ]

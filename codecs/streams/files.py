@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from ..bitstream import SegmentReader, SegmentWriter
+from ..bitstream.segments import joined
 from ..types import BitstreamError, Codes
 from .interface import Streamable
 
@@ -32,12 +33,32 @@ def compress_stream(codec: Streamable, pieces: Iterable[Tensor], file: BinaryIO,
     Raises:
         ValueError: If the codec cannot be streamed, or a piece is invalid, or there is none.
     """
-    encoder, writer = codec.stream_encoder(setting), SegmentWriter(file, codec)
-    for piece in pieces:
-        writer.write(encoder.push(piece[None]))
-    writer.write(encoder.close())
+    writer = SegmentWriter(file, codec)
+    for codes in _encoded(codec, pieces, setting):
+        writer.write(codes)
     writer.close()
     return writer
+
+
+def encode_stream(codec: Streamable, pieces: Iterable[Tensor], setting: Any = None) -> Codes:
+    """Encode a sound piece by piece to the codes of the whole, in the memory of a piece and of the codes.
+
+    Args:
+        codec: See `compress_stream`, also for pieces, setting and errors.
+        pieces: The sound.
+        setting: The setting.
+
+    Returns:
+        Codes of one item.
+    """
+    return joined([*_encoded(codec, pieces, setting)])
+
+
+def _encoded(codec: Streamable, pieces: Iterable[Tensor], setting: Any) -> Iterator[Codes]:
+    encoder = codec.stream_encoder(setting)
+    for piece in pieces:
+        yield encoder.push(piece[None])
+    yield encoder.close()
 
 
 def decompress_stream(

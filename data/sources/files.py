@@ -6,10 +6,12 @@ import json
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
+from tokenloom.codecs.media import Picture, images, notices, pieces
 from tokenloom.codecs.media.files import SUFFIXES
+from tokenloom.codecs.media.sources import FileSection
 from tokenloom.codecs.media.text import decode_caption, decode_text
 from tokenloom.codecs.types import Modality
 from tokenloom.errors import printable
@@ -27,6 +29,10 @@ class Ref(NamedTuple):
 
     def __str__(self) -> str:
         return printable(f"{self.path}:{self.member}" if self.member else self.path)
+
+    def source(self) -> Path | FileSection:
+        """Return the bytes as a source of `codecs.read`, which reads them where it needs them."""
+        return Path(self.path) if self.size < 0 else FileSection(self.path, self.offset, self.size, str(self))
 
     def read(self) -> bytes:
         """Read the bytes. Each call opens the file, so processes share nothing."""
@@ -100,6 +106,21 @@ class Files(Source):
         entry = self.entries[self._check(i)]
         signal, rate, told = decode(entry.signal.read(), entry.modality, entry.signal)
         return Item(entry.key, entry.modality, signal, rate, entry.read_caption(), entry.read_meta(), told)
+
+    def large(self, i: int) -> Item | None:
+        entry = self.entries[self._check(i)]
+        where = entry.signal.source()
+        try:
+            with notices.collect() as told:
+                if entry.modality is Modality.IMAGE and images.is_large(where):
+                    signal: Any = Picture(where)
+                elif entry.modality is Modality.AUDIO and pieces.is_long(where):
+                    signal = pieces.Recording(where)
+                else:
+                    return None
+        except (ValueError, OSError):  # reading it tells what is wrong
+            return None
+        return Item(entry.key, entry.modality, signal, None, entry.read_caption(), entry.read_meta(), tuple(told))
 
 
 def build_index(files: Iterable[tuple[str, str, Ref]], modality: Modality | None) -> list[FileEntry]:

@@ -79,6 +79,13 @@ class Source(ABC):
     def __getitem__(self, i: int) -> Item:
         """Read item i. Raises BrokenItem if it cannot be read, IndexError unless 0 ≤ i < len."""
 
+    def large(self, i: int) -> Item | None:
+        """Return item i for codecs that take it piece by piece; None if it is small or can only be read as a whole.
+
+        Its signal is a `media.Picture` or a `media.pieces.Recording`.
+        """
+        return None
+
     def candidates(self, modality: Modality) -> Sequence[int]:
         """Return the indices of the items that may have a modality, without reading them."""
         return range(len(self) if self.modality in (None, modality) else 0)
@@ -133,6 +140,9 @@ class Subset(Source):
 
     def __getitem__(self, i: int) -> Item:
         return self.source[self.indices[self._check(i)]]
+
+    def large(self, i: int) -> Item | None:
+        return self.source.large(self.indices[self._check(i)])
 
 
 def warn_broken(name: str, broken: Sequence[str], total: int, verb: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import functools
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,16 +12,40 @@ from torch import Tensor
 from tokenloom import codecs, devices, own_code
 from tokenloom.codecs import registry, validate
 from tokenloom.codecs.codec import Codec, LatentCodec
+from tokenloom.codecs.media import Picture
+from tokenloom.codecs.media.pieces import Recording
 from tokenloom.codecs.targets import MODALITIES
-from tokenloom.codecs.types import Codes, CodeSpec, Target
+from tokenloom.codecs.types import Codes, CodeSpec, Modality, Target
 
 
 @dataclass(frozen=True)
 class Encoder:
-    """The spec of a codec, and a function that encodes a batch of signals into codes on the CPU."""
+    """A codec with a setting."""
 
-    spec: CodeSpec
-    encode: Callable[[Tensor | list[str]], Codes]
+    codec: Codec
+    setting: Any
+
+    @property
+    def spec(self) -> CodeSpec:
+        return self.codec.spec
+
+    @functools.cached_property
+    def takes_large(self) -> bool:
+        """Whether signals that are not in memory are encoded piece by piece."""
+        if self.spec.modality is Modality.AUDIO:
+            return self.codec.stream_obstacle is None and not isinstance(self.setting, Target)
+        return codecs.tile_obstacle(self.codec) is None
+
+    def encode(self, signals: Tensor | list[str]) -> Codes:
+        """Encode a batch of signals into codes on the CPU."""
+        return self.codec.encode(signals, self.setting).to("cpu")
+
+    def encode_large(self, signal: Picture | Recording) -> Codes:
+        """Encode a signal piece by piece into the codes of the whole."""
+        if isinstance(signal, Picture):
+            return codecs.encode_picture(self.codec, signal, self.setting)
+        pieces = signal.pieces(self.spec.sample_rate or 1, self.spec.channels)
+        return codecs.encode_stream(self.codec, pieces, self.setting).to("cpu")
 
 
 @dataclass(frozen=True)
@@ -41,8 +66,7 @@ class EncoderConfig:
         if codec.fingerprint.hex() != self.fingerprint:
             raise ValueError(f"codec {self.codec['name']} has changed since this job began")
         codec.to(devices.resolve(self.device))
-        setting = parse_setting(self.setting)
-        return Encoder(codec.spec, lambda signals: codec.encode(signals, setting).to("cpu"))
+        return Encoder(codec, parse_setting(self.setting))
 
 
 def open_codec(config: Mapping[str, Any]) -> Codec:

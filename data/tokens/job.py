@@ -15,7 +15,8 @@ from torch import Tensor
 
 from tokenloom import files
 from tokenloom.codecs import media, rate
-from tokenloom.codecs.media import notices
+from tokenloom.codecs.media import Picture, notices
+from tokenloom.codecs.media.pieces import Recording
 from tokenloom.codecs.types import Codes, CodeSpec, Modality
 
 from ..sources.source import BrokenItem, Item, Source
@@ -26,7 +27,7 @@ from .row import TokenRow, index_type, single
 PROGRESS = ".progress"
 """Subfolder of unfinished shards and of the reports on complete ones. It is removed at the end."""
 
-Signal = Tensor | str
+Signal = Tensor | str | Picture | Recording
 Report = dict[str, Any]
 """The entry of a shard in the index."""
 
@@ -71,8 +72,8 @@ class ShardJob:
         dtype = index_type(encoder.spec.codebook_sizes)
         with files.writing(out / name, place=out / PROGRESS) as part:
             with part.open("wb") as file, format.writer(file, dtype) as write:
-                for batch in _batches(self._signals(encoder.spec, number, report, tally), self.batch_size):
-                    for item, codes in _encode(encoder, batch, report):
+                for batch in _batches(self._signals(encoder, number, report, tally), self.batch_size):
+                    for item, codes in _encode(encoder, batch, report, tally):
                         write(TokenRow(_utf8(item.key), codes, _utf8(item.caption), item.meta))
                         report["items"] += 1
                         report["tokens"] += int(rate.tokens(encoder.spec, codes))
@@ -86,12 +87,14 @@ class ShardJob:
         yield report
 
     def _signals(
-        self, spec: CodeSpec, number: int, report: Report, tally: notices.Tally
+        self, encoder: Encoder, number: int, report: Report, tally: notices.Tally
     ) -> Iterator[tuple[Item, Signal]]:
         """Yield the items of a shard with their signals for the codec. Omitted items go to the report."""
+        spec = encoder.spec
         for i in self.range(number):
             try:
-                item = self.source[i]
+                large = self.source.large(i) if encoder.takes_large else None
+                item = self.source[i] if large is None else large
             except BrokenItem as problem:
                 if self.strict:
                     raise
@@ -116,15 +119,23 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _encode(encoder: Encoder, batch: list[tuple[Item, Signal]], report: Report) -> Iterator[tuple[Item, Codes]]:
+def _encode(
+    encoder: Encoder, batch: list[tuple[Item, Signal]], report: Report, tally: notices.Tally
+) -> Iterator[tuple[Item, Codes]]:
     """Yield the codes of each item. If the codec refuses a batch, its items are encoded one by one."""
-    signals = [signal for _, signal in batch]
+    signals: list[Any] = [signal for _, signal in batch]
+    first = signals[0]
     try:
-        codes = encoder.encode(signals if isinstance(signals[0], str) else torch.stack(signals))
+        if isinstance(first, Picture | Recording):
+            with notices.collect() as found:
+                codes = encoder.encode_large(first)
+            tally.add(batch[0][0].key, found)
+        else:
+            codes = encoder.encode(signals if isinstance(first, str) else torch.stack(signals))
     except ValueError as error:
         if len(batch) > 1:
             for one in batch:
-                yield from _encode(encoder, [one], report)
+                yield from _encode(encoder, [one], report, tally)
         else:
             report["refused"].append(_reason(batch[0][0], error))
         return
@@ -133,8 +144,8 @@ def _encode(encoder: Encoder, batch: list[tuple[Item, Signal]], report: Report) 
 
 
 def _convert(item: Item, spec: CodeSpec) -> Signal:
-    if item.modality is not Modality.AUDIO or not item.signal.shape[-1]:  # the codec refuses empty audio
-        return item.signal
+    if not isinstance(item.signal, Tensor) or item.modality is not Modality.AUDIO or not item.signal.shape[-1]:
+        return item.signal  # a text, an image, what is not in memory, or empty audio, which the codec refuses
     return media.convert(item.signal, item.sample_rate, spec.sample_rate, spec.channels)
 
 
@@ -142,13 +153,20 @@ def _batches(signals: Iterator[tuple[Item, Signal]], batch_size: int) -> Iterato
     """Group adjacent signals of one size. The groups depend on the shard alone, not on the engine."""
     batch: list[tuple[Item, Signal]] = []
     for item, signal in signals:
-        alike = batch and (isinstance(signal, str) or signal.shape == batch[0][1].shape)
+        alike = batch and _alike(signal, batch[0][1])
         if batch and (len(batch) == batch_size or not alike):
             yield batch
             batch = []
         batch.append((item, signal))
     if batch:
         yield batch
+
+
+def _alike(a: Signal, b: Signal) -> bool:
+    """Return whether two signals go into one batch: texts, or tensors of one size."""
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.shape == b.shape
+    return isinstance(a, str) and isinstance(b, str)
 
 
 def _utf8(text: str) -> str:

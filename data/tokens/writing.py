@@ -42,7 +42,7 @@ def tokenize(
 ) -> dict[str, Any]:  # fmt: skip
     """Write the tokens of a data set to a folder.
 
-    The bytes of the shards depend only on data, codec, setting, format, shard_items, batch_size and device. A folder
+    The bytes of the shards depend only on data, codec, setting, format, shard_items and device. A folder
     with some shards of the same job is continued, and a complete one is left as it is. Ctrl-C and SIGKILL leave
     complete shards.
 
@@ -53,8 +53,8 @@ def tokenize(
         setting: A setting of the codec, a target such as {"psnr": 30}, or None for the default.
         format: "webdataset" (tar) or "parquet".
         shard_items: Items per shard.
-        batch_size: Largest number of adjacent items of one size that are encoded together. Larger is faster, but a
-            code may change if two codewords are almost equally near.
+        batch_size: Largest number of adjacent items of one size that are encoded together, which may be faster. Codecs
+            whose codes could depend on it get their items one by one.
         device: auto, cpu, cuda, cuda:1 or mps. The index has the device that auto selected on this machine.
         engine: "local", or "ray" for a Ray cluster that shares `out` and the data.
         workers: Number of processes or Ray actors. 0: this process. None: one per core, or all of the cluster.
@@ -81,7 +81,8 @@ def tokenize(
     if not (indices := source.candidates(opened.spec.modality)):
         raise ValueError(f"data={data['name']} holds no {opened.spec.modality}, which {config['name']} needs")
     strict = bool(data.get("strict", False))
-    job = ShardJob(source, indices, encoder, str(out), format, shard_items, batch_size, strict)
+    together = batch_size if getattr(opened, "invariant", False) else 1
+    job = ShardJob(source, indices, encoder, str(out), format, shard_items, together, strict)
     if Path(out).exists() and not Path(out).is_dir():
         raise ValueError(f"out must be a folder, {out} is a file")
     new = not Path(out).exists()
@@ -177,7 +178,6 @@ def _plan(job: ShardJob, codec: Codec, data: Mapping[str, Any]) -> dict[str, Any
         "data_items": len(job.indices),
         "data_digest": _digest(job.source),
         "shard_items": job.shard_items,
-        "batch_size": job.batch_size,
         "device": job.encoder.device,
     }
 

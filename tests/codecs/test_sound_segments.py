@@ -199,11 +199,24 @@ def test_pipes_have_the_samples_of_files(tmp_path, subtype):
     assert torch.equal(found, media.read(tmp_path / "a.wav"))
 
 
-@pytest.mark.parametrize("peak", [1.1, 3.0, math.nan])
-def test_long_sounds_beyond_one_are_refused(tmp_path, peak):
-    soundfile.write(tmp_path / "loud.wav", np.full(1000, peak), 8000, subtype="FLOAT")
-    with pytest.raises(ValueError, match=r"loud.wav: a long sound must be finite and in \[-1, 1\], got a peak of"):
+@pytest.mark.parametrize("peak", [1.1, 3.0])
+def test_floats_beyond_one_are_scaled_as_in_the_whole(tmp_path, peak, monkeypatch):
+    monkeypatch.setattr(media.pieces, "PIECE", 300)
+    soundfile.write(tmp_path / "loud.wav", np.linspace(-0.7, peak, 1000), 8000, subtype="FLOAT")
+    with pytest.warns(UserWarning, match="samples beyond ±1 are scaled down to a peak of 1"):
+        found = torch.cat(list(media.pieces.read_pieces(tmp_path / "loud.wav", 8000, 1)), 1)
+    with pytest.warns(UserWarning, match="samples beyond ±1 are scaled down to a peak of 1"):
+        assert torch.equal(found, media.read(tmp_path / "loud.wav"))
+
+
+@pytest.mark.parametrize(
+    ("peak", "reason"), [(math.nan, "must be finite"), (math.inf, "must be finite"), (99, "scale of integers")]
+)
+def test_floats_that_are_no_sound_are_refused(tmp_path, peak, reason):
+    soundfile.write(tmp_path / "loud.wav", np.full(1000, float(peak)), 8000, subtype="FLOAT")
+    with pytest.raises(ValueError, match=reason) as refused:
         list(media.pieces.read_pieces(tmp_path / "loud.wav", 8000, 1))
+    assert str(refused.value).startswith(str(tmp_path / "loud.wav"))
 
 
 def test_damaged_and_odd_pipes(tmp_path):

@@ -16,7 +16,6 @@ from support.codecs import structured, tiny
 from torch import Tensor
 
 from tokenloom import codecs
-from tokenloom.cli.commands import encode
 from tokenloom.codecs import BitstreamError, Box, Target, TargetError, TileReader, bitstream, media
 from tokenloom.codecs.bitstream import TileWriter, records
 from tokenloom.codecs.streams import tiles
@@ -289,7 +288,7 @@ def test_pictures_have_no_limit_of_their_own(monkeypatch):
 @pytest.fixture
 def files(tmp_path, monkeypatch) -> Path:
     """Return a folder with a picture that is large, and a codec."""
-    monkeypatch.setattr(encode, "LARGE", 2**10)
+    monkeypatch.setattr(media.images, "LARGE", 2**10)
     codecs.save(tiny("image/ntc"), tmp_path / "ntc")
     pixels = structured(tiny("image/ntc"), (40, 1100))[0]
     Image.fromarray(media.to_uint8(pixels).permute(1, 2, 0).numpy()).save(tmp_path / "wide.png")

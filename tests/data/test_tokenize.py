@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -28,6 +29,7 @@ from tokenloom.codecs import media, rate, registry
 from tokenloom.codecs.codec import Codec
 from tokenloom.codecs.types import Codes, CodeSpec, Modality, Settings, Target
 from tokenloom.data.tokens import TokenRow, local, optional, reading, tar, tokenize
+from tokenloom.data.tokens.encoder import Encoder
 from tokenloom.data.tokens.row import index_type
 
 SCENES = {"name": "scenes", "count": 23, "size": 32}
@@ -178,20 +180,87 @@ def test_indices_take_the_smallest_type(sizes: tuple[int, ...], name: str) -> No
     assert index_type(sizes) == name and np.iinfo(name).max >= max(sizes) - 1
 
 
-def test_neighbours_of_one_size_are_encoded_together() -> None:
+def test_neighbors_of_one_size_are_encoded_together(mine: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
-
-    class Counting(Sided):
-        def _encode(self, x, setting):
-            seen.append(len(x))
-            return super()._encode(x, setting)
-
-    registry._classes["image/sided"] = Counting
+    encode = Encoder.encode
+    monkeypatch.setattr(Encoder, "encode", lambda self, x: seen.append(len(x)) or encode(self, x))
     node = mixed() | {"modality": "image"}
-    tokenize(node, "image/sided", "out", batch_size=3, workers=0)
-    assert seen == [1, 2, 1]
-    for row, item in zip(reading.read("out"), items(node, Modality.IMAGE), strict=True):
-        assert equal(row.codes, Sided().encode(item.signal[None]))
+    for codec, batches in ((mine, [1, 2, 1]), ("image/sided", [1, 1, 1, 1])):
+        seen.clear()
+        tokenize(node, codec, codec.replace("/", "_"), batch_size=3, workers=0)
+        assert seen == batches
+
+
+@pytest.mark.parametrize("name", ["image/fsq", "image/rvq", "image/sided"])
+def test_shards_do_not_depend_on_the_batch_size(name: str, mine: str) -> None:
+    codec = name
+    if name != "image/sided":
+        codecs.save(tiny(name), "codec")
+        codec = "codec"
+    found = []
+    for size in (1, 4, 23):
+        tokenize(SCENES, codec, f"out{size}", shard_items=9, batch_size=size, workers=0)
+        found.append(held(f"out{size}"))
+    assert found[0] == found[1] == found[2]
+    tokenize(SCENES, codec, "out1", shard_items=9, batch_size=5, workers=0)  # the same job
+
+
+# -- large signals --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def large(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return a folder with a long sound of floats beyond 1, a large picture, and a small and a broken one of each."""
+    rng = np.random.default_rng(0)
+    Path("data").mkdir()
+    for name, samples, peak in (("long", 9001, 1.7), ("short", 500, 0.5)):
+        wave = rng.uniform(-peak, peak, (samples, 2))
+        soundfile.write(f"data/{name}.wav", wave, 16_000, subtype="FLOAT")
+    for name, size in (("large", (90, 160, 3)), ("small", (9, 12, 3))):
+        Image.fromarray(rng.integers(0, 256, size, dtype=np.uint8)).save(f"data/{name}.png")
+    Path("data/large.txt").write_text("a caption")
+    for name in ("large.png", "long.wav"):
+        Path("data", "cut_" + name).write_bytes(Path("data", name).read_bytes()[:21_000])
+    monkeypatch.setattr(media.images, "LARGE", 1000)
+    monkeypatch.setattr(media.pieces, "LONG", 0.1)
+    monkeypatch.setattr(media.pieces, "PIECE", 700)
+    return {"name": "folder", "path": "data"}
+
+
+def archived(node: dict[str, Any]) -> dict[str, Any]:
+    with tarfile.open("data.tar", "w") as archive:
+        for path in sorted(Path(node["path"]).iterdir()):
+            archive.add(path, path.name)
+    return {"name": "tar", "path": "data.tar"}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", ["image/fsq", "image/ntc", "audio/rvq", "image/jpeg"])
+@pytest.mark.parametrize("setting", [None, {"psnr": 8.0}])
+def test_large_signals_have_the_tokens_of_the_whole(name, setting, large, monkeypatch) -> None:
+    if setting is not None and name in ("image/fsq", "audio/rvq"):
+        pytest.skip("it does not meet a PSNR")
+    codec = name
+    if name != "image/jpeg":
+        codecs.save(tiny(name), "codec")
+        codec = "codec"
+    seen: list[Any] = []
+    encode = Encoder.encode_large
+    monkeypatch.setattr(Encoder, "encode_large", lambda self, x: seen.append(x) or encode(self, x))
+    by_pieces = tokenize(large, codec, "out", setting=setting, workers=0)
+    assert len(seen) == (name != "image/jpeg") * (2 if name == "audio/rvq" else 1)
+    in_tar = tokenize(archived(large), codec, "tarred", setting=setting, workers=0)
+    monkeypatch.setattr(media.images, "LARGE", 2**24)
+    monkeypatch.setattr(media.pieces, "LONG", 60)
+    seen.clear()
+    whole = tokenize(large, codec, "whole", setting=setting, workers=0)
+    assert not seen and by_pieces["totals"]["items"] == 2 + (name == "audio/rvq")
+    for index in (by_pieces, in_tar):
+        (shard,), (expected,) = index["shards"], whole["shards"]
+        kinds, others = shard.pop("notices", {}), expected.get("notices", {})
+        assert {k: v[0] for k, v in kinds.items()} == {k: v[0] for k, v in others.items()}
+        assert shard["sha256"] == expected["sha256"]
+        assert len(shard["broken"]) == len(expected["broken"]) == (name != "audio/rvq")
 
 
 # -- readers of other projects ------------------------------------------------------------------
@@ -491,7 +560,7 @@ def test_another_job_in_the_same_folder_is_refused(mine: str, capsys: pytest.Cap
     codecs.save(codecs.build("image/fsq", **TINY["image/fsq"]), "other")
     for overrides, key in (
         (["codec=other"], "codec.fingerprint="), ([f"codec={mine}", "shard_items=3"], "shard_items=1000, not 3"),
-        ([f"codec={mine}", "batch_size=2"], "batch_size"), ([f"codec={mine}", "format=parquet"], "format='webdataset'"),
+        ([f"codec={mine}", "format=parquet"], "format='webdataset'"),
         ([f"codec={mine}", "data.limit=5"], "data.limit=None, not 5"),
         (["codec=image/jpeg", "setting=30"], "codec."),
     ):  # fmt: skip

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 codecs = lazy.load("tokenloom.codecs")
 progress = lazy.load("tokenloom.progress")
 
-LARGE = 2**24
-"""Pixels of the largest picture that is encoded as a whole, if the codec has the choice."""
 TARGETS = {"psnr": "psnr", "bpp": "bits_per_pixel", "kbps": "kbps"}
 """Option → attribute of `Target`."""
 EPILOG = f"""\
@@ -135,8 +133,7 @@ def _encode_pieces(source: Path, codec: Codec, setting: Any, output: Path, args:
 
 def _large_picture(source: Path | bytes, codec: Codec) -> Picture | None:
     """Return a picture that is encoded tile by tile; None for a small one, or if the codec needs the whole."""
-    size = codecs.media.images.stated_size(source)
-    if math.prod(size) <= LARGE or codecs.tile_obstacle(codec):
+    if not codecs.media.images.is_large(source) or codecs.tile_obstacle(codec):
         return None
     return codecs.media.Picture(source)
 

@@ -22,7 +22,7 @@ key=value pairs:
   setting=VALUE        a value of the codec's setting, or a target: 'setting={{psnr: 30}}'
   format=webdataset    tar shards with KEY.npy, KEY.json and KEY.txt (the caption); or parquet
   shard_items=1000     items per shard
-  batch_size=1         items of equal size that are encoded together: faster, but a code may differ at a tie
+  batch_size=1         items of equal size that are encoded together, by codecs whose codes do not depend on it
   workers=4            processes; 0: only this one; default: one for each core
   device=auto          a GPU if there is one; or cpu, cuda, cuda:1, mps
   engine=local         or ray: the machines of RAY_ADDRESS, which share the data and the output
