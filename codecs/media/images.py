@@ -159,9 +159,14 @@ class Canvas:
         """Fill a part with pixels, float32 (3, height, width) in [0, 1]."""
         self._image.paste(_eight_bit(part), (left, top))
 
-    def file(self) -> bytes:
-        """Return the picture as the bytes of an image file."""
-        return _saved(self._image, self.path)
+    def save(self, file: BinaryIO) -> None:
+        """Write the picture as an image file to an open file, or to a pipe."""
+        if file.seekable():
+            _save(self._image, file, self.path)
+        else:
+            buffer = io.BytesIO()
+            _save(self._image, buffer, self.path)
+            file.write(buffer.getbuffer())
 
 
 def image_file(image: Tensor, path: Path) -> bytes:
@@ -172,7 +177,9 @@ def image_file(image: Tensor, path: Path) -> bytes:
     require_range(image, 0, path)
     if between_levels(image) and _on_grid(image, 65535):
         notices.tell(str(path), "16-bit color is rounded to 8 bits")
-    return _saved(_eight_bit(image), path)
+    buffer = io.BytesIO()
+    _save(_eight_bit(image), buffer, path)
+    return buffer.getvalue()
 
 
 def require_writable(path: Path) -> None:
@@ -185,10 +192,8 @@ def _eight_bit(image: Tensor) -> Image.Image:
     return Image.fromarray(to_uint8(image).permute(1, 2, 0).cpu().numpy())
 
 
-def _saved(image: Image.Image, path: Path) -> bytes:
-    buffer = io.BytesIO()
+def _save(image: Image.Image, file: BinaryIO, path: Path) -> None:
     try:
-        image.save(buffer, **FORMATS[path.suffix.lower()])
+        image.save(file, **FORMATS[path.suffix.lower()])
     except (OSError, ValueError) as error:  # the format does not support such a long side
         raise ValueError(f"{path}: {image.width} x {image.height} pixels cannot be written: {error}") from error
-    return buffer.getvalue()

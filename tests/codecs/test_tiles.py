@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import itertools
 import math
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -316,6 +318,20 @@ def test_commands(files, capsys):
     low = succeed(capsys, "encode", str(files / "wide.png"), "-c", str(files / "ntc"), "--psnr", "18", "-f")
     reached = float(low.partition("PSNR ")[2].partition(" dB")[0])
     assert reached >= 18 and bitstream.read(codec, [tokens.read_bytes()]) == codec.encode(x, Target(psnr=18))
+
+
+def test_a_part_goes_to_a_pipe(files):
+    succeeded = run("encode", str(files / "wide.png"), "-c", str(files / "ntc"), "-o", "-")
+    (files / "a.tlm").write_bytes(succeeded)
+    png = run("decode", str(files / "a.tlm"), "-c", str(files / "ntc"), "-o", "-", "--crop", "20x9+1070+3")
+    codec = codecs.load(files / "ntc")
+    expected = codec.decode(codec.encode(codecs.read(files / "wide.png")[None]))[0, :, 3:12, 1070:1090]
+    assert torch.equal(media.to_uint8(codecs.read(png)), media.to_uint8(expected))
+
+
+def run(*argv: str) -> bytes:
+    """Run a command in a process of its own, and return its standard output."""
+    return subprocess.run([sys.executable, "-m", "tokenloom", *argv], stdout=subprocess.PIPE, check=True).stdout
 
 
 def test_salvage_command(files, capsys):

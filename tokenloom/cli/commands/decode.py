@@ -161,14 +161,15 @@ def _decode_pieces(source: Path, data: bytes, codec: Codec, output: Path, args: 
 
 def _write_tiles(source: Path, reader: TileReader, codec: Codec, output: Path, args: argparse.Namespace) -> str:
     """Decode a picture tile by tile to a file, and return its extent."""
-    name = Path(paths.SUFFIX["image"]) if output == paths.STREAM else output
+    name = Path(f"standard output{paths.SUFFIX['image']}") if output == paths.STREAM else output
     box = _crop(source, codec, reader.size, args)
     canvas = codecs.media.Canvas(box.size, name)
     with progress.bar(f"decoding {source}", math.prod(box.size), "pixels") as bar:
         for part, signal in codecs.decompress_tiles(reader, codec, box):
             canvas.paste(part.top - box.top, part.left - box.left, signal)
             bar(math.prod(part.size))
-        paths.write(output, canvas.file(), force=args.force)
+        with paths.writing(output, force=args.force) as file:
+            canvas.save(file)
     for line in reader.lost:
         print(f"{source}: {line}", file=sys.stderr)
     return extent(codec, box.size)
