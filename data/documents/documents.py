@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 
 from ..sources.source import share
-from .emoji import AnalogyDocument, EditDocument
+from .emoji import AnalogyDocument, EditDocument, StyleDocument
 from .kind import DocumentKind, DocumentPart
 from .kinds import CaptionDocument, SeriesDocument, SumDocument
 from .library import Library, open_library
 
 KINDS: dict[str, type[DocumentKind]] = {
-    kind.name: kind for kind in (CaptionDocument, EditDocument, AnalogyDocument, SeriesDocument, SumDocument)
+    kind.name: kind
+    for kind in (CaptionDocument, EditDocument, StyleDocument, AnalogyDocument, SeriesDocument, SumDocument)
 }
 
 
@@ -53,7 +54,7 @@ class Documents:
     def uses(self) -> dict[tuple[str, str | None], int]:
         """(source, channel) → number of copies whose tokens the documents need."""
         most: dict[tuple[str, str | None], int] = {}
-        for source, channel, copies in (kind.uses for kind in self.kinds):
+        for source, channel, copies in (use for kind in self.kinds for use in kind.uses):
             most[source, channel] = max(copies, most.get((source, channel), 0))
         return most
 

@@ -1,4 +1,4 @@
-"""Kinds of documents over emoji whose captions name a skin tone."""
+"""Kinds of documents over emoji whose captions name a skin tone or a style."""
 
 from __future__ import annotations
 
@@ -92,3 +92,54 @@ class AnalogyDocument(TonedDocument):
         copy = self.copy(rng)
         items = [self.emoji[emoji][tone] for emoji in (first, second) for tone in (a, b)]
         return [self.part(item, copy, given=place == 0) for place, item in enumerate(items)]
+
+
+class StyleDocument(DocumentKind):
+    """An image, an instruction such as `draw it as twemoji`, and the image of the same name in that style.
+
+    The caption of the first image may precede it.
+
+    Args:
+        source: Source of images with captions `name, style`.
+        plain: Source of images of one style, whose captions are the names alone; None if there is none.
+        plain_style: Name of that style in instructions.
+    """
+
+    name = "style"
+
+    def __init__(
+        self, library: Library, source: str, plain: str | None = None, plain_style: str = "noto", **options: Any
+    ) -> None:
+        super().__init__(library, source, **options)
+        if plain is not None and plain not in library:
+            raise ValueError(f"data.kinds: plain must be one of {', '.join(library)}, got {plain!r}")
+        found: dict[str, dict[str, tuple[str, int]]] = defaultdict(dict)
+        for item, caption in enumerate(self.captions):
+            name, comma, style = caption.rpartition(", ")
+            if not comma:
+                raise ValueError(f"data.kinds: captions of {source} must be `name, style`, got {caption!r:.80}")
+            found[name][style] = source, item
+        self.plain, self.library = plain, library
+        for item, name in enumerate(() if plain is None else library[plain].captions):
+            found[name][plain_style] = str(plain), item
+        self.images = [styles for styles in found.values() if len(styles) > 1]
+        """Style → source and item, for each name with several styles."""
+        if not self.images:
+            raise ValueError(f"data.kinds: {source} needs two captions that differ only in their style")
+
+    @property
+    def uses(self) -> list[tuple[str, str | None, int]]:
+        return super().uses + ([] if self.plain is None else [(self.plain, self.channel, self.copies)])
+
+    def draw(self, rng: np.random.Generator) -> list[DocumentPart]:
+        styles = self.images[int(rng.integers(len(self.images)))]
+        given, drawn = (list(styles)[int(n)] for n in rng.choice(len(styles), 2, replace=False))
+        copy, captioned = self.copy(rng), rng.random() < 0.5
+        image, result = (
+            DocumentPart(self.modality, "", *styles[style], copy, self.channel, given=style == given)
+            for style in (given, drawn)
+        )
+        before = [
+            text(f"{self.library[image.source].captions[image.item]}{copy_suffix(self.modality, copy)}", given=True)
+        ]
+        return [*(before if captioned else []), image, text(f"draw it as {drawn}", given=True), result]

@@ -71,9 +71,9 @@ class DocumentKind:
         self.copies = at_least("data.kinds: copies", library[source].copies if copies is None else copies, 1)
 
     @property
-    def uses(self) -> tuple[str, str | None, int]:
-        """(source, channel, copies) of the needed tokens."""
-        return self.source, self.channel, self.copies
+    def uses(self) -> list[tuple[str, str | None, int]]:
+        """(source, channel, copies) of the needed tokens, of each source."""
+        return [(self.source, self.channel, self.copies)]
 
     def draw(self, rng: np.random.Generator) -> list[DocumentPart]:
         """Draw one document."""

@@ -16,7 +16,7 @@ from .source import Source, at_least, choice
 
 def folder(
     path: str, *, modality: str | None = None, recursive: bool = True, limit: int | None = None,
-    join: float | None = None, group: str | None = None,
+    join: float | None = None, group: str | None = None, caption: str = "{caption}",
 ) -> Source:  # fmt: skip
     """Open the images, sounds and texts in a folder, sorted by path.
 
@@ -30,6 +30,7 @@ def folder(
         limit: Largest number of items.
         join: Join audio items into clips of exactly this many seconds (see `joined.Joined`).
         group: Metadata key; only items with the same value, such as the same "speaker", are joined.
+        caption: Template of the captions, such as "{caption}, {style}", with keys of the metadata.
 
     Raises:
         FileNotFoundError: The folder does not exist.
@@ -44,12 +45,12 @@ def folder(
         for file in walk.files(root, recursive):
             yield file.with_suffix("").as_posix(), file.suffix, Ref(str(root / file))
 
-    return _source(Files("folder", build_index(files(), choice(modality))), str(path), limit, join, group)
+    return _source(Files("folder", build_index(files(), choice(modality)), caption), str(path), limit, join, group)
 
 
 def tar(
     path: str | Sequence[str], *, modality: str | None = None, limit: int | None = None,
-    join: float | None = None, group: str | None = None,
+    join: float | None = None, group: str | None = None, caption: str = "{caption}",
 ) -> Source:  # fmt: skip
     """Open uncompressed tar shards in the webdataset layout, in the order of the archive.
 
@@ -68,7 +69,7 @@ def tar(
     entries = [entry for shard in shards for entry in shard]
     if len({entry.key for entry in entries}) < len(entries):  # shards may number their items alike
         entries = [entry._replace(key=f"{n}/{entry.key}") for n, shard in enumerate(shards) for entry in shard]
-    return _source(Files("tar", entries), str(path), limit, join, group)
+    return _source(Files("tar", entries, caption), str(path), limit, join, group)
 
 
 def _source(files: Files, path: str, limit: int | None, join: float | None, group: str | None) -> Source:
@@ -79,7 +80,7 @@ def _source(files: Files, path: str, limit: int | None, join: float | None, grou
     if join is None:
         if group is not None:
             raise ValueError(f"group {group!r} needs join")
-        return Files(files.name, files.entries[:limit])
+        return Files(files.name, files.entries[:limit], files.caption)
     return Joined(files, join, group, limit)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,9 @@ from tokenloom.codecs.types import Modality
 from tokenloom.errors import printable
 
 from .source import BrokenItem, Item, Source, decode
+
+FIELD = re.compile(r"\{(\w+)\}")
+"""A key of the metadata in the template of a caption."""
 
 
 class Ref(NamedTuple):
@@ -81,11 +85,16 @@ class FileEntry(NamedTuple):
 
 
 class Files(Source):
-    """The items of an index of files."""
+    """The items of an index of files.
 
-    def __init__(self, name: str, entries: Sequence[FileEntry]) -> None:
-        self.name = name
-        self.entries = entries
+    Args:
+        name: Name of the source.
+        entries: The index.
+        caption: Template of the captions, such as "{caption}, {style}", with keys of the metadata.
+    """
+
+    def __init__(self, name: str, entries: Sequence[FileEntry], caption: str = "{caption}") -> None:
+        self.name, self.entries, self.caption = name, entries, caption
 
     def __len__(self) -> int:
         return len(self.entries)
@@ -100,12 +109,12 @@ class Files(Source):
     def captions(self) -> Iterator[str]:
         for entry in self.entries:
             with suppress(BrokenItem):
-                yield entry.read_caption()
+                yield self._describe(entry)[0]
 
     def __getitem__(self, i: int) -> Item:
         entry = self.entries[self._check(i)]
         signal, rate, told = decode(entry.signal.read(), entry.modality, entry.signal)
-        return Item(entry.key, entry.modality, signal, rate, entry.read_caption(), entry.read_meta(), told)
+        return Item(entry.key, entry.modality, signal, rate, *self._describe(entry), told)
 
     def large(self, i: int) -> Item | None:
         entry = self.entries[self._check(i)]
@@ -120,7 +129,15 @@ class Files(Source):
                     return None
         except (ValueError, OSError):  # reading it tells what is wrong
             return None
-        return Item(entry.key, entry.modality, signal, None, entry.read_caption(), entry.read_meta(), tuple(told))
+        return Item(entry.key, entry.modality, signal, None, *self._describe(entry), tuple(told))
+
+    def _describe(self, entry: FileEntry) -> tuple[str, dict[str, Any]]:
+        """Return the caption and the metadata of an item."""
+        meta = entry.read_meta()
+        known = {**meta, "caption": entry.read_caption()}
+        if missing := [key for key in FIELD.findall(self.caption) if key not in known]:
+            raise BrokenItem(f"{entry.signal}: its metadata has no {missing[0]!r}, which data.caption names")
+        return FIELD.sub(lambda field: str(known[field[1]]), self.caption), meta
 
 
 def build_index(files: Iterable[tuple[str, str, Ref]], modality: Modality | None) -> list[FileEntry]:

@@ -18,12 +18,11 @@ from tokenloom.codecs.targets import MODALITIES
 from tokenloom.codecs.types import Codes, CodeSpec, Modality, Target
 
 
-@dataclass(frozen=True)
 class Encoder:
     """A codec with a setting."""
 
-    codec: Codec
-    setting: Any
+    def __init__(self, codec: Codec, setting: Any) -> None:
+        self.codec, self.setting = codec, setting
 
     @property
     def spec(self) -> CodeSpec:

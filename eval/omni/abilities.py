@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..metric import wilson
-from . import pictures, speech
+from . import pictures, speech, styles
 from .records import OmniRecord, Trials, share
 from .session import OmniSession
 
@@ -53,6 +53,8 @@ ABILITIES = (
     Ability("caption_to_picture", "caption → picture, unseen combinations", 0.70, pictures.caption_to_picture),
     Ability("picture_to_caption", "picture → caption, exact, unseen combinations", 0.70, pictures.picture_to_caption),
     Ability("instructed", "picture + “make it … skin tone” → picture, unseen", 0.70, pictures.instructed),
+    Ability("styled_caption", "caption + style → picture, unseen pairs", 0.60, styles.styled_caption),
+    Ability("restyled", "picture + “draw it as …” → picture, unseen pairs", 0.50, styles.restyled),
     Ability("rendered_words", "rendered words never trained on, one letter apart", 0.80, pictures.rendered_words),
     Ability("spoken_to_keycap", "spoken digit → keycap picture, never trained together", 0.50,
             speech.spoken_to_keycap),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -50,6 +51,8 @@ class PackFolder:
     """Packs of a folder, read at first use. Access to a missing pack raises Missing."""
 
     NAMES = ("emoji64-train", "emoji64-test", "spoken_digits-train", "spoken_digits-test")
+    CAPTIONS: ClassVar = {"styles64-train": "{caption}, {style}", "styles64-test": "{caption}, {style}"}
+    """Templates of the captions of further packs."""
 
     def __init__(self, folder: str | Path | None) -> None:
         self.folder = None if folder is None else Path(folder)
@@ -66,7 +69,8 @@ class PackFolder:
             path = self.folder / f"{name}.tar"
             if not path.is_file():
                 raise Missing(f"needs the pack {name}.tar, which is not in {self.folder}")
-            self._read[name] = Pack(name, list(open_source("tar", path=str(path)).items()))
+            options = {"caption": self.CAPTIONS[name]} if name in self.CAPTIONS else {}
+            self._read[name] = Pack(name, list(open_source("tar", path=str(path), **options).items()))
         return self._read[name]
 
 

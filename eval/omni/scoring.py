@@ -68,11 +68,14 @@ def _flat(picture: Tensor) -> Tensor:
 
 
 class ImageScorer:
-    """Scores images against the pictures of both emoji packs. `reconstruct` encodes and decodes images."""
+    """Scores images against the pictures of packs. `reconstruct` encodes and decodes images."""
 
-    def __init__(self, packs: PackFolder, reconstruct: Callable[[Sequence[Tensor]], list[Tensor]]) -> None:
-        train, test = packs["emoji64-train"], packs["emoji64-test"]
-        self.pictures, self.captions = train.signals + test.signals, train.captions + test.captions
+    def __init__(
+        self, packs: PackFolder, reconstruct: Callable[[Sequence[Tensor]], list[Tensor]],
+        names: Sequence[str] = ("emoji64-train", "emoji64-test"),
+    ) -> None:  # fmt: skip
+        self.pictures = [picture for name in names for picture in packs[name].signals]
+        self.captions = [caption for name in names for caption in packs[name].captions]
         self.index = {caption: i for i, caption in reversed(list(enumerate(self.captions)))}
         self.reconstruct = reconstruct
 

@@ -111,6 +111,12 @@ class OmniSession:
         return ImageScorer(self.packs, self.reconstruct)
 
     @cached_property
+    def styled_images(self) -> ImageScorer:
+        """Scorer among the emoji of all styles."""
+        names = ("emoji64-train", "emoji64-test", "styles64-train", "styles64-test")
+        return ImageScorer(self.packs, self.reconstruct, names)
+
+    @cached_property
     def speech(self) -> SpeechScorer:
         return SpeechScorer(self.packs, self.omni.sample_rate)
 

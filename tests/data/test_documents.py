@@ -103,6 +103,61 @@ def test_uses_are_the_most_copies_that_any_kind_takes(documents):
 # -- kinds --------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def styled(packs) -> dict[str, dict]:
+    """Write pictures in two other styles, one of a name that `emoji` lacks, and return the sources."""
+    files = {}
+    for n, (name, style) in enumerate(
+        [("red heart", "flat"), ("red heart", "round"), ("waving hand", "flat"), ("a, b", "flat"), ("a, b", "round")]
+    ):
+        files |= {f"{n}.png": png(np.full((32, 32, 3), n / 9)), f"{n}.txt": name.encode()}
+        files[f"{n}.json"] = f'{{"style": "{style}"}}'.encode()
+    write_tar(packs / "styled.tar", files)
+    return SOURCES | {"styled": {"name": "tar", "path": "styled.tar", "caption": "{caption}, {style}"}}
+
+
+@pytest.mark.parametrize("plain", [None, "emoji"])
+def test_styles(documents, styled, plain):
+    some = documents({"kind": "style", "source": "styled", "plain": plain, "original": 0.4}, sources=styled)
+    assert some.library["styled"].captions[3] == "a, b, flat"
+    assert some.uses == {("styled", None): 6} | ({("emoji", None): 6} if plain else {})
+    seen = Counter()
+    for parts in drawn(some, 400):
+        *before, image, instruction, result = parts
+        assert image.given and instruction.given and not result.given and image.copy == result.copy
+        (a, first), (b, second) = (
+            (name, style) if part.source == "styled" else (some.library["emoji"].captions[part.item], "noto")
+            for part in (image, result)
+            for name, _, style in [some.library[part.source].captions[part.item].rpartition(", ")]
+        )
+        assert a == b and first != second and instruction.text == f"draw it as {second}"
+        if before:
+            caption = some.library[image.source].captions[image.item]
+            assert before[0].text == caption + copy_suffix(image.modality, image.copy) and before[0].given
+        seen.update([(a, first, second), bool(before)])
+    names = {"red heart", "a, b"} | ({"waving hand"} if plain else set())
+    assert {name for name, *_ in (key for key in seen if isinstance(key, tuple))} == names
+    pairs = 2 + 2 + (4 + 2 if plain else 0)  # ordered pairs of two styles, of three, and of two with the plain one
+    assert len([key for key in seen if isinstance(key, tuple)]) == pairs and 150 < seen[True] < 250
+
+
+def test_styles_that_are_not_there_are_refused(documents, styled):
+    for options, reason in (
+        ({"source": "emoji"}, "must be `name, style`, got"),
+        ({"source": "styled", "plain": "none"}, "plain must be one of"),
+    ):  # fmt: skip
+        with pytest.raises(ValueError, match=reason) as error:
+            documents({"kind": "style", **options}, sources=styled)
+        assert one_line(error)
+
+
+def test_templates_of_captions(packs, styled):
+    source = data.open_source(name="tar", path=str(packs / "styled.tar"), caption="{style}: {caption} {x")
+    assert source[0].caption == "flat: red heart {x" and [*source.captions()][4] == "round: a, b {x"
+    with pytest.raises(ValueError, match=r"emoji.tar:e00.png: its metadata has no 'style', which data.caption names"):
+        data.open_source(name="tar", path=str(packs / "emoji.tar"), caption="{caption}, {style}")[0]
+
+
 def test_captions_announce_copies_and_name_what_follows(documents):
     aliases = {"keycap 7": ["seven", "7"]}
     some = documents({"kind": "caption", "source": "emoji", "aliases": aliases, "reverse": 0.4, "original": 0.3})
@@ -225,7 +280,7 @@ CAPTION = {"kind": "caption", "source": "emoji"}
 @pytest.mark.parametrize(
     ("kind", "options", "says"),
     [
-        ({**CAPTION, "kind": "poem"}, {}, "one of caption, edit, analogy, series, sum, got 'poem'"),
+        ({**CAPTION, "kind": "poem"}, {}, "one of caption, edit, style, analogy, series, sum, got 'poem'"),
         ({"source": "emoji"}, {}, "series, sum, got None"),
         ({"kind": "caption"}, {}, "needs a source, one of emoji"),
         ({**CAPTION, "source": "emojis"}, {}, "one of emoji, digits, words, got 'emojis'"),

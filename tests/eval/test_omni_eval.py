@@ -21,7 +21,7 @@ from tokenloom.data.documents.kinds import DIGITS
 from tokenloom.data.sources import words
 from tokenloom.eval.classifiers import spoken_words
 from tokenloom.eval.metric import wilson
-from tokenloom.eval.omni import bits_table, cost, pictures, speech
+from tokenloom.eval.omni import bits_table, cost, pictures, speech, styles
 from tokenloom.eval.omni import evaluate as omni
 from tokenloom.eval.omni import tables as omni_tables
 from tokenloom.eval.omni.packs import Missing, PackFolder, draw, parallels, source_of
@@ -81,6 +81,19 @@ def packs(tmp_path_factory) -> Path:
                 Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy()).save(png, "PNG")
                 add(archive, f"{i:03d}.png", png.getvalue())
                 add(archive, f"{i:03d}.txt", caption.encode())
+    styled = {"train": [], "test": []}
+    for n, (figure, tone) in enumerate(toned):
+        for style in ("flat", "round"):
+            styled["test" if (n + len(style)) % 6 == 0 else "train"].append((figure, tone, style))
+    for split, triples in styled.items():
+        with tarfile.open(folder / f"styles64-{split}.tar", "w") as archive:
+            for i, (figure, tone, style) in enumerate(triples):
+                png = io.BytesIO()
+                pixels = picture(figure, tone) * (0.8 if style == "flat" else 0.6)
+                Image.fromarray((pixels * 255).round().byte().permute(1, 2, 0).numpy()).save(png, "PNG")
+                add(archive, f"{i:03d}.png", png.getvalue())
+                add(archive, f"{i:03d}.txt", f"{figure} {tone} skin tone".encode())
+                add(archive, f"{i:03d}.json", json.dumps({"style": style}).encode())
     for split, takes in (("train", range(3, 9)), ("test", range(2))):
         with tarfile.open(folder / f"spoken_digits-{split}.tar", "w") as archive:
             for word in DIGITS:
@@ -246,6 +259,36 @@ def test_instruction_prompts_hold_a_trained_picture_and_the_tone_wanted(session,
     train = session.packs["emoji64-train"]
     assert all(any(torch.equal(prompt[0], x) for x in train.signals) for prompt in asked)
     assert not any(figure.hits) and figure.detail["left as it was"] == 1.0
+
+
+def test_styles_are_asked_for_in_words_and_by_instruction(session, monkeypatch):
+    asked, test = [], session.packs["styles64-test"]
+
+    def record(prompts, to, label=""):
+        asked.append(prompts)
+        return [Answer(prompt[0], 4) for prompt in prompts]
+
+    def perfect(prompts, to, label=""):
+        return [Answer(test.signals[test.index[prompt[0]]], 4) for prompt in prompts]
+
+    monkeypatch.setattr(session, "ask", perfect)
+    figure = styles.styled_caption(session)
+    assert all(figure.hits) and figure.detail == {"emoji right": 1.0, "style right": 1.0}
+    assert len(session.styled_images.gallery) == 25 + 30 and len(figure.hits) == 4
+    monkeypatch.setattr(session, "ask", record)
+    figure = styles.restyled(session)
+    (prompts,) = asked
+    assert len(prompts) == 4
+    for picture, instruction in prompts:
+        name = session.styled_images.nearest_captions([picture])[0]
+        emoji = name.partition(", ")[0]
+        assert (", " not in name) == (emoji in session.packs["emoji64-train"].index), (
+            "the pack without a style is first"
+        )
+        assert f"{emoji}, {instruction.removeprefix('draw it as ')}" in test.captions and name not in test.captions
+    assert not any(figure.hits) and figure.detail["style right"] == 0.0
+    assert styles._other(session.packs, "thumbs up dark skin tone, flat") is not None  # in the other style alone
+    assert styles._other(session.packs, "a snail, flat") is None
 
 
 def test_takes_that_sound_alike_count_once():

@@ -160,8 +160,19 @@ def _table(key: str, source: CaptionedSource, channel: Channel, copies: int, cac
         if copies > 1:
             raise ValueError(f"{key} holds tokens of one copy of each item, not of {copies}")
         return read_table(source.config["path"], channel.codec, channel.setting)
-    encoder = Encoder(channel.codec.spec, channel.encode)
+    encoder = ChannelEncoder(channel)
     return cached_table(source.source, source.config, channel.codec, encoder, channel.setting, copies, cache)
+
+
+class ChannelEncoder(Encoder):
+    """Encoder of a channel. A signal that does not reach the channel's target keeps all tokens."""
+
+    def __init__(self, channel: Channel) -> None:
+        super().__init__(channel.codec, channel.setting)
+        self.channel = channel
+
+    def encode(self, signals: Tensor | list[str]) -> Codes:
+        return self.channel.encode(signals).to("cpu")
 
 
 def _key(part: DocumentPart) -> tuple[Any, ...]:
