@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import time
 
@@ -13,7 +14,7 @@ from support.tree import ROOT
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from tokenloom.models.cost import TransformerCost
+from tokenloom.models.cost import CAST_BYTES, TransformerCost
 from tokenloom.models.transformer import Transformer
 
 PAGE = (ROOT / "docs" / "scale.md").read_text("utf-8")
@@ -99,12 +100,15 @@ def test_activations_are_what_autograd_saves():
         with torch.autocast("cpu", torch.bfloat16), torch.autograd.graph.saved_tensors_hooks(pack, lambda t: t):
             network(ids, **more)
         saved.append(sum(t.untyped_storage().nbytes() for t in storages.values()))
-    _, linear, _ = np.polyfit((64, 128, 192), saved, 2)
+    _, linear, constant = np.polyfit((64, 128, 192), saved, 2)
     expected = TransformerCost(**network.config)
     keys = expected.kv_heads * expected.head_dim
     unfused = 2 * (expected.width - 2 * keys)  # fewer outputs, but the whole projections for keys and values
     ends = 8 * expected.width  # the norms of the embedding and of the last layer
     assert linear == pytest.approx(expected.activation_bytes - expected.layers * unfused + ends, rel=0.01)
+    rotations = 2 * 4 * expected.context * expected.head_dim
+    casts = CAST_BYTES * (expected.matrices - expected.width * expected.vocabulary)  # the logits are not computed
+    assert constant == pytest.approx(casts + rotations, rel=0.01)
 
 
 def test_training_memory_is_divided_as_fsdp_divides_it():
@@ -240,7 +244,7 @@ def test_a_table_of_the_page_is_what_the_cost_says(made):
 def test_the_measured_rates_are_those_of_their_flops():
     small = cost("small")
     for pass_name, flops in (("forward", small.forward_flops()), ("forward and backward", small.training_flops())):
-        tokens, rate = re.search(rf"^\| {pass_name} \| ([\d,]+) \| ([\d.]+) \|", PAGE, re.MULTILINE).groups()
+        ((tokens, rate),) = re.findall(rf"^\| {pass_name} \| ([\d,]+) \| ([\d.]+) \|", PAGE, re.MULTILINE)
         assert int(tokens.replace(",", "")) * flops / 1e9 == pytest.approx(float(rate), rel=0.005)
 
 
@@ -265,10 +269,10 @@ def test_the_commands_of_the_page_are_the_plans():
     commands = re.findall(r"^torchrun [^`]*?(?=\n\n|\n`)", PAGE, re.MULTILINE)
     assert len(commands) == len(PLANS)
     for (name, gpus, strategy, batch, parts), command in zip(PLANS.values(), commands, strict=True):
-        nodes = int(found[1]) if (found := re.search(r"--nnodes (\d+)", command)) else 1
-        assert nodes * int(re.search(r"--nproc-per-node (\d+)", command)[1]) == gpus
+        machines, processes = re.findall(r"--nnodes (\d+)", command), re.findall(r"--nproc-per-node (\d+)", command)
+        assert math.prod(map(int, machines + processes)) == gpus
         wanted = {f"omni={name}", f"strategy={strategy}", f"batch_size={batch}", f"accumulate={parts}"}
         assert wanted <= {*command.split()}
         assert batch % (gpus * parts) == 0
-        steps = int(re.search(r" steps=(\d+)", command)[1])
-        assert steps * batch * cost(name).context == pytest.approx(20 * cost(name).parameters, rel=0.02)
+        (steps,) = re.findall(r" steps=(\d+)", command)
+        assert int(steps) * batch * cost(name).context == pytest.approx(20 * cost(name).parameters, rel=0.02)

@@ -32,7 +32,8 @@ def _composed(override: str) -> Any:
 
 def composed(override: str) -> dict[str, Any]:
     """Return the config of `tokenloom train` with one override, as plain values."""
-    return OmegaConf.to_container(_composed(override), resolve=False)
+    plain: Any = OmegaConf.to_container(_composed(override), resolve=False)
+    return plain
 
 
 def narrowed(codec: dict[str, Any]) -> dict[str, Any]:
