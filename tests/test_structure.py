@@ -12,6 +12,7 @@ from hydra import compose, initialize_config_module
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from support.codecs import TINY, trains
+from support.recipes import omni_on_meta
 from support.tree import MODULES, ROOT
 
 from tokenloom import codecs, data, models
@@ -86,7 +87,7 @@ def test_codec_configs_build(name):
 @pytest.mark.parametrize("name", choices("omni"))
 def test_omni_configs_build(name):
     cfg = composed("train", f"omni={name}")["omni"]
-    omni = models.build(cfg)
+    omni = omni_on_meta(name)
     assert omni.transformer.config.items() >= cfg["transformer"].items()
     assert list(omni.vocabulary.channels) == [channel["name"] for channel in cfg["channels"]]
     assert {"text", "image", "audio"} == {channel.modality for channel in omni.vocabulary.channels.values()}

@@ -5,22 +5,19 @@ from __future__ import annotations
 import csv
 import math
 import re
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from hydra import compose, initialize_config_module
-from hydra.core.config_store import ConfigStore
-from omegaconf import OmegaConf
+from support import recipes
 from support.packs import write_packs
+from support.recipes import narrowed
 
 from tokenloom import codecs, data, models
 from tokenloom.cli import hydra_app
 from tokenloom.cli.main import main
 from tokenloom.codecs import Modality
-from tokenloom.train.config import TrainConfig
 from tokenloom.train.tasks import transformer
 
 FOLDER = Path(__file__).parents[2] / "conf" / "experiment"
@@ -35,31 +32,12 @@ PUBLISHED = {
     "soundstream-speech": "2107.03312",
 }  # fmt: skip
 """Recipe with a published value as its aim → arXiv number of the paper."""
-CUT: dict[str, dict[str, Any]] = {
-    "image/vqgan": {"dim": 8}, "image/rvq": {"dim": 8}, "image/fsq": {}, "image/bsq": {},
-    "image/ntc": {"channels": 72, "context": 8}, "image/flex": {"width": 64}, "audio/rvq": {"filters": 4, "dim": 8},
-}  # fmt: skip
-"""Codec → small values of arguments besides the stages. A recipe for another codec needs its line here."""
 CROP = {Modality.IMAGE: 64, Modality.AUDIO: 4096}
 STEPS = 3
 
 
-@cache
-def _composed(name: str) -> Any:
-    ConfigStore.instance().store(name="train_schema", node=TrainConfig)
-    with initialize_config_module("tokenloom.conf", version_base="1.3"):
-        return compose("train", overrides=[f"experiment={name}"])
-
-
 def composed(name: str) -> dict[str, Any]:
-    return OmegaConf.to_container(_composed(name), resolve=False)
-
-
-def narrowed(codec: dict[str, Any]) -> dict[str, Any]:
-    """Return arguments that narrow a codec, but keep the number of its stages, quantizers and entries."""
-    widths = {key: [8] * len(codec[key]) for key in ("widths",) if key in codec}
-    depths = {key: [1] * len(codec[key]) for key in ("depths", "decoder_depths") if codec.get(key)}
-    return widths | depths | CUT[codec["name"]]
+    return recipes.composed(f"experiment={name}")
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -116,6 +94,29 @@ def test_omni_small_trains_on_packs_of_its_kind(tmp_path, capsys, monkeypatch):
     ]
     assert model.generate(["waving hand dark skin tone"], "image", seed=0)[0].shape == (3, 64, 64)
     assert not list((tmp_path / "run").glob("*/model.safetensors")), "its codecs ship, and are not written beside it"
+
+
+@pytest.mark.parametrize("size", ["medium", "large"])
+def test_larger_sizes_train_after_their_tokenizers(size, tmp_path, capsys, monkeypatch):
+    """The tokenizers of the config's comment are in runs/. They and the network are narrow."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(transformer, "VALIDATED", 2)
+    for channel in recipes.omni_on_meta(size).vocabulary.channels.values():
+        if channel.codec.name != "text/bpe":
+            run = {"pictures": "llamagen-ds16", "speech": "soundstream-speech"}[channel.name]
+            codecs.save(channel.codec, tmp_path / "runs" / run)
+    overrides = [
+        "task=transformer", f"omni={size}", "omni.transformer.width=16", "omni.transformer.layers=1",
+        "omni.transformer.heads=4", "omni.transformer.hidden=32", "data=documents",
+        "data.sources={photos: {name: scenes, count: 4, size: 256}, speech: {name: phrases, count: 4, seconds: 1}}",
+        "data.kinds=[{kind: caption, source: photos}, {kind: caption, source: speech}]", "tokens=tokens",
+        f"steps={STEPS}", "batch_size=1", "log_every=1", "device=cpu", "out=run",
+    ]  # fmt: skip
+    assert hydra_app.run("train", overrides) == 0
+    assert capsys.readouterr().out.strip() == "run"
+    model = models.load(tmp_path / "run")
+    assert model.generate(["a red circle"], "image", seed=0)[0].shape == (3, 256, 256)
+    assert model.sample_rate == 24_000 and (tmp_path / "run" / "pictures" / "model.safetensors").is_file()
 
 
 @pytest.mark.parametrize("name", [*RECIPES, *OMNI])
