@@ -20,14 +20,13 @@ from tokenloom.codecs import Modality, Target, media
 from tokenloom.data import tokens, variants
 from tokenloom.data.documents.documents import Documents
 from tokenloom.data.tokens import table as table_module
-from tokenloom.data.tokens.encoder import Encoder
 from tokenloom.data.tokens.table import TokenTable, cached_table
 from tokenloom.models.vocabulary import DOCUMENT, STOP, Channel
 from tokenloom.train import state
 from tokenloom.train.config import OptimizerConfig, TrainConfig
 from tokenloom.train.loop import Run, train
 from tokenloom.train.tasks import transformer
-from tokenloom.train.tasks.packing import FIELDS, MODALITIES
+from tokenloom.train.tasks.packing import FIELDS, MODALITIES, ChannelEncoder
 from tokenloom.train.tasks.transformer import TransformerJob, TransformerObjective
 
 CONTEXT = 160
@@ -122,7 +121,7 @@ def opened(there: Path, name: str) -> tuple[data.Source, dict]:
 
 def table(source: data.Source, node: dict, channel: Channel, copies: int, cache: Path) -> TokenTable:
     """Return the codes of a source in a channel, as a training reads them."""
-    encoder = Encoder(channel.codec.spec, channel.encode)
+    encoder = ChannelEncoder(channel)
     return cached_table(source, node, channel.codec, encoder, channel.setting, copies, cache)
 
 
