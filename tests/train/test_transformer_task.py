@@ -631,7 +631,7 @@ def whole(**changes):
     [
         (
             of("data", kinds=[{"kind": "poem", "source": "emoji"}]),
-            "kind must be one of caption, edit, analogy, series, sum, got 'poem'",
+            "kind must be one of caption, edit, style, analogy, series, sum, got 'poem'",
         ),
         (
             of("data", kinds=[{"kind": "caption", "source": "cats"}]),
