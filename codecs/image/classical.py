@@ -80,7 +80,7 @@ class PillowCodec(NativeCodec):
         if not self.is_whole(data):
             raise ValueError(f"{self.name} needs a complete {self.format} file, got {len(data)} other bytes")
         try:
-            return media.pillow.opened(io.BytesIO(data), [self.format])
+            return media.pillow.open_image(io.BytesIO(data), [self.format])
         except Exception as error:
             raise ValueError(
                 f"{self.name} needs a {self.format} file, got {len(data)} bytes: {errors.first_line(error)}"

@@ -13,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from tokenloom import memory
+
 from ..types import Modality
 from . import depth, notices, pillow
 from .sources import Source, binary, describe, label, refusing, require_file, require_range
@@ -60,12 +62,12 @@ def read_image(source: Source) -> Tensor:
 def is_large(source: Source) -> bool:
     """Return whether the header of an image file states more than LARGE pixels."""
     with refusing(label(source), Modality.IMAGE), binary(source) as file:
-        width, height = pillow.opened(file, pillow.FORMATS).size
+        width, height = pillow.open_image(file, pillow.FORMATS).size
     return width * height > LARGE
 
 
 class Picture:
-    """An image that is converted to float32 where it is needed. One of 8 bits takes 4 bytes per pixel.
+    """An image that is converted to float32 where it is needed. Of 8 bits, it then takes 4 bytes per pixel.
 
     Args:
         source: As for `read`, of any number of pixels.
@@ -151,7 +153,8 @@ class Canvas:
 
     def __init__(self, size: tuple[int, int], path: Path) -> None:
         require_writable(path)
-        pillow.require(size[1], size[0], "a picture", whole=False)
+        each = pillow.FORMAT_BYTES.get(FORMATS[path.suffix.lower()]["format"], pillow.LOADED_BYTES)
+        memory.require_values(size[0] * size[1], each, f"a picture of {size[1]} x {size[0]} pixels")
         self.path = path
         self._image = Image.new("RGB", (size[1], size[0]), (128, 128, 128))
 

@@ -21,8 +21,10 @@ FORMATS = ("PNG", "JPEG", "WEBP", "AVIF", "JPEG2000", "BMP", "TIFF", "PPM", "GIF
 """Formats that are opened. Others, such as EPS, for which Pillow starts Ghostscript, are refused by any name."""
 HEAD = 2**16
 """Bytes at the start of a file that are searched for its depth and color space."""
-PIXEL_BYTES, LOADED_BYTES, DEEP_BYTES = 36, 6, 24
+PIXEL_BYTES, LOADED_BYTES, DEEP_BYTES = 36, 5, 29
 """Most bytes per pixel, measured: to read an image as float32, to load one of 8 bits, and one of more bits."""
+FORMAT_BYTES = {"WEBP": 17, "AVIF": 10, "JPEG2000": 20}
+"""Format → the same for 8 bits, where it is more than LOADED_BYTES."""
 IGNORED = "its color profile is ignored, and its colors are taken as sRGB"
 
 
@@ -41,10 +43,10 @@ class OpenedFile:
 
     def open(self) -> Any:
         """Read the header. The pixels are not loaded yet."""
-        return opened(self.file, FORMATS)
+        return open_image(self.file, FORMATS)
 
 
-def opened(file: BinaryIO, formats: Sequence[str]) -> Any:
+def open_image(file: BinaryIO, formats: Sequence[str]) -> Any:
     """Read the header of an image file, as Pillow's own function does, but of any number of pixels.
 
     Callers compare the size with limits of ours before they load the pixels.
@@ -132,8 +134,8 @@ def raster(image: Any, name: str, opened: OpenedFile | None = None, *, whole: bo
     Raises:
         ValueError: It has too many pixels or several frames, or values out of range.
     """
-    deep = depth.is_deep(image)
-    require(image.width, image.height, "it", whole=whole, each=DEEP_BYTES if deep else LOADED_BYTES)
+    each = DEEP_BYTES if depth.is_deep(image) else FORMAT_BYTES.get(image.format or "", LOADED_BYTES)
+    require(image.width, image.height, "it", whole=whole, each=each)
     head, chunks = (opened.head, opened.chunks) if opened else (b"", {})
     _check_still(image, chunks)
     if what := depth.lost(image, head):

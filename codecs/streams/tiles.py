@@ -187,11 +187,11 @@ def decompress_tiles(reader: TileReader, codec: Any, crop: Box | None = None) ->
             continue
         codes = joined(codec, held.items(), band, gray)
         for tile, part in parts.items():
+            if tile not in held:
+                continue
             around = _grown(part, reach, stride).within(whole)
-            if (
-                tile in held
-                and (signal := _decoded(reader, codec, tile, joined(codec, [(band, codes)], around))) is not None
-            ):
+            signal = _decoded(reader, codec, tile, joined(codec, [(band, codes)], around))
+            if signal is not None:
                 rows, columns = part.top - around.top, part.left - around.left
                 yield part, signal[:, rows : rows + part.size[0], columns : columns + part.size[1]]
 

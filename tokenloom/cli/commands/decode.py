@@ -40,6 +40,8 @@ examples:
   tokenloom decode photo.tlm -o sharp.png --decoder diffusion
   tokenloom decode photo.tlm -o sharp.png --decoder natural-fsq-diffusion --steps 2 --seed 1
 """
+KINDS = {"start": ("audio",), "stop": ("audio",), "crop": ("image",), "salvage": ("audio", "image")}
+"""Option → what it is for."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -126,10 +128,6 @@ def _named(codec: Codec, data: bytes, args: argparse.Namespace) -> str:
     if isinstance(codec, diffusion.DiffusionCodec):
         by += f", decoded by {args.decoder} in {codec.steps} step{'s' * (codec.steps != 1)}"
     return by
-
-
-KINDS = {"start": ("audio",), "stop": ("audio",), "crop": ("image",), "salvage": ("audio", "image")}
-"""Option → what it is for."""
 
 
 def _in_pieces(source: Path, data: bytes, codec: Codec, args: argparse.Namespace) -> bool:
