@@ -23,8 +23,8 @@ from tokenloom.errors import missing
 
 ESPEAK, FLITE = "espeak-ng", "flite"
 PROGRAM = Path(__file__).with_name("synthesizer_child.py")
-LONGEST = 500
-"""Largest number of characters of a text, about half a minute."""
+LONGEST = 1000
+"""Largest number of characters of a text, about a minute."""
 ACCENTS = ("en", "en-us", "en-gb-scotland", "en-gb-x-rp", "en-gb-x-gbclan", "en-gb-x-gbcwmd", "en-029", "en-us-nyc")
 VARIANTS = ("m1", "m2", "m3", "m4", "m5", "m6", "m7", "m8", "f1", "f2", "f3", "f4", "f5")
 VOICES = {

@@ -137,7 +137,7 @@ def test_the_synthesizer_survives_any_text(name, text):
 
 @pytest.mark.parametrize("text", ["", "a\0b", "a" * (synthesizer.LONGEST + 1)])
 def test_texts_are_bounded(text):
-    with pytest.raises(ValueError, match="text must have 1 to 500 characters and no NUL"):
+    with pytest.raises(ValueError, match="text must have 1 to 1000 characters and no NUL"):
         synthesizer.say(synthesizer.ESPEAK, text, "en")
 
 
@@ -202,7 +202,7 @@ def test_documents_over_spoken_digits(tmp_path):
 
 
 def test_errors_of_a_person_are_one_line(tmp_path, monkeypatch):
-    (tmp_path / "long.txt").write_text("a" * 501, encoding="utf-8")
+    (tmp_path / "long.txt").write_text("a" * 1001, encoding="utf-8")
     (tmp_path / "bad.txt").write_bytes(b"\xff\xfe\xfa")
     (tmp_path / "none.txt").write_text("!\n?\n", encoding="utf-8")
     cases = [
@@ -212,7 +212,7 @@ def test_errors_of_a_person_are_one_line(tmp_path, monkeypatch):
         ({"voices": ["en+../../x"]}, r"voices of the split train are .*got 'en\+\.\./\.\./x'"),
         ({"speeds": [2, 1]}, r"speeds must be two numbers from 0.5 to 2, the lower one first, got \[2, 1\]"),
         ({"pitches": 1.0}, "pitches must be two numbers"),
-        ({"path": str(tmp_path / "long.txt")}, "a text must have at most 500 characters, got 501"),
+        ({"path": str(tmp_path / "long.txt")}, "a text must have at most 1000 characters, got 1001"),
         ({"path": str(tmp_path / "bad.txt")}, "must be a text file in UTF-8, a folder or a tar"),
         ({"path": str(tmp_path / "none.txt")}, "holds no text with words"),
     ]
