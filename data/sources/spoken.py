@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -36,7 +37,7 @@ class Spoken(Source):
             again with other voices. None: sentences of common words.
         count: Number of items.
         synthesizer: "espeak-ng", or "flite" with the voice slt, which is in the split "test".
-        voices: Voices to draw from; None: all of the split.
+        voices: Voices to draw from, or patterns such as "en-us+*" and "*"; None: the clear ones of the split.
         speeds: Range of the speed, relative to that of the voice, from 0.5 to 2; None: `USUAL`.
         pitches: Range of the pitch, likewise.
         sample_rate: In Hz. None: that of the synthesizer, 22050 or 16000.
@@ -119,14 +120,16 @@ def _voices(synthesizer: str, split: str, chosen: Sequence[str] | None) -> list[
     if not allowed:
         raise ValueError(f"{synthesizer} has no voice of the split {split}: all of its voices are for split=test")
     if chosen is None:
-        return allowed
+        return [voice for voice in allowed if voice in synthesizers.CLEAR]
     if isinstance(chosen, str) or not chosen:
         raise ValueError(f"voices must be a list such as [{allowed[0]}], got {chosen!r:.80}")
-    for voice in chosen:
-        if voice not in allowed:
-            held = f"; {voice} is of the other split" if voice in known else ""
-            raise ValueError(f"voices of the split {split} are {allowed[0]} … {allowed[-1]}, got {voice!r:.40}{held}")
-    return [str(voice) for voice in chosen]
+    found: dict[str, None] = {}
+    for pattern in chosen:
+        if not (matches := fnmatch.filter(allowed, str(pattern))):
+            held = f"; {pattern} is of the other split" if pattern in known else ""
+            raise ValueError(f"voices of the split {split} are {allowed[0]} … {allowed[-1]}, got {pattern!r:.40}{held}")
+        found |= dict.fromkeys(matches)
+    return list(found)
 
 
 def _range(key: str, ends: Sequence[float] | None) -> tuple[float, float]:

@@ -98,7 +98,12 @@ def test_the_splits_share_no_sentence_and_no_voice():
     train, test = (open_spoken(split=split, count=400) for split in ("train", "test"))
     assert not set(train.captions()) & set(test.captions())
     assert len(set(train.captions())) > 380
-    assert not {voice.partition("+")[2] for voice in train.voices} & {v.partition("+")[2] for v in test.voices}
+    assert train.voices == [f"en-us+{variant}" for variant in ("m1", "m5", "m6", "f1", "f2", "f3", "f5")]
+    assert test.voices == ["en-us+m2", "en-us+f4"]
+    train, test = (open_spoken(split=split, voices=["*"]).voices for split in ("train", "test"))
+    assert len(train) == 88 and len(test) == 16 and not set(train) & set(test)
+    assert not {voice.partition("+")[2] for voice in train} & {voice.partition("+")[2] for voice in test}
+    assert open_spoken(voices=["en+m?", "en+m1", "en-029+f1"]).voices[-2:] == ["en+m8", "en-029+f1"]
     with pytest.raises(ValueError, match=r"got 'en\+f4'; en\+f4 is of the other split"):
         open_spoken(voices=["en+f4"])
 
