@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from tokenloom.codecs.types import Modality
@@ -59,7 +59,8 @@ def open_library(
 
 def _open_signals(name: str, config: dict[str, Any], copies: Mapping[Modality, int]) -> CaptionedSource:
     source = open_source(**config)
-    items = list(source.items(strict=True))  # without a broken item, those after it would have other numbers
+    # without a broken item, those after it would have other numbers; the signals would fill the memory
+    items = [replace(item, signal=None) for item in source.items(strict=True)]
     modality = items[0].modality
     if stray := [item.key for item in items if item.modality is not modality]:
         raise ValueError(f"data.sources.{name}: all items must have one modality, {stray[0]} has another")

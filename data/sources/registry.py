@@ -19,6 +19,7 @@ from .images import Images
 from .phrases import Phrases
 from .scenes import Scenes
 from .source import Item, Source
+from .spoken import Spoken
 from .words import Words
 
 
@@ -64,6 +65,7 @@ _BUILT_IN: dict[str, Callable[..., Source]] = {
     "scenes": Scenes,
     "words": Words,
     "phrases": Phrases,
+    "spoken": Spoken,
     "hub": Hub,
     "mix": mix,
 }
