@@ -35,10 +35,10 @@ class Statistics:
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Store the duration of a block under `stage`."""
+    """Add the duration of a block to that of `stage`."""
     start = time.perf_counter()
     yield
-    seconds[stage] = time.perf_counter() - start
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def cumulative(progress: Callable[[int, int | None], None], total: int | None) -> Callable[[int], None]:
