@@ -21,7 +21,7 @@ class Statistics:
     nominal: list[float]
     """Nominal bits of the result's codes."""
     seconds: dict[str, float]
-    """Seconds of the stages "encode", "transformer" and "decode"."""
+    """Seconds of the stages "encode" (none for a stream, which encodes before), "transformer" and "decode"."""
     tries: int
     """Number of samples from which each result is selected."""
     measure: Callable[[], list[float]] = field(repr=False)
