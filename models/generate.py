@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -34,14 +35,44 @@ class SamplingGrammar(Protocol):
     def states(self, ids: Tensor) -> tuple[Tensor, Tensor]: ...
 
 
+class Draw(NamedTuple):
+    """An id drawn for a row, and the state after it."""
+
+    row: int
+    id: int
+    state: Any
+
+
 def sample(
+    transformer: Transformer, grammar: SamplingGrammar, prompts: Sequence[Tensor], states: Sequence[SamplingState], *,
+    progress: Callable[[int], None] | None = None, **options: Any,
+) -> list[Tensor]:  # fmt: skip
+    """Continue each prompt, and return the new ids of each row, int64 (n,), on the CPU.
+
+    Args:
+        transformer: See `steps`, also for the other arguments and for errors.
+        grammar: See `steps`.
+        prompts: See `steps`.
+        states: See `steps`.
+        progress: Function that receives the number of ids drawn in each step.
+        **options: Options of `steps`.
+    """
+    drawn: list[list[int]] = [[] for _ in prompts]
+    for step in steps(transformer, grammar, prompts, states, **options):
+        for row, id, _ in step:
+            drawn[row].append(id)
+        if progress is not None:
+            progress(len(step))
+    return [torch.tensor(row, dtype=torch.int64) for row in drawn]
+
+
+def steps(
     transformer: Transformer, grammar: SamplingGrammar, prompts: Sequence[Tensor], states: Sequence[SamplingState], *,
     until: Callable[[Any], bool] | None = None, unconditional: Sequence[Tensor] | None = None,
     guidance: float = 1.0, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None,
     seed: int | None = None, first_row: int = 0, max_tokens: int | None = None,
-    progress: Callable[[int], None] | None = None,
-) -> list[Tensor]:  # fmt: skip
-    """Continue each prompt. Rows do not depend on each other.
+) -> Iterator[list[Draw]]:  # fmt: skip
+    """Continue each prompt by one id per step. Rows do not depend on each other, and leave the batch when they end.
 
     Args:
         transformer: The network.
@@ -58,10 +89,9 @@ def sample(
         seed: Row i draws from its own random stream, (seed, first_row + i). None draws a seed.
         first_row: Number of the first row.
         max_tokens: Largest number of new ids of a row.
-        progress: Function that receives the number of ids drawn in each step.
 
-    Returns:
-        The new ids of each row, int64 (n,), on the CPU.
+    Yields:
+        The ids that are drawn in a step, before the network reads them.
 
     Raises:
         ValueError: If a value is out of range or a prompt fills the context.
@@ -78,14 +108,23 @@ def sample(
     def over(state: SamplingState) -> bool:
         return state.kind == grammar.stopped.kind or (until is not None and until(state))
 
+    with _inference(transformer):
+        reader = _CachedReader(transformer, grammar, sides, max(limits))
+    return _run(reader, head, list(states), uniform, over)
+
+
+@contextmanager
+def _inference(transformer: Transformer) -> Iterator[None]:
+    """Compute in eval mode, without gradients and autocast, inside the block."""
     training = transformer.training
-    transformer.eval()
+    if training:
+        transformer.eval()
     try:
         with torch.inference_mode(), torch.autocast(transformer.embedding.weight.device.type, enabled=False):
-            reader = _CachedReader(transformer, grammar, sides, max(limits))
-            return _run(reader, head, list(states), uniform, over, progress)
+            yield
     finally:
-        transformer.train(training)
+        if training:
+            transformer.train()
 
 
 def _limits(
@@ -112,28 +151,28 @@ def _limits(
 
 def _run(
     reader: _CachedReader, head: _Head, states: list[SamplingState], uniform: list[np.ndarray],
-    over: Callable[[SamplingState], bool], progress: Callable[[int], None] | None,
-) -> list[Tensor]:  # fmt: skip
+    over: Callable[[SamplingState], bool],
+) -> Iterator[list[Draw]]:  # fmt: skip
     """Draw until every row has ended or has used all its random numbers. Rows that end leave the batch."""
-    drawn: list[list[int]] = [[] for _ in states]
-    active = list(range(len(states)))
+    active, step = list(range(len(states))), 0
     while True:
-        u = [uniform[row][len(drawn[row])] for row in active]
-        hidden = reader.hidden.view(-1, len(active), reader.hidden.shape[-1])
-        ids = head.draw(hidden, [states[row].kind for row in active], u)
+        with _inference(head.transformer):  # which must not hold while the caller has the ids
+            hidden = reader.hidden.view(-1, len(active), reader.hidden.shape[-1])
+            u = [uniform[row][step] for row in active]
+            ids = head.draw(hidden, [states[row].kind for row in active], u)
         for row, id in zip(active, ids, strict=True):
-            drawn[row].append(id)
             states[row] = states[row].advance(id)
-        if progress is not None:
-            progress(len(active))
-        going = [i for i, row in enumerate(active) if len(drawn[row]) < len(uniform[row]) and not over(states[row])]
+        yield [Draw(row, id, states[row]) for row, id in zip(active, ids, strict=True)]
+        step += 1
+        going = [i for i, row in enumerate(active) if step < len(uniform[row]) and not over(states[row])]
         if not going:
-            return [torch.tensor(row, dtype=torch.int64) for row in drawn]
-        sides = len(hidden)
-        if len(going) < len(active):
-            reader.keep([side * len(active) + i for side in range(sides) for i in going])
-            active, ids = [active[i] for i in going], [ids[i] for i in going]
-        reader.feed(ids * sides, [states[row].place for row in active] * sides)
+            return
+        with _inference(head.transformer):
+            sides = len(hidden)
+            if len(going) < len(active):
+                reader.keep([side * len(active) + i for side in range(sides) for i in going])
+                active, ids = [active[i] for i in going], [ids[i] for i in going]
+            reader.feed(ids * sides, [states[row].place for row in active] * sides)
 
 
 class _CachedReader:

@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import functools
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from tokenloom import codecs, devices, precision, threads
-from tokenloom.codecs import Codes, Modality, checkpoint, display, rate
+from tokenloom.codecs import Codec, Codes, Modality, checkpoint, display, rate
 from tokenloom.codecs.hub import Card, Pretrained
 from tokenloom.codecs.validate import are_integers, require_integer
 
 from .. import cards, dependencies, generate, sampling
 from ..diffusion import samplers
 from ..transformer import Transformer
-from ..vocabulary import Channel, Vocabulary, truncation
+from ..vocabulary import Channel, DocumentState, Vocabulary, truncation
 from ..vocabulary.segments import Segment
 from . import scoring
 from .config import OmniConfig, to_plain
@@ -33,6 +33,7 @@ from .decoding import ResultDecoder
 from .familiarity import Familiarity
 from .prompts import START, PromptEncoder
 from .statistics import Statistics, cumulative, timed
+from .streaming import SegmentDecoder, StreamedPiece
 
 ROWS = 32
 """Largest number of results sampled at once, in one thread. The matrix products of a token are too small for several
@@ -53,7 +54,7 @@ class Omni(Pretrained, nn.Module):
         familiarity: Bits per token of training prompts. A prompt beyond them is answered with a warning.
 
     Attributes:
-        statistics: Statistics of the last call of `generate` or `generate_batch`.
+        statistics: Statistics of the last call of `generate` or `generate_batch`, or the last stream that ended.
     """
 
     def __init__(
@@ -131,7 +132,8 @@ class Omni(Pretrained, nn.Module):
                 (channels, samples) in [-1, 1] at `sample_rate`, PIL images, or pathlib.Paths of files. A prompt that
                 is empty, or has only empty texts, gives unconditional samples.
             to: A modality or the name of a channel, to generate one segment of it. None lets the model choose the
-                modalities and the end.
+                modalities and the end. The oldest segments of a prompt that exceeds the context are then left out,
+                with a warning.
             n: Number of results.
             seed: The same seed gives the same results. None draws a seed, which `statistics.seed` holds.
             decoder: "plain" for the channel's codec, or "diffusion" for the diffusion decoder of its codes.
@@ -163,6 +165,52 @@ class Omni(Pretrained, nn.Module):
         with _single_thread(len(prompts)):
             return self._generate(prompts, range(len(prompts)), to, seed, decoder, steps, progress, sampling)
 
+    def stream(
+        self, segments: Sequence[Segment], to: str | None = None, seed: int | None = None, decoder: str = "plain", *,
+        steps: int | None = None, **sampling: Any,
+    ) -> Iterator[StreamedPiece]:  # fmt: skip
+        """Generate one result, and return its pieces while they are sampled.
+
+        A sound comes frame by frame if its codec can be streamed, within 1e-6 of the sound that `generate` returns for
+        the same seed with best_of=1. Texts, images and other sounds come whole. At the end, `statistics` has tokens,
+        bits and seconds.
+
+        Args:
+            segments: See `generate`, as for the other arguments and for errors.
+            to: See `generate`.
+            seed: See `generate`.
+            decoder: See `generate`. Sounds of the diffusion decoder come whole.
+            steps: See `generate`.
+            **sampling: See `generate`. best_of is 1, because pieces are given before a sample can be compared.
+        """
+        return self.continue_document(self.encode(segments), to, seed, decoder, steps=steps, **sampling)
+
+    @torch.no_grad()
+    @precision.float32()
+    def encode(self, segments: Sequence[Segment]) -> list[Tensor]:
+        """Return the ids of each segment of a prompt, int64 (n,). Warns of a prompt far from the training data."""
+        with threads.limit():
+            (ids,) = self.prompts.segments([segments])
+            self._warn([segments], [torch.cat([START, *ids])])
+        return ids
+
+    def continue_document(
+        self, segments: Sequence[Tensor], to: str | None = None, seed: int | None = None, decoder: str = "plain", *,
+        steps: int | None = None, **sampling: Any,
+    ) -> Iterator[StreamedPiece]:  # fmt: skip
+        """Return what `stream` returns, after the ids of segments that `encode` or a `StreamedPiece` gave."""
+        seed, channel, decoders, parameters = self._resolve(to, seed, decoder, steps, sampling)
+        if sampling.get("best_of") not in (None, 1):
+            raise ValueError(f"best_of must be 1 in a stream, which gives no other sample, got {sampling['best_of']}")
+        del parameters["best_of"]
+        head = self.prompts.head(channel)
+        prompt = torch.cat([START, *segments, head])
+        self.prompts.remaining([prompt], channel)
+        state = self.vocabulary.read(prompt)
+        found = SegmentDecoder(self.vocabulary, self._results, decoders, self.sample_rate, head, state)
+        how = parameters | _limits(head, channel, 1)
+        return _settled(self._pieces(prompt, state, found, channel, seed=seed, **how))
+
     # -- the stages -------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -172,17 +220,12 @@ class Omni(Pretrained, nn.Module):
         decoder: str, steps: int | None, progress: Progress | None, given: dict[str, Any],
     ) -> list[Any]:  # fmt: skip
         """Return one result for each of `rows`, the numbers of their prompts."""
-        seed = secrets.randbelow(2**31) if seed is None else seed
-        samplers.check_seed(seed)
-        channel = None if to is None else self.vocabulary.channel(to)
-        decoders = self._results.select(decoder, steps, seed, channel, self.device)
-        outputs = () if channel is None else (str(channel.modality), channel.name)
-        parameters = sampling.resolve(given, self.defaults, outputs)
+        seed, channel, decoders, parameters = self._resolve(to, seed, decoder, steps, given)
         best_of = parameters.pop("best_of")
         tries = 1 if channel is None else best_of  # only results of one segment are compared
         seconds: dict[str, float] = {}
         with timed(seconds, "encode"):
-            encoded = self.prompts.encode(prompts)
+            encoded = self.prompts.encode(prompts, recent=channel is None)
             self._warn(prompts, encoded)
         head = self.prompts.head(channel)
         ids = [torch.cat([row, head]) for row in encoded]
@@ -209,8 +252,7 @@ class Omni(Pretrained, nn.Module):
         if channel is None:
             return results
         if not all(results):
-            context = self.transformer.config["context"]
-            raise ValueError(f"the context of {context} tokens was full before the {channel.modality} had begun")
+            self._fail_full(channel)
         return [result[0] for result in results]
 
     def _warn(self, prompts: Sequence[Sequence[Segment]], encoded: Sequence[Tensor]) -> None:
@@ -220,21 +262,61 @@ class Omni(Pretrained, nn.Module):
                 text = " ".join(segment for segment in prompt if isinstance(segment, str))
                 self.familiarity.warn(self.transformer, self.vocabulary, ids, text)
 
+    def _resolve(
+        self, to: str | None, seed: int | None, decoder: str, steps: int | None, given: dict[str, Any]
+    ) -> tuple[int, Channel | None, dict[str, Codec], dict[str, Any]]:
+        """Return the seed, the channel, the decoder of each channel, and the sampling parameters of a call."""
+        seed = secrets.randbelow(2**31) if seed is None else seed
+        samplers.check_seed(seed)
+        channel = None if to is None else self.vocabulary.channel(to)
+        decoders = self._results.select(decoder, steps, seed, channel, self.device)
+        outputs = () if channel is None else (str(channel.modality), channel.name)
+        return seed, channel, decoders, sampling.resolve(given, self.defaults, outputs)
+
     def _sample(
         self, prompts: list[Tensor], rows: Sequence[int], head: Tensor, channel: Channel | None, **how: Any
     ) -> list[Tensor]:
         """Return the ids after each row's prompt, up to the end of the segment, the document or the context."""
-        states = [self.vocabulary.read(ids) for ids in prompts]
-        unconditional, out = torch.cat([START, head]), []
+        states, out = [self.vocabulary.read(ids) for ids in prompts], []
         for at in range(0, len(rows), ROWS):
             some = rows[at : at + ROWS]
             with threads.limit():
                 out += generate.sample(
                     self.transformer, self.vocabulary, [prompts[row] for row in some], [states[row] for row in some],
-                    until=(lambda state: state.stopped) if channel is None else (lambda state: state.between_segments),
-                    unconditional=[unconditional] * len(some), first_row=at, **how,
+                    first_row=at, **_limits(head, channel, len(some)), **how,
                 )  # fmt: skip
         return out
+
+    def _pieces(
+        self, prompt: Tensor, state: DocumentState, found: SegmentDecoder, channel: Channel | None, **how: Any
+    ) -> Iterator[StreamedPiece]:
+        """Yield the pieces of a result while its ids are sampled."""
+        seconds: dict[str, float] = {}
+        with timed(seconds, "transformer"):
+            steps = generate.steps(self.transformer, self.vocabulary, [prompt], [state], **how)
+        new: list[int] = []
+        while True:
+            with timed(seconds, "transformer"):
+                step = next(steps, None)
+            with timed(seconds, "decode"):
+                piece = found.close() if step is None else found.push(step[0].id, step[0].state)
+            if step is not None:
+                new.append(step[0].id)
+            if piece is not None:
+                yield piece
+            if step is None:
+                break
+        pairs = [(prompt, torch.tensor(new, dtype=torch.int64))]
+        self.statistics = Statistics(
+            how["seed"], [len(prompt)], [len(new)], [self._nominal(found.parts)], seconds, 1,
+            functools.partial(self._modelled, pairs),
+        )  # fmt: skip
+        if channel is not None and not found.parts:
+            self._fail_full(channel)
+
+    def _fail_full(self, channel: Channel) -> NoReturn:
+        context = self.transformer.config["context"]
+        raise ValueError(f"the context of {context} tokens was full before the {channel.modality} had begun")
 
     def _nominal(self, parts: Sequence[tuple[str, Codes]]) -> float:
         channels = self.vocabulary.channels
@@ -248,6 +330,22 @@ class Omni(Pretrained, nn.Module):
 def _single_thread(results: int) -> AbstractContextManager[None]:
     """Compute in one thread if there are few results; see ROWS."""
     return threads.limit() if results <= ROWS else nullcontext()
+
+
+def _limits(head: Tensor, channel: Channel | None, rows: int) -> dict[str, Any]:
+    """Return where the sampling of `rows` results ends, and their prompts without the condition."""
+    until = (lambda state: state.stopped) if channel is None else (lambda state: state.between_segments)
+    return {"until": until, "unconditional": [torch.cat([START, head])] * rows}
+
+
+def _settled(pieces: Iterator[StreamedPiece]) -> Iterator[StreamedPiece]:
+    """Compute each piece in one thread and in float32. Between the pieces, the caller's settings hold."""
+    while True:
+        with threads.limit(), torch.no_grad(), precision.float32():
+            piece = next(pieces, None)
+        if piece is None:
+            return
+        yield piece
 
 
 # -- build, save, load ----------------------------------------------------------------------------

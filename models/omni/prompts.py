@@ -22,8 +22,20 @@ class PromptEncoder:
     def __init__(self, vocabulary: Vocabulary, sizes: Mapping[str, tuple[int, ...]], context: int) -> None:
         self.vocabulary, self.sizes, self.context = vocabulary, sizes, context
 
-    def encode(self, prompts: Sequence[Sequence[Segment]]) -> list[Tensor]:
-        """Return DOCUMENT and the segments of each prompt, int64 (n,). Empty texts are left out."""
+    def encode(self, prompts: Sequence[Sequence[Segment]], *, recent: bool = False) -> list[Tensor]:
+        """Return DOCUMENT and the segments of each prompt, int64 (n,). See `segments`."""
+        return [torch.cat([START, *row]) for row in self.segments(prompts, recent=recent)]
+
+    def segments(self, prompts: Sequence[Sequence[Segment]], *, recent: bool = False) -> list[list[Tensor]]:
+        """Return the ids of each segment of each prompt, int64 (n,). Empty texts are left out.
+
+        Args:
+            prompts: The prompts.
+            recent: Whether the oldest segments of a prompt that exceeds the context are left out, with a warning.
+
+        Raises:
+            ValueError: If a prompt is invalid or does not fit into the context.
+        """
         signals = {}
         for row, prompt in enumerate(prompts):
             if isinstance(prompt, str | Tensor) or not isinstance(prompt, Sequence):
@@ -32,14 +44,16 @@ class PromptEncoder:
                 if not (isinstance(segment, str) and not segment):
                     signals[row, at] = self._signal(segment)
         codes = segments.encode(signals)
-        lengths = [1] * len(prompts)
-        for (row, at), item in codes.items():
-            lengths[row] += segments.length(signals[row, at][0].codec, item)[0]
-        self._require_fit(max(lengths))  # before the vocabulary refuses a single long segment
-        parts = [[START] for _ in prompts]
-        for (row, at), item in codes.items():
-            parts[row] += self.vocabulary.segment(signals[row, at][0].name, item)
-        return [torch.cat(row) for row in parts]
+        keys = [[key for key in codes if key[0] == row] for row in range(len(prompts))]
+        for row, own in enumerate(keys):
+            lengths = [segments.length(signals[key][0].codec, codes[key])[0] for key in own]
+            dropped = min(excess(lengths, self.context - 1), len(own) - 1) if recent and own else 0
+            if dropped:
+                some = f"{dropped} oldest segments were" if dropped > 1 else "oldest segment was"
+                warnings.warn(f"the {some} left out of a prompt of {1 + sum(lengths)} tokens", stacklevel=2)
+            self._require_fit(1 + sum(lengths[dropped:]))  # before the vocabulary refuses a single long segment
+            keys[row] = own[dropped:]
+        return [[self.vocabulary.segment(signals[key][0].name, codes[key])[0] for key in own] for own in keys]
 
     def _signal(self, segment: Segment) -> tuple[Channel, Tensor | str]:
         channel = self.vocabulary.channel(segments.modality(segment))
@@ -65,13 +79,21 @@ class PromptEncoder:
 
         Raises ValueError if the context has no room for them.
         """
-        count = None
-        if channel is not None and channel.codec.spec.stride and channel.name in self.sizes:
-            body = self.vocabulary.read(torch.cat([START, self.head(channel)])).body
-            assert body is not None  # the head begins a segment
-            count = len(body.kinds)
+        count = self._count(channel)
         self._require_fit(max(len(ids) for ids in prompts), count, channel)
         return count
+
+    def answer_length(self, channel: Channel | None) -> int:
+        """Return the number of ids of the result's segment; if it varies, the smallest number that is useful, 1."""
+        return len(self.head(channel)) + (self._count(channel) or 1)
+
+    def _count(self, channel: Channel | None) -> int | None:
+        """Return the number of codes of the result's segment, or None if it varies."""
+        if channel is None or not channel.codec.spec.stride or channel.name not in self.sizes:
+            return None
+        body = self.vocabulary.read(torch.cat([START, self.head(channel)])).body
+        assert body is not None  # the head begins a segment
+        return len(body.kinds)
 
     def _require_fit(self, prompt: int, count: int | None = None, channel: Channel | None = None) -> None:
         """Raise ValueError unless the context has room for a prompt and `count` more ids (default: one)."""
@@ -80,3 +102,12 @@ class PromptEncoder:
             raise ValueError(
                 f"a prompt of {prompt} tokens{more} does not fit into the context of {self.context} tokens"
             )
+
+
+def excess(lengths: Sequence[int], most: int) -> int:
+    """Return how many of the first segments must go so that DOCUMENT and the others have at most `most` ids."""
+    total, dropped = 1 + sum(lengths), 0
+    while total > most and dropped < len(lengths):
+        total -= lengths[dropped]
+        dropped += 1
+    return dropped

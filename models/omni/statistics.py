@@ -21,7 +21,7 @@ class Statistics:
     nominal: list[float]
     """Nominal bits of the result's codes."""
     seconds: dict[str, float]
-    """Seconds of the stages "encode", "transformer" and "decode"."""
+    """Seconds of the stages "encode" (none for a stream, which encodes before), "transformer" and "decode"."""
     tries: int
     """Number of samples from which each result is selected."""
     measure: Callable[[], list[float]] = field(repr=False)
@@ -35,10 +35,10 @@ class Statistics:
 
 @contextmanager
 def timed(seconds: dict[str, float], stage: str) -> Iterator[None]:
-    """Store the duration of a block under `stage`."""
+    """Add the duration of a block to that of `stage`."""
     start = time.perf_counter()
     yield
-    seconds[stage] = time.perf_counter() - start
+    seconds[stage] = seconds.get(stage, 0.0) + time.perf_counter() - start
 
 
 def cumulative(progress: Callable[[int, int | None], None], total: int | None) -> Callable[[int], None]:

@@ -35,6 +35,7 @@ COMMANDS = {
         "write a codec's encoder and decoder for ONNX Runtime or torch.export", needs="a codec with weights"
     ),
     "generate": Command("generate images, sounds and texts from one another", "SEGMENT", "a prompt"),
+    "talk": Command("answer speech, pictures and texts, and play or write the answer while it is sampled", "INPUT"),
     "train": Command(
         "train a codec, a transformer over codecs, or a diffusion decoder", "key=value", "a codec and data"
     ),

@@ -8,7 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tokenloom import lazy
 from tokenloom.cli import options, paths
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from tokenloom.codecs import Modality
-    from tokenloom.models import Statistics
+    from tokenloom.models import Omni, Statistics
 
 media = lazy.load("tokenloom.codecs.media")
 models = lazy.load("tokenloom.models")
@@ -50,6 +50,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="image, audio, text, a channel of the model, or any: the model chooses (default)")  # fmt: skip
     add("-o", "--output", type=paths.path, metavar="FILE", help="a file or folder; default: named after the prompt")
     add("-n", "--count", type=int, metavar="N", default=1, help="number of results; images form a grid (default: 1)")
+    add_model(parser)
+    options.add_force(parser)
+    options.add_import(parser)
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the model and of its sampling, which `load` and SAMPLING read."""
+    add = parser.add_argument
     add("--model", type=paths.name, metavar="NAME", default="omni-small",
         help="a shipped name, a folder or a hub id (default: omni-small)")  # fmt: skip
     options.add_device(parser)
@@ -64,40 +72,51 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("--top-k", type=int, metavar="K", help="sample among the K most likely tokens")
     add("--top-p", type=float, metavar="P", help="sample among the most likely tokens whose probabilities sum to P")
     add("--best-of", type=int, metavar="N", help="draw N samples and keep the one that fits best under the model")
-    options.add_force(parser)
-    options.add_import(parser)
+
+
+def load(args: argparse.Namespace) -> Omni:
+    """Return the model of a command."""
+    omni = models.load(args.model, device=args.device, weights=args.weights)
+    if not isinstance(omni, models.Omni):
+        raise ValueError(
+            f"{args.command} needs a model for text, images and sound, {args.model} is a diffusion decoder"
+        )
+    return omni
+
+
+def sampling(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the options of sampling. Raises ValueError if they do not go together."""
+    if args.steps is not None and args.decoder == "plain":
+        raise ValueError(f"--steps {args.steps} needs a decoder; add --decoder diffusion")
+    return {name: getattr(args, name) for name in SAMPLING}
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     # argparse collects positional arguments only up to the first option; `rest` holds the others
-    prompt = [_segment(text) for text in (*args.segments, *rest)]
+    prompt = [segment(text) for text in (*args.segments, *rest)]
     to, output = args.to, args.output
-    if args.steps is not None and args.decoder == "plain":
-        raise ValueError(f"--steps {args.steps} needs a decoder; add --decoder diffusion")
+    chosen = sampling(args)
     folder = output if output is not None and output.is_dir() else None
     if folder is not None:
         output = None
     if output is not None:
         if to != "any" or output.suffix:  # the model chooses the suffixes
             media.modality(output)
-        for source in [segment for segment in prompt if isinstance(segment, Path)] or [None]:
+        for source in [one for one in prompt if isinstance(one, Path)] or [None]:
             paths.check_output(output, source, force=args.force)
-    omni = models.load(args.model, device=args.device, weights=args.weights)
-    if not isinstance(omni, models.Omni):
-        raise ValueError(f"generate needs a model for text, images and sound, {args.model} is a diffusion decoder")
+    omni = load(args)
     modality = None if to == "any" else omni.vocabulary.channel(to).codec.spec.modality
     if output is not None and modality is not None and (named := media.modality(output)) is not modality:
         raise ValueError(f"the name {output} is for {named}, but --to {to} generates {modality}")
-    sampling = {name: getattr(args, name) for name in SAMPLING}
     with progress.bar("sampling", None, "tokens", after=2) as bar:
-        results = omni.generate(prompt, None if to == "any" else to, args.count, progress=bar.move_to, **sampling)
+        results = omni.generate(prompt, None if to == "any" else to, args.count, progress=bar.move_to, **chosen)
     force = args.force and output is not None  # a default name may be that of the prompt
     path = output or (folder or Path()) / _default_name(prompt, modality)
     if modality is None:
         segments = [segment for result in results for segment in result]
         _write_any(segments, path, omni.sample_rate, named=output is not None, force=force)
     elif modality == "text":
-        _write_texts(results, _free([path])[0] if folder else output)
+        _write_texts(results, free([path])[0] if folder else output)
     else:
         _write_signals(results, path, omni.sample_rate, force=force)
     if omni.statistics is not None:
@@ -119,7 +138,7 @@ def grid(images: Sequence[Tensor]) -> Tensor:
     return sheet
 
 
-def _segment(text: str) -> str | Path:
+def segment(text: str) -> str | Path:
     """Return a path if the text ends with the suffix of an image, sound or text file, otherwise the text."""
     try:
         media.modality(text)
@@ -153,7 +172,7 @@ def _write_texts(texts: list[str], output: Path | None) -> None:
 def _write_signals(results: list[Tensor], path: Path, sample_rate: int | None, *, force: bool) -> None:
     """Write one file, or several images as a grid, or several sounds as numbered files."""
     if results[0].ndim == 3:
-        (path,) = [path] if force else _free([path])
+        (path,) = [path] if force else free([path])
         media.write(grid(results), path)
         height, width = results[0].shape[1:]
         subject = f"{len(results)} images" if len(results) > 1 else "an image"
@@ -161,7 +180,7 @@ def _write_signals(results: list[Tensor], path: Path, sample_rate: int | None, *
         return
     assert sample_rate is not None  # every model that generates sounds has a rate
     paths = [path] if len(results) == 1 else [_numbered(path, i + 1, len(results)) for i in range(len(results))]
-    for sound, path in zip(results, paths if force else _free(paths), strict=True):
+    for sound, path in zip(results, paths if force else free(paths), strict=True):
         media.write(sound, path, sample_rate=sample_rate)
         print(f"{path}: {sound.shape[1] / sample_rate:.2f} s at {sample_rate} Hz")
 
@@ -175,7 +194,7 @@ def _write_any(segments: list[str | Tensor], base: Path, sample_rate: int | None
         fits = named and base.suffix and media.modality(base) == modality
         path = base if fits else base.with_name((base.stem if named else base.name) + SUFFIX[modality])
         paths.append(_numbered(path, i + 1, len(signals)) if len(signals) > 1 else path)
-    remaining = iter(paths if force else _free(paths))
+    remaining = iter(paths if force else free(paths))
     for segment in segments:
         if isinstance(segment, str):
             print(segment)
@@ -191,7 +210,7 @@ def _numbered(path: Path, number: int, count: int) -> Path:
     return path.with_name(f"{path.stem}-{number:0{len(str(count))}d}{path.suffix}")
 
 
-def _free(paths: list[Path]) -> list[Path]:
+def free(paths: list[Path]) -> list[Path]:
     """Return these paths, or the first variants that do not exist, because an existing file may be the prompt."""
     extra, chosen = 1, paths
     while any(path.exists() for path in chosen):
