@@ -97,7 +97,6 @@ generate hi --model omni-smal                                | unknown model 'om
 generate hi --model emoji-fsq                                | emoji-fsq describes no omni: it is a codec
 generate hi --prompt x                                       | unknown option --prompt
 talk hi -o a.png                                             | the output must be a sound file, a.png is for image
-talk hi --best-of 4                                          | --best-of must be 1: an answer is written while it is sampled
 talk -o -                                                    | -o - needs inputs; the answers of a chat are files
 talk nosuch.wav                                              | there is no file nosuch.wav; a text must not end in .wav
 talk hi --to speech                                          | unknown channel or modality 'speech'

@@ -113,7 +113,6 @@ def test_mistakes_are_one_line(capsys, model, monkeypatch):
         (["x", "-o", "there.wav"], "there.wav exists; replace it with --force"),
         (["question.wav", "-o", "question.wav", "--force"], "question.wav is the input"),
         (["x", "-o", "no/answer.wav"], "no folder no"),
-        (["x", "--best-of", "4"], "--best-of must be 1"),
         (["x", "--steps", "2"], "--steps 2 needs a decoder"),
         (["-o", "-"], "-o - needs inputs"),
         (["x", "--to", "video"], "unknown channel or modality 'video'"),

@@ -51,6 +51,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     add("-o", "--output", type=paths.path, metavar="FILE", help="a file or folder; default: named after the prompt")
     add("-n", "--count", type=int, metavar="N", default=1, help="number of results; images form a grid (default: 1)")
     add_model(parser)
+    best = "draw N samples and keep the one that fits best under the model"
+    parser.add_argument("--best-of", type=int, metavar="N", help=best)
     options.add_force(parser)
     options.add_import(parser)
 
@@ -71,7 +73,6 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, metavar="T", help="0 takes the most likely token, 1 samples as trained")
     add("--top-k", type=int, metavar="K", help="sample among the K most likely tokens")
     add("--top-p", type=float, metavar="P", help="sample among the most likely tokens whose probabilities sum to P")
-    add("--best-of", type=int, metavar="N", help="draw N samples and keep the one that fits best under the model")
 
 
 def load(args: argparse.Namespace) -> Omni:
@@ -88,7 +89,7 @@ def sampling(args: argparse.Namespace) -> dict[str, Any]:
     """Return the options of sampling. Raises ValueError if they do not go together."""
     if args.steps is not None and args.decoder == "plain":
         raise ValueError(f"--steps {args.steps} needs a decoder; add --decoder diffusion")
-    return {name: getattr(args, name) for name in SAMPLING}
+    return {name: getattr(args, name, None) for name in SAMPLING}
 
 
 def run(args: argparse.Namespace, rest: list[str]) -> int:

@@ -62,8 +62,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, rest: list[str]) -> int:
     inputs: list[Any] = [generate.segment(text) for text in (*args.inputs, *rest)]
     chosen = generate.sampling(args)
-    if chosen["best_of"] not in (None, 1):
-        raise ValueError(f"--best-of must be 1: an answer is written while it is sampled, got {chosen['best_of']}")
     output = args.output
     if output is not None:
         if output == paths.STREAM and not inputs:
