@@ -130,7 +130,7 @@ def test_damaged_file_bytes_are_one_line(codec):
     codes = codec.encode(structured(codec, (9, 8) if codec.spec.modality is Modality.IMAGE else (400,)))
     generator = torch.Generator().manual_seed(0)
     refused = 0
-    for _ in range(100):
+    for _ in range(20 if codec.name == "audio/codec2" else 100):  # Codec 2 starts a process for each
         indices = codes.indices.clone()
         where = torch.randint(indices.shape[-1], (3,), generator=generator)
         indices[0, 0, where] = torch.randint(256, (3,), generator=generator)

@@ -114,7 +114,8 @@ def fuzz(codec, data: bytes, trials: int) -> int:
 
 
 def test_resealed_damage_decodes_or_is_refused(codec):
-    decoded = fuzz(codec, packed(codec), trials := 1000 if codec.spec.total else 500)  # `make fuzz` tries many more
+    trials = 1000 if codec.spec.total else 100 if codec.name == "audio/codec2" else 500  # it starts a process for each
+    decoded = fuzz(codec, packed(codec), trials)  # `make fuzz` tries many more
     assert decoded if codec.spec.total else decoded < trials
 
 
