@@ -182,7 +182,7 @@ def decompress_tiles(reader: TileReader, codec: Any, crop: Box | None = None) ->
         while near and near[0].top < band.bottom:
             tile = near.pop(0)
             if tile.bottom > band.top and (codes := reader.codes(codec, tile)) is not None:
-                held[tile] = codes
+                held[tile] = Codes(codes.indices.int(), codes.sizes, None, codes.side)  # in half of the memory
         if not held:
             continue
         codes = joined(codec, held.items(), band, gray)
