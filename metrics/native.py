@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
 import signal
 import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
+
+from tokenloom.native import ChildProcess
 
 from .errors import Unmeasurable
 
@@ -29,17 +28,16 @@ class NativeError(Exception):
         self.kind, self.message = kind, message
 
 
-class _Child:
-    """The child process. It starts at the first call, and again after it died."""
+class _Child(ChildProcess):
+    """The child process that computes metrics."""
 
     def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
+        super().__init__(PROGRAM)
         self._lock = threading.Lock()
 
     def call(self, function: str, waves: tuple[Tensor, ...], seconds: float, settings: dict[str, Any]) -> Any:
         with self._lock:
-            process, late, limit = self._running(), threading.Event(), PATIENCE + SLOWEST * seconds
+            process, late, limit = self.running(), threading.Event(), PATIENCE + SLOWEST * seconds
             timer = threading.Timer(limit, lambda: (late.set(), process.kill()))
             timer.start()
             try:
@@ -59,24 +57,8 @@ class _Child:
             raise NativeError(answer["error"], answer["message"])
         return answer["value"]
 
-    def stop(self) -> None:
-        """End the process, if this process started one."""
-        if self._process is not None and self._owner == os.getpid():
-            self._process.kill()
-            self._process.communicate()
-        self._process = None
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
-            self.stop()  # a forked process must not share the pipes, and leaves them alone
-            command = [sys.executable, "-P", str(PROGRAM)]  # -P: the modules beside the program are not its imports
-            pipe, self._owner = subprocess.PIPE, os.getpid()
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
-        return self._process
-
 
 _child = _Child()
-atexit.register(_child.stop)
 
 
 def call(function: str, *waves: Tensor, rate: int, **settings: Any) -> Any:

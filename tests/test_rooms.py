@@ -16,7 +16,7 @@ from support.tree import MODULES, ROOT, module_name, paths
 
 SMALL = {
     "devices", "environment", "errors", "files", "interrupts", "lazy", "lock", "memory", "own_code",
-    "precision", "progress", "registry", "threads",
+    "native", "precision", "progress", "registry", "threads",
 }  # fmt: skip
 """Modules of the root package that every room may import."""
 MAY_IMPORT = {

@@ -24,6 +24,12 @@ def split_tone(caption: str) -> tuple[str, str | None] | None:
     return _TONE.sub("", caption), found[0] if found else None
 
 
+def split_style(caption: str) -> tuple[str, str]:
+    """Split `red heart, blob` into (`red heart`, `blob`). The first part is empty if no comma is there."""
+    name, _, style = caption.rpartition(", ")
+    return name, style
+
+
 class TonedDocument(DocumentKind):
     """Base class of documents over images whose captions differ only in a skin tone."""
 
@@ -115,8 +121,8 @@ class StyleDocument(DocumentKind):
             raise ValueError(f"data.kinds: plain must be one of {', '.join(library)}, got {plain!r}")
         found: dict[str, dict[str, tuple[str, int]]] = defaultdict(dict)
         for item, caption in enumerate(self.captions):
-            name, comma, style = caption.rpartition(", ")
-            if not comma:
+            name, style = split_style(caption)
+            if not name:
                 raise ValueError(f"data.kinds: captions of {source} must be `name, style`, got {caption!r:.80}")
             found[name][style] = source, item
         self.plain, self.library = plain, library

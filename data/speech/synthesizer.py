@@ -5,12 +5,8 @@ Both are libraries in C. espeak-ng is under the GPL, so it runs in a process of 
 
 from __future__ import annotations
 
-import atexit
 import functools
 import json
-import os
-import subprocess
-import sys
 import threading
 import zlib
 from contextlib import suppress
@@ -20,6 +16,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from tokenloom.errors import missing
+from tokenloom.native import ChildProcess
 
 ESPEAK, FLITE = "espeak-ng", "flite"
 PROGRAM = Path(__file__).with_name("synthesizer_child.py")
@@ -51,18 +48,16 @@ class Unspoken(ValueError):
     """A synthesizer does not say a text, for the reason in the message."""
 
 
-class _Child:
-    """The child process of one synthesizer. It starts at the first call, and again after it died."""
+class _Child(ChildProcess):
+    """The child process of one synthesizer."""
 
     def __init__(self, name: str) -> None:
-        self.name = name
-        self._process: subprocess.Popen[bytes] | None = None
-        self._owner = 0
+        super().__init__(PROGRAM, name)
         self._lock = threading.Lock()
 
     def say(self, **request: Any) -> Speech:
         with self._lock:
-            process = self._running()
+            process = self.running()
             try:
                 assert process.stdin and process.stdout
                 with suppress(BrokenPipeError):  # its last words say why
@@ -78,25 +73,8 @@ class _Child:
                 process.kill()
                 raise
 
-    def stop(self) -> None:
-        """End the process, if this process started one."""
-        if self._process is not None and self._owner == os.getpid():
-            self._process.kill()
-            self._process.communicate()
-        self._process = None
-
-    def _running(self) -> subprocess.Popen[bytes]:
-        if self._process is None or self._owner != os.getpid() or self._process.poll() is not None:
-            self.stop()  # a forked process must not share the pipes, and leaves them alone
-            command = [sys.executable, "-P", str(PROGRAM), self.name]  # -P: see metrics/native.py
-            pipe, self._owner = subprocess.PIPE, os.getpid()
-            self._process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL)
-        return self._process
-
 
 _children = {name: _Child(name) for name in VOICES}
-for _child in _children.values():
-    atexit.register(_child.stop)
 
 
 def check(name: str) -> None:

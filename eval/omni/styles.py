@@ -6,18 +6,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from tokenloom.data.documents.emoji import split_style
+
 from .packs import PackFolder
 from .records import Trials, share
 from .session import OmniSession
 
 PLAIN = "noto"
 """Style of the pack `emoji64`, whose captions name none."""
-
-
-def split_style(caption: str) -> tuple[str, str]:
-    """Split `red heart, blob` into (`red heart`, `blob`)."""
-    name, _, style = caption.rpartition(", ")
-    return name, style
 
 
 def styled_caption(session: OmniSession) -> Trials:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 from support.cli import refuse
-from support.omni import fresh, picture, sound, untrained_decoder
+from support.omni import picture, sound, untrained_decoder
 
 from tokenloom import models
 from tokenloom.cli.commands.generate import GAP, grid
@@ -29,13 +29,6 @@ def loaded(folder: str) -> models.Omni:
     omni = models.load(folder)
     assert isinstance(omni, models.Omni)
     return omni
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("models") / "mine"
-    models.save(fresh(), folder)
-    return str(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -12,18 +12,11 @@ from typing import Any
 import pytest
 import torch
 from support.cli import refuse
-from support.omni import fresh, picture, sound
+from support.omni import picture, sound
 
 from tokenloom import models
 from tokenloom.cli.main import main
 from tokenloom.codecs import media
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> str:
-    folder = tmp_path_factory.mktemp("models") / "mine"
-    models.save(fresh(), folder)
-    return str(folder)
 
 
 @pytest.fixture(autouse=True)

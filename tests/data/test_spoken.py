@@ -185,8 +185,8 @@ def test_a_crash_costs_one_item(monkeypatch):
     source = open_spoken()
     right = source[1].signal
     child = synthesizer._children[synthesizer.ESPEAK]
-    os.kill(child._process.pid, signal.SIGKILL)
-    child._process.wait()
+    os.kill(child.process.pid, signal.SIGKILL)
+    child.process.wait()
     assert torch.equal(source[1].signal, right), "a new process starts"
     with pytest.raises(synthesizer.Unspoken, match="no voice zz"):
         synthesizer.say(synthesizer.ESPEAK, "hello", "zz")

@@ -46,8 +46,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     add = parser.add_argument
     add("segments", nargs="*", metavar="SEGMENT", help="a text, or an image, sound or text file")
-    add("--to", metavar="KIND", default="any",
-        help="image, audio, text, a channel of the model, or any: the model chooses (default)")  # fmt: skip
     add("-o", "--output", type=paths.path, metavar="FILE", help="a file or folder; default: named after the prompt")
     add("-n", "--count", type=int, metavar="N", default=1, help="number of results; images form a grid (default: 1)")
     add_model(parser)
@@ -58,8 +56,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def add_model(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the model and of its sampling, which `load` and SAMPLING read."""
+    """Add the options of the answer, of the model and of its sampling, which `load` and SAMPLING read."""
     add = parser.add_argument
+    add("--to", metavar="KIND", default="any",
+        help="image, audio, text, a channel of the model, or any: the model chooses (default)")  # fmt: skip
     add("--model", type=paths.name, metavar="NAME", default="omni-small",
         help="a shipped name, a folder or a hub id (default: omni-small)")  # fmt: skip
     options.add_device(parser)

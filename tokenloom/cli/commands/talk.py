@@ -48,8 +48,6 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = EPILOG
     add = parser.add_argument
     add("inputs", nargs="*", metavar="INPUT", help="a text, or an image, sound or text file; none for a chat")
-    add("--to", metavar="KIND", default="any",
-        help="image, audio, text, a channel of the model, or any: the model chooses (default)")  # fmt: skip
     add("-o", "--output", type=paths.path, metavar="FILE",
         help="the file for the sound, - for standard output; default: answer.wav")  # fmt: skip
     add("--mic", action="store_true", help="record the question, or the last input, until Enter (extra mic)")
